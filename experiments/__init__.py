@@ -1,0 +1,1 @@
+"""Launches: flags -> dataclasses -> library calls."""

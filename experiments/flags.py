@@ -1,0 +1,47 @@
+"""Flags from dataclasses: one flag a field, its help from the class's docstring."""
+
+import dataclasses
+import enum
+import inspect
+import re
+import textwrap
+from typing import Any, TypeVar
+
+from absl import flags
+
+Settings = TypeVar('Settings')
+
+
+def define(defaults: Any) -> None:
+    """Defines a flag for each field of a dataclass, with the instance's values as defaults."""
+    descriptions = _attributes(type(defaults))
+    for field in dataclasses.fields(defaults):
+        value = getattr(defaults, field.name)
+        text = descriptions[field.name]
+        if isinstance(value, bool):
+            flags.DEFINE_bool(field.name, value, text)
+        elif isinstance(value, enum.Enum):
+            flags.DEFINE_enum_class(field.name, value, type(value), text)
+        elif isinstance(value, int):
+            flags.DEFINE_integer(field.name, value, text)
+        elif isinstance(value, float):
+            flags.DEFINE_float(field.name, value, text)
+        else:
+            flags.DEFINE_string(field.name, value, text)
+
+
+def read(settings: type[Settings]) -> Settings:
+    """The dataclass that the command line asks for."""
+    assert dataclasses.is_dataclass(settings)
+    values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(settings)}
+    return settings(**values)
+
+
+def _attributes(settings: type) -> dict[str, str]:
+    """Descriptions of the fields, from the 'Attributes:' part of the class's docstring."""
+    _, _, listing = inspect.cleandoc(settings.__doc__ or '').partition('Attributes:\n')
+    entries = re.split(r'^(\w+): ', textwrap.dedent(listing), flags=re.MULTILINE)[1:]
+    return {
+        name: ' '.join(text.split())
+        for name, text in zip(entries[::2], entries[1::2], strict=True)
+    }

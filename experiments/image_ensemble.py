@@ -1,0 +1,249 @@
+"""The image experiments' story: subsets -> members -> measurements -> influence -> report."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from experiments import flags, launch
+from experiments.progress import Progress
+from experiments.settings import (
+    DataSettings,
+    EnsembleSettings,
+    MachineSettings,
+    NetworkSettings,
+)
+from influence_jax import analysis, data, report, store, subsets, training
+from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
+from influence_jax.models import ImageClassification
+from influence_jax.models.image_classification import ImageBatch
+from influence_jax.training import checkpoint
+
+_MEASURE_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageExperiment:
+    """All settings of a launch."""
+
+    data: DataSettings
+    ensemble: EnsembleSettings
+    network: NetworkSettings
+    recipe: training.Recipe
+    machine: MachineSettings
+
+    def configuration(self) -> dict[str, object]:
+        """What determines the results, as the run's manifest keeps it."""
+        ensemble = dataclasses.asdict(self.ensemble)
+        del ensemble['seed'], ensemble['members']  # the manifest has them in their own places
+        return {
+            'ensemble': ensemble | {'design': self.ensemble.design.value},
+            'network': dataclasses.asdict(self.network),
+            'recipe': dataclasses.asdict(self.recipe),
+        }
+
+
+def define_flags(*settings: object) -> None:
+    """Defines the flags of an image experiment with these defaults."""
+    for concern in settings:
+        flags.define(concern)
+
+
+def run_from_flags() -> None:
+    """Runs the experiment that the command line asks for."""
+    run(
+        ImageExperiment(
+            flags.read(DataSettings),
+            flags.read(EnsembleSettings),
+            flags.read(NetworkSettings),
+            flags.read(training.Recipe),
+            flags.read(MachineSettings),
+        )
+    )
+
+
+def run(experiment: ImageExperiment) -> Path:
+    """Trains what is missing of the ensemble, writes its report and returns the page's path."""
+    launch.use_cpu_cores_as_devices(experiment.machine.streams)
+    seeds = jax.random.split(jax.random.key(experiment.ensemble.seed), 3)
+    dataset = _dataset(experiment.data, key=seeds[0])
+    masks = subsets.draw(
+        experiment.ensemble.design,
+        key=seeds[1],
+        members=experiment.ensemble.members,
+        examples=dataset.num_examples,
+        keep=experiment.ensemble.keep,
+    )
+    task, program = _program(experiment, dataset, masks)
+    manifest = store.Manifest(
+        configuration=experiment.configuration(),
+        seeds={'seed': experiment.ensemble.seed},
+        dataset=store.DatasetIdentity(dataset.name, dataset.fingerprint),
+        example_ids=dataset.ids,
+        target_ids=dataset.ids,
+        measurements=task.measurements,
+        members=len(masks),
+        git_commit=store.git_commit(),
+        command=' '.join(sys.argv),
+    )
+    with store.create_or_resume(experiment.machine.output_dir, manifest, masks) as directory:
+        _train_missing(directory, program, dataset, experiment.machine, key=seeds[2])
+        return _report(directory, dataset, experiment)
+
+
+def _dataset(settings: DataSettings, *, key: jax.Array) -> data.ImageDataset:
+    folder = None if settings.data_dir is None else Path(settings.data_dir)
+    dataset = data.load(settings.dataset, data_dir=folder)
+    if not settings.num_examples:
+        return dataset
+    if settings.num_examples > dataset.num_examples:
+        raise ValueError(
+            f'--num_examples={settings.num_examples}, but {settings.dataset} has only '
+            f'{dataset.num_examples} images here; ask for at most that many'
+        )
+    chosen = jax.random.permutation(key, dataset.num_examples)[: settings.num_examples]
+    return dataset.take(np.sort(chosen))
+
+
+def _program(
+    experiment: ImageExperiment, dataset: data.ImageDataset, masks: np.ndarray
+) -> tuple[ImageClassification, training.Program]:
+    smallest = int(masks.sum(axis=1).min())
+    batch_size = experiment.recipe.batch_size
+    if smallest < batch_size:
+        raise ValueError(
+            f'the smallest subset holds {smallest} images, fewer than --batch_size={batch_size}; '
+            f'use a smaller batch, more images or a larger --keep'
+        )
+    task = ImageClassification(
+        experiment.network.config(dataset.num_classes),
+        channels=dataset.images.shape[-1],
+        augment=experiment.network.augment,
+    )
+    steps = experiment.recipe.steps(experiment.ensemble.keep * dataset.num_examples)
+    return task, training.Program(
+        task=task,
+        optimizer=experiment.recipe.optimizer(steps),
+        steps=steps,
+        batch_size=batch_size,
+        measure_batch=_MEASURE_BATCH,
+        smallest_subset=smallest,
+    )
+
+
+def _train_missing(
+    directory: store.Run,
+    program: training.Program,
+    dataset: data.ImageDataset,
+    machine: MachineSettings,
+    *,
+    key: jax.Array,
+) -> None:
+    missing = directory.missing
+    if not len(missing):
+        return
+    images = ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+    with Progress(total=len(directory.masks), done=len(directory.masks) - len(missing)) as progress:
+        execution = _execution(program, machine, images, len(missing))
+        progress.say(f'{execution}')
+        for trained in training.train(
+            program,
+            key=key,
+            masks=directory.masks,
+            members=missing,
+            examples=images,
+            targets=images,
+            execution=execution,
+            keep_params=machine.keep_params,
+        ):
+            if machine.keep_params:  # first, so that a member on record has its parameters
+                checkpoint.save_members(
+                    directory.directory / 'params', trained.members, trained.result.params
+                )
+            directory.write(trained.members, trained.result.measurements)
+            progress.advance(len(trained.members))
+
+
+def _execution(
+    program: training.Program, machine: MachineSettings, images: ImageBatch, members: int
+) -> training.Execution:
+    streams = min(machine.streams or jax.device_count(), members)
+    if machine.vmap:
+        chosen = training.Execution(streams, machine.vmap)
+    else:
+        chosen = training.choose(program, streams=streams, examples=images, targets=images)
+    # A few members in turn hide the cost of a call; more would only delay what is recorded.
+    return dataclasses.replace(chosen, in_turn=4 if chosen.vmapped == 1 else 1)
+
+
+def _report(
+    directory: store.Run, dataset: data.ImageDataset, experiment: ImageExperiment
+) -> Path:
+    overview = analysis.overview(
+        directory.masks,
+        directory.measurement('loss'),
+        key=jax.random.key(experiment.ensemble.seed),
+    )
+    console = Console()
+    console.print(
+        report.terminal_table(
+            overview, target_ids=directory.target_ids, example_names=dataset.names
+        )
+    )
+    duplicated = has_near_duplicate(near_duplicates(dataset), dataset.num_examples)
+    facts = _facts(directory, dataset, overview, duplicated)
+    for name, value in facts.items():
+        console.print(f'{name}: {value}', highlight=False)
+    page = report.write(
+        directory.directory / 'report',
+        overview=overview,
+        facts=facts,
+        target_ids=directory.target_ids,
+        example_ids=directory.example_ids,
+        example_names=dataset.names,
+        example_labels=[dataset.class_names[label] for label in dataset.labels],
+        show=dataset.images,
+        title=f'Influence distributions: {dataset.name}',
+        near_duplicates=duplicated,
+        mean_loss=directory.measurement('loss')[directory.complete].mean(axis=0),
+        missing=directory.missing.tolist(),
+        diverged=directory.diverged.tolist(),
+    )
+    console.print(f'report: {page}', highlight=False, soft_wrap=True)
+    return page
+
+
+def _facts(
+    directory: store.Run,
+    dataset: data.ImageDataset,
+    overview: analysis.Overview,
+    duplicated: np.ndarray,
+) -> dict[str, str]:
+    complete = directory.complete
+    masks, correct = directory.masks[complete], directory.measurement('correct')[complete]
+    facts = {
+        'images': f'{dataset.num_examples:,} in {dataset.num_classes} classes',
+        'members': f'{len(complete):,} of {len(directory.masks):,}',
+        'diverged members': f'{len(directory.diverged)}',
+        'accuracy on own subset': f'{correct[masks].mean():.1%}',
+        'accuracy on images left out': f'{correct[~masks].mean():.1%}',
+    }
+    if 0 < duplicated.sum() < len(duplicated):
+        by_margin = analysis.auroc(-overview.summary.margin, duplicated)
+        by_self = analysis.auroc(-overview.summary.self_influence, duplicated)
+        facts['targets with a near-duplicate'] = f'{duplicated.sum()} (same class, RMS < 0.06)'
+        facts['AUROC of low margin for these'] = f'{by_margin:.3f}'
+        facts['AUROC of low self-influence for these'] = f'{by_self:.3f}'
+    manifest = directory.manifest
+    return facts | {
+        'command': manifest.command,
+        'started': manifest.created,
+        'versions': ', '.join(f'{name} {version}' for name, version in manifest.versions.items()),
+        'commit': manifest.git_commit or 'unknown',
+        'dataset': f'{dataset.name}, sha256 {dataset.fingerprint[:16]}',
+        'provenance': dataset.provenance,
+    }

@@ -1,0 +1,21 @@
+"""Influence distributions of images: trains an ensemble of ResNets and writes its report.
+
+    python -m experiments.image_resnet --output_dir=DIR
+
+The same command continues a run that was stopped. The report is DIR/report/index.html.
+"""
+
+from experiments import flags, image_ensemble, launch
+from experiments.settings import (
+    DataSettings,
+    EnsembleSettings,
+    MachineSettings,
+    NetworkSettings,
+)
+from influence_jax.training import Recipe
+
+if __name__ == '__main__':
+    image_ensemble.define_flags(
+        DataSettings(), EnsembleSettings(), NetworkSettings(), Recipe(), MachineSettings()
+    )
+    launch.run(image_ensemble.run_from_flags)

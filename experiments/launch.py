@@ -1,0 +1,42 @@
+"""What every launch does around its main function."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from influence_jax.store import RunError
+
+_TRACEBACK = flags.DEFINE_bool(
+    'traceback', False, 'on an error, print where it arose instead of one line'
+)
+
+
+def use_cpu_cores_as_devices(streams: int) -> None:
+    """Makes jax see one CPU device a stream (all of this process's cores for 0).
+
+    To be called before jax is first used; changes nothing where there is a GPU or TPU.
+    """
+    import jax
+
+    jax.config.update('jax_num_cpu_devices', streams or len(os.sched_getaffinity(0)))
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses flags and runs `main`; what the user can mend is said in one line, with status 1."""
+
+    def guarded(arguments: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
+        try:
+            if len(arguments) > 1:
+                raise ValueError(f'unexpected argument {arguments[1]!r}: flags begin with --')
+            main()
+        except (ValueError, OSError, RunError) as error:
+            if _TRACEBACK.value:
+                raise
+            sys.exit(f'error: {" ".join(str(error).split())}')
+        except KeyboardInterrupt:
+            sys.exit('stopped; the same command continues the run')
+
+    app.run(guarded)

@@ -1,0 +1,53 @@
+"""How far an ensemble is: a bar on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Prints members done, members a second and the time left."""
+
+    def __init__(self, *, total: int, done: int) -> None:
+        """`done` of `total` members were there before; they do not count for the speed."""
+        self._total, self._before, self._done = total, done, done
+        self._on_terminal = sys.stderr.isatty()
+        self._start = self._printed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._before:
+            self.say(f'continuing: {self._before} of {self._total} members are there')
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._on_terminal:
+            print(file=sys.stderr)
+
+    def say(self, text: str) -> None:
+        """Prints a line, and starts the clock: what came before was set-up."""
+        print(text, file=sys.stderr, flush=True)
+        self._start = time.monotonic()
+
+    def advance(self, members: int) -> None:
+        """Counts members that are done and recorded."""
+        self._done += members
+        now = time.monotonic()
+        if self._on_terminal:
+            print(f'\r{self._line(now)}\033[K', end='', file=sys.stderr, flush=True)
+        elif self._done == self._total or now - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._printed = now
+            print(self._line(now), file=sys.stderr, flush=True)
+
+    def _line(self, now: float) -> str:
+        rate = (self._done - self._before) / max(now - self._start, 1e-9)
+        left = round((self._total - self._done) / rate)
+        clock = f'{left // 3600}:{left // 60 % 60:02}:{left % 60:02}'
+        return f'{self._done}/{self._total} members, {rate:.3g} members/s, {clock} left'

@@ -1,0 +1,81 @@
+"""What a launch of an image ensemble can be told, concern by concern."""
+
+import dataclasses
+
+from influence_jax.models import ResNetConfig
+from influence_jax.subsets import Design
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Which images.
+
+    Attributes:
+        dataset: clipart (embedded), cifar10, or the path of a .npz file with images
+            uint8 [N H W C] and labels.
+        data_dir: folder that holds CIFAR-10, as data_batch_*.bin or prepared by TFDS.
+        num_examples: how many images to use, drawn at random with --seed; 0 takes all.
+    """
+
+    dataset: str = 'clipart'
+    data_dir: str | None = None
+    num_examples: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleSettings:
+    """Which members.
+
+    Attributes:
+        members: number M of models to train, each on its own random subset.
+        keep: probability, or fraction, with which an image is in a subset.
+        design: how subsets are drawn: every image independently, exactly keep * N images a
+            member, or every image in exactly keep * M members.
+        seed: of subsets, initial parameters, batch order and augmentation.
+    """
+
+    members: int = 128
+    keep: float = 0.5
+    design: Design = Design.INDEPENDENT
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSettings:
+    """Which ResNet.
+
+    Attributes:
+        width: channels of the first stage; each further stage has twice as many.
+        stages: number of stages; resolution is halved between them.
+        blocks: residual blocks a stage, of two convolutions each.
+        patch: side of the squares of pixels that the first layer reads as channels.
+        augment: train on random crops and flips of the images.
+    """
+
+    width: int = 32
+    stages: int = 2
+    blocks: int = 1
+    patch: int = 4
+    augment: bool = False
+
+    def config(self, num_classes: int) -> ResNetConfig:
+        """The network for so many classes."""
+        return ResNetConfig(num_classes, self.width, (self.blocks,) * self.stages, self.patch)
+
+
+@dataclasses.dataclass(frozen=True)
+class MachineSettings:
+    """How to run; nothing here changes a result.
+
+    Attributes:
+        streams: devices (on a CPU: cores) that train members side by side; 0 takes all.
+        vmap: members that share one set of operations on a device; 0 finds the fastest by
+            measuring a few steps.
+        keep_params: keep every member's trained parameters in OUTPUT_DIR/params.
+        output_dir: the run's directory; the same command continues a run that was stopped.
+    """
+
+    streams: int = 0
+    vmap: int = 0
+    keep_params: bool = False
+    output_dir: str = 'runs/image_resnet'

@@ -1,0 +1,102 @@
+"""Which targets and examples are worth a reader's look."""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, Int
+
+from influence_jax.estimators.summary import Summary
+
+
+class Block(NamedTuple):
+    """Rows and columns of a readable piece of the influence matrix.
+
+    examples: `[b]` rows.
+    targets: `[c]` columns.
+    """
+
+    examples: Int[np.ndarray, 'b']
+    targets: Int[np.ndarray, 'c']
+
+
+def z_threshold(*, members: int, examples: int, targets: int) -> float:
+    """How many standard errors an influence must be above zero not to be taken for noise.
+
+    In a matrix without any influence one entry in all N T is expected to exceed it (Bonferroni;
+    Student's t with M - 2 degrees of freedom).
+    """
+    return float(scipy.stats.t.isf(1 / (examples * targets), members - 2))
+
+
+def z_scores(
+    values: Float[np.ndarray, '...'], standard_errors: Float[np.ndarray, '...']
+) -> Float[np.ndarray, '...']:
+    """Values in standard errors; infinite where the error is zero, NaN where both are."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return values / standard_errors
+
+
+def by_margin(summary: Summary, threshold: float) -> Int[np.ndarray, 'T']:
+    """All targets, lowest margin first; those without a significant other example behind."""
+    significant = z_scores(summary.other_value, summary.other_standard_error) > threshold
+    return np.lexsort((_undefined_last(summary.margin), ~significant))
+
+
+def by_self_influence(summary: Summary) -> Int[np.ndarray, '_']:
+    """All targets that are examples, largest self-influence first."""
+    order = np.argsort(-summary.self_influence, kind='stable')
+    return order[~np.isnan(summary.self_influence[order])]
+
+
+def spread_of_kinds(
+    lowest_margin: Int[np.ndarray, '_'], most_memorized: Int[np.ndarray, '_'], *, each: int
+) -> Int[np.ndarray, 'd']:
+    """Some of lowest margin, of largest self-influence, and from the middle of the margins."""
+    middle = lowest_margin[len(lowest_margin) // 2 :]
+    kinds = np.concatenate([lowest_margin[:each], most_memorized[:each], middle[:each]])
+    return np.array(list(dict.fromkeys(kinds.tolist())), int)
+
+
+def block_of_neighbours(
+    summary: Summary,
+    own: Int[np.ndarray, 'T'],
+    targets: Int[np.ndarray, '_'],
+    *,
+    threshold: float,
+    size: int,
+) -> Block:
+    """Targets next to what influences them, and that next to what influences it, and so on.
+
+    Args:
+      summary: of the whole matrix.
+      own: `[T]` the example that each target is, or -1.
+      targets: from which to start, in order.
+      threshold: z-score above which an influence is followed.
+      size: at most so many rows.
+    """
+    target_of = {int(e): t for t, e in enumerate(own) if e >= 0}
+    significant = z_scores(summary.top_values, summary.top_standard_errors) > threshold
+
+    placed: dict[int, None] = {}
+    for start in targets:
+        # Even where nothing is significant, the strongest is what the reader wants to see.
+        pending = [int(summary.strongest_other[start])]
+        pending += summary.top_examples[start][significant[start]][::-1].tolist()
+        pending += [int(own[start])] if own[start] >= 0 else []
+        while pending and len(placed) < size:
+            example = pending.pop()
+            if example in placed:
+                continue
+            placed[example] = None
+            if example in target_of:
+                target = target_of[example]
+                pending += summary.top_examples[target][significant[target]][::-1].tolist()
+    examples = np.array(list(placed), int)
+    if all(example in target_of for example in placed):
+        return Block(examples, np.array([target_of[e] for e in placed], int))
+    return Block(examples, targets[:size])
+
+
+def _undefined_last(values: Float[np.ndarray, 'T']) -> Float[np.ndarray, 'T']:
+    return np.where(np.isnan(values), np.inf, values)

@@ -1,0 +1,112 @@
+"""Distances between images in pixel space, and the near-duplicates that they reveal."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from influence_jax.data.dataset import ImageDataset
+from influence_jax.types import AnyArray
+
+_TILE = 512
+
+
+def rms_distances(a: Float[AnyArray, 'N D'], b: Float[AnyArray, 'K D']) -> Float[np.ndarray, 'N K']:
+    """Root-mean-square distance of every row of `a` to every row of `b`.
+
+    Computed tile by tile in float32 as |a|^2 + |b|^2 - 2 a.b: for rows within [0, 1] the
+    squares are good to about 1e-6, so two equal rows may come out 1e-3 apart.
+
+    Raises:
+      ValueError: the rows' lengths differ.
+    """
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f'rows of one length are needed, found shapes {a.shape} and {b.shape}')
+    distances = np.empty((len(a), len(b)), np.float32)
+    for rows, columns, tile in _tiles(a, b):
+        distances[rows, columns] = tile
+    return distances
+
+
+def near_duplicates(dataset: ImageDataset, threshold: float = 0.06) -> Int[np.ndarray, 'P 2']:
+    """Pairs of images of one class that nearly coincide pixel by pixel.
+
+    Args:
+      dataset: pixels are taken from 0 to 1.
+      threshold: pairs whose RMS distance is below it are kept; above 0.
+
+    Returns:
+      Positions of the two images of each pair, the smaller first, in ascending order.
+
+    Raises:
+      ValueError: the threshold is not above 0.
+    """
+    if not threshold > 0:
+        raise ValueError(
+            f'{threshold=} must be above 0: it is the RMS distance of pixels in [0, 1]'
+        )
+    found = [np.empty((0, 2), np.int64)]
+    for label in range(dataset.num_classes):
+        members = np.flatnonzero(dataset.labels == label)
+        pixels = dataset.images[members].reshape(len(members), -1)
+        unit = pixels.astype(np.float32) / 255
+        for rows, columns, tile in _tiles(unit, unit):
+            if columns.stop <= rows.start:
+                continue  # Below the diagonal: the same pairs the other way round.
+            # Float32 only proposes (generously); whether a pair is near is decided exactly.
+            near = np.argwhere(tile < threshold + 2e-3) + np.array((rows.start, columns.start))
+            near = near[near[:, 0] < near[:, 1]]
+            keep = [_rms(pixels[i], pixels[j]) < threshold for i, j in near]
+            found.append(members[near[np.array(keep, bool)]])
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def has_near_duplicate(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Bool[np.ndarray, 'N']:
+    """Which of the N examples are in at least one pair.
+
+    Raises:
+      ValueError: a pair names an example that does not exist.
+    """
+    pairs = np.asarray(pairs)
+    if pairs.size and not 0 <= pairs.min() <= pairs.max() < num_examples:
+        raise ValueError(
+            f'pairs name the examples {pairs.min()} to {pairs.max()}, but there are the examples '
+            f'0 to {num_examples - 1}'
+        )
+    duplicated = np.zeros(num_examples, bool)
+    duplicated[pairs.ravel()] = True
+    return duplicated
+
+
+def _rms(a: np.ndarray, b: np.ndarray) -> float:
+    difference = a.astype(np.int64) - b
+    return float(np.sqrt(np.mean(difference * difference)) / 255)
+
+
+def _tiles(
+    a: Float[np.ndarray, 'N D'], b: Float[np.ndarray, 'K D']
+) -> Iterator[tuple[slice, slice, Float[np.ndarray, 'rows columns']]]:
+    """Distances tile by tile; every tile has the same shape on the device, compiled once."""
+    for i in range(0, len(a), _TILE):
+        rows = slice(i, min(i + _TILE, len(a)))
+        a_tile = _padded(a[rows])
+        for j in range(0, len(b), _TILE):
+            columns = slice(j, min(j + _TILE, len(b)))
+            tile = np.asarray(_tile_distances(a_tile, _padded(b[columns])))
+            yield rows, columns, tile[: rows.stop - i, : columns.stop - j]
+
+
+def _padded(rows: Float[np.ndarray, 'n D']) -> Float[np.ndarray, 'tile D']:
+    return np.pad(rows, ((0, _TILE - len(rows)), (0, 0)))
+
+
+@jax.jit
+def _tile_distances(a: Float[Array, 'n D'], b: Float[Array, 'm D']) -> Float[Array, 'n m']:
+    products = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+    norms = jnp.sum(a * a, axis=1)[:, None], jnp.sum(b * b, axis=1)[None, :]
+    squares = (norms[0] + norms[1] - 2 * products) / a.shape[1]
+    return jnp.sqrt(jnp.maximum(squares, 0))

@@ -1,0 +1,6 @@
+"""From masks and measurements to influence, with error bars."""
+
+from influence_jax.estimators.difference import difference_in_means, tiles
+from influence_jax.estimators.summary import Summary, summarize
+
+__all__ = ['Summary', 'difference_in_means', 'summarize', 'tiles']

@@ -1,0 +1,100 @@
+"""What every estimator needs of masks and measurements: checked, finite, in plain numpy."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from influence_jax.types import AnyArray, Masks, Measurement
+
+_NAMED_IN_MESSAGES = 5
+
+
+class Ensemble(NamedTuple):
+    """The members that can be used: those with a finite measurement of every target.
+
+    masks: `[M N]` bool.
+    losses: `[M T]` as given; a view of it where no member had to be left out.
+    """
+
+    masks: Bool[np.ndarray, 'M N']
+    losses: Float[np.ndarray, 'M T']
+
+
+def usable(masks: Masks, losses: Measurement) -> Ensemble:
+    """Leaves out missing and diverged members: rows of `losses` with anything non-finite.
+
+    Raises:
+      ValueError: masks are not bool `[M N]`, losses not floating `[M T]` of the same M,
+        an axis is empty, or no member is left.
+    """
+    masks, losses = np.asarray(masks), np.asarray(losses)
+    if masks.ndim != 2 or masks.dtype != bool:
+        raise ValueError(
+            f'masks must be bool [members examples], not {masks.dtype} {list(masks.shape)}'
+        )
+    if losses.ndim != 2 or not np.issubdtype(losses.dtype, np.floating):
+        raise ValueError(
+            f'losses must be floating [members targets], not {losses.dtype} {list(losses.shape)}'
+        )
+    if len(masks) != len(losses):
+        raise ValueError(
+            f'masks have {len(masks)} members and losses {len(losses)}: give both of the same run'
+        )
+    if not masks.size or not losses.size:
+        raise ValueError(
+            f'no members, examples or targets: masks {list(masks.shape)}, '
+            f'losses {list(losses.shape)}'
+        )
+    finite = np.isfinite(losses).all(axis=1)
+    if not finite.any():
+        raise ValueError(
+            f'none of the {len(masks)} members has finite losses of all targets: '
+            'train the missing members first'
+        )
+    return Ensemble(masks, losses) if finite.all() else Ensemble(masks[finite], losses[finite])
+
+
+def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:
+    """Refuses examples of which no standard error can be told: fewer than two members on a side.
+
+    Raises:
+      ValueError: naming how many and the first of them.
+    """
+    members = len(masks)
+    included = masks.sum(axis=0)
+    lacking = np.flatnonzero((included < 2) | (members - included < 2))
+    if lacking.size:
+        shown = ', '.join(str(i) for i in lacking[:_NAMED_IN_MESSAGES])
+        more = ', ...' if lacking.size > _NAMED_IN_MESSAGES else ''
+        raise ValueError(
+            f'{lacking.size} of {masks.shape[1]} examples ({shown}{more}) are in, or out of, fewer '
+            f'than 2 of the {members} usable members: train more members'
+        )
+
+
+def examples_of_targets(
+    target_examples: Int[AnyArray, 'T'] | None, *, examples: int, targets: int
+) -> Int[np.ndarray, 'T']:
+    """Which example each target is, -1 where it is none.
+
+    By default target t is example t when there are as many targets as examples; with another
+    number of targets none of them is an example.
+
+    Raises:
+      ValueError: `target_examples` is not integer `[T]` or holds something outside -1 .. N - 1.
+    """
+    if target_examples is None:
+        return np.arange(targets) if targets == examples else np.full(targets, -1)
+    positions = np.asarray(target_examples)
+    if positions.shape != (targets,) or not np.issubdtype(positions.dtype, np.integer):
+        raise ValueError(
+            f'target_examples must be {targets} integers, one for each target, '
+            f'not {positions.dtype} {list(positions.shape)}'
+        )
+    if positions.min() < -1 or positions.max() >= examples:
+        raise ValueError(
+            f'target_examples must lie in -1 .. {examples - 1}, '
+            f'not {positions.min()} .. {positions.max()}'
+        )
+    return positions.astype(np.int64)

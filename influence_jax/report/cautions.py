@@ -1,0 +1,51 @@
+"""What a reader must know before believing the page."""
+
+import numpy as np
+
+from influence_jax.report.content import Content
+from influence_jax.report.wording import count, listing, number
+
+
+def cautions(content: Content) -> tuple[str, ...]:
+    """Plain sentences, the most serious first."""
+    found = []
+    if len(content.diverged):
+        found.append(
+            f'{count(len(content.diverged), "member")} left out of every estimate, diverged to a '
+            f'loss that is not finite: {listing(content.diverged)}. If there are more than a few, '
+            f'lower the learning rate.'
+        )
+    if len(content.missing):
+        found.append(
+            f'{count(len(content.missing), "member")} not trained yet: '
+            f'{listing(content.missing)}. The page shows the members at hand; run the same command '
+            f'again to train the missing ones.'
+        )
+    found.append(_noise(content))
+    undefined = ~np.isfinite(content.overview.summary.margin)
+    if undefined.any():
+        found.append(
+            f'{count(int(undefined.sum()), "target")} without a finite margin, because at most one '
+            f'influence on them is positive: in targets.csv, but not in the scatter plot.'
+        )
+    return tuple(found)
+
+
+def _noise(content: Content) -> str:
+    overview, summary = content.overview, content.overview.summary
+    error = f'{number(content.off_diagonal_standard_error(), 3)} nats'
+    # Pure noise has a median of 0.67 standard errors.
+    if content.off_diagonal_z() < 1.0:
+        level = (
+            f'With {count(summary.members_used, "member")} most entries off the diagonal are '
+            f'noise: their median standard error is {error}.'
+        )
+    else:
+        level = f'The median standard error of entries off the diagonal is {error}.'
+    above = int((summary.other_value > overview.z_threshold * summary.other_standard_error).sum())
+    return (
+        f'{level} {above:,} of {count(content.num_targets, "target")} have another example more '
+        f'than {number(overview.z_threshold, 1)} standard errors above zero (noise alone would '
+        f'give about one); fainter influences are greyed below. '
+        f'Errors shrink with the square root of the number of members.'
+    )

@@ -1,0 +1,297 @@
+"""The report's figures: arrays in, one matplotlib figure a function out.
+
+No pyplot and no global style, so that drawing leaves no trace in the caller's matplotlib.
+Influences and standard errors are in nats, positive where the example lowers the loss.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import CenteredNorm
+from matplotlib.figure import Figure
+from PIL import Image
+
+from influence_jax.analysis.convergence import Convergence
+from influence_jax.report.theme import Theme
+
+DOTS_PER_INCH = 200
+UNIT = 'nats'
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format='png', facecolor=figure.get_facecolor(), metadata={'Software': None}
+    )
+    return buffer.getvalue()
+
+
+def _axes(theme: Theme, *, width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure in the report's style; sizes in inches, 100 CSS pixels each."""
+    figure = Figure(
+        figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=theme.card, layout='constrained'
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_facecolor(theme.card)
+    axes.set_axisbelow(True)
+    axes.grid(color=theme.line, linewidth=0.8)
+    axes.tick_params(which='both', length=0, labelsize=9.5, labelcolor=theme.muted)
+    for text in (axes.xaxis.label, axes.yaxis.label):
+        text.set(color=theme.text, fontsize=10.5)
+    for name, spine in axes.spines.items():
+        spine.set(visible=name == 'bottom', color=theme.muted, linewidth=0.8)
+    return figure, axes
+
+
+def _legend(theme: Theme) -> dict[str, Any]:
+    """In a line above the axes, where it hides nothing."""
+    return {
+        'loc': 'lower left',
+        'bbox_to_anchor': (-0.02, 1.0),
+        'ncols': 3,
+        'columnspacing': 1.3,
+        'fontsize': 9.5,
+        'frameon': False,
+        'labelcolor': theme.text,
+    }
+
+
+def _plain_numbers(axis_ticks: float, _: int) -> str:
+    return f'{axis_ticks:g}'
+
+
+def block_limit(block: Float[np.ndarray, 'b c'], is_self: Bool[np.ndarray, 'b c']) -> float:
+    """Where the matrix's colours saturate: the 99.5 % quantile of |other entries|.
+
+    Self-influence is many times larger than any other influence; scaled to it, every other entry
+    would look white.
+    """
+    others = np.abs(block[~is_self])
+    others = others[np.isfinite(others)]
+    limit = float(np.quantile(others, 0.995)) if others.size else 0.0
+    return limit or 1.0
+
+
+def matrix_block(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme) -> Figure:
+    """A piece of the influence matrix: rows are examples, columns targets, zero without ink."""
+    figure, axes = _axes(theme, width=6.0, height=5.2)
+    axes.grid(visible=False)
+    axes.spines['bottom'].set_visible(False)
+    image = axes.imshow(
+        block, cmap=theme.diverging(), norm=CenteredNorm(0.0, limit), interpolation='nearest'
+    )
+    axes.set(xlabel='target (place in the block)', ylabel='example (place in the block)')
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.MaxNLocator(8, integer=True))
+    bar = figure.colorbar(image, ax=axes, extend='both', shrink=0.75, aspect=28, pad=0.03)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(length=0, labelsize=9.5, labelcolor=theme.muted)
+    bar.set_label(f'influence ({UNIT})', color=theme.text, fontsize=10.5)
+    return figure
+
+
+def matrix_pixels(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme) -> bytes:
+    """The same piece as a PNG of one pixel an entry, to be scaled up between thumbnails."""
+    colours = theme.diverging()(CenteredNorm(0.0, limit)(block), bytes=True)
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(colours)[..., :3]).save(buffer, 'PNG')
+    return buffer.getvalue()
+
+
+def distribution(
+    column: Float[np.ndarray, 'N'],
+    standard_error: Float[np.ndarray, 'N'],
+    *,
+    own: int | None,
+    other: int,
+    theme: Theme,
+) -> Figure:
+    """One target's influence distribution, with itself and its strongest other marked.
+
+    Args:
+        column: influence of every example on the target.
+        standard_error: of each.
+        own: the example that the target is; None where it is none.
+        other: its strongest other example.
+        theme: colours.
+    """
+    figure, axes = _axes(theme, width=3.7, height=2.5)
+    marked = [index for index in (own, other) if index is not None]
+    rest = np.delete(column, marked)
+    low = min(column.min(), 0.0)
+    edges = np.linspace(low, max(column.max(), 0.0) or 1.0, 49)
+    axes.hist(rest, edges, color=theme.neutral, edgecolor=theme.card, linewidth=0.4)
+    axes.set_yscale('log')
+    top = max(np.histogram(rest, edges)[0].max(), 1)
+    axes.set_ylim(0.6, top * 40)  # room above the bars for the two marks
+    for index, name, colour, height in (
+        (other, 'strongest other', theme.negative, 3.5),
+        (own, 'itself', theme.positive, 14.0),
+    ):
+        if index is None:
+            continue
+        value, error = float(column[index]), float(standard_error[index])
+        axes.vlines(value, 0.6, top * height, color=colour, linewidth=1.0, alpha=0.6)
+        axes.errorbar(
+            value, top * height, xerr=error, fmt='o', color=colour, markersize=5, capsize=3
+        )
+        right_half = value > (edges[0] + edges[-1]) / 2
+        gap = error + 0.035 * (edges[-1] - edges[0])
+        axes.annotate(
+            name,
+            (value - gap if right_half else value + gap, top * height),
+            ha='right' if right_half else 'left',
+            va='center',
+            color=colour,
+            fontsize=9.5,
+        )
+    axes.grid(visible=False, axis='x')
+    decades = 10.0 ** np.arange(np.floor(np.log10(top)) + 1)
+    axes.yaxis.set_major_locator(ticker.FixedLocator(decades.tolist()))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(_plain_numbers))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    axes.set(xlabel=f'influence ({UNIT})', ylabel='examples')
+    return figure
+
+
+def self_influence_and_margin(
+    self_influence: Float[np.ndarray, 'T'],
+    margin: Float[np.ndarray, 'T'],
+    *,
+    standard_error: float,
+    near_duplicates: Bool[np.ndarray, 'T'] | None,
+    theme: Theme,
+) -> Figure:
+    """Every target as a point; log margin. Targets without a finite pair are left out.
+
+    Args:
+        self_influence: of each target.
+        margin: Top-1 Influence Margin of each target.
+        standard_error: a typical one of self-influence, drawn once in a corner.
+        near_duplicates: targets to highlight.
+        theme: colours.
+    """
+    figure, axes = _axes(theme, width=5.2, height=3.9)
+    finite = np.isfinite(self_influence) & np.isfinite(margin)
+    crowd = finite if near_duplicates is None else finite & ~near_duplicates
+    size = float(np.clip(9000 / max(finite.sum(), 1), 5, 36))
+    plain = axes.scatter(
+        self_influence[crowd],
+        margin[crowd],
+        s=size,
+        color=theme.neutral if near_duplicates is not None else theme.positive,
+        alpha=0.6,
+        linewidths=0,
+    )
+    if near_duplicates is not None:
+        marked = finite & near_duplicates
+        points = axes.scatter(
+            self_influence[marked],
+            margin[marked],
+            s=size * 2.2,
+            color=theme.negative,
+            marker='D',
+            edgecolors=theme.card,
+            linewidths=0.5,
+        )
+        axes.legend(
+            [points, plain],
+            [f'has a near-duplicate ({marked.sum():,})', f'others ({crowd.sum():,})'],
+            handletextpad=0.2,
+            markerscale=1.4,
+            **_legend(theme),
+        )
+    axes.set_yscale('log')
+    axes.set_ylim(bottom=0.93)
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(_plain_numbers))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    if np.isfinite(standard_error):
+        _typical_error(axes, standard_error, theme)
+    axes.set(xlabel=f'self-influence ({UNIT})', ylabel='Top-1 Influence Margin (ratio)')
+    return figure
+
+
+def _typical_error(axes: Axes, standard_error: float, theme: Theme) -> None:
+    """A horizontal bar of +-1 standard error in the lower right corner."""
+    low, high = axes.get_xlim()
+    centre = high - 0.06 * (high - low) - standard_error
+    where = axes.get_xaxis_transform()
+    axes.errorbar(centre, 0.06, xerr=standard_error, color=theme.muted, capsize=3, transform=where)
+    axes.text(centre, 0.09, '±1 SE', color=theme.muted, fontsize=9, ha='center', transform=where)
+    axes.set_xlim(low, high)
+
+
+def off_diagonal(
+    bin_edges: Float[np.ndarray, 'E'],
+    histogram: Int[np.ndarray, 'E-1'],
+    *,
+    standard_errors: Float[np.ndarray, 'T'],
+    theme: Theme,
+) -> Figure:
+    """All influences of one example on another, beside what noise alone would look like.
+
+    Args:
+        bin_edges: ascending, evenly spaced.
+        histogram: entries between them.
+        standard_errors: a typical one of each target's column; noise is the mixture of the
+            targets' normal distributions, which has heavier tails than any one of them.
+        theme: colours.
+    """
+    figure, axes = _axes(theme, width=5.2, height=3.9)
+    axes.stairs(np.maximum(histogram, 0.1), bin_edges, fill=True, baseline=0.1, color=theme.neutral)
+    positive = standard_errors[standard_errors > 0]
+    if positive.size:
+        spread = np.quantile(positive, np.linspace(0.0025, 0.9975, 200))[:, np.newaxis]
+        points = np.linspace(bin_edges[0], bin_edges[-1], 801)
+        z = points[np.newaxis, :] / spread
+        density = (np.exp(-0.5 * z**2) / (np.sqrt(2 * np.pi) * spread)).mean(0)
+        expected = int(histogram.sum()) * float(bin_edges[1] - bin_edges[0]) * density
+        axes.plot(
+            points,
+            np.maximum(expected, 1e-3),
+            color=theme.negative,
+            linewidth=1.6,
+            label='noise alone',
+        )
+        axes.legend(handlelength=1.4, **_legend(theme))
+    axes.set_yscale('log')
+    axes.set_ylim(0.6, max(int(histogram.max()), 1) * 4)
+    occupied = np.abs(np.append(bin_edges[:-1][histogram > 0], bin_edges[1:][histogram > 0]))
+    reach = 1.05 * float(occupied.max()) if occupied.size else 1.0
+    axes.set_xlim(-reach, reach)
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axes.set(xlabel=f'influence ({UNIT})', ylabel='pairs of example and target')
+    return figure
+
+
+def convergence(curve: Convergence, *, theme: Theme) -> Figure:
+    """Agreement of two disjoint halves of the ensemble against the members in each."""
+    figure, axes = _axes(theme, width=5.2, height=3.9)
+    axes.axhline(0.0, color=theme.muted, linewidth=0.8)
+    for values, name, colour, marker in (
+        (curve.self_influence, 'self-influence', theme.positive, 'o'),
+        (curve.margin, 'margin (rank)', theme.text, '^'),
+        (curve.off_diagonal, 'all other entries', theme.negative, 's'),
+    ):
+        if np.isfinite(values).any():
+            axes.plot(curve.members, values, marker=marker, markersize=5, color=colour, label=name)
+    axes.set_xscale('log', base=2)
+    axes.xaxis.set_major_locator(ticker.FixedLocator(curve.members.tolist()))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_plain_numbers))
+    values = np.concatenate([curve.self_influence, curve.margin, curve.off_diagonal])
+    lowest = float(min(values[np.isfinite(values)], default=0.0))
+    axes.set_ylim(min(-0.05, lowest - 0.05), 1.05)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(handlelength=1.6, **_legend(theme))
+    axes.set(xlabel='members in each half', ylabel='correlation between halves')
+    return figure

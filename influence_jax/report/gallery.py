@@ -1,0 +1,81 @@
+"""The rows of the galleries: targets with their strongest influencers."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from markupsafe import Markup
+
+from influence_jax.report.content import Content
+
+
+class Entry(NamedTuple):
+    """One influence with its standard error, in nats, and the record that exerts it."""
+
+    record: Markup
+    name: str
+    label: str
+    value: float
+    standard_error: float
+    is_target: bool = False
+    is_noise: bool = False
+
+
+class TargetRow(NamedTuple):
+    """A target of a gallery, and its strongest influencers, largest first."""
+
+    record: Markup
+    name: str
+    label: str
+    self_influence: float
+    self_standard_error: float
+    margin: float
+    near_duplicate: bool
+    influencers: tuple[Entry, ...]
+
+    @property
+    def has_self(self) -> bool:
+        """Whether the target is an example, so that self-influence means something."""
+        return not math.isnan(self.self_influence)
+
+
+def target_rows(
+    content: Content, targets: Int[np.ndarray, '_'], *, influencers: int
+) -> tuple[TargetRow, ...]:
+    """Targets as they appear in a gallery, each with its strongest influencers."""
+    return tuple(_target_row(content, int(target), influencers) for target in targets)
+
+
+def _target_row(content: Content, target: int, influencers: int) -> TargetRow:
+    summary = content.overview.summary
+    example = content.example_of(target)
+    return TargetRow(
+        record=Markup() if example is None else content.show(example),
+        name=content.target_name(target),
+        label='' if example is None else content.example_labels[example],
+        self_influence=float(summary.self_influence[target]),
+        self_standard_error=float(summary.self_standard_error[target]),
+        margin=float(summary.margin[target]),
+        near_duplicate=content.is_near_duplicate(target),
+        influencers=tuple(
+            _entry(content, target, rank)
+            for rank in range(min(influencers, summary.top_examples.shape[1]))
+        ),
+    )
+
+
+def _entry(content: Content, target: int, rank: int) -> Entry:
+    summary = content.overview.summary
+    example = int(summary.top_examples[target, rank])
+    value = float(summary.top_values[target, rank])
+    standard_error = float(summary.top_standard_errors[target, rank])
+    return Entry(
+        record=content.show(example),
+        name=content.example_names[example],
+        label=content.example_labels[example],
+        value=value,
+        standard_error=standard_error,
+        is_target=example == content.example_of(target),
+        is_noise=value <= content.overview.z_threshold * standard_error,
+    )

@@ -1,0 +1,78 @@
+"""The one self-contained page: content and pictures in, HTML out."""
+
+import math
+from collections.abc import Iterable
+
+import jinja2
+from markupsafe import Markup
+
+from influence_jax.report import wording
+from influence_jax.report.cautions import cautions
+from influence_jax.report.content import Content
+from influence_jax.report.drawing import Picture, Pictures, matrix_limit, matrix_pixels
+from influence_jax.report.gallery import target_rows
+from influence_jax.report.theme import Theme
+from influence_jax.report.thumbnails import data_uri
+
+LOWEST_MARGINS = 16
+MOST_MEMORIZED = 24
+INFLUENCERS = 8
+
+
+def render(content: Content, pictures: Pictures) -> str:
+    """The page as text; everything but `content.show`'s markup is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('influence_jax.report'),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=wording.number, count=wording.count)
+    environment.globals.update(
+        measured=wording.measured, measured_parts=wording.measured_parts, picture=_picture
+    )
+    overview = content.overview
+    return environment.get_template('report.html.j2').render(
+        content=content,
+        overview=overview,
+        summary=overview.summary,
+        pictures=pictures,
+        light=Markup(Theme.light().css()),
+        dark=Markup(Theme.dark().css()),
+        influencers=INFLUENCERS,
+        cautions=cautions(content),
+        key_numbers=_key_numbers(content),
+        matrix_pixels=matrix_pixels(content),
+        matrix_limit=matrix_limit(content),
+        chosen=target_rows(content, overview.chosen, influencers=0),
+        lowest_margin=target_rows(
+            content, overview.lowest_margin[:LOWEST_MARGINS], influencers=INFLUENCERS
+        ),
+        most_memorized=target_rows(
+            content, overview.most_memorized[:MOST_MEMORIZED], influencers=0
+        ),
+    )
+
+
+def _key_numbers(content: Content) -> Iterable[tuple[str, str]]:
+    """The numbers at the head of the page, each with what it counts."""
+    summary = content.overview.summary
+    yield f'{summary.members_used:,}', 'members'
+    yield f'{content.num_examples:,}', 'examples'
+    yield f'{content.num_targets:,}', 'targets'
+    for values, what in (
+        (summary.self_influence, 'median self-influence, nats'),
+        (summary.margin, 'median margin'),
+    ):
+        known = sorted(float(value) for value in values if not math.isnan(value))
+        if known:
+            yield wording.number(known[len(known) // 2]), what
+
+
+def _picture(picture: Picture) -> Markup:
+    """A figure that follows the reader's choice of light or dark."""
+    return Markup(
+        '<picture><source media="(prefers-color-scheme: dark)" srcset="{}">'
+        '<img class="figure" src="{}" alt="{}"></picture>'
+    ).format(data_uri(picture.dark), data_uri(picture.light), picture.alt)

@@ -1,0 +1,141 @@
+"""Writes a report: everything into a hidden sibling first, then moved into place at once."""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from influence_jax.analysis.overview import Overview
+from influence_jax.report.content import Content
+from influence_jax.report.drawing import draw
+from influence_jax.report.page import render
+from influence_jax.report.tables import targets_csv
+from influence_jax.report.thumbnails import Show, thumbnails
+
+PAGE = 'index.html'
+FIGURES = 'figures'
+TARGETS = 'targets.csv'
+
+
+def write(
+    directory: Path | str,
+    *,
+    overview: Overview,
+    facts: Mapping[str, str],
+    target_ids: Sequence[str],
+    example_ids: Sequence[str],
+    example_names: Sequence[str],
+    example_labels: Sequence[str],
+    show: Show | UInt8[np.ndarray, 'N H W C'],
+    title: str,
+    near_duplicates: Bool[np.ndarray, 'T'] | None = None,
+    mean_loss: Float[np.ndarray, 'T'] | None = None,
+    missing: Sequence[int] = (),
+    diverged: Sequence[int] = (),
+) -> Path:
+    """Writes the report of an ensemble: `index.html`, `figures/*.png`, `targets.csv`.
+
+    The page needs nothing but itself: images are inside it, it fetches nothing and runs no script.
+    Names and text are escaped. A report that is already there is replaced as a whole; a kill
+    at any moment leaves the old report, the new one or none, never half of one.
+
+    Args:
+        directory: of the report alone; new, empty, or holding an earlier report.
+        overview: from `analysis.overview`.
+        facts: the run's settings and outcomes, shown as a table in this order.
+        target_ids: `[T]`.
+        example_ids: `[N]`.
+        example_names: `[N]` for people.
+        example_labels: `[N]` class or kind of each, '' where there is none.
+        show: markup of the example of an index, or `[N H W C]` uint8 images.
+        title: heading of the page.
+        near_duplicates: `[T]` targets known to have a near-duplicate, highlighted where given.
+        mean_loss: `[T]` mean loss of each target over all members (nats), for the table.
+        missing: members that have not been trained.
+        diverged: members that were trained and left out of every estimate.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ValueError: where the numbers of ids, names or images do not fit the overview.
+        FileExistsError: where the directory holds anything but an earlier report.
+        OSError: where it cannot be written; the message says why.
+    """
+    if isinstance(show, np.ndarray):
+        show = thumbnails(show, example_names)
+    content = Content(
+        title=title,
+        overview=overview,
+        facts=facts,
+        target_ids=target_ids,
+        example_ids=example_ids,
+        example_names=example_names,
+        example_labels=example_labels,
+        show=show,
+        near_duplicates=None if near_duplicates is None else np.asarray(near_duplicates, bool),
+        mean_loss=None if mean_loss is None else np.asarray(mean_loss),
+        missing=missing,
+        diverged=diverged,
+    )
+    directory = Path(directory).resolve()
+    _refuse_others(directory)
+    pictures = draw(content)
+    files = {
+        TARGETS: targets_csv(content).encode(),
+        PAGE: render(content, pictures).encode(),
+        **{f'{FIGURES}/{picture.name}.png': picture.light for picture in pictures.all()},
+    }
+    try:
+        _write_at_once(directory, files.items())
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f'cannot write the report to {directory}: {error.strerror}; '
+            f'free space there or choose another directory',
+        ) from error
+    return directory / PAGE
+
+
+def _refuse_others(directory: Path) -> None:
+    """Replacing a directory removes what it holds, so it may hold nothing but a report."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise FileExistsError(f'{directory} is a file; choose another directory for the report')
+    others = {entry.name for entry in directory.iterdir()} - {PAGE, FIGURES, TARGETS}
+    if others:
+        raise FileExistsError(
+            f'{directory} holds {sorted(others)[0]!r}, which is no part of a report; '
+            f'choose a directory of its own for the report'
+        )
+
+
+def _write_at_once(directory: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    partial = directory.with_name(f'.{directory.name}.{os.getpid()}.partial')
+    old = directory.with_name(f'.{directory.name}.{os.getpid()}.old')
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        for name, data in files:
+            path = partial / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open('wb') as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        # A rename cannot replace a directory that is not empty: the old report steps aside.
+        if directory.exists():
+            directory.rename(old)
+        try:
+            partial.rename(directory)
+        except OSError:
+            if old.exists():
+                old.rename(directory)
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

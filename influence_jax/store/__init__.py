@@ -1,0 +1,42 @@
+"""The run directory: what was configured, who trained on what, and what was measured.
+
+    DIR/manifest.json            written last on creation: without it DIR is no run
+    DIR/masks.zarr               bool [M N]
+    DIR/measurements/NAME.zarr   float32 [M T], one member a chunk, NaN where missing
+    DIR/status.zarr              uint8 [M], a member's entry written after all of its rows
+    DIR/lock                     held by the one writer
+
+All arrays are zarr 3 with checksums; nothing in the directory can run code. A kill at any
+moment loses the members under way and no other.
+"""
+
+from influence_jax.store.errors import (
+    BadManifest,
+    ConfigurationMismatch,
+    CorruptRun,
+    NotARun,
+    RunError,
+    RunLocked,
+    StorageFailed,
+)
+from influence_jax.store.manifest import DatasetIdentity, Manifest
+from influence_jax.store.provenance import git_commit, versions
+from influence_jax.store.run import MemberStatus, Run, create_or_resume, open_run
+
+__all__ = [
+    'BadManifest',
+    'ConfigurationMismatch',
+    'CorruptRun',
+    'DatasetIdentity',
+    'Manifest',
+    'MemberStatus',
+    'NotARun',
+    'Run',
+    'RunError',
+    'RunLocked',
+    'StorageFailed',
+    'create_or_resume',
+    'git_commit',
+    'open_run',
+    'versions',
+]

@@ -1,0 +1,239 @@
+"""A run directory as an object: made or resumed by the one writer, opened by any reader."""
+
+import enum
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int8
+
+from influence_jax.store import checks, layout
+from influence_jax.store.arrays import write_rows
+from influence_jax.store.errors import ConfigurationMismatch, CorruptRun
+from influence_jax.store.files import Lock, make_directory
+from influence_jax.store.layout import Arrays
+from influence_jax.store.manifest import Manifest
+from influence_jax.types import AnyArray
+
+
+class MemberStatus(enum.IntEnum):
+    """What is known of a member."""
+
+    MISSING = 0
+    COMPLETE = 1
+    DIVERGED = 2
+
+
+def create_or_resume(
+    directory: Path | str, manifest: Manifest, masks: Bool[AnyArray, 'M N']
+) -> 'Run':
+    """Makes a run directory, or resumes the one that is there; close what is returned.
+
+    A directory whose making was interrupted is finished. On resuming, the manifest in the
+    directory is kept; it may differ in where it came from (versions, command), not in what
+    determines the results.
+
+    Args:
+        directory: where; absent, empty, or a run.
+        manifest: what the run is.
+        masks: bool `[M N]`, the subset of each member.
+
+    Raises:
+        ValueError: masks do not fit the manifest.
+        ConfigurationMismatch: the directory holds a run of another configuration.
+        NotARun: the directory holds something else.
+        RunLocked: another process is writing to it.
+        RunError: its files are damaged, or the disk is full or read-only.
+    """
+    directory = Path(directory).absolute()
+    masks = checks.masks(masks, manifest)
+    layout.refuse_foreign(directory)
+    make_directory(directory)
+    lock = Lock(directory / layout.LOCK)
+    try:
+        # Once more: another process may have made the run between the first look and the lock.
+        layout.refuse_foreign(directory)
+        if not layout.is_run(directory):
+            layout.create(directory, manifest, masks)
+            return Run(directory, manifest, masks, layout.open_arrays(directory, manifest), lock)
+        old = layout.read_manifest(directory)
+        if differences := old.differences(manifest):
+            raise ConfigurationMismatch(directory, differences)
+        arrays = layout.open_arrays(directory, old)
+        old_masks = arrays.masks.read_written(range(old.members))
+        if len(changed := np.flatnonzero((old_masks != masks).any(axis=1))):
+            raise ConfigurationMismatch(
+                directory, [f'masks: {len(changed)} of {len(masks)} rows, first {changed[0]}']
+            )
+        return Run(directory, old, old_masks, arrays, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def open_run(directory: Path | str) -> 'Run':
+    """Opens a run for reading, also while it is being written.
+
+    What it then says is what was recorded when it was opened; open it again to see more.
+
+    Raises:
+        NotARun: the directory is absent, not a run, or not yet finished being made.
+        RunError: its files are damaged or cannot be read.
+    """
+    directory = Path(directory).absolute()
+    layout.require_run(directory)
+    manifest = layout.read_manifest(directory)
+    arrays = layout.open_arrays(directory, manifest)
+    masks = arrays.masks.read_written(range(manifest.members))
+    return Run(directory, manifest, masks, arrays, None)
+
+
+class Run:
+    """A run: `create_or_resume` gives one to write to, `open_run` one to read.
+
+    directory: its absolute path.
+    manifest: what the run is.
+    masks: bool `[M N]`, read-only; row m is the subset on which member m trains.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        masks: Bool[np.ndarray, 'M N'],
+        arrays: Arrays,
+        lock: Lock | None,
+    ) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self.masks = masks
+        self.masks.flags.writeable = False
+        self._arrays = arrays
+        self._lock = lock
+        self._status = self._read_status()
+
+    def _read_status(self) -> Int8[np.ndarray, 'M']:
+        status = self._arrays.status.read().astype(np.int8)
+        unknown = np.flatnonzero(~np.isin(status, list(MemberStatus)))
+        if len(unknown):
+            member = int(unknown[0])
+            file = self._arrays.status.file_of(member)
+            raise CorruptRun(
+                f'{file}: unknown status {status[member]} of member {member}',
+                file=file,
+                member=member,
+            )
+        return status
+
+    def __repr__(self) -> str:
+        done, diverged = len(self.complete), len(self.diverged)
+        return f'Run({self.directory}: {done} of {len(self._status)} members, {diverged} diverged)'
+
+    @property
+    def example_ids(self) -> tuple[str, ...]:
+        """Ids of the examples: the columns of `masks`."""
+        return self.manifest.example_ids
+
+    @property
+    def target_ids(self) -> tuple[str, ...]:
+        """Ids of the targets: the columns of every measurement."""
+        return self.manifest.target_ids
+
+    @property
+    def status(self) -> Int8[np.ndarray, 'M']:
+        """Each member's `MemberStatus`."""
+        return self._status.copy()
+
+    @property
+    def missing(self) -> Int[np.ndarray, 'R']:
+        """Indices of the members still to be trained."""
+        return np.flatnonzero(self._status == MemberStatus.MISSING)
+
+    @property
+    def complete(self) -> Int[np.ndarray, 'R']:
+        """Indices of the members whose measurements are there and finite."""
+        return np.flatnonzero(self._status == MemberStatus.COMPLETE)
+
+    @property
+    def diverged(self) -> Int[np.ndarray, 'R']:
+        """Indices of the members with a measurement that is not finite."""
+        return np.flatnonzero(self._status == MemberStatus.DIVERGED)
+
+    def measurement(self, name: str = 'loss') -> Float[np.ndarray, 'M T']:
+        """A measurement of every member and target, float32; losses are in nats.
+
+        Rows of missing and of diverged members are NaN, all others are finite.
+
+        Raises:
+            ValueError: no measurement has that name.
+            CorruptRun: a complete member's row is damaged; names the member and the file.
+        """
+        if name not in self._arrays.measurements:
+            names = ', '.join(self.manifest.measurements)
+            raise ValueError(f'{self.directory} has no measurement {name!r}; it has: {names}')
+        array = self._arrays.measurements[name]
+        values = np.full((len(self._status), len(self.target_ids)), np.nan, np.float32)
+        complete = self.complete
+        try:
+            values[complete] = array.read_written(complete.tolist())
+        except CorruptRun as error:
+            if error.member is None:
+                raise
+            status_file = self._arrays.status.file_of(error.member)
+            raise CorruptRun(
+                f'{error}; delete {status_file} and repeat the command that made the run: '
+                f'it trains member {error.member} again',
+                file=error.file,
+                member=error.member,
+            ) from error
+        return values
+
+    def write(
+        self, members: Int[AnyArray, 'C'], measurements: Mapping[str, Float[AnyArray, 'C T']]
+    ) -> None:
+        """Records some members' measurements; durable on return.
+
+        Members of which any value is not finite are recorded as diverged.
+
+        Args:
+            members: indices `[C]` of missing members.
+            measurements: `[C T]` for each of the manifest's measurements; kept as float32.
+
+        Raises:
+            ValueError: the run was opened for reading or is closed, a member is not missing,
+                or names or shapes do not fit the manifest.
+            StorageFailed: disk full, read-only ...; these members stay missing.
+        """
+        if self._lock is None:
+            raise ValueError(f'{self!r} is open for reading only, or closed')
+        members = checks.members(members, total=len(self._status))
+        recorded = members[self._status[members] != MemberStatus.MISSING]
+        if len(recorded):
+            raise ValueError(f'members {recorded.tolist()} are already recorded')
+        rows = checks.rows(measurements, self.manifest, count=len(members))
+        finite = np.all([np.isfinite(values).all(axis=1) for values in rows.values()], axis=0)
+        status = np.where(finite, MemberStatus.COMPLETE, MemberStatus.DIVERGED).astype(np.uint8)
+        indices = members.tolist()
+        write_rows(indices, [(self._arrays.measurements[n], rows[n]) for n in rows])
+        # Only now: an entry in status says that all rows of the member are on the disk.
+        write_rows(indices, [(self._arrays.status, status)])
+        self._status[members] = status
+
+    def close(self) -> None:
+        """Lets the next writer in; what is recorded can still be read."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

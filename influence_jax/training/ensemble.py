@@ -1,0 +1,75 @@
+"""Many members: chunk after chunk through one compiled program."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from influence_jax.training.execution import Execution, compile_chunk
+from influence_jax.training.member import Member, Program
+from influence_jax.types import Batch, Masks, PRNGKey
+
+
+class Trained(NamedTuple):
+    """Members that have just been trained, in host memory.
+
+    members: `[C]` their numbers.
+    result: their measurements `[C T]` and, if kept, parameters with a leading axis C.
+    """
+
+    members: Int[np.ndarray, 'C']
+    result: Member
+
+
+def train(
+    program: Program,
+    *,
+    key: PRNGKey,
+    masks: Masks,
+    members: Sequence[int] | Int[np.ndarray, 'R'],
+    examples: Batch,
+    targets: Batch,
+    execution: Execution,
+    keep_params: bool = False,
+) -> Iterator[Trained]:
+    """Trains members and yields them as they are done, the next chunk being under way already.
+
+    A member's result depends on `key`, its number and its mask alone, not on which members are
+    trained beside it, before it, or on how many devices.
+
+    Args:
+        program: the task and how to train it.
+        key: of the ensemble; member m uses `fold_in(key, m)`.
+        masks: `[M N]`, the subset of each member.
+        members: numbers of those to train, rows of `masks`.
+        examples: pytree with a leading axis N.
+        targets: pytree with a leading axis T.
+        execution: how members share the devices.
+        keep_params: yield the trained parameters too.
+    """
+    members = np.asarray(members, np.int32)
+    if not len(members):
+        return
+    execution = execution.fitted_to(len(members))
+    run_chunk = compile_chunk(program, execution, keep_params=keep_params)
+    under_way: tuple[np.ndarray, Member] | None = None
+    for start in range(0, len(members), execution.chunk):
+        chunk = members[start : start + execution.chunk]
+        # A last chunk that is not full is filled up: one shape, so one trace.
+        full = np.pad(chunk, (0, execution.chunk - len(chunk)), mode='edge')
+        dispatched = run_chunk(
+            key, jnp.asarray(full), jnp.asarray(np.asarray(masks)[full]), examples, targets
+        )
+        if under_way is not None:
+            yield _fetched(*under_way)
+        under_way = chunk, dispatched
+    assert under_way is not None
+    yield _fetched(*under_way)
+
+
+def _fetched(chunk: np.ndarray, result: Member) -> Trained:
+    host = jax.device_get(result)
+    return Trained(chunk, jax.tree.map(lambda leaf: leaf[: len(chunk)], host))

@@ -1,0 +1,50 @@
+"""How a member is trained: how long, in what batches, by which optimiser."""
+
+import dataclasses
+
+import jax
+import optax
+
+from influence_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """AdamW under a learning rate that rises linearly and falls to zero as a cosine.
+
+    Attributes:
+        epochs: passes over a subset of the expected size.
+        batch_size: B.
+        learning_rate: the schedule's peak.
+        warmup: share of the steps in which the learning rate rises.
+        weight_decay: decoupled (arXiv 1711.05101), of matrices and kernels only.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+    """
+
+    epochs: float = 15
+    batch_size: int = 64
+    learning_rate: float = 5e-3
+    warmup: float = 0.2
+    weight_decay: float = 0.05
+    b1: float = 0.9
+    b2: float = 0.95
+
+    def steps(self, expected_subset: float) -> int:
+        """Training steps of every member: the same for all, whatever its subset's size."""
+        return max(1, round(self.epochs * expected_subset / self.batch_size))
+
+    def optimizer(self, steps: int) -> optax.GradientTransformation:
+        """The optimiser of a run of so many steps."""
+        warmup = max(1, round(self.warmup * steps))
+        return optax.adamw(
+            optax.warmup_cosine_decay_schedule(0, self.learning_rate, warmup, steps + 1),
+            b1=self.b1,
+            b2=self.b2,
+            weight_decay=self.weight_decay,
+            mask=_is_matrix,
+        )
+
+
+def _is_matrix(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

@@ -1,0 +1,58 @@
+"""Array types, the contract of a task, and the small tuples that cross from room to room.
+
+Axis letters, everywhere: M members, N examples, T targets, B batch, K top entries,
+H W C images.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+AnyArray = jax.Array | np.ndarray
+
+Masks = Bool[AnyArray, 'M N']
+Measurement = Float[AnyArray, 'M T']
+PRNGKey = Key[Array, '']
+
+Params = Any
+"""A pytree of arrays: whatever a task's `init` returns."""
+
+Batch = Any
+"""A pytree of arrays with a leading batch axis: rows of the task's examples or targets."""
+
+
+class Influence(NamedTuple):
+    """Influence of every example on every target, in the unit of what was measured.
+
+    values: `[N T]`; positive where including example i lowers the measurement on target t.
+    standard_error: `[N T]`; of each value.
+    """
+
+    values: Float[AnyArray, 'N T']
+    standard_error: Float[AnyArray, 'N T']
+
+
+class Task(Protocol):
+    """What the engine must know of a model and its data; it knows nothing else of them.
+
+    Everything is written for one member. Implementations are hashable and hold no arrays.
+    """
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Names of what `measure` returns."""
+
+    def init(self, *, key: PRNGKey) -> Params:
+        """Fresh parameters."""
+
+    def train_loss(self, params: Params, batch: Batch, *, key: PRNGKey) -> Float[Array, 'B']:
+        """Training loss of each example of a batch, in nats; `key` for dropout, augmentation."""
+
+    def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, 'B']]:
+        """What is recorded of each target of a batch."""
+
+
+Indices = Int[AnyArray, 'B']

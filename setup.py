@@ -1,0 +1,58 @@
+"""Packaging of influence_jax; tool settings live in pyproject.toml."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = '0.1.0'
+
+setup(
+    name='influence_jax',
+    version=VERSION,
+    description='How every training example influences every target, measured on ensembles.',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    packages=find_packages(include=['influence_jax*', 'experiments*']),
+    package_data={
+        'influence_jax': ['py.typed'],
+        'influence_jax.data': ['embedded/*'],
+        'influence_jax.report': ['templates/*'],
+    },
+    python_requires='>=3.11',
+    install_requires=[
+        'absl-py>=2.3,<3',
+        'flax>=0.12.4,<0.13',
+        'jax>=0.10,<0.11',
+        'jaxtyping>=0.3.3,<0.4',
+        'jinja2>=3.1.4,<4',
+        'matplotlib>=3.10,<4',
+        'numpy>=2.1,<3',
+        'optax>=0.2.6,<0.3',
+        'orbax-checkpoint>=0.11.32,<0.13',
+        'pillow>=11,<14',
+        'rich>=14,<16',
+        'sacrebleu>=2.5,<3',
+        'scipy>=1.15,<2',
+        'tensorstore>=0.1.79,<0.2',
+        'transformers>=5,<6',
+        # tfds.data_source reads array_record files with these two, which it does not declare.
+        'tensorflow-datasets>=4.9.9,<5',
+        'importlib_resources>=6,<8',
+    ],
+    extras_require={
+        'test': ['hypothesis>=6.100,<7', 'mypy>=1.18,<3', 'pytest>=8.4,<10', 'ruff>=0.14,<0.18'],
+        # *Preparing* CIFAR-10 with TFDS needs TensorFlow; reading a prepared copy does not.
+        'tfds': ['tensorflow>=2.20,<3'],
+        'tpu': ['jax[tpu]>=0.10,<0.11'],
+        'cuda12': ['jax[cuda12]>=0.10,<0.11'],
+    },
+    classifiers=[
+        'Intended Audience :: Science/Research',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import reference
+
+from influence_jax.analysis import auroc, top_influencers
+from influence_jax.types import Influence
+
+GENERATOR = np.random.default_rng(0)
+MATRIX = GENERATOR.normal(size=(9, 5))
+SCORES = GENERATOR.integers(6, size=40).astype(float)  # many ties
+POSITIVES = GENERATOR.random(40) < 0.3
+
+
+@pytest.mark.parametrize('k', [1, 4, 9, 50])
+def test_top_influencers_equal_the_loops(k):
+    top = top_influencers(Influence(MATRIX, MATRIX), k)
+    np.testing.assert_array_equal(top.examples, reference.top_influencers(MATRIX, k))
+    assert top.examples.shape == top.values.shape == (5, min(k, 9))
+    for t in range(5):
+        np.testing.assert_array_equal(top.values[t], MATRIX[top.examples[t], t])
+
+
+def test_ties_go_to_the_earlier_example():
+    np.testing.assert_array_equal(
+        top_influencers(np.array([[1.0], [2.0], [2.0], [2.0]]), 3).examples, [[1, 2, 3]]
+    )
+
+
+def test_auroc_equals_the_loops():
+    assert auroc(SCORES, POSITIVES) == pytest.approx(reference.auroc(SCORES, POSITIVES))
+
+
+def test_auroc_by_hand():
+    positives = np.array([False, False, True, True])
+    assert auroc([1, 2, 3, np.inf], positives) == 1
+    assert auroc([4, 3, 2, 1], positives) == 0
+    assert auroc([5, 5, 5, 5], positives) == 0.5
+    assert auroc([1, 3, 2, 4], positives) == 0.75
+    assert auroc(-SCORES, POSITIVES) == pytest.approx(1 - auroc(SCORES, POSITIVES))
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda: top_influencers(MATRIX, 0), 'k=0 must be at least 1'),
+        (lambda: top_influencers(MATRIX[0], 1), 'real numbers'),
+        (lambda: top_influencers(np.full((2, 2), np.nan), 1), 'holds NaN'),
+        (
+            lambda: auroc([1, np.nan, np.nan], np.array([True, False, True])),
+            '2 of 3 scores are NaN',
+        ),
+        (lambda: auroc([1, 2], np.array([True, True])), '2 of 2 are positive'),
+        (lambda: auroc([1, 2], np.array([False, False])), '0 of 2 are positive'),
+        (lambda: auroc([1, 2], np.array([0, 1])), 'bool positives'),
+        (lambda: auroc([1, 2, 3], np.array([True, False])), r'not \[3\] and bool \[2\]'),
+        (lambda: auroc([[1, 2]], np.array([[True, False]])), 'bool positives'),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(call, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        call()
+    assert '\n' not in str(refused.value)

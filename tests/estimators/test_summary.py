@@ -1,0 +1,168 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+import reference
+
+from influence_jax.estimators import difference_in_means, summarize
+
+
+def draw(members=120, examples=15, targets=15, *, seed=0):
+    """Losses to which each target's own example and one other matter."""
+    generator = np.random.default_rng(seed)
+    masks = generator.random((members, examples)) < 0.5
+    losses = generator.normal(size=(members, targets)).astype(np.float32)
+    for t in range(targets):
+        losses[:, t] -= 2.0 * masks[:, t % examples] + 1.0 * masks[:, (t + 3) % examples]
+    return masks, losses
+
+
+def assert_same(a, b):
+    for name, left, right in zip(a._fields, a, b, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    'target_examples',
+    [None, np.array([3, -1, 0, 14, 14, 2, -1, 7, 8, 9, 10, 11, 12, 13, 1])],
+    ids=['targets_are_examples', 'some_are'],
+)
+def test_equals_the_loops_over_the_whole_matrix(target_examples):
+    masks, losses = draw()
+    own = np.arange(15) if target_examples is None else target_examples
+    summary = summarize(masks, losses, top_k=4, target_examples=target_examples)
+    values, errors = reference.difference_in_means(masks, losses)
+    targets = np.arange(15)
+
+    def close(actual, expected):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+    top = reference.top_influencers(values, 4)
+    other = reference.strongest_other(values, own)
+    close(summary.self_influence, reference.self_influence(values, own))
+    close(summary.self_standard_error, reference.self_influence(errors, own))
+    close(summary.margin, reference.top1_margin(values))
+    np.testing.assert_array_equal(summary.top_examples, top)
+    close(summary.top_values, values[top, targets[:, None]])
+    close(summary.top_standard_errors, errors[top, targets[:, None]])
+    np.testing.assert_array_equal(summary.strongest_other, other)
+    close(summary.other_value, values[other, targets])
+    close(summary.other_standard_error, errors[other, targets])
+    close(summary.mean, values.mean(axis=0))
+    close(summary.standard_deviation, values.std(axis=0))
+    close(summary.quantiles, np.quantile(values, summary.quantile_levels, axis=0).T)
+    counts, _ = np.histogram(reference.off_diagonal(values, own), summary.bin_edges)
+    np.testing.assert_array_equal(summary.histogram, counts)
+    assert summary.histogram.sum() == 15 * 15 - np.sum(own >= 0)
+    assert summary.members_used == 120
+
+
+def test_agrees_with_the_full_matrix_on_more_examples_than_one_tile():
+    masks, losses = draw(60, 70, 90)
+    summary = summarize(masks, losses, tile=32, top_k=5, bins=40)
+    values = difference_in_means(masks, losses).values
+    assert np.isnan(summary.self_influence).all()
+    assert np.isnan(summary.self_standard_error).all()
+    np.testing.assert_allclose(summary.margin, reference.top1_margin(values), rtol=1e-4)
+    np.testing.assert_array_equal(summary.strongest_other, values.argmax(axis=0))
+    assert summary.histogram.sum() == 70 * 90
+    assert summary.histogram.shape == (40,)
+    assert np.abs(values).max() < summary.bin_edges[-1] <= 2 * np.abs(values).max()
+
+
+@pytest.mark.parametrize('tile', [1, 4, 15, 100])
+def test_does_not_depend_on_the_tile(tile):
+    masks, losses = draw()
+    losses[:, 12] *= 40  # the histogram's range must grow on the way, and joins its bins
+    assert_same(summarize(masks, losses, tile=tile), summarize(masks, losses))
+
+
+def test_permuting_examples_permutes_them_in_the_summary():
+    masks, losses = draw()
+    order = np.random.default_rng(1).permutation(15)
+    straight = summarize(masks, losses)
+    permuted = summarize(masks[:, order], losses[:, order])
+    for name in ('self_influence', 'margin', 'other_value', 'quantiles', 'top_values'):
+        np.testing.assert_allclose(
+            getattr(permuted, name), getattr(straight, name)[order], rtol=1e-4, atol=1e-6
+        )
+    np.testing.assert_array_equal(order[permuted.top_examples], straight.top_examples[order])
+    np.testing.assert_array_equal(order[permuted.strongest_other], straight.strongest_other[order])
+    np.testing.assert_array_equal(permuted.histogram, straight.histogram)
+
+
+def test_finds_the_planted_influences():
+    masks, losses = draw(800, 20, 20)
+    summary = summarize(masks, losses)
+    targets = np.arange(20)
+    np.testing.assert_array_equal(summary.top_examples[:, 0], targets)
+    np.testing.assert_array_equal(summary.strongest_other, (targets + 3) % 20)
+    assert np.all(np.abs(summary.self_influence - 2) < 4 * summary.self_standard_error)
+    assert np.all(np.abs(summary.other_value - 1) < 4 * summary.other_standard_error)
+
+
+def test_more_asked_for_than_there_is():
+    summary = summarize(*draw(), top_k=100)
+    assert summary.top_examples.shape == (15, 15)
+    for row in summary.top_examples:
+        assert sorted(row) == list(range(15))
+    assert np.all(np.diff(summary.top_values, axis=1) <= 0)
+
+
+def test_top_of_one_keeps_margin_and_other():
+    masks, losses = draw()
+    one, many = summarize(masks, losses, top_k=1), summarize(masks, losses)
+    assert one.top_values.shape == (15, 1)
+    np.testing.assert_array_equal(one.margin, many.margin)
+    np.testing.assert_array_equal(one.other_value, many.other_value)
+
+
+def test_members_with_nan_are_left_out():
+    masks, losses = draw()
+    kept = np.delete(np.arange(120), [4, 60])
+    losses[4], losses[60, 2] = np.nan, np.inf
+    summary = summarize(masks, losses)
+    assert summary.members_used == 118
+    assert_same(summary, summarize(masks[kept], losses[kept]))
+
+
+def test_constant_losses():
+    masks, _ = draw()
+    summary = summarize(masks, np.full((120, 15), 0.3, np.float32))
+    np.testing.assert_array_equal(summary.self_influence, 0)
+    assert np.isnan(summary.margin).all()
+    assert summary.histogram.sum() == 15 * 14
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'top_k': 0}, 'top_k=0 must be at least 1'),
+        ({'tile': 0}, 'tile=0 must be at least 1'),
+        ({'bins': 6}, 'bins=6 must be a positive multiple of 4'),
+        ({'quantile_levels': (0.5, 1.5)}, 'quantile_levels must lie in 0 .. 1'),
+        ({'target_examples': np.arange(14)}, 'must be 15 integers'),
+        ({'target_examples': np.arange(15) / 2}, 'must be 15 integers'),
+        ({'target_examples': np.arange(15) + 1}, r'must lie in -1 \.\. 14, not 1 \.\. 15'),
+        ({'target_examples': np.arange(15) - 2}, r'must lie in -1 \.\. 14, not -2 \.\. 12'),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        summarize(*draw(), **arguments)
+
+
+def test_one_example_is_refused():
+    with pytest.raises(ValueError, match='at least 2'):
+        summarize(*draw(examples=1))
+
+
+def test_never_holds_the_matrix():
+    masks, losses = draw(32, 1500, 1500)
+    masks[:4] = [[False], [False], [True], [True]]  # nobody always in or always out
+    summarize(masks, losses, tile=16)
+    tracemalloc.start()
+    summarize(masks, losses, tile=16)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1500 * 1500 * 4 / 2

@@ -1,0 +1,122 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from influence_jax import report
+from influence_jax.analysis.convergence import Convergence
+from influence_jax.analysis.overview import Overview
+from influence_jax.estimators.summary import Summary
+
+N = 12
+HOSTILE = '"><script>document.title="owned"</script><img src=x onerror=document.title="owned">'
+
+
+def summary_of(values: np.ndarray, standard_error: np.ndarray, own: np.ndarray) -> Summary:
+    """The loops' version of what the report is given."""
+    examples, targets = values.shape
+    order = np.argsort(-values, axis=0)
+    top = np.sort(values, axis=0)[::-1]
+    others = np.array(
+        [next(i for i in order[:, t] if i != own[t]) for t in range(targets)], np.int32
+    )
+    at = np.arange(targets)
+    is_example = own >= 0
+    edges = np.linspace(-6, 6, 61)
+    off_diagonal = values[np.arange(examples)[:, None] != own[None, :]]
+    return Summary(
+        self_influence=np.where(is_example, values[own, at], np.nan),
+        self_standard_error=np.where(is_example, standard_error[own, at], np.nan),
+        margin=np.where(top[1] > 0, top[0] / top[1], np.inf),
+        top_examples=order[:5].T,
+        top_values=top[:5].T,
+        top_standard_errors=np.take_along_axis(standard_error, order[:5], 0).T,
+        strongest_other=others,
+        other_value=values[others, at],
+        other_standard_error=standard_error[others, at],
+        mean=values.mean(0),
+        standard_deviation=values.std(0),
+        quantile_levels=np.array([0.0, 0.5, 1.0]),
+        quantiles=np.quantile(values, [0.0, 0.5, 1.0], axis=0).T,
+        bin_edges=edges,
+        histogram=np.histogram(off_diagonal, edges)[0],
+        members_used=64,
+    )
+
+
+def overview_of(own: np.ndarray) -> Overview:
+    rng = np.random.default_rng(0)
+    values = 0.1 * rng.normal(size=(N, N)) + 3.0 * np.eye(N)
+    values[0, 1], values[1, 0] = 2.5, 2.0
+    standard_error = rng.uniform(0.08, 0.12, size=(N, N))
+    summary = summary_of(values, standard_error, own)
+    chosen = np.array([0, 1, 5])
+    block = np.arange(6)
+    most_memorized = np.argsort(-summary.self_influence)[: int((own >= 0).sum())]
+    return Overview(
+        summary=summary,
+        convergence=Convergence(
+            members=np.array([8, 16, 32]),
+            self_influence=np.array([0.7, 0.8, 0.9]),
+            off_diagonal=np.array([-0.01, 0.0, 0.02]),
+            margin=np.array([0.2, 0.4, 0.5]),
+        ),
+        target_examples=own,
+        z_threshold=3.5,
+        lowest_margin=np.argsort(summary.margin),
+        most_memorized=most_memorized,
+        matrix_block=values[:6, :6],
+        block_examples=block,
+        block_targets=block,
+        chosen=chosen,
+        distributions=values[:, chosen],
+        distribution_standard_errors=standard_error[:, chosen],
+    )
+
+
+def arguments_of(overview: Overview) -> dict[str, Any]:
+    """What `report.write` takes; every text that comes from data is hostile somewhere."""
+    ids = [f'id-{i}' for i in range(N)]
+    return {
+        'overview': overview,
+        'facts': {'seed': '0', HOSTILE: HOSTILE},
+        'target_ids': ids,
+        'example_ids': ids,
+        'example_names': [HOSTILE, 'comma, "quote"\nline', *(f'name {i}' for i in range(2, N))],
+        'example_labels': [HOSTILE, *['class'] * (N - 1)],
+        'show': np.random.default_rng(1).integers(0, 256, (N, 8, 8, 3), np.uint8),
+        'title': f'A run {HOSTILE}',
+        'near_duplicates': np.arange(N) < 2,
+        'mean_loss': np.linspace(0, 1, N),
+        'missing': [3],
+        'diverged': [5, 9],
+    }
+
+
+@pytest.fixture(scope='session')
+def overview() -> Overview:
+    return overview_of(np.arange(N))
+
+
+@pytest.fixture(scope='session')
+def foreign_overview() -> Overview:
+    """No target is an example."""
+    return overview_of(np.full(N, -1))
+
+
+@pytest.fixture(scope='session')
+def hostile() -> str:
+    return HOSTILE
+
+
+@pytest.fixture(scope='session')
+def written(tmp_path_factory: pytest.TempPathFactory, overview: Overview) -> Path:
+    """The page of a report, for tests that only read it."""
+    directory = tmp_path_factory.mktemp('written') / 'report'
+    return report.write(directory, **arguments_of(overview))
+
+
+@pytest.fixture
+def arguments(overview: Overview) -> dict[str, Any]:
+    return arguments_of(overview)

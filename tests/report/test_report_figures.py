@@ -1,0 +1,131 @@
+import io
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from influence_jax.analysis.convergence import Convergence
+from influence_jax.report import figures
+from influence_jax.report.theme import Theme
+
+THEMES = [Theme.light(), Theme.dark()]
+
+
+def luminance(colour: str) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize('theme', THEMES)
+def test_words_can_be_read_on_every_background(theme):
+    """WCAG AA: at least 4.5 : 1."""
+    for ink in (theme.text, theme.muted, theme.positive, theme.negative):
+        for paper in (theme.page, theme.card):
+            high, low = sorted([luminance(ink), luminance(paper)], reverse=True)
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, paper)
+
+
+@pytest.mark.parametrize('theme', THEMES)
+def test_matrix_pixels_are_centred_at_zero_and_saturate(theme):
+    block = np.array([[0.0, 1.0, 5.0], [-1.0, -5.0, 0.5]])
+    png = figures.matrix_pixels(block, limit=1.0, theme=theme)
+    pixels = np.asarray(Image.open(io.BytesIO(png)), float) / 255
+
+    def near(pixel, colour):
+        return np.abs(pixel - to_rgb(colour)).max() < 0.01
+
+    assert pixels.shape == (2, 3, 3)
+    assert near(pixels[0, 0], theme.card)
+    assert near(pixels[0, 1], theme.positive)
+    assert near(pixels[0, 2], theme.positive)
+    assert near(pixels[1, 0], theme.negative)
+    assert near(pixels[1, 1], theme.negative)
+    assert not near(pixels[1, 2], theme.positive)
+
+
+def test_block_limit_ignores_self_influence_and_survives_zeros():
+    block = np.full((4, 4), 0.25) + 9.0 * np.eye(4)
+    assert figures.block_limit(block, np.eye(4, dtype=bool)) == pytest.approx(0.25)
+    assert figures.block_limit(np.zeros((3, 3)), np.eye(3, dtype=bool)) == 1.0
+    assert figures.block_limit(np.ones((1, 1)), np.eye(1, dtype=bool)) == 1.0
+
+
+def errorbars(axes):
+    """(x, half width) of every error bar."""
+    bars = []
+    for container in axes.containers:
+        if hasattr(container, 'has_xerr') and container.has_xerr:
+            ((low, _), (high, _)) = container.lines[2][0].get_segments()[0]
+            bars.append(((low + high) / 2, (high - low) / 2))
+    return bars
+
+
+@pytest.mark.parametrize('own', [None, 3])
+def test_distribution_marks_itself_and_the_strongest_other(own):
+    rng = np.random.default_rng(0)
+    column = rng.normal(size=50)
+    column[3], column[7] = 6.0, 4.0
+    error = np.linspace(0.1, 0.6, 50)
+    figure = figures.distribution(column, error, own=own, other=7, theme=Theme.light())
+    (axes,) = figure.axes
+    expected = [(4.0, error[7])] + ([] if own is None else [(6.0, error[3])])
+    np.testing.assert_allclose(errorbars(axes), expected)
+    counted = sum(patch.get_height() for patch in axes.patches)
+    assert counted == 50 - len(expected)
+
+
+def test_scatter_shows_finite_targets_and_sets_near_duplicates_apart():
+    self_influence = np.array([1.0, 2.0, np.nan, 3.0, 4.0])
+    margin = np.array([1.1, np.inf, 2.0, 5.0, 9.0])
+    near = np.array([True, True, False, False, False])
+    figure = figures.self_influence_and_margin(
+        self_influence, margin, standard_error=0.5, near_duplicates=near, theme=Theme.light()
+    )
+    crowd, marked = (figure.axes[0].collections[i].get_offsets() for i in (0, 1))
+    np.testing.assert_allclose(crowd, [[3.0, 5.0], [4.0, 9.0]])
+    np.testing.assert_allclose(marked, [[1.0, 1.1]])
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ['has a near-duplicate (1)', 'others (2)']
+
+
+def test_noise_curve_matches_noise_of_unequal_targets():
+    rng = np.random.default_rng(0)
+    errors = rng.uniform(0.1, 0.5, size=400)
+    entries = rng.normal(size=(1000, 400)) * errors
+    edges = np.linspace(-3, 3, 61)
+    histogram = np.histogram(entries, edges)[0]
+    figure = figures.off_diagonal(edges, histogram, standard_errors=errors, theme=Theme.light())
+    curve = figure.axes[0].lines[0]
+    centres = (edges[:-1] + edges[1:]) / 2
+    expected = np.interp(centres, curve.get_xdata(), curve.get_ydata())
+    enough = histogram > 2000
+    assert enough.sum() > 10
+    np.testing.assert_allclose(histogram[enough], expected[enough], rtol=0.08)
+
+
+def test_convergence_leaves_out_what_is_not_defined():
+    curve = Convergence(
+        members=np.array([4, 8]),
+        self_influence=np.full(2, np.nan),
+        off_diagonal=np.array([-0.4, 0.1]),
+        margin=np.array([0.2, 0.3]),
+    )
+    (axes,) = figures.convergence(curve, theme=Theme.light()).axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ['margin (rank)', 'all other entries']
+    assert axes.get_ylim()[0] < -0.4
+
+
+def test_constant_column_and_empty_histogram_can_be_drawn():
+    theme = Theme.light()
+    zeros = np.zeros(5)
+    drawn = [
+        figures.distribution(zeros, zeros, own=0, other=1, theme=theme),
+        figures.off_diagonal(
+            np.array([-1.0, 0.0, 1.0]), np.zeros(2, int), standard_errors=zeros, theme=theme
+        ),
+        figures.matrix_block(np.zeros((1, 1)), limit=1.0, theme=theme),
+    ]
+    for figure in drawn:
+        assert figures.png(figure).startswith(b'\x89PNG')

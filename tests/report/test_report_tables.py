@@ -1,0 +1,74 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from influence_jax import report
+
+
+def rows_of(page):
+    with (page.parent / 'targets.csv').open(newline='', encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
+def test_targets_csv_gives_back_what_went_in(written, overview, hostile):
+    rows, summary = rows_of(written), overview.summary
+    assert [row['id'] for row in rows] == [f'id-{i}' for i in range(12)]
+    assert rows[0]['name'] == rows[0]['label'] == hostile
+    assert rows[1]['name'] == 'comma, "quote"\nline'
+    for column, expected in (
+        ('self_influence', summary.self_influence),
+        ('self_influence_standard_error', summary.self_standard_error),
+        ('margin', summary.margin),
+        ('strongest_other_influence', summary.other_value),
+        ('strongest_other_standard_error', summary.other_standard_error),
+        ('column_mean', summary.mean),
+        ('column_standard_deviation', summary.standard_deviation),
+        ('mean_loss', np.linspace(0, 1, 12)),
+        ('near_duplicate', [1, 1] + [0] * 10),
+    ):
+        np.testing.assert_allclose([float(row[column]) for row in rows], expected, rtol=1e-5)
+    assert [row['strongest_other'] for row in rows[:2]] == ['id-1', 'id-0']
+
+
+def test_targets_csv_is_empty_where_nothing_is_known(tmp_path, arguments, foreign_overview):
+    arguments |= {'overview': foreign_overview, 'near_duplicates': None, 'mean_loss': None}
+    rows = rows_of(report.write(tmp_path / 'report', **arguments))
+    assert {row['self_influence'] for row in rows} == {''}
+    assert rows[0]['name'] == 'id-0'
+    assert rows[0]['label'] == ''
+    assert not {'near_duplicate', 'mean_loss'} & set(rows[0])
+
+
+def printed(overview, names, width=80):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    ids = [f'id-{i}' for i in range(12)]
+    console.print(report.terminal_table(overview, target_ids=ids, example_names=names, rows=3))
+    return console.file.getvalue()
+
+
+def test_terminal_table_shows_every_number_in_80_columns(overview):
+    text = printed(overview, [f'a rather long name of example {i}' for i in range(12)])
+    assert max(len(line) for line in text.splitlines()) <= 80
+    summary, target = overview.summary, int(overview.lowest_margin[0])
+    for value, error in (
+        (summary.self_influence[target], summary.self_standard_error[target]),
+        (summary.other_value[target], summary.other_standard_error[target]),
+    ):
+        assert f'{value:.2f} ± {error:.2f}' in text
+    assert f'{summary.margin[target]:.2f}' in text
+
+
+@pytest.mark.parametrize('name', ['[red]name[/red]', '[/nothing]'])
+def test_terminal_table_takes_names_literally(overview, name):
+    assert name in printed(overview, [name] * 12)
+
+
+def test_names_cannot_steer_the_terminal(overview):
+    text = printed(overview, ['\x1b]0;owned\x07\x1b[2Jname\r\n'] * 12)
+    assert not {'\x1b]', '\x1b[2J', '\x07', '\r'} & {
+        text[i : i + n] for i in range(len(text)) for n in (1, 2, 4)
+    }
+    assert 'name' in text

@@ -1,0 +1,230 @@
+import errno
+import html.parser
+import itertools
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markupsafe import Markup
+from PIL import Image
+
+from influence_jax import report
+
+VOID = {'meta', 'img', 'br', 'source', 'link', 'input', 'hr'}
+
+
+class Page(html.parser.HTMLParser):
+    """Elements of a page; fails where they are not properly nested."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, *tags):
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob('*')
+        if path.is_file()
+    }
+
+
+def test_writes_page_figures_and_table(written):
+    assert written.name == 'index.html'
+    files = contents(written.parent)
+    figures = {name for name in files if name.startswith('figures/')}
+    assert set(files) - figures == {'index.html', 'targets.csv'}
+    assert figures == {
+        f'figures/{name}.png'
+        for name in (
+            'influence-matrix',
+            'distribution-1',
+            'distribution-2',
+            'distribution-3',
+            'self-influence-and-margin',
+            'off-diagonal',
+            'convergence',
+        )
+    }
+    for name in figures:
+        with Image.open(written.parent / name) as image:
+            pixels = np.asarray(image.convert('RGB'))
+        assert pixels.std() > 5, f'{name} is blank'
+
+
+def test_page_needs_nothing_but_itself_and_runs_nothing(written):
+    text = written.read_text()
+    page = Page(text)
+    assert not page.all('script', 'iframe', 'object', 'embed', 'link', 'base', 'form')
+    for _, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith('on')]
+        for name in {'src', 'srcset'} & set(attributes):
+            assert attributes[name].startswith('data:image/png;base64,')
+    links = {attributes['href'] for attributes in page.all('a')}
+    beside = {'targets.csv', 'figures/'}
+    assert {link for link in links if not link.startswith('#')} == beside
+    anchors = {attributes['id'] for _, attributes in page.elements if 'id' in attributes}
+    assert {link[1:] for link in links - beside} <= anchors
+    style = text[text.index('<style>') : text.index('</style>')]
+    assert 'url(' not in style
+    assert '@import' not in style
+
+
+def test_text_from_data_is_escaped(written, hostile):
+    text = written.read_text()
+    assert hostile not in text
+    page = Page(text)
+    names = {attributes.get('alt') for attributes in page.all('img')}
+    assert hostile in names  # unescaped by the parser: whole, as text
+
+
+def test_page_is_accessible(written):
+    page = Page(written.read_text())
+    assert page.all('html')[0]['lang'] == 'en'
+    assert all(attributes.get('alt') for attributes in page.all('img'))
+    assert len(page.all('table')) == len(page.all('caption')) == 1
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch('h[1-6]', tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_page_names_members_left_out(written):
+    text = written.read_text()
+    assert '1 member not trained yet: 3.' in text
+    assert '2 members left out of every estimate' in text
+    rows = dict(re.findall(r'<th scope="row">(members \w+)</th><td>(\d+)</td>', text))
+    assert rows == {'members used': '64', 'members missing': '1', 'members diverged': '2'}
+
+
+def test_gallery_shows_the_strongest_influencers_in_order(written, overview):
+    text = written.read_text()
+    target = int(overview.lowest_margin[0])
+    first_row = text[text.index('<ol class="strip">') :]
+    shown = re.findall(r'<b>([^<]+)</b><span class="error">', first_row)[:5]
+    expected = [f'{value:.2f}' for value in overview.summary.top_values[target]]
+    assert [value.replace('\N{MINUS SIGN}', '-') for value in shown] == expected
+    classes = re.findall(r'<li class="(itself)? ?(noise)?"', first_row)[:5]
+    examples = overview.summary.top_examples[target]
+    z = overview.summary.top_values[target] / overview.summary.top_standard_errors[target]
+    assert [bool(itself) for itself, _ in classes] == [e == target for e in examples]
+    assert [bool(noise) for _, noise in classes] == [value <= 3.5 for value in z]
+
+
+def test_same_content_gives_same_files(tmp_path, arguments):
+    first = contents(report.write(tmp_path / 'a', **arguments).parent)
+    assert contents(report.write(tmp_path / 'b', **arguments).parent) == first
+
+
+def test_earlier_report_is_replaced_as_a_whole(tmp_path, arguments):
+    directory = tmp_path / 'report'
+    (directory / 'figures').mkdir(parents=True)
+    (directory / 'index.html').write_text('old')
+    (directory / 'figures' / 'distribution-9.png').write_bytes(b'old')
+    page = report.write(directory, **arguments)
+    assert 'A run' in page.read_text()
+    assert not (directory / 'figures' / 'distribution-9.png').exists()
+    assert list(tmp_path.iterdir()) == [directory]
+
+
+@pytest.mark.parametrize('old', [False, True])
+def test_full_disk_leaves_what_was_there(tmp_path, arguments, monkeypatch, old):
+    directory = tmp_path / 'report'
+    if old:
+        directory.mkdir()
+        (directory / 'index.html').write_text('old')
+    before = sorted(tmp_path.rglob('*'))
+    synced = 0
+
+    def full(descriptor: int) -> None:
+        nonlocal synced
+        synced += 1
+        if synced == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match=r'cannot write the report to .*: No space left') as caught:
+        report.write(directory, **arguments)
+    assert '\n' not in str(caught.value)
+    assert sorted(tmp_path.rglob('*')) == before
+    assert not old or (directory / 'index.html').read_text() == 'old'
+
+
+def test_nothing_is_in_place_before_everything_is_written(tmp_path, arguments, monkeypatch):
+    directory = tmp_path / 'report'
+    seen = []
+    monkeypatch.setattr(os, 'fsync', lambda _: seen.append(directory.exists()))
+    report.write(directory, **arguments)
+    assert seen == [False] * 9
+
+
+def test_failed_move_brings_the_old_report_back(tmp_path, arguments, monkeypatch):
+    directory = tmp_path / 'report'
+    directory.mkdir()
+    (directory / 'index.html').write_text('old')
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name.endswith('.partial'):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, 'rename', refuse)
+    with pytest.raises(OSError, match='Permission denied'):
+        report.write(directory, **arguments)
+    assert contents(tmp_path) == {'report/index.html': b'old'}
+
+
+def test_directory_of_something_else_is_refused(tmp_path, arguments):
+    (tmp_path / 'manifest.json').write_text('{}')
+    with pytest.raises(FileExistsError, match=r"holds 'manifest\.json'.*choose a directory"):
+        report.write(tmp_path, **arguments)
+    assert contents(tmp_path) == {'manifest.json': b'{}'}
+    with pytest.raises(FileExistsError, match='is a file'):
+        report.write(tmp_path / 'manifest.json', **arguments)
+
+
+@pytest.mark.parametrize(
+    'name', ['target_ids', 'example_ids', 'example_names', 'example_labels', 'near_duplicates']
+)
+def test_wrong_number_of_names_is_refused(tmp_path, arguments, name):
+    arguments[name] = arguments[name][:-1]
+    arguments['show'] = lambda index: str(index)
+    with pytest.raises(ValueError, match=f'needs 12 {name}, one for each, got 11'):
+        report.write(tmp_path / 'report', **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_targets_that_are_no_examples(tmp_path, arguments, foreign_overview):
+    arguments |= {'overview': foreign_overview, 'near_duplicates': None}
+    page = report.write(tmp_path / 'report', **arguments)
+    text = page.read_text()
+    assert 'id="most-memorized"' not in text
+    assert 'id="margins"' not in text
+    assert not (page.parent / 'figures' / 'self-influence-and-margin.png').exists()
+    Page(text)
+
+
+def test_any_markup_can_show_a_record(tmp_path, arguments):
+    arguments['show'] = lambda i: Markup('<p class="mine">{}</p>').format(f'record <{i}>')
+    text = report.write(tmp_path / 'report', **arguments).read_text()
+    assert '<p class="mine">record &lt;0&gt;</p>' in text
+    arguments['show'] = lambda i: f'<p>{i}</p>'  # plain text is no markup
+    text = report.write(tmp_path / 'report', **arguments).read_text()
+    assert '&lt;p&gt;0&lt;/p&gt;' in text
