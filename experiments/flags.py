@@ -11,6 +11,9 @@ from absl import flags
 
 Settings = TypeVar('Settings')
 
+# So that the launch itself owns the flags, and its --help lists them.
+flags.disclaim_key_flags()
+
 
 def define(defaults: Any) -> None:
     """Defines a flag for each field of a dataclass, with the instance's values as defaults."""
@@ -22,10 +25,10 @@ def define(defaults: Any) -> None:
             flags.DEFINE_bool(field.name, value, text)
         elif isinstance(value, enum.Enum):
             flags.DEFINE_enum_class(field.name, value, type(value), text)
+        elif field.type is float:  # before int: a default may be written 15
+            flags.DEFINE_float(field.name, value, text)
         elif isinstance(value, int):
             flags.DEFINE_integer(field.name, value, text)
-        elif isinstance(value, float):
-            flags.DEFINE_float(field.name, value, text)
         else:
             flags.DEFINE_string(field.name, value, text)
 
@@ -42,6 +45,5 @@ def _attributes(settings: type) -> dict[str, str]:
     _, _, listing = inspect.cleandoc(settings.__doc__ or '').partition('Attributes:\n')
     entries = re.split(r'^(\w+): ', textwrap.dedent(listing), flags=re.MULTILINE)[1:]
     return {
-        name: ' '.join(text.split())
-        for name, text in zip(entries[::2], entries[1::2], strict=True)
+        name: ' '.join(text.split()) for name, text in zip(entries[::2], entries[1::2], strict=True)
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags as absl_flags
 from rich.console import Console
 
 from experiments import flags, launch
@@ -24,6 +25,8 @@ from influence_jax.models.image_classification import ImageBatch
 from influence_jax.training import checkpoint
 
 _MEASURE_BATCH = 256
+
+absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
 
 @dataclasses.dataclass(frozen=True)

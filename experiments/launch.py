@@ -35,8 +35,19 @@ def run(main: Callable[[], None]) -> None:
         except (ValueError, OSError, RunError) as error:
             if _TRACEBACK.value:
                 raise
-            sys.exit(f'error: {" ".join(str(error).split())}')
+            sys.exit(_one_line(error))
         except KeyboardInterrupt:
             sys.exit('stopped; the same command continues the run')
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        sys.exit(f'{_one_line(error)} (--help lists the flags)')
+
+
+def _one_line(error: Exception) -> str:
+    return f'error: {" ".join(str(error).split())}'

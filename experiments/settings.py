@@ -21,6 +21,10 @@ class DataSettings:
     data_dir: str | None = None
     num_examples: int = 0
 
+    def __post_init__(self) -> None:
+        if self.num_examples < 0:
+            raise ValueError(f'num_examples must be 0 (all) or more, not {self.num_examples}')
+
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleSettings:
@@ -79,3 +83,8 @@ class MachineSettings:
     vmap: int = 0
     keep_params: bool = False
     output_dir: str = 'runs/image_resnet'
+
+    def __post_init__(self) -> None:
+        for name in ('streams', 'vmap'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} must be 0 (automatic) or more, not {getattr(self, name)}')

@@ -126,7 +126,7 @@ def draw(
         masks = draw_rows(key=key, members=members, examples=len(distinct), keep=keep)
     except ValueError as error:
         raise ValueError(f'masks over {len(distinct)} groups: {error}') from error
-    return masks[:, group_of_example]
+    return np.take(masks, group_of_example, axis=1)
 
 
 _DRAW: dict[Design, Callable[..., Bool[np.ndarray, 'M N']]] = {

@@ -49,7 +49,7 @@ def top1_margin(values):
 
 
 def top_influencers(values, k):
-    """Examples [T K], largest influence first, earlier examples before later ones of equal value."""
+    """Examples [T K], largest influence first, of equals the earlier first."""
     return np.array(
         [sorted(range(len(column)), key=lambda i: -column[i])[:k] for column in values.T]
     )

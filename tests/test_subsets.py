@@ -135,6 +135,7 @@ def test_groups_enter_and_leave_together(design, ids, order):
     distinct, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     masks = subsets.draw(design, key=key(), members=6, examples=len(groups), groups=groups)
     assert masks.shape == (6, len(groups))
+    assert masks.flags.c_contiguous
     np.testing.assert_array_equal(masks, masks[:, first][:, inverse])
     # They are the design's masks over the groups: as many numbers as there are groups.
     over_groups = subsets.draw(design, key=key(), members=6, examples=len(distinct))

@@ -9,8 +9,8 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.analysis.margins import top1_margin
 from influence_jax.estimators.ensemble import examples_of_targets, usable
-from influence_jax.estimators.margin import margin_of_largest
 from influence_jax.types import AnyArray, Masks, Measurement, PRNGKey
 
 _SAMPLED_COLUMNS = 256
@@ -71,18 +71,27 @@ def split_half(
         raise ValueError(f'sizes of halves must lie in 2 .. {largest}, not {members.tolist()}')
     examples, targets = masks.shape[1], losses.shape[1]
     own = examples_of_targets(target_examples, examples=examples, targets=targets)
-    columns_key, halves_key = jax.random.split(key)
-    columns = np.asarray(jax.random.permutation(columns_key, targets))[:_SAMPLED_COLUMNS]
+    # A few small shuffles on the host: under jax each would cost a compilation.
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    columns = generator.permutation(targets)[:_SAMPLED_COLUMNS]
     centred = (losses - losses.mean(axis=0, dtype=np.float64, keepdims=True)).astype(np.float32)
 
     curves = np.empty((3, len(members)))
     for s, size in enumerate(members):
         agreements = []
-        for repeat in range(repeats):
-            key = jax.random.fold_in(halves_key, s * repeats + repeat)
-            order = np.asarray(jax.random.permutation(key, len(masks)))
-            halves = order[:size], order[size : 2 * size]
-            agreements.append(_agreement(masks, centred, own, columns, halves))
+        for _ in range(repeats):
+            order = generator.permutation(len(masks))
+            first, second = (
+                _estimate(masks[half], centred[half], own, columns)
+                for half in (order[:size], order[size : 2 * size])
+            )
+            agreements.append(
+                (
+                    _correlation(first.selves, second.selves),
+                    _correlation(first.others, second.others),
+                    _correlation(first.margins, second.margins, ranks=True),
+                )
+            )
         curves[:, s] = _mean_of_defined(np.array(agreements))
     return Convergence(members, *curves)
 
@@ -92,45 +101,39 @@ def _default_sizes(largest: int) -> Int[np.ndarray, 'S']:
     return np.unique(np.geomspace(least, largest, _DEFAULT_SIZES).round().astype(int))
 
 
-def _agreement(
-    masks: Bool[np.ndarray, 'M N'],
-    losses: Float[np.ndarray, 'M T'],
+class _Estimate(NamedTuple):
+    """What one half says; NaN where an example was always in it or always out of it."""
+
+    selves: Float[np.ndarray, 't']
+    others: Float[np.ndarray, '_']
+    margins: Float[np.ndarray, 'c']
+
+
+def _estimate(
+    masks: Bool[np.ndarray, 's N'],
+    losses: Float[np.ndarray, 's T'],
     own: Int[np.ndarray, 'T'],
     columns: Int[np.ndarray, 'c'],
-    halves: tuple[Int[np.ndarray, 's'], Int[np.ndarray, 's']],
-) -> tuple[float, float, float]:
-    """Correlations of the two halves' self-influences, other entries, and margins."""
+) -> _Estimate:
     is_example = own >= 0
-    sampled_is_example = is_example[columns]
-    diagonal = (own[columns][sampled_is_example], np.flatnonzero(sampled_is_example))
-    selves, others, margins = [], [], []
-    for half in halves:
-        included = masks[half]
-        selves.append(
-            _difference(
-                np.einsum('mt,mt->t', included[:, own[is_example]], losses[half][:, is_example]),
-                losses[half][:, is_example].sum(axis=0),
-                included[:, own[is_example]].sum(axis=0),
-                len(half),
-            )
-        )
-        sampled = losses[half][:, columns]
-        values = _difference(
-            included.T.astype(np.float32) @ sampled,
-            sampled.sum(axis=0, keepdims=True),
-            included.sum(axis=0)[:, None],
-            len(half),
-        )
-        # Without an estimate: the least of the column, never its margin.
-        ranked = np.partition(np.where(np.isnan(values), -np.inf, values), (-2, -1), axis=0)
-        margins.append(margin_of_largest(ranked[-1], ranked[-2]))
-        values[diagonal] = np.nan
-        others.append(values.ravel())
-    return (
-        _correlation(*selves),
-        _correlation(*others),
-        _correlation(*margins, ranks=True),
+    own_masks, own_losses = masks[:, own[is_example]], losses[:, is_example]
+    selves = _difference(
+        np.einsum('st,st->t', own_masks, own_losses),
+        own_losses.sum(axis=0),
+        own_masks.sum(axis=0, dtype=np.float32),
+        len(masks),
     )
+    sampled = losses[:, columns]
+    matrix = _difference(
+        masks.T.astype(np.float32) @ sampled,
+        sampled.sum(axis=0, keepdims=True),
+        masks.sum(axis=0, dtype=np.float32)[:, None],
+        len(masks),
+    )
+    # What is not known is not among the two largest.
+    margins = top1_margin(np.where(np.isnan(matrix), np.float32(-np.inf), matrix))
+    off_diagonal = own[columns][None, :] != np.arange(len(matrix))[:, None]
+    return _Estimate(selves, matrix[off_diagonal], margins)
 
 
 def _difference(

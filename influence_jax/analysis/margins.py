@@ -73,6 +73,8 @@ def top1_margin(influence: Influence | Float[AnyArray, 'N T']) -> Float[np.ndarr
     values = influence_values(influence)
     if len(values) < 2:
         raise ValueError('a margin needs the influence of at least 2 examples, not 1')
-    # NaN sorts behind everything, so a column that holds one has NaN for its largest.
-    second, largest = np.partition(values, (-2, -1), axis=0)[-2:]
-    return margin_of_largest(largest, second)
+    # Two maxima: many times faster than a partition. A column that holds NaN has NaN for both.
+    largest = values.max(axis=0)
+    is_largest = values == largest[None, :]
+    rest = np.where(is_largest, values.dtype.type(-np.inf), values).max(axis=0)
+    return margin_of_largest(largest, np.where(is_largest.sum(axis=0) > 1, largest, rest))

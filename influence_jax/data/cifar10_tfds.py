@@ -38,7 +38,8 @@ def read(
 
     Raises:
       FileNotFoundError: the training split was not prepared in the array_record format.
-      ValueError: the folder is of another dataset, or its files are damaged.
+      ValueError: the folder is of another dataset, its files are damaged, or a package that
+        reads them is missing.
     """
     _check_is_cifar10(folder)
     if not any(folder.glob('cifar10-train.array_record-*')):
@@ -53,6 +54,11 @@ def read(
             decoders={'image': tfds.decode.SkipDecoding()},
         )
         return _read_records(source)
+    except ImportError as error:
+        raise ValueError(
+            f'{folder}: reading array_record files needs a package that is missing ({error}); '
+            'pip install array_record, or use the binary files of CIFAR-10'
+        ) from error
     # TFDS and its readers raise what they like, some of it over many lines.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -36,6 +36,10 @@ class ResNetConfig:
     groups: int = 8
 
     def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise ValueError(f'{self.num_classes} class: a classifier needs at least 2')
+        if not self.blocks or min(self.width, self.patch, self.groups, *self.blocks) < 1:
+            raise ValueError(f'width, patch, groups, stages and blocks must be at least 1: {self}')
         if self.width % self.groups:
             raise ValueError(
                 f'width {self.width} does not divide into {self.groups} groups; '
@@ -92,9 +96,7 @@ class Block(nnx.Module):
         self.second = Conv3x3(outputs, outputs, rngs=rngs)
         self.second_norm = GroupNorm(outputs, groups)
         self.project = (
-            None
-            if inputs == outputs
-            else nnx.Linear(inputs, outputs, use_bias=False, rngs=rngs)
+            None if inputs == outputs else nnx.Linear(inputs, outputs, use_bias=False, rngs=rngs)
         )
 
     def __call__(self, x: Float[Array, 'B H W I']) -> Float[Array, 'B H W O']:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from influence_jax.report import figures
 from influence_jax.report.content import Content
+from influence_jax.report.figure_style import png
 from influence_jax.report.theme import Theme
 from influence_jax.report.wording import number
 
@@ -133,5 +134,5 @@ def _distribution(content: Content, column: int) -> Picture:
 
 
 def _picture(name: str, alt: str, figure: Callable[[Theme], Figure]) -> Picture:
-    light, dark = (figures.png(figure(theme)) for theme in (Theme.light(), Theme.dark()))
+    light, dark = (png(figure(theme)) for theme in (Theme.light(), Theme.dark()))
     return Picture(name, light, dark, alt)

@@ -5,66 +5,18 @@ Influences and standard errors are in nats, positive where the example lowers th
 """
 
 import io
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
 from influence_jax.analysis.convergence import Convergence
+from influence_jax.report.figure_style import UNIT, empty_axes, legend, plain_number
 from influence_jax.report.theme import Theme
-
-DOTS_PER_INCH = 200
-UNIT = 'nats'
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format='png', facecolor=figure.get_facecolor(), metadata={'Software': None}
-    )
-    return buffer.getvalue()
-
-
-def _axes(theme: Theme, *, width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure in the report's style; sizes in inches, 100 CSS pixels each."""
-    figure = Figure(
-        figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=theme.card, layout='constrained'
-    )
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_facecolor(theme.card)
-    axes.set_axisbelow(True)
-    axes.grid(color=theme.line, linewidth=0.8)
-    axes.tick_params(which='both', length=0, labelsize=9.5, labelcolor=theme.muted)
-    for text in (axes.xaxis.label, axes.yaxis.label):
-        text.set(color=theme.text, fontsize=10.5)
-    for name, spine in axes.spines.items():
-        spine.set(visible=name == 'bottom', color=theme.muted, linewidth=0.8)
-    return figure, axes
-
-
-def _legend(theme: Theme) -> dict[str, Any]:
-    """In a line above the axes, where it hides nothing."""
-    return {
-        'loc': 'lower left',
-        'bbox_to_anchor': (-0.02, 1.0),
-        'ncols': 3,
-        'columnspacing': 1.3,
-        'fontsize': 9.5,
-        'frameon': False,
-        'labelcolor': theme.text,
-    }
-
-
-def _plain_numbers(axis_ticks: float, _: int) -> str:
-    return f'{axis_ticks:g}'
 
 
 def block_limit(block: Float[np.ndarray, 'b c'], is_self: Bool[np.ndarray, 'b c']) -> float:
@@ -81,7 +33,7 @@ def block_limit(block: Float[np.ndarray, 'b c'], is_self: Bool[np.ndarray, 'b c'
 
 def matrix_block(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme) -> Figure:
     """A piece of the influence matrix: rows are examples, columns targets, zero without ink."""
-    figure, axes = _axes(theme, width=6.0, height=5.2)
+    figure, axes = empty_axes(theme, width=6.0, height=5.2)
     axes.grid(visible=False)
     axes.spines['bottom'].set_visible(False)
     image = axes.imshow(
@@ -91,7 +43,7 @@ def matrix_block(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(ticker.MaxNLocator(8, integer=True))
     bar = figure.colorbar(image, ax=axes, extend='both', shrink=0.75, aspect=28, pad=0.03)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=9.5, labelcolor=theme.muted)
     bar.set_label(f'influence ({UNIT})', color=theme.text, fontsize=10.5)
     return figure
@@ -122,12 +74,12 @@ def distribution(
         other: its strongest other example.
         theme: colours.
     """
-    figure, axes = _axes(theme, width=3.7, height=2.5)
+    figure, axes = empty_axes(theme, width=3.7, height=2.5)
     marked = [index for index in (own, other) if index is not None]
     rest = np.delete(column, marked)
     low = min(column.min(), 0.0)
     edges = np.linspace(low, max(column.max(), 0.0) or 1.0, 49)
-    axes.hist(rest, edges, color=theme.neutral, edgecolor=theme.card, linewidth=0.4)
+    axes.hist(rest, edges.tolist(), color=theme.neutral, edgecolor=theme.card, linewidth=0.4)
     axes.set_yscale('log')
     top = max(np.histogram(rest, edges)[0].max(), 1)
     axes.set_ylim(0.6, top * 40)  # room above the bars for the two marks
@@ -155,7 +107,7 @@ def distribution(
     axes.grid(visible=False, axis='x')
     decades = 10.0 ** np.arange(np.floor(np.log10(top)) + 1)
     axes.yaxis.set_major_locator(ticker.FixedLocator(decades.tolist()))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(_plain_numbers))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
     axes.yaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
     axes.set(xlabel=f'influence ({UNIT})', ylabel='examples')
@@ -179,7 +131,7 @@ def self_influence_and_margin(
         near_duplicates: targets to highlight.
         theme: colours.
     """
-    figure, axes = _axes(theme, width=5.2, height=3.9)
+    figure, axes = empty_axes(theme, width=5.2, height=3.9)
     finite = np.isfinite(self_influence) & np.isfinite(margin)
     crowd = finite if near_duplicates is None else finite & ~near_duplicates
     size = float(np.clip(9000 / max(finite.sum(), 1), 5, 36))
@@ -207,12 +159,12 @@ def self_influence_and_margin(
             [f'has a near-duplicate ({marked.sum():,})', f'others ({crowd.sum():,})'],
             handletextpad=0.2,
             markerscale=1.4,
-            **_legend(theme),
+            **legend(theme),
         )
     axes.set_yscale('log')
     axes.set_ylim(bottom=0.93)
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(_plain_numbers))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
     axes.yaxis.set_minor_locator(ticker.NullLocator())
     if np.isfinite(standard_error):
         _typical_error(axes, standard_error, theme)
@@ -246,7 +198,7 @@ def off_diagonal(
             targets' normal distributions, which has heavier tails than any one of them.
         theme: colours.
     """
-    figure, axes = _axes(theme, width=5.2, height=3.9)
+    figure, axes = empty_axes(theme, width=5.2, height=3.9)
     axes.stairs(np.maximum(histogram, 0.1), bin_edges, fill=True, baseline=0.1, color=theme.neutral)
     positive = standard_errors[standard_errors > 0]
     if positive.size:
@@ -262,7 +214,7 @@ def off_diagonal(
             linewidth=1.6,
             label='noise alone',
         )
-        axes.legend(handlelength=1.4, **_legend(theme))
+        axes.legend(handlelength=1.4, **legend(theme))
     axes.set_yscale('log')
     axes.set_ylim(0.6, max(int(histogram.max()), 1) * 4)
     occupied = np.abs(np.append(bin_edges[:-1][histogram > 0], bin_edges[1:][histogram > 0]))
@@ -275,7 +227,7 @@ def off_diagonal(
 
 def convergence(curve: Convergence, *, theme: Theme) -> Figure:
     """Agreement of two disjoint halves of the ensemble against the members in each."""
-    figure, axes = _axes(theme, width=5.2, height=3.9)
+    figure, axes = empty_axes(theme, width=5.2, height=3.9)
     axes.axhline(0.0, color=theme.muted, linewidth=0.8)
     for values, name, colour, marker in (
         (curve.self_influence, 'self-influence', theme.positive, 'o'),
@@ -287,11 +239,11 @@ def convergence(curve: Convergence, *, theme: Theme) -> Figure:
     axes.set_xscale('log', base=2)
     axes.xaxis.set_major_locator(ticker.FixedLocator(curve.members.tolist()))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_plain_numbers))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
     values = np.concatenate([curve.self_influence, curve.margin, curve.off_diagonal])
     lowest = float(min(values[np.isfinite(values)], default=0.0))
     axes.set_ylim(min(-0.05, lowest - 0.05), 1.05)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(handlelength=1.6, **_legend(theme))
+        axes.legend(handlelength=1.6, **legend(theme))
     axes.set(xlabel='members in each half', ylabel='correlation between halves')
     return figure

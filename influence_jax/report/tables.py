@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -112,7 +112,7 @@ def terminal_table(
             )
         return lines
 
-    parts = [table('Lowest margin', overview.lowest_margin)]
+    parts: list[RenderableType] = [table('Lowest margin', overview.lowest_margin)]
     if len(overview.most_memorized):
         parts += [Text(), table('Most memorized', overview.most_memorized)]
     return Group(*parts)

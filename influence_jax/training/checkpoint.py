@@ -1,11 +1,12 @@
 """Trained parameters of members on disk, through orbax."""
 
+from operator import itemgetter
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Int
-import numpy as np
 
 from influence_jax.types import Params
 
@@ -22,7 +23,7 @@ def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params)
         for row, member in enumerate(members):
             checkpointer.save(
                 _path(directory, int(member)),
-                jax.tree.map(lambda leaf: leaf[row], params),
+                jax.tree.map(itemgetter(row), params),
                 force=True,
             )
 

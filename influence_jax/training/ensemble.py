@@ -49,10 +49,15 @@ def train(
         targets: pytree with a leading axis T.
         execution: how members share the devices.
         keep_params: yield the trained parameters too.
+
+    Raises:
+        ValueError: a member's subset is smaller than `program.smallest_subset`, or there are
+            fewer devices than streams.
     """
-    members = np.asarray(members, np.int32)
+    members, masks = np.asarray(members, np.int32), np.asarray(masks)
     if not len(members):
         return
+    _check_sizes(masks, members, program.smallest_subset)
     execution = execution.fitted_to(len(members))
     run_chunk = compile_chunk(program, execution, keep_params=keep_params)
     under_way: tuple[np.ndarray, Member] | None = None
@@ -61,13 +66,24 @@ def train(
         # A last chunk that is not full is filled up: one shape, so one trace.
         full = np.pad(chunk, (0, execution.chunk - len(chunk)), mode='edge')
         dispatched = run_chunk(
-            key, jnp.asarray(full), jnp.asarray(np.asarray(masks)[full]), examples, targets
+            key, jnp.asarray(full), jnp.asarray(masks[full]), examples, targets
         )
         if under_way is not None:
             yield _fetched(*under_way)
         under_way = chunk, dispatched
     assert under_way is not None
     yield _fetched(*under_way)
+
+
+def _check_sizes(masks: np.ndarray, members: np.ndarray, smallest: int) -> None:
+    # A smaller subset would run out of shuffled epochs, and repeat the last without a word.
+    sizes = masks[members].sum(axis=1)
+    if sizes.min() < smallest:
+        member = members[sizes.argmin()]
+        raise ValueError(
+            f'the subset of member {member} holds {sizes.min()} examples, fewer than '
+            f'smallest_subset={smallest}; lower that to the smallest size'
+        )
 
 
 def _fetched(chunk: np.ndarray, result: Member) -> Trained:

@@ -1,6 +1,7 @@
 """How a member is trained: how long, in what batches, by which optimiser."""
 
 import dataclasses
+import math
 
 import jax
 import optax
@@ -29,6 +30,14 @@ class Recipe:
     weight_decay: float = 0.05
     b1: float = 0.9
     b2: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name in ('epochs', 'batch_size', 'learning_rate'):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f'{name} must be positive, not {getattr(self, name)}')
+        for name, most in {'warmup': 1, 'weight_decay': math.inf, 'b1': 1, 'b2': 1}.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f'{name} must lie in 0 .. {most}, not {getattr(self, name)}')
 
     def steps(self, expected_subset: float) -> int:
         """Training steps of every member: the same for all, whatever its subset's size."""

@@ -167,3 +167,12 @@ def test_feature_classes_of_others_are_never_imported(copy, tmp_path, monkeypatc
     with pytest.raises(ValueError, match='not TFDS cifar10'):
         cifar10.load(copy)
     assert 'trap_for_tfds' not in sys.modules
+
+
+def test_a_missing_reader_is_not_taken_for_damage(prepared, monkeypatch):
+    def fail(*arguments, **options):
+        raise ImportError("No module named 'array_record'")
+
+    monkeypatch.setattr(tfds, 'builder_from_directory', fail)
+    with pytest.raises(ValueError, match='pip install array_record'):
+        cifar10.load(prepared)

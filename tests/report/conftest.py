@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ from influence_jax import report
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.overview import Overview
 from influence_jax.estimators.summary import Summary
+from influence_jax.report import figures
+from influence_jax.report.drawing import Picture, Pictures
+from influence_jax.report.theme import Theme
 
 N = 12
 HOSTILE = '"><script>document.title="owned"</script><img src=x onerror=document.title="owned">'
@@ -120,3 +124,23 @@ def written(tmp_path_factory: pytest.TempPathFactory, overview: Overview) -> Pat
 @pytest.fixture
 def arguments(overview: Overview) -> dict[str, Any]:
     return arguments_of(overview)
+
+
+@pytest.fixture(scope='session')
+def pictures() -> Pictures:
+    """As many as a report has, all of them one pixel."""
+    blank = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
+    one = Picture('one', blank, blank, 'a picture')
+    return Pictures(
+        matrix=one,
+        distributions=tuple(one._replace(name=f'distribution-{i}') for i in (1, 2, 3)),
+        scatter=one._replace(name='scatter'),
+        off_diagonal=one._replace(name='off-diagonal'),
+        convergence=one._replace(name='convergence'),
+    )
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch, pictures: Pictures) -> None:
+    """Spares tests that look at no figure the drawing."""
+    monkeypatch.setattr(sys.modules['influence_jax.report.write'], 'draw', lambda _: pictures)

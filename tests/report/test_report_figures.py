@@ -7,6 +7,7 @@ from PIL import Image
 
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.report import figures
+from influence_jax.report.figure_style import png
 from influence_jax.report.theme import Theme
 
 THEMES = [Theme.light(), Theme.dark()]
@@ -128,4 +129,4 @@ def test_constant_column_and_empty_histogram_can_be_drawn():
         figures.matrix_block(np.zeros((1, 1)), limit=1.0, theme=theme),
     ]
     for figure in drawn:
-        assert figures.png(figure).startswith(b'\x89PNG')
+        assert png(figure).startswith(b'\x89PNG')

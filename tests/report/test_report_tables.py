@@ -33,6 +33,7 @@ def test_targets_csv_gives_back_what_went_in(written, overview, hostile):
     assert [row['strongest_other'] for row in rows[:2]] == ['id-1', 'id-0']
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_targets_csv_is_empty_where_nothing_is_known(tmp_path, arguments, foreign_overview):
     arguments |= {'overview': foreign_overview, 'near_duplicates': None, 'mean_loss': None}
     rows = rows_of(report.write(tmp_path / 'report', **arguments))
