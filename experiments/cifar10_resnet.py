@@ -19,7 +19,7 @@ if __name__ == '__main__':
         DataSettings(dataset='cifar10', num_examples=20_000),
         EnsembleSettings(members=1000),
         NetworkSettings(width=32, stages=3, patch=2),
-        Recipe(epochs=20),
+        Recipe(epochs=20.0),
         MachineSettings(output_dir='runs/cifar10_resnet'),
     )
     launch.run(image_ensemble.run_from_flags)

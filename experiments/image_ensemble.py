@@ -18,7 +18,7 @@ from experiments.settings import (
     MachineSettings,
     NetworkSettings,
 )
-from influence_jax import analysis, data, report, store, subsets, training
+from influence_jax import analysis, data, estimators, report, store, subsets, training
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
 from influence_jax.models import ImageClassification
 from influence_jax.models.image_classification import ImageBatch
@@ -81,6 +81,7 @@ def run(experiment: ImageExperiment) -> Path:
         examples=dataset.num_examples,
         keep=experiment.ensemble.keep,
     )
+    estimators.check_both_sides(masks)
     task, program = _program(experiment, dataset, masks)
     manifest = store.Manifest(
         configuration=experiment.configuration(),
@@ -183,9 +184,7 @@ def _execution(
     return dataclasses.replace(chosen, in_turn=4 if chosen.vmapped == 1 else 1)
 
 
-def _report(
-    directory: store.Run, dataset: data.ImageDataset, experiment: ImageExperiment
-) -> Path:
+def _report(directory: store.Run, dataset: data.ImageDataset, experiment: ImageExperiment) -> Path:
     overview = analysis.overview(
         directory.masks,
         directory.measurement('loss'),

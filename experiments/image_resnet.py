@@ -5,7 +5,7 @@
 The same command continues a run that was stopped. The report is DIR/report/index.html.
 """
 
-from experiments import flags, image_ensemble, launch
+from experiments import image_ensemble, launch
 from experiments.settings import (
     DataSettings,
     EnsembleSettings,

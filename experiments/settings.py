@@ -43,6 +43,10 @@ class EnsembleSettings:
     design: Design = Design.INDEPENDENT
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:  # jax would drop the bits above
+            raise ValueError(f'seed must lie in 0 .. {2**32 - 1}, not {self.seed}')
+
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:

@@ -60,6 +60,7 @@ class Conv3x3(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (3, 3, inputs, outputs)))
 
     def __call__(self, x: Float[Array, 'B H W I']) -> Float[Array, 'B H W O']:
+        """The convolution, of stride 1 with zero padding."""
         return conv3x3(x, self.kernel[...])
 
 
@@ -75,6 +76,8 @@ class GroupNorm(nnx.Module):
         self.groups = groups
 
     def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B H W C']:
+        """Normalised over the pixels and channels of each group of each image."""
+
         def over_group(moment: Float[Array, 'B C']) -> Float[Array, 'B C']:
             batch, channels = moment.shape
             grouped = moment.reshape(batch, self.groups, channels // self.groups).mean(-1)
@@ -100,6 +103,7 @@ class Block(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, 'B H W I']) -> Float[Array, 'B H W O']:
+        """Features of the same resolution."""
         hidden = jax.nn.relu(self.first_norm(self.first(x)))
         hidden = self.second_norm(self.second(hidden))
         return jax.nn.relu(hidden + (x if self.project is None else self.project(x)))

@@ -65,9 +65,7 @@ def train(
         chunk = members[start : start + execution.chunk]
         # A last chunk that is not full is filled up: one shape, so one trace.
         full = np.pad(chunk, (0, execution.chunk - len(chunk)), mode='edge')
-        dispatched = run_chunk(
-            key, jnp.asarray(full), jnp.asarray(masks[full]), examples, targets
-        )
+        dispatched = run_chunk(key, jnp.asarray(full), jnp.asarray(masks[full]), examples, targets)
         if under_way is not None:
             yield _fetched(*under_way)
         under_way = chunk, dispatched

@@ -105,4 +105,4 @@ def measure(program: Program, params: Params, targets: Batch) -> dict[str, Float
 
 
 def _take(rows: Batch, indices: Array) -> Batch:
-    return jax.tree.map(lambda leaf: leaf[indices], rows)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[indices], rows)

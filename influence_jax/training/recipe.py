@@ -15,7 +15,7 @@ class Recipe:
 
     Attributes:
         epochs: passes over a subset of the expected size.
-        batch_size: B.
+        batch_size: B, examples of one training step.
         learning_rate: the schedule's peak.
         warmup: share of the steps in which the learning rate rises.
         weight_decay: decoupled (arXiv 1711.05101), of matrices and kernels only.
@@ -23,12 +23,12 @@ class Recipe:
         b2: decay of the second moment.
     """
 
-    epochs: float = 15
-    batch_size: int = 64
-    learning_rate: float = 5e-3
+    epochs: float = 12.0
+    batch_size: int = 48
+    learning_rate: float = 3e-3
     warmup: float = 0.2
     weight_decay: float = 0.05
-    b1: float = 0.9
+    b1: float = 0.8
     b2: float = 0.95
 
     def __post_init__(self) -> None:

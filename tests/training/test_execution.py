@@ -1,0 +1,253 @@
+"""Which members share a device, a program and an operation never changes a result."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from influence_jax import training
+from influence_jax.training import Execution, ensemble, execution
+
+MEMBERS = 11
+KEY = jax.random.key(7)
+
+
+@pytest.fixture(scope='module')
+def masks():
+    return np.random.default_rng(5).random((MEMBERS, 24)) < 0.6
+
+
+@pytest.fixture(scope='module')
+def program(make_program):
+    # Few steps: AdamW divides by the root of the second moment, which where gradients are small
+    # amplifies differences in rounding without bound as steps go by.
+    return make_program(noise=0.3, optimizer=optax.adamw(0.05), steps=4)
+
+
+@pytest.fixture(scope='module')
+def train(program, points, masks):
+    """Trains members and stacks what comes, by member."""
+
+    def run(members=range(MEMBERS), how=Execution(), program=program, **settings):
+        chunks = list(
+            training.train(
+                program,
+                key=KEY,
+                masks=masks,
+                members=members,
+                examples=points,
+                targets=points,
+                execution=how,
+                keep_params=True,
+                **settings,
+            )
+        )
+        np.testing.assert_array_equal(np.concatenate([c.members for c in chunks]), members)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *[c.result for c in chunks])
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def one_by_one(train):
+    return train()
+
+
+def _assert_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def _assert_close(actual, expected):
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5), actual, expected
+    )
+
+
+def _assert_each_traced_once(traces):
+    """Over several chunks, the last of which is not full."""
+    assert sorted(traces) == ['init', 'measure', 'train_loss']
+
+
+def test_members_differ(one_by_one):
+    assert one_by_one.measurements['loss'].shape == (MEMBERS, 24)
+    assert len(np.unique(one_by_one.measurements['loss'][:, 0])) == MEMBERS
+
+
+def test_a_member_is_what_train_member_makes_of_it(one_by_one, program, points, masks):
+    alone = jax.jit(
+        lambda key, mask: training.train_member(
+            program, key=key, mask=mask, examples=points, targets=points
+        )
+    )(jax.random.fold_in(KEY, 4), masks[4])
+    _assert_close(jax.tree.map(lambda leaf: leaf[4], one_by_one), alone)
+
+
+def test_one_after_another_in_one_call_is_exactly_the_same(train, one_by_one, traces):
+    _assert_equal(train(how=Execution(in_turn=3)), one_by_one)
+    _assert_each_traced_once(traces)
+
+
+@pytest.mark.parametrize('members', [[6], [9, 2, 5]], ids=str)
+def test_other_members_make_exactly_no_difference(train, one_by_one, members):
+    """As after a kill: only some are trained, in other company and in other places."""
+    expected = jax.tree.map(lambda leaf: leaf[members], one_by_one)
+    _assert_equal(train(members, Execution(in_turn=2)), expected)
+
+
+@pytest.mark.parametrize(
+    'how',
+    [
+        Execution(vmapped=4),
+        Execution(vmapped=2, in_turn=2),
+        Execution(streams=4),
+        Execution(streams=2, vmapped=2, in_turn=2),
+    ],
+    ids=str,
+)
+def test_every_executor_gives_the_same(train, one_by_one, how, traces):
+    _assert_close(train(how=how), one_by_one)
+    _assert_each_traced_once(traces)
+
+
+def test_parameters_are_kept_only_on_request(program, points, masks):
+    (trained,) = training.train(
+        program,
+        key=KEY,
+        masks=masks,
+        members=[1, 2],
+        examples=points,
+        targets=points,
+        execution=Execution(in_turn=2),
+    )
+    assert trained.result.params is None
+    assert trained.result.measurements['loss'].shape == (2, 24)
+
+
+def test_targets_need_not_be_the_examples(program, points, masks, one_by_one):
+    some = type(points)(points.x[5:9], points.y[5:9])
+    (trained,) = training.train(
+        program,
+        key=KEY,
+        masks=masks,
+        members=[3],
+        examples=points,
+        targets=some,
+        execution=Execution(),
+    )
+    expected = one_by_one.measurements['loss'][3:4, 5:9]
+    np.testing.assert_allclose(trained.result.measurements['loss'], expected, rtol=1e-5)
+
+
+def test_no_members_is_nothing_to_do(program, points, masks):
+    settings = {'examples': points, 'targets': points, 'execution': Execution()}
+    assert not list(training.train(program, key=KEY, masks=masks, members=[], **settings))
+
+
+def test_a_subset_smaller_than_promised_is_refused(program, points, masks):
+    masks = masks.copy()
+    masks[2, 3:] = False
+    settings = {'examples': points, 'targets': points, 'execution': Execution()}
+    with pytest.raises(ValueError, match='subset of member 2 holds .* fewer than smallest_sub'):
+        list(training.train(program, key=KEY, masks=masks, members=[0, 2], **settings))
+    assert list(training.train(program, key=KEY, masks=masks, members=[0], **settings))
+
+
+def test_the_next_chunk_is_under_way_while_one_is_handled(program, points, masks, monkeypatch):
+    dispatched = []
+
+    def fake(*_, **__):
+        def run(key, members, masks, examples, targets):
+            dispatched.append(np.asarray(members).tolist())
+            return training.Member({'loss': np.zeros((len(members), 24))}, None)
+
+        return run
+
+    monkeypatch.setattr(ensemble, 'compile_chunk', fake)
+    chunks = training.train(
+        program,
+        key=KEY,
+        masks=masks,
+        members=range(5),
+        examples=points,
+        targets=points,
+        execution=Execution(in_turn=2),
+    )
+    next(chunks)
+    assert dispatched == [[0, 1], [2, 3]]
+    assert [len(chunk.result.measurements['loss']) for chunk in chunks] == [2, 1]
+    assert dispatched[2] == [4, 4]
+
+
+def test_more_streams_than_devices(train):
+    with pytest.raises(ValueError, match='9 streams need as many devices, but jax sees 4; use'):
+        train(how=Execution(streams=9))
+
+
+@pytest.mark.parametrize('name', ['streams', 'vmapped', 'in_turn'])
+def test_impossible_executions(name):
+    with pytest.raises(ValueError, match=f'{name} must be at least 1, not 0'):
+        Execution(**{name: 0})
+
+
+def test_chunk():
+    assert Execution(2, 3, 5).chunk == 30
+
+
+def test_a_fitted_execution_makes_as_many_calls_and_wastes_less():
+    for streams, vmapped, in_turn in np.ndindex(3, 3, 5):
+        how = Execution(streams + 1, vmapped + 1, in_turn + 1)
+        for members in range(1, 40):
+            fitted = how.fitted_to(members)
+            assert fitted.chunk <= how.chunk
+            calls = -(-members // fitted.chunk)
+            assert calls == -(-members // how.chunk)
+            wasted = calls * fitted.chunk - members
+            assert 0 <= wasted < calls * how.streams * how.vmapped
+
+
+def _choose(monkeypatch, program, points, rates):
+    """What is chosen where the wider `vmap`s are so fast, or raise; and which were measured."""
+    measured = []
+
+    def rate(short, how, examples, targets):
+        measured.append(how.vmapped)
+        assert short.steps == 4
+        assert how.streams == 2
+        if isinstance(rates[how.vmapped], Exception):
+            raise rates[how.vmapped]
+        return rates[how.vmapped]
+
+    monkeypatch.setattr(execution, '_members_per_second', rate)
+    chosen = training.choose(program, streams=2, examples=points, targets=points)
+    return chosen, measured
+
+
+FULL = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+
+
+@pytest.mark.parametrize(
+    ('rates', 'width', 'measured'),
+    [
+        ({1: 10, 4: 8}, 1, [1, 4]),
+        ({1: 10, 4: 10.5}, 1, [1, 4]),
+        ({1: 10, 4: 20, 16: 21}, 4, [1, 4, 16]),
+        ({1: 1, 4: 2, 16: 3, 64: 4, 256: 5}, 256, [1, 4, 16, 64, 256]),
+        ({1: 1, 4: 2, 16: FULL}, 4, [1, 4, 16]),
+    ],
+    ids=str,
+)
+def test_the_fastest_width_is_chosen(monkeypatch, program, points, rates, width, measured):
+    assert _choose(monkeypatch, program, points, rates) == (Execution(2, width), measured)
+
+
+@pytest.mark.parametrize(
+    'rates', [{1: FULL}, {1: 1, 4: jax.errors.JaxRuntimeError('INTERNAL: broken')}], ids=str
+)
+def test_other_errors_are_not_hidden(monkeypatch, program, points, rates):
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        _choose(monkeypatch, program, points, rates)
+
+
+def test_choosing_by_real_measurements(program, points):
+    chosen = training.choose(program, streams=2, examples=points, targets=points, widths=(1, 2))
+    assert chosen in (Execution(2, 1), Execution(2, 2))
