@@ -22,7 +22,6 @@ from influence_jax import analysis, data, estimators, report, store, subsets, tr
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
 from influence_jax.models import ImageClassification
 from influence_jax.models.image_classification import ImageBatch
-from influence_jax.training import checkpoint
 
 _MEASURE_BATCH = 256
 
@@ -153,7 +152,7 @@ def _train_missing(
     images = ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
     with Progress(total=len(directory.masks), done=len(directory.masks) - len(missing)) as progress:
         execution = _execution(program, machine, images, len(missing))
-        progress.say(f'{execution}')
+        progress.say(_described(execution))
         for trained in training.train(
             program,
             key=key,
@@ -165,6 +164,8 @@ def _train_missing(
             keep_params=machine.keep_params,
         ):
             if machine.keep_params:  # first, so that a member on record has its parameters
+                from influence_jax.training import checkpoint  # slow to import, seldom needed
+
                 checkpoint.save_members(
                     directory.directory / 'params', trained.members, trained.result.params
                 )
@@ -182,6 +183,12 @@ def _execution(
         chosen = training.choose(program, streams=streams, examples=images, targets=images)
     # A few members in turn hide the cost of a call; more would only delay what is recorded.
     return dataclasses.replace(chosen, in_turn=4 if chosen.vmapped == 1 else 1)
+
+
+def _described(execution: training.Execution) -> str:
+    at_once = f'{execution.vmapped} members at a time' if execution.vmapped > 1 else 'one by one'
+    device = jax.devices()[0].device_kind
+    return f'training on {execution.streams} x {device}, {at_once} on each'
 
 
 def _report(directory: store.Run, dataset: data.ImageDataset, experiment: ImageExperiment) -> Path:

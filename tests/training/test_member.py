@@ -63,9 +63,9 @@ def test_training_with_an_optimizer_that_has_state(points, make_program):
 
     @jax.jit
     def step(params, state, batch, step_key):
-        gradient = jax.grad(
-            lambda p: program.task.train_loss(p, batch, key=step_key).mean()
-        )(params)
+        gradient = jax.grad(lambda p: program.task.train_loss(p, batch, key=step_key).mean())(
+            params
+        )
         update, state = program.optimizer.update(gradient, state, params)
         return optax.apply_updates(params, update), state
 
@@ -104,9 +104,7 @@ def test_targets_are_measured_in_their_order(points, make_program, measure_batch
     assert list(measured) == list(program.task.measurements)
     prediction = points.x @ np.array([1, 2, 3]) - 1
     np.testing.assert_allclose(measured['prediction'], prediction, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        measured['loss'], (prediction - points.y) ** 2, rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(measured['loss'], (prediction - points.y) ** 2, rtol=1e-4, atol=1e-5)
 
 
 def test_permuting_examples_permutes_influence(points, make_program):

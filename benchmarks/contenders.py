@@ -1,0 +1,257 @@
+"""Ways of training members, each a `prepare() -> work` where `work()` trains and returns samples.
+
+Every contender runs in a process of its own, so that thread settings of one do not touch another.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+Work = Callable[[], int]
+
+CLASSES, IMAGES = 9, 1567
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Network and batch of the default main job unless told otherwise."""
+
+    width: int = 32
+    blocks: tuple[int, ...] = (1, 1)
+    patch: int = 4
+    batch: int = 48
+    steps: int = 24
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
+        return images, rng.integers(0, CLASSES, IMAGES, np.int32)
+
+    def training_flops(self) -> int:
+        """Multiplications and additions of one trained sample: forward, and two gradients."""
+        side, inputs = 32 // self.patch, 3 * self.patch**2
+        stem = side**2 * 9 * inputs * self.width
+        rest, width = 0, self.width
+        for stage, count in enumerate(self.blocks):
+            outputs, pixels = self.width * 2**stage, (side // 2**stage) ** 2
+            for _ in range(count):
+                rest += pixels * 9 * (width + outputs) * outputs
+                rest += pixels * width * outputs * (width != outputs)
+                width = outputs
+        return 2 * (2 * stem + 3 * rest)  # the stem needs no gradient of its input
+
+
+# --- JAX ---------------------------------------------------------------------------------------
+
+
+def _jax_parts(problem: Problem):
+    import jax.numpy as jnp
+
+    from influence_jax import training
+    from influence_jax.models import ImageClassification, ResNetConfig
+    from influence_jax.models.image_classification import ImageBatch
+
+    config = ResNetConfig(CLASSES, problem.width, problem.blocks, problem.patch)
+    recipe = training.Recipe(batch_size=problem.batch)
+    program = training.Program(
+        task=ImageClassification(config),
+        optimizer=recipe.optimizer(10_000),
+        steps=problem.steps,
+        batch_size=problem.batch,
+        measure_batch=1,
+        smallest_subset=700,
+    )
+    images, labels = problem.data()
+    return program, ImageBatch(jnp.asarray(images), jnp.asarray(labels))
+
+
+def engine(problem: Problem, streams: int, vmapped: int, in_turn: int) -> Work:
+    """The engine, its measuring pass cut down to one target."""
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update('jax_num_cpu_devices', streams)
+    from influence_jax import training
+    from influence_jax.training.execution import compile_chunk
+
+    program, examples = _jax_parts(problem)
+    target = jax.tree.map(lambda leaf: leaf[:1], examples)
+    execution = training.Execution(streams, vmapped, in_turn)
+    masks = np.random.default_rng(1).random((execution.chunk, IMAGES)) < 0.5
+    run = functools.partial(
+        compile_chunk(program, execution),
+        jax.random.key(0),
+        jnp.arange(execution.chunk),
+        jnp.asarray(masks),
+        examples,
+        target,
+    )
+
+    def work() -> int:
+        jax.block_until_ready(run())
+        return execution.chunk * problem.steps * problem.batch
+
+    return work
+
+
+def _bare_step(program):
+    import jax
+    import optax
+
+    def step(state, batch):
+        params, optimizer_state = state
+
+        def loss(params):
+            return program.task.train_loss(params, batch, key=jax.random.key(0)).mean()
+
+        gradient = jax.grad(loss)(params)
+        update, optimizer_state = program.optimizer.update(gradient, optimizer_state, params)
+        return optax.apply_updates(params, update), optimizer_state
+
+    return step
+
+
+def plain_jax(problem: Problem) -> Work:
+    """One jitted train step, called from Python, one member after another."""
+    import jax
+
+    program, examples = _jax_parts(problem)
+    step = jax.jit(
+        lambda state, indices: _bare_step(program)(
+            state, jax.tree.map(lambda leaf: leaf[indices], examples)
+        )
+    )
+    rng = np.random.default_rng(2)
+    order = [rng.integers(0, IMAGES, problem.batch) for _ in range(problem.steps)]
+    params = program.task.init(key=jax.random.key(0))
+    start = params, program.optimizer.init(params)
+
+    def work() -> int:
+        state = start
+        for indices in order:
+            state = step(state, indices)
+        jax.block_until_ready(state)
+        return problem.steps * problem.batch
+
+    return work
+
+
+def bare_scan(problem: Problem, members: int) -> Work:
+    """The train step scanned over given batches: the engine without subsets, order and members."""
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    program, examples = _jax_parts(problem)
+    order = jnp.asarray(
+        np.random.default_rng(2).integers(0, IMAGES, (problem.steps, problem.batch))
+    )
+
+    @jax.jit
+    def run(state):
+        def step(state, indices):
+            batch = jax.tree.map(lambda leaf: leaf[indices], examples)
+            return _bare_step(program)(state, batch), None
+
+        return lax.scan(step, state, order)[0]
+
+    params = program.task.init(key=jax.random.key(0))
+    start = params, program.optimizer.init(params)
+
+    def work() -> int:
+        for _ in range(members):
+            jax.block_until_ready(run(start))
+        return members * problem.steps * problem.batch
+
+    return work
+
+
+def matmul_peak(size: int = 2048) -> Work:
+    """Counts floating-point operations in place of samples."""
+    import jax
+    import jax.numpy as jnp
+
+    a = jnp.asarray(np.random.default_rng(0).random((size, size), np.float32))
+    multiply = jax.jit(lambda a: a @ a)
+
+    def work() -> int:
+        for _ in range(8):
+            jax.block_until_ready(multiply(a))
+        return 8 * 2 * size**3
+
+    return work
+
+
+# --- PyTorch -----------------------------------------------------------------------------------
+
+
+def _torch_parts(problem: Problem, threads: int):
+    import torch
+
+    torch.set_num_threads(threads)
+    from benchmarks import torch_peer
+
+    images, labels = problem.data()
+    network = torch_peer.ResNet(CLASSES, problem.width, problem.blocks, problem.patch)
+    channels_last = torch.from_numpy(images).permute(0, 3, 1, 2)  # strides stay NHWC
+    rng = np.random.default_rng(2)
+    order = [torch.from_numpy(rng.integers(0, IMAGES, problem.batch)) for _ in range(problem.steps)]
+    return network, channels_last, torch.from_numpy(labels).long(), order
+
+
+def torch_eager(problem: Problem, threads: int) -> Work:
+    """PyTorch eager, channels_last, one member after another."""
+    import torch
+    import torch.nn.functional as F
+
+    network, images, labels, order = _torch_parts(problem, threads)
+    from benchmarks import torch_peer
+
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch_peer.adamw(list(network.parameters()))
+
+    def work() -> int:
+        for indices in order:
+            batch = torch_peer.standardized(images[indices])
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(network(batch), labels[indices]).backward()
+            optimizer.step()
+        return problem.steps * problem.batch
+
+    return work
+
+
+def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
+    """`torch.func`: gradients of all members by vmap, parameters stacked."""
+    import torch
+    import torch.nn.functional as F
+
+    network, images, labels, order = _torch_parts(problem, threads)
+    from benchmarks import torch_peer
+
+    stacked = {
+        name: torch.stack([p.detach() + 0.01 * torch.randn_like(p) for _ in range(members)])
+        for name, p in network.named_parameters()
+    }
+    optimizer = torch_peer.adamw(list(stacked.values()))
+
+    def loss(params, x, y):
+        return F.cross_entropy(torch.func.functional_call(network, params, (x,)), y)
+
+    gradients = torch.func.vmap(torch.func.grad(loss))
+
+    def work() -> int:
+        for indices in order:
+            # Every member has a batch of its own.
+            own = torch.stack([(indices + m) % IMAGES for m in range(members)])
+            x = torch_peer.standardized(images[own.flatten()])
+            x = x.unflatten(0, own.shape)
+            for name, gradient in gradients(stacked, x, labels[own]).items():
+                stacked[name].grad = gradient
+            optimizer.step()
+        return members * problem.steps * problem.batch
+
+    return work

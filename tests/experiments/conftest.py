@@ -1,0 +1,131 @@
+"""Launches as a user makes them: a process each, on images that train in a moment."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import image_ensemble
+from experiments import launch as launching
+from experiments.image_ensemble import ImageExperiment
+from experiments.settings import DataSettings, EnsembleSettings, MachineSettings, NetworkSettings
+from influence_jax.training import Recipe
+
+ROOT = Path(__file__).parents[2]
+COUNT, MEMBERS = 48, 64
+
+
+@pytest.fixture(scope='session')
+def images(tmp_path_factory):
+    """A .npz file of 48 images in 3 classes that differ in hue."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(COUNT) % 3
+    pixels = rng.integers(0, 200, (COUNT, 8, 8, 3))
+    pixels[np.arange(COUNT), :, :, labels] += 55
+    path = tmp_path_factory.mktemp('images') / 'tiny.npz'
+    np.savez(path, images=pixels.astype(np.uint8), labels=labels)
+    return path
+
+
+@pytest.fixture(scope='session')
+def small(images):
+    """Flags of a small run; later ones win over these."""
+    return [
+        f'--dataset={images}',
+        f'--members={MEMBERS}',
+        '--width=8',
+        '--stages=1',
+        '--batch_size=8',
+        '--epochs=15',  # about a twentieth of a second a member, so that a kill meets it at work
+        '--streams=1',
+        '--vmap=1',
+    ]
+
+
+@pytest.fixture(scope='session')
+def start(tmp_path_factory):
+    """Starts a launch; compiled programs are shared, so that only the first is slow."""
+    environment = os.environ | {
+        'JAX_COMPILATION_CACHE_DIR': str(tmp_path_factory.mktemp('compiled')),
+        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+        'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+        'PYTHONPATH': str(ROOT),
+    }
+
+    def start(*flags, name='image_resnet', cwd=ROOT):
+        return subprocess.Popen(
+            [sys.executable, '-m', f'experiments.{name}', *map(str, flags)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=cwd,
+        )
+
+    return start
+
+
+@pytest.fixture(scope='session')
+def launch(start):
+    """Runs a launch to its end: status, standard output, standard error."""
+
+    def run(*flags, **settings):
+        process = start(*flags, **settings)
+        try:
+            output, errors = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def finished(launch, small, tmp_path_factory):
+    """A whole small run: what it printed, and its directory."""
+    directory = tmp_path_factory.mktemp('launch') / 'new' / 'run'
+    return launch(*small, f'--output_dir={directory}'), directory
+
+
+@pytest.fixture(scope='session')
+def assert_refused():
+    """One line that says what is wrong, and a status that says so, too."""
+
+    def check(finished, *texts):
+        assert finished.returncode not in (0, None)
+        lines = finished.stderr.splitlines()
+        errors = [line for line in lines if line.startswith('error: ')]
+        assert len(errors) == 1, finished.stderr
+        assert 'Traceback' not in finished.stderr
+        for text in texts:
+            assert text in errors[0]
+
+    return check
+
+
+@pytest.fixture
+def run_here(images, tmp_path, monkeypatch):
+    """Runs the experiment in this process, where one more refusal costs no start of Python."""
+    # The tests' devices are there already.
+    monkeypatch.setattr(launching, 'use_cpu_cores_as_devices', lambda streams: None)
+    directory = tmp_path / 'run'
+
+    def run(**changes):
+        def settings(kind, **small):
+            names = kind.__dataclass_fields__.keys() & changes.keys()
+            return kind(**small | {name: changes[name] for name in names})
+
+        image_ensemble.run(
+            ImageExperiment(
+                settings(DataSettings, dataset=str(images)),
+                settings(EnsembleSettings, members=24),
+                settings(NetworkSettings, width=8, stages=1),
+                settings(Recipe, batch_size=8, epochs=2),
+                settings(MachineSettings, streams=1, vmap=1, output_dir=str(directory)),
+            )
+        )
+
+    return run, directory

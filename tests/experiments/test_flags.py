@@ -1,0 +1,95 @@
+"""Every field of the settings is a flag: described, and its value arrives."""
+
+import dataclasses
+import enum
+
+import pytest
+from absl import flags as absl_flags
+
+from experiments import flags
+from experiments.settings import (
+    DataSettings,
+    EnsembleSettings,
+    MachineSettings,
+    NetworkSettings,
+)
+from influence_jax.training import Recipe
+
+ALL = [DataSettings, EnsembleSettings, NetworkSettings, Recipe, MachineSettings]
+
+
+@pytest.fixture
+def parse():
+    """Parses a command line after the settings' flags were defined, with these defaults."""
+    before = set(absl_flags.FLAGS)
+
+    def parse(*arguments, defaults=()):
+        for instance in defaults or [settings() for settings in ALL]:
+            flags.define(instance)
+        absl_flags.FLAGS(['launch', *arguments])
+
+    yield parse
+    for name in set(absl_flags.FLAGS) - before:
+        delattr(absl_flags.FLAGS, name)
+    absl_flags.FLAGS.unparse_flags()
+
+
+def _changed(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, enum.Enum):
+        return next(other for other in type(value) if other is not value)
+    if isinstance(value, int):
+        return value + 8
+    if isinstance(value, float):
+        return value / 2
+    return 'somewhere else'
+
+
+@pytest.mark.parametrize('settings', ALL)
+def test_every_field_is_described(settings):
+    descriptions = flags._attributes(settings)
+    assert list(descriptions) == [field.name for field in dataclasses.fields(settings)]
+    for text in descriptions.values():
+        assert len(text) > 10
+        assert text.endswith('.')
+        assert '\n' not in text
+
+
+def test_defaults_arrive(parse):
+    parse()
+    assert [flags.read(settings) for settings in ALL] == [settings() for settings in ALL]
+
+
+def test_values_arrive(parse):
+    changed = [
+        settings(
+            **{f.name: _changed(getattr(settings(), f.name)) for f in dataclasses.fields(settings)}
+        )
+        for settings in ALL
+    ]
+    arguments = []
+    for instance in changed:
+        for field in dataclasses.fields(instance):
+            value = getattr(instance, field.name)
+            text = value.value if isinstance(value, enum.Enum) else str(value).lower()
+            arguments.append(f'--{field.name}={text}')
+    parse(*arguments)
+    assert [flags.read(type(instance)) for instance in changed] == changed
+
+
+def test_a_launchs_own_defaults(parse):
+    parse(defaults=[EnsembleSettings(members=1000), Recipe(epochs=20)])
+    assert flags.read(EnsembleSettings).members == 1000
+    assert flags.read(Recipe) == Recipe(epochs=20.0)
+
+
+def test_a_fraction_of_an_epoch_though_the_default_is_whole(parse):
+    parse('--epochs=2.5', defaults=[Recipe(epochs=20)])
+    assert flags.read(Recipe).epochs == 2.5
+
+
+@pytest.mark.parametrize('wrong', ['--members=many', '--design=odd', '--keep=half', '--nothing=1'])
+def test_wrong_values_are_refused(parse, wrong):
+    with pytest.raises(absl_flags.Error):
+        parse(wrong)

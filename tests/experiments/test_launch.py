@@ -1,0 +1,151 @@
+"""Launches from outside: what they print, leave behind and refuse."""
+
+import pytest
+
+from experiments import image_ensemble
+from experiments import launch as launching
+from experiments.settings import DataSettings, EnsembleSettings, MachineSettings, NetworkSettings
+from influence_jax import store
+from influence_jax.training import Recipe
+
+
+def test_a_small_run(finished):
+    process, directory = finished
+    assert process.returncode == 0, process.stderr
+    assert 'error' not in process.stderr
+    assert '64/64 members' in process.stderr
+    assert 'members: 64 of 64' in process.stdout
+    assert f'report: {directory}/report/index.html' in process.stdout
+    assert (directory / 'report' / 'index.html').stat().st_size > 10_000
+    assert (directory / 'report' / 'targets.csv').exists()
+    run = store.open_run(directory)
+    assert len(run.complete) == 64
+    assert run.masks.shape == (64, 48)
+    assert run.measurement('loss').shape == (64, 48)
+    assert run.example_ids[7] == 'tiny-00007'
+    assert run.manifest.configuration['network']['width'] == 8
+
+
+def test_the_same_command_again_trains_nothing(finished, launch, small):
+    _, directory = finished
+    files = sorted(directory.rglob('*.zarr/*'))
+    before = [path.stat().st_mtime_ns for path in files]
+    again = launch(*small, f'--output_dir={directory}')
+    assert again.returncode == 0, again.stderr
+    assert 'members/s' not in again.stderr
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert len(files) > 3 * 64
+
+
+def test_another_configuration_in_the_same_directory(finished, launch, small, assert_refused):
+    _, directory = finished
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob('*')}
+    other = launch(*small, f'--output_dir={directory}', '--learning_rate=0.25', '--seed=4')
+    assert_refused(other, 'another configuration', '-> 0.25', 'seeds.seed: 0 -> 4')
+    after = {path: path.stat().st_mtime_ns for path in directory.rglob('*')}
+    del before[directory / 'lock'], after[directory / 'lock']
+    assert after == before
+
+
+def test_help_reads_well(launch):
+    text = launch('--help').stdout
+    assert 'python -m experiments.image_resnet' in text
+    for settings in (DataSettings, EnsembleSettings, NetworkSettings, Recipe, MachineSettings):
+        for field in settings.__dataclass_fields__:
+            assert f'--{field}: ' in text or f'--[no]{field}: ' in text
+    assert 'number M of models to train' in text
+    assert '<independent|exact_size|balanced>' in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ('flags', 'texts'),
+    [
+        (['--member=9'], ["flag 'member'", '--help']),
+        (['--dataset=mnist'], ["unknown dataset 'mnist'", 'choose clipart, cifar10']),
+        (['--keep=1.5'], ['keep=1.5 must lie strictly between 0 and 1']),
+        (['--members=3'], ['fewer than 2 of the 3', 'more members']),
+    ],
+    ids=str,
+)
+def test_bad_input_from_the_command_line(launch, small, tmp_path, assert_refused, flags, texts):
+    directory = tmp_path / 'run'
+    assert_refused(launch(*small, f'--output_dir={directory}', *flags), *texts)
+    assert not directory.exists()
+
+
+def test_cifar10_that_is_not_there(launch, tmp_path, assert_refused):
+    empty, directory = tmp_path / 'empty', tmp_path / 'run'
+    empty.mkdir()
+    refused = launch(f'--data_dir={empty}', f'--output_dir={directory}', name='cifar10_resnet')
+    assert_refused(refused, str(empty))
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        ({'dataset': 'nowhere/else.npz'}, 'no such file'),
+        ({'data_dir': 'somewhere'}, 'takes no data_dir'),
+        ({'num_examples': 49}, 'num_examples=49.*only 48'),
+        ({'num_examples': -1}, 'num_examples must be 0'),
+        ({'batch_size': 40}, 'smallest subset holds .* fewer than --batch_size=40'),
+        ({'batch_size': 0}, 'batch_size must be positive'),
+        ({'members': 0}, 'members=0 must be at least 1'),
+        ({'members': 23, 'design': 'balanced'}, 'whole number'),
+        ({'keep': 0.0}, 'strictly between'),
+        ({'keep': float('nan')}, 'strictly between'),
+        ({'seed': 2**32}, 'seed must lie in'),
+        ({'width': 12}, 'multiple of 8'),
+        ({'stages': 0}, 'at least 1'),
+        ({'patch': -1}, 'at least 1'),
+        ({'epochs': -1.0}, 'epochs must be positive'),
+        ({'learning_rate': float('nan')}, 'learning_rate must be positive'),
+        ({'vmap': -1}, 'vmap must be 0'),
+        ({'streams': -1}, 'streams must be 0'),
+    ],
+    ids=str,
+)
+def test_bad_input_leaves_nothing_behind(run_here, wrong, message):
+    run, directory = run_here
+    if 'design' in wrong:
+        wrong = wrong | {'design': image_ensemble.subsets.Design(wrong['design'])}
+    with pytest.raises((ValueError, OSError), match=message):
+        run(**wrong)
+    assert not directory.exists()
+
+
+def test_a_directory_that_is_no_run_is_left_alone(run_here):
+    run, directory = run_here
+    directory.mkdir()
+    (directory / 'thesis.txt').write_text('all of it')
+    with pytest.raises(store.NotARun, match='not empty and not a run'):
+        run()
+    assert [path.name for path in directory.iterdir()] == ['thesis.txt']
+
+
+def test_what_can_be_mended_is_said_in_one_line(monkeypatch):
+    """Messages of several lines, too; what cannot is a bug and keeps its traceback."""
+
+    def run_app(main, flags_parser):
+        main(['launch'])
+
+    def fail(error):
+        def main():
+            raise error
+
+        return main
+
+    monkeypatch.setattr(launching.app, 'run', run_app)
+    monkeypatch.setattr(launching, '_TRACEBACK', type('Flag', (), {'value': False}))
+    for error in (ValueError('two\nlines'), OSError('two  lines'), store.RunError('two\nlines')):
+        with pytest.raises(SystemExit) as stopped:
+            launching.run(fail(error))
+        assert stopped.value.code == 'error: two lines'
+    with pytest.raises(SystemExit, match='the same command continues the run'):
+        launching.run(fail(KeyboardInterrupt()))
+    with pytest.raises(ZeroDivisionError):
+        launching.run(fail(ZeroDivisionError()))
+    monkeypatch.setattr(launching._TRACEBACK, 'value', True)
+    with pytest.raises(ValueError, match='two'):
+        launching.run(fail(ValueError('two\nlines')))

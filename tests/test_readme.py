@@ -1,0 +1,59 @@
+"""What the README tells a newcomer to type."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from influence_jax import store
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+LAUNCHES = sorted(set(re.findall(r'python -m (experiments\.\S+)([^#\n]*)', README)))
+
+
+def test_there_are_two_setup_lines_and_ci_runs_both():
+    lines = re.findall(r'^python3 -m venv .*$', README, flags=re.MULTILINE)
+    assert len(lines) == 2
+    assert 'experiments.image_resnet' in lines[0] and lines[1].endswith('-m pytest')
+    ci = (ROOT / '.ci' / 'run').read_text(encoding='utf-8')
+    assert '^python3 -m venv' in ci and 'main_line=${lines[0]} test_line=${lines[1]}' in ci
+
+
+@pytest.mark.parametrize(('module', 'arguments'), LAUNCHES)
+def test_flags_of_every_launch_exist(module, arguments):
+    # absl parses and checks all flags, then exits without running the program.
+    subprocess.run(
+        [sys.executable, '-m', module, *arguments.split(), '--only_check_args'],
+        cwd=ROOT,
+        check=True,
+        timeout=120,
+    )
+
+
+def test_library_example_runs(tmp_path, monkeypatch):
+    (example,) = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
+    ids = tuple(f'image-{i}' for i in range(12))
+    rng = np.random.default_rng(0)
+    masks = rng.random((24, 12)) < 0.5
+    manifest = store.Manifest(
+        configuration={},
+        seeds={},
+        dataset=store.DatasetIdentity('none', ''),
+        example_ids=ids,
+        target_ids=ids,
+        measurements=('loss',),
+        members=24,
+    )
+    monkeypatch.chdir(tmp_path)
+    with store.create_or_resume('runs/clipart', manifest, masks) as run:
+        losses = np.where(masks, 0, 3).astype(np.float32) + rng.normal(size=(24, 12), scale=0.1)
+        run.write(np.arange(24), {'loss': losses.astype(np.float32)})
+    names: dict = {}
+    exec(example, names)
+    assert names['influence'].values.shape == (12, 12)
+    np.testing.assert_allclose(np.diag(names['influence'].values), 3, atol=0.2)
+    assert names['summary'].margin.shape == (12,)
