@@ -71,6 +71,10 @@ def run_from_flags() -> None:
 def run(experiment: ImageExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
     launch.use_cpu_cores_as_devices(experiment.machine.streams)
+    if experiment.machine.streams > jax.device_count():
+        raise ValueError(
+            f'--streams={experiment.machine.streams}, but jax sees {jax.device_count()} devices'
+        )
     seeds = jax.random.split(jax.random.key(experiment.ensemble.seed), 3)
     dataset = _dataset(experiment.data, key=seeds[0])
     masks = subsets.draw(
@@ -95,6 +99,11 @@ def run(experiment: ImageExperiment) -> Path:
     )
     with store.create_or_resume(experiment.machine.output_dir, manifest, masks) as directory:
         _train_missing(directory, program, dataset, experiment.machine, key=seeds[2])
+        if not len(directory.complete):
+            raise ValueError(
+                f'all {len(masks)} members diverged (their losses are not finite); '
+                f'lower --learning_rate and choose a new --output_dir'
+            )
         return _report(directory, dataset, experiment)
 
 
@@ -151,7 +160,7 @@ def _train_missing(
         return
     images = ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
     with Progress(total=len(directory.masks), done=len(directory.masks) - len(missing)) as progress:
-        execution = _execution(program, machine, images, len(missing))
+        execution = _execution(directory, program, machine, images)
         progress.say(_described(execution))
         for trained in training.train(
             program,
@@ -174,15 +183,21 @@ def _train_missing(
 
 
 def _execution(
-    program: training.Program, machine: MachineSettings, images: ImageBatch, members: int
+    directory: store.Run,
+    program: training.Program,
+    machine: MachineSettings,
+    images: ImageBatch,
 ) -> training.Execution:
-    streams = min(machine.streams or jax.device_count(), members)
-    if machine.vmap:
-        chosen = training.Execution(streams, machine.vmap)
-    else:
-        chosen = training.choose(program, streams=streams, examples=images, targets=images)
+    missing = len(directory.missing)
+    streams = min(machine.streams or jax.device_count(), missing)
+    vmapped = machine.vmap or directory.notes.get('vmapped')
+    if vmapped is None:
+        vmapped = training.choose(
+            program, members=missing, streams=streams, examples=images, targets=images
+        ).vmapped
+        directory.note('vmapped', vmapped)  # a continued run goes on in the same way
     # A few members in turn hide the cost of a call; more would only delay what is recorded.
-    return dataclasses.replace(chosen, in_turn=4 if chosen.vmapped == 1 else 1)
+    return training.Execution(streams, vmapped, in_turn=4 if vmapped == 1 else 1)
 
 
 def _described(execution: training.Execution) -> str:

@@ -73,12 +73,12 @@ class NetworkSettings:
 
 @dataclasses.dataclass(frozen=True)
 class MachineSettings:
-    """How to run; nothing here changes a result.
+    """How to run; changes results by rounding alone (--vmap) or not at all (the others).
 
     Attributes:
         streams: devices (on a CPU: cores) that train members side by side; 0 takes all.
         vmap: members that share one set of operations on a device; 0 finds the fastest by
-            measuring a few steps.
+            measuring a few steps, and keeps to it when the run is continued.
         keep_params: keep every member's trained parameters in OUTPUT_DIR/params.
         output_dir: the run's directory; the same command continues a run that was stopped.
     """

@@ -46,13 +46,13 @@ class ImageClassification:
         return nnx.split(self._network(key))[1]
 
     def logits(self, params: Params, images: Float[Array, 'B H W C']) -> Float[Array, 'B classes']:
-        """Logits of images with pixels in [0, 1]."""
+        """Logits of standardized images."""
         structure = nnx.split(nnx.eval_shape(lambda: self._network(jax.random.key(0))))[0]
-        return nnx.merge(structure, params)(_standardized(images))
+        return nnx.merge(structure, params)(images)
 
     def train_loss(self, params: Params, batch: ImageBatch, *, key: PRNGKey) -> Float[Array, 'B']:
         """Cross-entropy of each image, in nats."""
-        images = _unit_range(batch.images)
+        images = standardized(batch.images)
         if self.augment:
             images = random_crop_and_flip(images, key=key)
         logits = self.logits(params, images)
@@ -65,7 +65,7 @@ class ImageClassification:
         statistic (arXiv 2112.03570, section V), computed from the logits so that it
         does not saturate. `correct`: 1 where the target's class has the largest logit, else 0.
         """
-        logits = self.logits(params, _unit_range(batch.images))
+        logits = self.logits(params, standardized(batch.images))
         own = jnp.take_along_axis(logits, batch.labels[:, None], axis=1)[:, 0]
         is_own = jax.nn.one_hot(batch.labels, self.config.num_classes, dtype=bool)
         rest = jax.nn.logsumexp(jnp.where(is_own, -jnp.inf, logits), axis=1)
@@ -79,13 +79,10 @@ class ImageClassification:
         return ResNet(self.config, self.channels, rngs=nnx.Rngs(params=key))
 
 
-def _unit_range(images: UInt8[Array, 'B H W C']) -> Float[Array, 'B H W C']:
-    return images.astype(jnp.float32) / 255
-
-
-def _standardized(images: Float[Array, 'B H W C']) -> Float[Array, 'B H W C']:
+def standardized(images: UInt8[Array, 'B H W C']) -> Float[Array, 'B H W C']:
     """Every image with mean 0 and variance 1: a scale that no other example has a part in."""
-    mean = images.mean((1, 2, 3), keepdims=True)
-    variance = images.var((1, 2, 3), keepdims=True)
+    pixels = images.astype(jnp.float32) / 255
+    mean = pixels.mean((1, 2, 3), keepdims=True)
+    variance = pixels.var((1, 2, 3), keepdims=True)
     # An image of one colour has no contrast to restore.
-    return (images - mean) * jax.lax.rsqrt(variance + 1e-3)
+    return (pixels - mean) * jax.lax.rsqrt(variance + 1e-3)

@@ -4,6 +4,7 @@
     DIR/masks.zarr               bool [M N]
     DIR/measurements/NAME.zarr   float32 [M T], one member a chunk, NaN where missing
     DIR/status.zarr              uint8 [M], a member's entry written after all of its rows
+    DIR/notes.json               choices kept for whoever continues the run; holds no results
     DIR/lock                     held by the one writer
 
 All arrays are zarr 3 with checksums; nothing in the directory can run code. A kill at any

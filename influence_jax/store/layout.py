@@ -1,8 +1,10 @@
 """Where things lie in a run directory, and how one comes to be."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -14,6 +16,7 @@ from influence_jax.store.manifest import Manifest
 
 LOCK = 'lock'
 _MANIFEST = 'manifest.json'
+_NOTES = 'notes.json'
 _MASKS = 'masks.zarr'
 _MEASUREMENTS = 'measurements'
 _STATUS = 'status.zarr'
@@ -28,6 +31,25 @@ class Arrays:
     masks: RowArray
     measurements: Mapping[str, RowArray]
     status: RowArray
+
+
+def read_notes(directory: Path) -> dict[str, Any]:
+    """The notes of a run; BadManifest where the file is no JSON object."""
+    path = directory / _NOTES
+    with os_errors(path):
+        text = path.read_text(encoding='utf-8') if path.exists() else '{}'
+    try:
+        notes = json.loads(text)
+    except (ValueError, RecursionError):
+        notes = None
+    if not isinstance(notes, dict):
+        raise BadManifest(f'{path} is not a JSON object; delete it: it holds no results')
+    return notes
+
+
+def write_notes(directory: Path, notes: Mapping[str, Any]) -> None:
+    """Replaces the notes of a run."""
+    write_atomically(directory / _NOTES, json.dumps(notes, indent=1) + '\n')
 
 
 def is_run(directory: Path) -> bool:

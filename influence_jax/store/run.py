@@ -4,7 +4,7 @@ import enum
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
@@ -140,6 +140,19 @@ class Run:
     def target_ids(self) -> tuple[str, ...]:
         """Ids of the targets: the columns of every measurement."""
         return self.manifest.target_ids
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What `note` has kept; empty at first."""
+        return layout.read_notes(self.directory)
+
+    def note(self, name: str, value: Any) -> None:
+        """Keeps a value (of what JSON can hold) for whoever continues the run; durable on return.
+
+        For choices that are measured once and then kept, such as how many members are vmapped:
+        they change results within floating-point noise, so they are no part of the manifest.
+        """
+        layout.write_notes(self.directory, self.notes | {name: value})
 
     @property
     def status(self) -> Int8[np.ndarray, 'M']:

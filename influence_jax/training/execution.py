@@ -1,4 +1,8 @@
-"""How many members share the machine; which way is chosen never changes a result."""
+"""How members share the machine; which way is chosen changes results by rounding alone.
+
+Members in turn and in streams are bitwise the same as alone. `vmap` rounds otherwise, which many
+steps of an adaptive optimiser amplify: keep to one width within an ensemble.
+"""
 
 import dataclasses
 import functools
@@ -122,6 +126,7 @@ def _compiler_options(platform: str, streams: int) -> dict[str, bool]:
 def choose(
     program: Program,
     *,
+    members: int,
     streams: int,
     examples: Batch,
     targets: Batch,
@@ -131,12 +136,14 @@ def choose(
     """Measures ever wider `vmap`s over a few steps and takes the one that trains fastest.
 
     Stops at the first width that is not a tenth faster than the one before, or that does not
-    fit into the device's memory.
+    fit into the device's memory, or that there are not members enough to fill.
     """
     short = program._replace(steps=steps)
     first_targets = jax.tree.map(lambda leaf: leaf[: program.measure_batch], targets)
     best, best_rate = Execution(streams), 0.0
     for width in widths:
+        if width > 1 and streams * width > members:
+            break
         execution = Execution(streams, width)
         try:
             rate = _members_per_second(short, execution, examples, first_targets)

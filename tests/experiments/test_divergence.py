@@ -9,7 +9,7 @@ from influence_jax.training.ensemble import Trained
 
 def test_when_all_diverge_there_is_no_report_but_a_record(run_here):
     run, directory = run_here
-    with pytest.raises(ValueError, match='none of the 24 members has finite losses'):
+    with pytest.raises(ValueError, match='all 24 members diverged'):
         run(learning_rate=1e30)
     recorded = store.open_run(directory)
     np.testing.assert_array_equal(recorded.diverged, np.arange(24))

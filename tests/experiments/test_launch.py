@@ -5,7 +5,7 @@ import pytest
 from experiments import image_ensemble
 from experiments import launch as launching
 from experiments.settings import DataSettings, EnsembleSettings, MachineSettings, NetworkSettings
-from influence_jax import store
+from influence_jax import store, training
 from influence_jax.training import Recipe
 
 
@@ -149,3 +149,31 @@ def test_what_can_be_mended_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr(launching._TRACEBACK, 'value', True)
     with pytest.raises(ValueError, match='two'):
         launching.run(fail(ValueError('two\nlines')))
+
+
+def test_a_continued_run_keeps_to_the_measured_way(run_here, monkeypatch):
+    run, directory = run_here
+    asked = []
+
+    def choose(*_, members, **__):
+        asked.append(members)
+        return training.Execution(1, 2)
+
+    monkeypatch.setattr(training, 'choose', choose)
+    used = []
+    train = training.train
+
+    def stopped_early(*arguments, execution, **rest):
+        used.append(execution.vmapped)
+        chunks = train(*arguments, execution=execution, **rest)
+        yield next(chunks)
+        if len(used) == 1:
+            raise OSError('stopped')
+        yield from chunks
+
+    monkeypatch.setattr(training, 'train', stopped_early)
+    with pytest.raises(OSError, match='stopped'):
+        run(vmap=0)
+    run(vmap=0)
+    assert asked == [24] and used == [2, 2]
+    assert len(store.open_run(directory).complete) == 24

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_jax.models import ImageClassification, ResNetConfig
+from influence_jax.models import ImageClassification, ResNetConfig, image_classification
 from influence_jax.models.image_classification import ImageBatch
 
 TASK = ImageClassification(ResNetConfig(num_classes=3, width=8, blocks=(1,), patch=4))
@@ -128,3 +128,20 @@ def test_initial_parameters_come_from_the_key(params):
 
 def test_hashable_so_that_programs_can_be_compared():
     assert hash(TASK) == hash(ImageClassification(TASK.config))
+
+
+def test_augmentation_moves_standardized_images(monkeypatch):
+    """Pixels that are shifted in are then of the image's mean colour, not black."""
+    seen = []
+
+    def spy(images, *, key):
+        seen.append(images)
+        return images
+
+    monkeypatch.setattr(image_classification, 'random_crop_and_flip', spy)
+    task = ImageClassification(ResNetConfig(3, 8, (1,), 2), augment=True)
+    pixels = jax.random.randint(jax.random.key(0), (4, 8, 8, 3), 100, 256).astype(jnp.uint8)
+    batch = ImageBatch(pixels, jnp.zeros(4, jnp.int32))
+    losses = task.train_loss(task.init(key=jax.random.key(1)), batch, key=jax.random.key(2))
+    assert losses.shape == (4,)
+    np.testing.assert_allclose(seen[0].mean((1, 2, 3)), 0, atol=1e-5)

@@ -248,3 +248,14 @@ def test_nothing_in_the_directory_can_hold_code(directory):
             json.loads(path.read_text())
         elif path.is_file():
             assert path.name == 'lock' or path.name.startswith('c.'), path
+
+
+def test_notes_are_kept_and_hold_no_code(directory, manifest, masks):
+    assert store.open_run(directory).notes == {}
+    with store.create_or_resume(directory, manifest, masks) as run:
+        run.note('vmapped', 4)
+        run.note('other', 'text')
+    assert store.open_run(directory).notes == {'vmapped': 4, 'other': 'text'}
+    (directory / 'notes.json').write_text('[1]')
+    with pytest.raises(store.BadManifest, match=r'notes\.json is not a JSON object; delete it'):
+        _ = store.open_run(directory).notes

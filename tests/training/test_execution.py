@@ -191,7 +191,7 @@ def test_a_fitted_execution_makes_as_many_calls_and_wastes_less():
             assert 0 <= wasted < calls * how.streams * how.vmapped
 
 
-def _choose(monkeypatch, program, points, rates):
+def _choose(monkeypatch, program, points, rates, members=10_000):
     """What is chosen where the wider `vmap`s are so fast, or raise; and which were measured."""
     measured = []
 
@@ -204,7 +204,7 @@ def _choose(monkeypatch, program, points, rates):
         return rates[how.vmapped]
 
     monkeypatch.setattr(execution, '_members_per_second', rate)
-    chosen = training.choose(program, streams=2, examples=points, targets=points)
+    chosen = training.choose(program, members=members, streams=2, examples=points, targets=points)
     return chosen, measured
 
 
@@ -226,6 +226,12 @@ def test_the_fastest_width_is_chosen(monkeypatch, program, points, rates, width,
     assert _choose(monkeypatch, program, points, rates) == (Execution(2, width), measured)
 
 
+def test_no_wider_than_there_are_members(monkeypatch, program, points):
+    rates = {1: 1, 4: 2, 16: 3}
+    assert _choose(monkeypatch, program, points, rates, members=31) == (Execution(2, 4), [1, 4])
+    assert _choose(monkeypatch, program, points, rates, members=1) == (Execution(2, 1), [1])
+
+
 @pytest.mark.parametrize(
     'rates', [{1: FULL}, {1: 1, 4: jax.errors.JaxRuntimeError('INTERNAL: broken')}], ids=str
 )
@@ -235,5 +241,7 @@ def test_other_errors_are_not_hidden(monkeypatch, program, points, rates):
 
 
 def test_choosing_by_real_measurements(program, points):
-    chosen = training.choose(program, streams=2, examples=points, targets=points, widths=(1, 2))
+    chosen = training.choose(
+        program, members=4, streams=2, examples=points, targets=points, widths=(1, 2)
+    )
     assert chosen in (Execution(2, 1), Execution(2, 2))
