@@ -1,16 +1,14 @@
 """The image experiments' story: subsets -> members -> measurements -> influence -> report."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags as absl_flags
-from rich.console import Console
 
-from experiments import flags, launch
+from experiments import flags, image_report, launch
 from experiments.progress import Progress
 from experiments.settings import (
     DataSettings,
@@ -18,8 +16,7 @@ from experiments.settings import (
     MachineSettings,
     NetworkSettings,
 )
-from influence_jax import analysis, data, estimators, report, store, subsets, training
-from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
+from influence_jax import data, estimators, store, subsets, training
 from influence_jax.models import ImageClassification
 from influence_jax.models.image_classification import ImageBatch
 
@@ -95,7 +92,7 @@ def run(experiment: ImageExperiment) -> Path:
         measurements=task.measurements,
         members=len(masks),
         git_commit=store.git_commit(),
-        command=' '.join(sys.argv),
+        command=launch.command(),
     )
     with store.create_or_resume(experiment.machine.output_dir, manifest, masks) as directory:
         _train_missing(directory, program, dataset, experiment.machine, key=seeds[2])
@@ -104,7 +101,7 @@ def run(experiment: ImageExperiment) -> Path:
                 f'all {len(masks)} members diverged (their losses are not finite); '
                 f'lower --learning_rate and choose a new --output_dir'
             )
-        return _report(directory, dataset, experiment)
+        return image_report.write(directory, dataset)
 
 
 def _dataset(settings: DataSettings, *, key: jax.Array) -> data.ImageDataset:
@@ -204,70 +201,3 @@ def _described(execution: training.Execution) -> str:
     at_once = f'{execution.vmapped} members at a time' if execution.vmapped > 1 else 'one by one'
     device = jax.devices()[0].device_kind
     return f'training on {execution.streams} x {device}, {at_once} on each'
-
-
-def _report(directory: store.Run, dataset: data.ImageDataset, experiment: ImageExperiment) -> Path:
-    overview = analysis.overview(
-        directory.masks,
-        directory.measurement('loss'),
-        key=jax.random.key(experiment.ensemble.seed),
-    )
-    console = Console()
-    console.print(
-        report.terminal_table(
-            overview, target_ids=directory.target_ids, example_names=dataset.names
-        )
-    )
-    duplicated = has_near_duplicate(near_duplicates(dataset), dataset.num_examples)
-    facts = _facts(directory, dataset, overview, duplicated)
-    for name, value in facts.items():
-        console.print(f'{name}: {value}', highlight=False)
-    page = report.write(
-        directory.directory / 'report',
-        overview=overview,
-        facts=facts,
-        target_ids=directory.target_ids,
-        example_ids=directory.example_ids,
-        example_names=dataset.names,
-        example_labels=[dataset.class_names[label] for label in dataset.labels],
-        show=dataset.images,
-        title=f'Influence distributions: {dataset.name}',
-        near_duplicates=duplicated,
-        mean_loss=directory.measurement('loss')[directory.complete].mean(axis=0),
-        missing=directory.missing.tolist(),
-        diverged=directory.diverged.tolist(),
-    )
-    console.print(f'report: {page}', highlight=False, soft_wrap=True)
-    return page
-
-
-def _facts(
-    directory: store.Run,
-    dataset: data.ImageDataset,
-    overview: analysis.Overview,
-    duplicated: np.ndarray,
-) -> dict[str, str]:
-    complete = directory.complete
-    masks, correct = directory.masks[complete], directory.measurement('correct')[complete]
-    facts = {
-        'images': f'{dataset.num_examples:,} in {dataset.num_classes} classes',
-        'members': f'{len(complete):,} of {len(directory.masks):,}',
-        'diverged members': f'{len(directory.diverged)}',
-        'accuracy on own subset': f'{correct[masks].mean():.1%}',
-        'accuracy on images left out': f'{correct[~masks].mean():.1%}',
-    }
-    if 0 < duplicated.sum() < len(duplicated):
-        by_margin = analysis.auroc(-overview.summary.margin, duplicated)
-        by_self = analysis.auroc(-overview.summary.self_influence, duplicated)
-        facts['targets with a near-duplicate'] = f'{duplicated.sum()} (same class, RMS < 0.06)'
-        facts['AUROC of low margin for these'] = f'{by_margin:.3f}'
-        facts['AUROC of low self-influence for these'] = f'{by_self:.3f}'
-    manifest = directory.manifest
-    return facts | {
-        'command': manifest.command,
-        'started': manifest.created,
-        'versions': ', '.join(f'{name} {version}' for name, version in manifest.versions.items()),
-        'commit': manifest.git_commit or 'unknown',
-        'dataset': f'{dataset.name}, sha256 {dataset.fingerprint[:16]}',
-        'provenance': dataset.provenance,
-    }

@@ -1,8 +1,10 @@
 """What every launch does around its main function."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags, logging
 
@@ -21,6 +23,12 @@ def use_cpu_cores_as_devices(streams: int) -> None:
     import jax
 
     jax.config.update('jax_num_cpu_devices', streams or len(os.sched_getaffinity(0)))
+
+
+def command() -> str:
+    """The command line of this launch, for whoever wants to repeat it."""
+    module = f'experiments.{Path(sys.argv[0]).stem}'
+    return shlex.join(['python', '-m', module, *sys.argv[1:]])
 
 
 def run(main: Callable[[], None]) -> None:
