@@ -34,7 +34,7 @@ setup(
         'orbax-checkpoint>=0.11.32,<0.13',
         'pillow>=11,<14',
         'rich>=14,<16',
-        'sacrebleu>=2.5,<3',
+        'sacrebleu>=2.5.1,<3',
         'scipy>=1.15,<2',
         'tensorstore>=0.1.79,<0.2',
         'transformers>=5,<6',
