@@ -28,6 +28,7 @@ setup(
         'jax>=0.10,<0.11',
         'jaxtyping>=0.3.3,<0.4',
         'jinja2>=3.1.4,<4',
+        'markupsafe>=2.1,<4',
         'matplotlib>=3.10,<4',
         'numpy>=2.1,<3',
         'optax>=0.2.6,<0.3',
@@ -38,7 +39,7 @@ setup(
         'scipy>=1.15,<2',
         'tensorstore>=0.1.79,<0.2',
         'transformers>=5,<6',
-        # tfds.data_source reads array_record files with these two, which it does not declare.
+        # TFDS imports importlib_resources without declaring it.
         'tensorflow-datasets>=4.9.9,<5',
         'importlib_resources>=6,<8',
     ],

@@ -236,7 +236,7 @@ def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
         name: torch.stack([p.detach() + 0.01 * torch.randn_like(p) for _ in range(members)])
         for name, p in network.named_parameters()
     }
-    optimizer = torch_peer.adamw(list(stacked.values()))
+    optimizer = torch_peer.adamw(list(stacked.values()), stacked=True)
 
     def loss(params, x, y):
         return F.cross_entropy(torch.func.functional_call(network, params, (x,)), y)

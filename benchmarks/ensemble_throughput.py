@@ -36,7 +36,7 @@ def main(_: list[str]) -> None:
     every, each = [set(here[:cores])], [{core} for core in here[:cores]]
     problem = contenders.Problem(_WIDTH.value, (1,) * _STAGES.value, _PATCH.value, _BATCH.value)
     executors = {
-        'engine, one after another': (1, 1, cores),
+        'engine, one after another': (1, 1, 2),
         'engine, vmap 4': (1, 4, 1),
         'engine, streams': (cores, 1, 1),
         'engine, streams x vmap 4': (cores, 4, 1),

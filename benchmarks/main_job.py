@@ -1,6 +1,6 @@
 """The default main job as a whole process: time, memory and whether it shows the effect.
 
-python -m benchmarks.main_job [--output_dir=DIR] [flags of experiments.image_resnet]
+python -m benchmarks.main_job [--output_dir=DIR] [flags of experiments.image_resnet but --dataset]
 """
 
 import os

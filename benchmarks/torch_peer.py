@@ -1,6 +1,7 @@
 """The default ResNet of experiments.image_resnet in PyTorch, for throughput comparisons only.
 
-Same layers, batch, optimiser and preprocessing as `influence_jax.models.resnet`.
+Same layers, batch and preprocessing as `influence_jax.models`, and AdamW with weight decay of
+kernels only; the learning rate is constant, where the engine's follows a schedule.
 """
 
 import torch
@@ -57,5 +58,12 @@ def standardized(images: torch.Tensor) -> torch.Tensor:
     return (images - mean) * torch.rsqrt(variance + 1e-3)
 
 
-def adamw(parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=3e-3, betas=(0.8, 0.95), weight_decay=0.05, fused=True)
+def adamw(parameters: list[torch.Tensor], stacked: bool = False) -> torch.optim.Optimizer:
+    """`stacked` parameters have one more axis, of members."""
+    kernels = [p for p in parameters if p.ndim > 1 + stacked]
+    others = [p for p in parameters if p.ndim <= 1 + stacked]
+    groups = [
+        {'params': kernels, 'weight_decay': 0.05},
+        {'params': others, 'weight_decay': 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=3e-3, betas=(0.8, 0.95), fused=True)

@@ -21,6 +21,7 @@ from influence_jax.models import ImageClassification
 from influence_jax.models.image_classification import ImageBatch
 
 _MEASURE_BATCH = 256
+_PARAMS = 'params'
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
@@ -68,10 +69,7 @@ def run_from_flags() -> None:
 def run(experiment: ImageExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
     launch.use_cpu_cores_as_devices(experiment.machine.streams)
-    if experiment.machine.streams > jax.device_count():
-        raise ValueError(
-            f'--streams={experiment.machine.streams}, but jax sees {jax.device_count()} devices'
-        )
+    experiment.machine.execution().mesh()  # refuses more streams than devices, before all else
     seeds = jax.random.split(jax.random.key(experiment.ensemble.seed), 3)
     dataset = _dataset(experiment.data, key=seeds[0])
     masks = subsets.draw(
@@ -153,6 +151,8 @@ def _train_missing(
     key: jax.Array,
 ) -> None:
     missing = directory.missing
+    if machine.keep_params:
+        _refuse_lost_params(directory)
     if not len(missing):
         return
     images = ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
@@ -170,13 +170,24 @@ def _train_missing(
             keep_params=machine.keep_params,
         ):
             if machine.keep_params:  # first, so that a member on record has its parameters
-                from influence_jax.training import checkpoint  # slow to import, seldom needed
+                from influence_jax.training import checkpoint
 
                 checkpoint.save_members(
-                    directory.directory / 'params', trained.members, trained.result.params
+                    directory.directory / _PARAMS, trained.members, trained.result.params
                 )
             directory.write(trained.members, trained.result.measurements)
             progress.advance(len(trained.members))
+
+
+def _refuse_lost_params(directory: store.Run) -> None:
+    from influence_jax.training import checkpoint  # slow to import, seldom needed
+
+    lost = np.setdiff1d(directory.complete, checkpoint.kept_members(directory.directory / _PARAMS))
+    if len(lost):
+        raise ValueError(
+            f'{len(lost)} members of {directory.directory} were trained without keeping their '
+            f'parameters; leave out --keep_params or choose a new --output_dir'
+        )
 
 
 def _execution(
@@ -185,16 +196,19 @@ def _execution(
     machine: MachineSettings,
     images: ImageBatch,
 ) -> training.Execution:
-    missing = len(directory.missing)
-    streams = min(machine.streams or jax.device_count(), missing)
+    execution = machine.execution()
     vmapped = machine.vmap or directory.notes.get('vmapped')
     if vmapped is None:
         vmapped = training.choose(
-            program, members=missing, streams=streams, examples=images, targets=images
+            program,
+            members=len(directory.missing),
+            streams=execution.streams,
+            examples=images,
+            targets=images,
         ).vmapped
-        directory.note('vmapped', vmapped)  # a continued run goes on in the same way
+    directory.note('vmapped', vmapped)  # a continued run goes on in the same way
     # A few members in turn hide the cost of a call; more would only delay what is recorded.
-    return training.Execution(streams, vmapped, in_turn=4 if vmapped == 1 else 1)
+    return dataclasses.replace(execution, vmapped=vmapped, in_turn=4 if vmapped == 1 else 1)
 
 
 def _described(execution: training.Execution) -> str:

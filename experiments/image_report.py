@@ -26,7 +26,7 @@ def write(directory: store.Run, dataset: data.ImageDataset) -> Path:
     duplicated = has_near_duplicate(near_duplicates(dataset), dataset.num_examples)
     facts = _facts(directory, dataset, overview, duplicated)
     for name, value in facts.items():
-        console.print(f'{name}: {value}', highlight=False)
+        console.print(report.printable(f'{name}: {value}'))
     page = report.write(
         directory.directory / 'report',
         overview=overview,
@@ -42,7 +42,7 @@ def write(directory: store.Run, dataset: data.ImageDataset) -> Path:
         missing=directory.missing.tolist(),
         diverged=directory.diverged.tolist(),
     )
-    console.print(f'report: {page}', highlight=False, soft_wrap=True)
+    console.print(report.printable(f'report: {page}'), soft_wrap=True)
     return page
 
 
@@ -71,6 +71,7 @@ def _facts(
         facts['AUROC of low self-influence for these'] = f'{by_self:.3f}'
     manifest = directory.manifest
     return facts | {
+        'members vmapped together': str(directory.notes.get('vmapped', 'unknown')),
         'command': manifest.command,
         'started': manifest.created,
         'versions': ', '.join(f'{name} {version}' for name, version in manifest.versions.items()),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 
 from influence_jax.store import RunError
@@ -20,9 +21,10 @@ def use_cpu_cores_as_devices(streams: int) -> None:
 
     To be called before jax is first used; changes nothing where there is a GPU or TPU.
     """
-    import jax
-
-    jax.config.update('jax_num_cpu_devices', streams or len(os.sched_getaffinity(0)))
+    # Linux tells which cores this process may use; elsewhere it is all of them.
+    allowed = getattr(os, 'sched_getaffinity', None)
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    jax.config.update('jax_num_cpu_devices', streams or cores)
 
 
 def command() -> str:
@@ -44,6 +46,10 @@ def run(main: Callable[[], None]) -> None:
             if _TRACEBACK.value:
                 raise
             sys.exit(_one_line(error))
+        except jax.errors.JaxRuntimeError as error:
+            if _TRACEBACK.value or 'RESOURCE_EXHAUSTED' not in str(error):
+                raise
+            sys.exit('error: out of device memory; continue with a smaller --vmap')
         except KeyboardInterrupt:
             sys.exit('stopped; the same command continues the run')
 

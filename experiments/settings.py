@@ -2,8 +2,11 @@
 
 import dataclasses
 
+import jax
+
 from influence_jax.models import ResNetConfig
 from influence_jax.subsets import Design
+from influence_jax.training import Execution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +90,10 @@ class MachineSettings:
     vmap: int = 0
     keep_params: bool = False
     output_dir: str = 'runs/image_resnet'
+
+    def execution(self) -> Execution:
+        """As many streams as asked for."""
+        return Execution(self.streams or jax.local_device_count())
 
     def __post_init__(self) -> None:
         for name in ('streams', 'vmap'):

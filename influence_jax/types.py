@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
 AnyArray = jax.Array | np.ndarray
 
@@ -53,6 +53,3 @@ class Task(Protocol):
 
     def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, 'B']]:
         """What is recorded of each target of a batch."""
-
-
-Indices = Int[AnyArray, 'B']

@@ -34,8 +34,10 @@ def top_influencers(influence: Influence | Float[AnyArray, 'N T'], k: int) -> To
     values = influence_values(influence)
     if np.isnan(values).any():
         raise ValueError('influence holds NaN: no order among its entries')
-    examples = np.argsort(-values, axis=0, kind='stable')[:k]
-    return TopInfluencers(examples.T, np.take_along_axis(values, examples, axis=0).T)
+    examples = np.empty((values.shape[1], min(k, len(values))), np.int64)
+    for target, column in enumerate(values.T):  # one at a time: the matrix may fill the memory
+        examples[target] = np.argsort(-column, kind='stable')[:k]
+    return TopInfluencers(examples, np.take_along_axis(values.T, examples, axis=1))
 
 
 def auroc(scores: Float[AnyArray, 'T'], positives: Bool[AnyArray, 'T']) -> float:

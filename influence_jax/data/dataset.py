@@ -145,6 +145,11 @@ def _check_texts(what: str, texts: tuple[str, ...], count: int) -> None:
         raise ValueError(f'{what} must be a tuple of str')
     if len(texts) != count:
         raise ValueError(f'{what} must number {count}, found {len(texts)}')
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f'{what} holds {text!r}, which is no valid text: {error}') from error
 
 
 def _check_unique(what: str, texts: tuple[str, ...]) -> None:

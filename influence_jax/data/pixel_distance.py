@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from influence_jax.data.dataset import ImageDataset
 from influence_jax.types import AnyArray
 
 _TILE = 512
+_PAIRS_AT_ONCE = 4096
 
 
 def rms_distances(a: Float[AnyArray, 'N D'], b: Float[AnyArray, 'K D']) -> Float[np.ndarray, 'N K']:
@@ -59,8 +60,9 @@ def near_duplicates(dataset: ImageDataset, threshold: float = 0.06) -> Int[np.nd
             # Float32 only proposes (generously); whether a pair is near is decided exactly.
             near = np.argwhere(tile < threshold + 2e-3) + np.array((rows.start, columns.start))
             near = near[near[:, 0] < near[:, 1]]
-            keep = [_rms(pixels[i], pixels[j]) < threshold for i, j in near]
-            found.append(members[near[np.array(keep, bool)]])
+            for some in np.array_split(near, len(near) // _PAIRS_AT_ONCE + 1):
+                exact = _rms(pixels[some[:, 0]], pixels[some[:, 1]])
+                found.append(members[some[exact < threshold]])
     pairs = np.concatenate(found)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
@@ -82,9 +84,9 @@ def has_near_duplicate(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Bool[n
     return duplicated
 
 
-def _rms(a: np.ndarray, b: np.ndarray) -> float:
+def _rms(a: UInt8[np.ndarray, 'P D'], b: UInt8[np.ndarray, 'P D']) -> Float[np.ndarray, 'P']:
     difference = a.astype(np.int64) - b
-    return float(np.sqrt(np.mean(difference * difference)) / 255)
+    return np.sqrt(np.mean(difference * difference, axis=1)) / 255
 
 
 def _tiles(

@@ -69,7 +69,7 @@ def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:
         more = ', ...' if lacking.size > _NAMED_IN_MESSAGES else ''
         raise ValueError(
             f'{lacking.size} of {masks.shape[1]} examples ({shown}{more}) are in, or out of, fewer '
-            f'than 2 of the {members} usable members: train more members'
+            f'than 2 of the {members} usable members: use more members or a balanced design'
         )
 
 

@@ -20,8 +20,8 @@ def targets_csv(content: Content) -> str:
     """One line a target, in the targets' own order; influences in nats, empty where undefined.
 
     Columns: id, name, label, self_influence and its standard error, margin, strongest_other (an
-    example id) and its name, influence and standard error, mean and standard deviation of the
-    target's column of the influence matrix, and near_duplicate and mean_loss where known.
+    example id) and its name, influence and standard error, mean, standard deviation and quantiles
+    of the target's column of the influence matrix, and near_duplicate and mean_loss where known.
     """
     summary = content.overview.summary
     header = [
@@ -38,6 +38,7 @@ def targets_csv(content: Content) -> str:
         'column_mean',
         'column_standard_deviation',
     ]
+    header += [f'column_quantile_{level:g}' for level in summary.quantile_levels]
     header += ['near_duplicate'] if content.near_duplicates is not None else []
     header += ['mean_loss'] if content.mean_loss is not None else []
     text = io.StringIO()
@@ -59,6 +60,7 @@ def targets_csv(content: Content) -> str:
             _cell(summary.other_standard_error[target]),
             _cell(summary.mean[target]),
             _cell(summary.standard_deviation[target]),
+            *map(_cell, summary.quantiles[target]),
         ]
         if content.near_duplicates is not None:
             row.append(int(content.near_duplicates[target]))
@@ -86,7 +88,7 @@ def terminal_table(
 
     def name(target: int) -> Text:
         example = int(overview.target_examples[target])
-        return _printable(example_names[example] if example >= 0 else target_ids[target])
+        return printable(example_names[example] if example >= 0 else target_ids[target])
 
     def table(title: str, targets: Int[np.ndarray, '_']) -> Table:
         summary = overview.summary
@@ -107,7 +109,7 @@ def terminal_table(
                 name(target),
                 measured(summary.self_influence[target], summary.self_standard_error[target]),
                 number(summary.margin[target]),
-                _printable(example_names[int(summary.strongest_other[target])]),
+                printable(example_names[int(summary.strongest_other[target])]),
                 measured(summary.other_value[target], summary.other_standard_error[target]),
             )
         return lines
@@ -118,6 +120,6 @@ def terminal_table(
     return Group(*parts)
 
 
-def _printable(text: str) -> Text:
-    """Text from data, which must neither be read as markup nor steer the terminal."""
+def printable(text: str) -> Text:
+    """Text from data for the terminal, which must neither be read as markup nor steer it."""
     return Text(''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in text))

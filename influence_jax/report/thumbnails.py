@@ -23,7 +23,8 @@ def thumbnails(images: UInt8[np.ndarray, 'N H W C'], names: Sequence[str] | None
     """Shows examples as small PNG images inside the page.
 
     Args:
-        images: `[N H W C]` uint8, grey (C = 1) or RGB (C = 3).
+        images: `[N H W C]` uint8: RGB in the first three channels; grey, the first, where there
+            are fewer.
         names: alternative texts, one an image; 'example 12' by default.
 
     Returns:
@@ -33,10 +34,9 @@ def thumbnails(images: UInt8[np.ndarray, 'N H W C'], names: Sequence[str] | None
         ValueError: for other shapes or types, or when names do not match the images.
     """
     images = np.asarray(images)
-    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
+    if images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape:
         raise ValueError(
-            f'thumbnails need uint8 images [N H W 1] or [N H W 3], '
-            f'got {images.dtype} {list(images.shape)}'
+            f'thumbnails need uint8 images [N H W C], got {images.dtype} {list(images.shape)}'
         )
     if names is not None and len(names) != len(images):
         raise ValueError(f'{len(names)} names for {len(images)} images; give one an image')
@@ -45,7 +45,8 @@ def thumbnails(images: UInt8[np.ndarray, 'N H W C'], names: Sequence[str] | None
     def show(index: int) -> Markup:
         buffer = io.BytesIO()
         pixels = images[index]
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, 'PNG')
+        shown = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
+        Image.fromarray(shown).save(buffer, 'PNG')
         alt = f'example {index}' if names is None else names[index]
         return Markup('<img class="thumbnail" src="{}" alt="{}" width="{}" height="{}">').format(
             data_uri(buffer.getvalue()), alt, pixels.shape[1], pixels.shape[0]

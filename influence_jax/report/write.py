@@ -115,8 +115,8 @@ def _refuse_others(directory: Path) -> None:
 
 
 def _write_at_once(directory: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    partial = directory.with_name(f'.{directory.name}.{os.getpid()}.partial')
-    old = directory.with_name(f'.{directory.name}.{os.getpid()}.old')
+    partial = directory.with_name(f'.{directory.name}.partial')
+    old = directory.with_name(f'.{directory.name}.old')
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:

@@ -13,7 +13,10 @@ def versions() -> dict[str, str]:
     return {
         'python': platform.python_version(),
         'influence_jax': influence_jax.__version__,
-        **{name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax', 'numpy')},
+        **{
+            name: importlib.metadata.version(name)
+            for name in ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+        },
     }
 
 

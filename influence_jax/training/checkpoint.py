@@ -28,6 +28,12 @@ def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params)
             )
 
 
+def kept_members(directory: Path) -> Int[np.ndarray, 'R']:
+    """Numbers of the members whose parameters are there, ascending."""
+    names = [path.name for path in directory.glob('*') if path.name.isdecimal()]
+    return np.array(sorted(map(int, names)), int)
+
+
 def load_member(directory: Path, member: int, like: Params) -> Params:
     """Reads one member's parameters.
 

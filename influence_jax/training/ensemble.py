@@ -60,6 +60,9 @@ def train(
     _check_sizes(masks, members, program.smallest_subset)
     execution = execution.fitted_to(len(members))
     run_chunk = compile_chunk(program, execution, keep_params=keep_params)
+    same_rows = targets is examples
+    examples = execution.replicate(examples)
+    targets = examples if same_rows else execution.replicate(targets)
     under_way: tuple[np.ndarray, Member] | None = None
     for start in range(0, len(members), execution.chunk):
         chunk = members[start : start + execution.chunk]

@@ -1,7 +1,7 @@
 """How members share the machine; which way is chosen changes results by rounding alone.
 
-Members in turn and in streams are bitwise the same as alone. `vmap` rounds otherwise, which many
-steps of an adaptive optimiser amplify: keep to one width within an ensemble.
+On a CPU, members in turn and in streams are bitwise the same as alone. `vmap` rounds otherwise,
+which many steps of an adaptive optimiser amplify: keep to one width within an ensemble.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from influence_jax.training.member import Member, Program, train_member
@@ -49,6 +49,27 @@ class Execution:
         """C, the members of one call."""
         return self.streams * self.vmapped * self.in_turn
 
+    def mesh(self) -> Mesh:
+        """The devices of the streams, along one axis.
+
+        Raises:
+            ValueError: where there are fewer devices than streams.
+        """
+        devices = jax.local_devices()
+        if self.streams > len(devices):
+            raise ValueError(
+                f'{self.streams} streams need as many devices, but jax sees {len(devices)}; '
+                f'use fewer streams'
+            )
+        kinds = (AxisType.Auto,)
+        return jax.make_mesh(
+            (self.streams,), (_AXIS,), axis_types=kinds, devices=devices[: self.streams]
+        )
+
+    def replicate(self, rows: Batch) -> Batch:
+        """Rows on every stream's device, so that no call has to copy them there."""
+        return jax.device_put(rows, NamedSharding(self.mesh(), PartitionSpec()))
+
     def fitted_to(self, members: int) -> 'Execution':
         """With as many in turn as waste least on a last chunk that is not full."""
         calls = -(-members // self.chunk)
@@ -69,18 +90,7 @@ def compile_chunk(
     Raises:
         ValueError: where there are fewer devices than streams.
     """
-    devices = jax.devices()
-    if execution.streams > len(devices):
-        raise ValueError(
-            f'{execution.streams} streams need as many devices, but jax sees {len(devices)}; '
-            f'use fewer streams'
-        )
-    mesh = jax.make_mesh(
-        (execution.streams,),
-        (_AXIS,),
-        axis_types=(jax.sharding.AxisType.Auto,),
-        devices=devices[: execution.streams],
-    )
+    mesh = execution.mesh()
 
     def stream(
         key: PRNGKey, members: Array, masks: Array, examples: Batch, targets: Batch
@@ -106,7 +116,7 @@ def compile_chunk(
             out_specs=split,
             check_vma=False,  # nothing crosses streams, so there is nothing to check
         ),
-        compiler_options=_compiler_options(devices[0].platform, execution.streams),
+        compiler_options=_compiler_options(mesh.devices.flat[0].platform),
     )
 
 
@@ -118,9 +128,10 @@ def _in_groups(one: Callable, vmapped: int, *rows: Array) -> Member:
     return lax.map(lambda row: one(*row), rows, batch_size=vmapped)
 
 
-def _compiler_options(platform: str, streams: int) -> dict[str, bool]:
-    # On CPU the streams are what uses the cores: threads within operations get in their way.
-    return {'xla_cpu_multi_thread_eigen': False} if platform == 'cpu' and streams > 1 else {}
+def _compiler_options(platform: str) -> dict[str, bool]:
+    # On a CPU the streams are what uses the cores: threads within operations get in their way,
+    # and make sums depend on how many there are.
+    return {'xla_cpu_multi_thread_eigen': False} if platform == 'cpu' else {}
 
 
 def choose(
@@ -161,6 +172,7 @@ def _members_per_second(
     program: Program, execution: Execution, examples: Batch, targets: Batch
 ) -> float:
     count = jax.tree.leaves(examples)[0].shape[0]
+    examples, targets = execution.replicate((examples, targets))
     run = functools.partial(
         compile_chunk(program, execution),
         jax.random.key(0),

@@ -35,9 +35,11 @@ class Recipe:
         for name in ('epochs', 'batch_size', 'learning_rate'):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f'{name} must be positive, not {getattr(self, name)}')
-        for name, most in {'warmup': 1, 'weight_decay': math.inf, 'b1': 1, 'b2': 1}.items():
-            if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f'{name} must lie in 0 .. {most}, not {getattr(self, name)}')
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f'warmup must lie in [0, 1], not {self.warmup}')
+        for name, below in {'weight_decay': math.inf, 'b1': 1, 'b2': 1}.items():
+            if not 0 <= getattr(self, name) < below:
+                raise ValueError(f'{name} must lie in [0, {below}), not {getattr(self, name)}')
 
     def steps(self, expected_subset: float) -> int:
         """Training steps of every member: the same for all, whatever its subset's size."""

@@ -29,7 +29,7 @@ def test_ten_kills_and_a_resume(finished, start, launch, small, tmp_path):
         process = start(*command)
         try:
             # From here on it trains: that is, it compiles first.
-            while 'Execution' not in (line := process.stderr.readline()):
+            while 'training on' not in (line := process.stderr.readline()):
                 assert line, process.communicate()
             # Each second time at least a chunk is waited for, so that there is progress.
             least = counts[-1] + kill % 2

@@ -1,12 +1,18 @@
 """Launches from outside: what they print, leave behind and refuse."""
 
+import types
+
+import jax
+import numpy as np
 import pytest
 
 from experiments import image_ensemble
 from experiments import launch as launching
 from experiments.settings import DataSettings, EnsembleSettings, MachineSettings, NetworkSettings
-from influence_jax import store, training
-from influence_jax.training import Recipe
+from influence_jax import data, store, training
+from influence_jax.models import ImageClassification
+from influence_jax.models.image_classification import ImageBatch
+from influence_jax.training import Recipe, checkpoint
 
 
 def test_a_small_run(finished):
@@ -177,3 +183,33 @@ def test_a_continued_run_keeps_to_the_measured_way(run_here, monkeypatch):
     run(vmap=0)
     assert asked == [24] and used == [2, 2]
     assert len(store.open_run(directory).complete) == 24
+
+
+def test_kept_parameters_give_what_was_measured(run_here):
+    run, directory = run_here
+    run(keep_params=True)
+    recorded = store.open_run(directory)
+    np.testing.assert_array_equal(checkpoint.kept_members(directory / 'params'), np.arange(24))
+    dataset = data.load(recorded.manifest.dataset.name)
+    task = ImageClassification(NetworkSettings(width=8, stages=1).config(dataset.num_classes))
+    like = jax.eval_shape(lambda: task.init(key=jax.random.key(0)))
+    params = checkpoint.load_member(directory / 'params', 5, like)
+    measured = task.measure(params, ImageBatch(dataset.images, dataset.labels))
+    np.testing.assert_allclose(measured['loss'], recorded.measurement('loss')[5], atol=1e-4)
+
+
+def test_parameters_cannot_be_kept_of_members_trained_before(run_here):
+    run, _ = run_here
+    run()
+    with pytest.raises(ValueError, match=r'24 members of .* were trained without keeping'):
+        run(keep_params=True)
+
+
+def test_out_of_device_memory_is_said_in_one_line(monkeypatch):
+    def exhausted():
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+
+    monkeypatch.setattr(launching.app, 'run', lambda guarded: guarded(['launch']))
+    monkeypatch.setattr(launching, '_TRACEBACK', types.SimpleNamespace(value=False))
+    with pytest.raises(SystemExit, match='out of device memory; continue with a smaller --vmap'):
+        launching.run(exhausted)

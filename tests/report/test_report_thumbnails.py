@@ -14,12 +14,14 @@ def decoded(markup: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
-@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('channels', [1, 2, 3, 4])
 def test_thumbnail_holds_every_pixel(channels):
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 7, channels), np.uint8)
     show = thumbnails(images)
     for index in range(3):
-        np.testing.assert_array_equal(decoded(show(index)).reshape(5, 7, channels), images[index])
+        shown = 3 if channels >= 3 else 1  # no picture has two channels or a fifth
+        pixels = decoded(show(index)).reshape(5, 7, shown)
+        np.testing.assert_array_equal(pixels, images[index][..., :shown])
     assert 'width="7" height="5"' in show(0)
     assert 'alt="example 2"' in show(2)
 
@@ -34,7 +36,7 @@ def test_names_are_escaped():
     [
         np.zeros((2, 3, 3), np.uint8),
         np.zeros((2, 3, 3, 3), np.float32),
-        np.zeros((2, 3, 3, 2), np.uint8),
+        np.zeros((2, 3, 3, 0), np.uint8),
     ],
 )
 def test_other_arrays_are_refused(images):

@@ -1,0 +1,84 @@
+"""The engine's invariants on what it is for: ResNets on images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from influence_jax import training
+from influence_jax.models import ImageClassification, ResNetConfig
+from influence_jax.models.image_classification import ImageBatch
+from influence_jax.training import Execution, Recipe
+
+MEMBERS, COUNT, STEPS = 4, 40, 3  # few steps: AdamW amplifies rounding as it goes on
+KEY = jax.random.key(7)
+
+
+@pytest.fixture(scope='module')
+def images():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
+    return ImageBatch(jnp.asarray(pixels), jnp.asarray(rng.integers(0, 3, COUNT, np.int32)))
+
+
+@pytest.fixture(scope='module')
+def program():
+    return training.Program(
+        task=ImageClassification(ResNetConfig(3, width=8, blocks=(1, 1), patch=2)),
+        optimizer=Recipe(learning_rate=1e-3).optimizer(STEPS),
+        steps=STEPS,
+        batch_size=8,
+        measure_batch=16,
+        smallest_subset=8,
+    )
+
+
+@pytest.fixture(scope='module')
+def masks():
+    return np.random.default_rng(1).random((MEMBERS, COUNT)) < 0.5
+
+
+def _losses(program, images, masks, execution):
+    chunks = training.train(
+        program,
+        key=KEY,
+        masks=masks,
+        members=range(MEMBERS),
+        examples=images,
+        targets=images,
+        execution=execution,
+    )
+    return np.concatenate([chunk.result.measurements['loss'] for chunk in chunks])
+
+
+@pytest.fixture(scope='module')
+def alone(program, images, masks):
+    return _losses(program, images, masks, Execution())
+
+
+@pytest.mark.parametrize('execution', [Execution(in_turn=2), Execution(streams=4)], ids=str)
+def test_in_turn_and_in_streams_are_exactly_the_same(program, images, masks, alone, execution):
+    np.testing.assert_array_equal(_losses(program, images, masks, execution), alone)
+
+
+@pytest.mark.parametrize(
+    'execution', [Execution(vmapped=4), Execution(streams=2, vmapped=2)], ids=str
+)
+def test_vmapped_members_differ_by_rounding(program, images, masks, alone, execution):
+    np.testing.assert_allclose(
+        _losses(program, images, masks, execution), alone, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_a_mask_is_the_data_physically_cut(program, images, masks, alone):
+    subset = jax.tree.map(lambda leaf: leaf[masks[2]], images)
+    cut = jax.jit(
+        lambda key: training.train_member(
+            program,
+            key=key,
+            mask=jnp.ones(masks[2].sum(), bool),
+            examples=subset,
+            targets=images,
+        ).measurements['loss']
+    )(jax.random.fold_in(KEY, 2))
+    np.testing.assert_allclose(cut, alone[2], rtol=1e-4, atol=1e-5)
