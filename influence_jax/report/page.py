@@ -40,6 +40,7 @@ def render(content: Content, pictures: Pictures) -> str:
         pictures=pictures,
         light=Markup(Theme.light().css()),
         dark=Markup(Theme.dark().css()),
+        influencers=INFLUENCERS,
         cautions=cautions(content),
         key_numbers=_key_numbers(content),
         matrix_pixels=matrix_pixels(content),

@@ -185,12 +185,12 @@ def test_a_continued_run_keeps_to_the_measured_way(run_here, monkeypatch):
     assert len(store.open_run(directory).complete) == 24
 
 
-def test_kept_parameters_give_what_was_measured(run_here):
+def test_kept_parameters_give_what_was_measured(run_here, images):
     run, directory = run_here
     run(keep_params=True)
     recorded = store.open_run(directory)
     np.testing.assert_array_equal(checkpoint.kept_members(directory / 'params'), np.arange(24))
-    dataset = data.load(recorded.manifest.dataset.name)
+    dataset = data.load(str(images))
     task = ImageClassification(NetworkSettings(width=8, stages=1).config(dataset.num_classes))
     like = jax.eval_shape(lambda: task.init(key=jax.random.key(0)))
     params = checkpoint.load_member(directory / 'params', 5, like)
@@ -209,7 +209,7 @@ def test_out_of_device_memory_is_said_in_one_line(monkeypatch):
     def exhausted():
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
 
-    monkeypatch.setattr(launching.app, 'run', lambda guarded: guarded(['launch']))
+    monkeypatch.setattr(launching.app, 'run', lambda guarded, **_: guarded(['launch']))
     monkeypatch.setattr(launching, '_TRACEBACK', types.SimpleNamespace(value=False))
     with pytest.raises(SystemExit, match='out of device memory; continue with a smaller --vmap'):
         launching.run(exhausted)

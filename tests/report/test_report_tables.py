@@ -26,6 +26,7 @@ def test_targets_csv_gives_back_what_went_in(written, overview, hostile):
         ('strongest_other_standard_error', summary.other_standard_error),
         ('column_mean', summary.mean),
         ('column_standard_deviation', summary.standard_deviation),
+        ('column_quantile_0.5', summary.quantiles[:, list(summary.quantile_levels).index(0.5)]),
         ('mean_loss', np.linspace(0, 1, 12)),
         ('near_duplicate', [1, 1] + [0] * 10),
     ):
