@@ -40,7 +40,7 @@ setup(
         'tensorstore>=0.1.79,<0.2',
         'transformers>=5,<6',
         # TFDS imports importlib_resources without declaring it.
-        'tensorflow-datasets>=4.9.9,<5',
+        'tensorflow-datasets>=4.9.10,<5',
         'importlib_resources>=6,<8',
     ],
     extras_require={
