@@ -121,3 +121,25 @@ def ridge_losses(masks, features, labels, *, penalty):
         weights = np.linalg.solve(x.T @ x + penalty * np.eye(features.shape[1]), x.T @ y)
         losses.append((features @ weights - labels) ** 2)
     return np.array(losses)
+
+
+def adjusted_given(masks, losses, regressors):
+    """The adjusted estimate of one target of known regressors: values and errors `[N]`."""
+    members, examples = masks.shape
+    design = np.column_stack([np.ones(members), masks[:, regressors].astype(float)])
+    fitted, *_ = np.linalg.lstsq(design, losses, rcond=None)
+    residual = losses - design @ fitted
+    freedom = members - 1 - len(regressors)
+    values, errors = np.empty(examples), np.empty(examples)
+    inverse = np.linalg.inv(design.T @ design)
+    covariance = inverse @ (design.T * residual**2) @ design @ inverse * members / freedom
+    for i in range(examples):
+        if i in regressors:
+            place = 1 + list(regressors).index(i)
+            values[i], errors[i] = -fitted[place], covariance[place, place] ** 0.5
+        else:
+            with_i, without_i = residual[masks[:, i]], residual[~masks[:, i]]
+            values[i] = mean(without_i) - mean(with_i)
+            spread = variance(with_i) / len(with_i) + variance(without_i) / len(without_i)
+            errors[i] = (spread * (members - 1) / freedom) ** 0.5
+    return values, errors

@@ -1,11 +1,11 @@
 """Influence as a difference of means: members with the example against members without it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from influence_jax.estimators.ensemble import check_both_sides, usable
 from influence_jax.types import Influence, Masks, Measurement
@@ -35,11 +35,15 @@ def difference_in_means(masks: Masks, losses: Measurement) -> Influence:
       ValueError: wrong types or shapes, no usable member, or examples that are in, or out of,
         fewer than two of the usable members.
     """
-    estimates = tiles(masks, losses)
-    shape = (np.shape(masks)[1], np.shape(losses)[1])
-    values, standard_error = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    for columns, estimate in estimates:
-        values[:, columns], standard_error[:, columns] = estimate
+    return whole(tiles(masks, losses), examples=np.shape(masks)[1], targets=np.shape(losses)[1])
+
+
+def whole(blocks: Iterator[tuple[slice, Influence]], *, examples: int, targets: int) -> Influence:
+    """The matrix from its tiles: float32 numpy `[N T]`."""
+    values = np.empty((examples, targets), np.float32)
+    standard_error = np.empty_like(values)
+    for columns, block in blocks:
+        values[:, columns], standard_error[:, columns] = block
     return Influence(values, standard_error)
 
 
@@ -65,10 +69,26 @@ def tiles(
         raise ValueError(f'{tile=} must be at least 1')
     ensemble = usable(masks, losses)
     check_both_sides(ensemble.masks)
-    return _tiles(*ensemble, tile)
+    return by_tiles(estimate, *ensemble, tile=tile)
 
 
-def _tiles(masks: np.ndarray, losses: np.ndarray, tile: int) -> Iterator[tuple[slice, Influence]]:
+def by_tiles(
+    estimate_tile: Callable[..., Influence],
+    masks: Bool[np.ndarray, 'M N'],
+    losses: Float[np.ndarray, 'M T'],
+    *per_target: Int[np.ndarray, 'T'],
+    tile: int,
+) -> Iterator[tuple[slice, Influence]]:
+    """Runs an estimator over blocks of targets, each standardized and padded to one shape.
+
+    Args:
+      estimate_tile: jitted; takes the masks as floats `[M N]`, losses `[M t]` centred and within
+        [-1, 1], their scale `[t]`, and the block of every `per_target`.
+      masks: of usable members.
+      losses: of the same.
+      per_target: more arguments of the estimator; padded with zeros.
+      tile: how many targets at once.
+    """
     targets = losses.shape[1]
     tile = min(tile, targets)
     member_weights = jnp.asarray(masks, jnp.float32)
@@ -78,10 +98,12 @@ def _tiles(masks: np.ndarray, losses: np.ndarray, tile: int) -> Iterator[tuple[s
         width = columns.stop - start
         # The last tile is padded to the size of the others: one compilation.
         padding = tile - width
-        estimate = _estimate(
-            member_weights, np.pad(centred, [(0, 0), (0, padding)]), np.pad(scale, (0, padding))
+        block = estimate_tile(
+            member_weights,
+            np.pad(centred, [(0, 0), (0, padding)]),
+            *(np.pad(row, (0, padding)) for row in (scale, *(row[columns] for row in per_target))),
         )
-        yield columns, estimate if not padding else Influence(*(a[:, :width] for a in estimate))
+        yield columns, block if not padding else Influence(*(a[:, :width] for a in block))
 
 
 def _standardize(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,9 +118,11 @@ def _standardize(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @jax.jit
-def _estimate(
+def estimate(
     masks: Float[Array, 'M N'], losses: Float[Array, 'M t'], scale: Float[Array, 't']
 ) -> Influence:
+    """The difference of means of one block of targets, as `by_tiles` calls it."""
+
     # Accelerators round products of float32 to 10 bits unless told not to.
     def sums(x: Array) -> tuple[Array, Array]:
         included = jnp.matmul(masks.T, x, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,132 @@
+"""The adjusted estimate: what it must equal, recover, cover and refuse."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from influence_jax.estimators import adjusted, difference_in_means
+from influence_jax.estimators.adjusted import _cross_validated, _strongest, tiles
+
+
+def masks_of(members, examples, seed=0):
+    return np.random.default_rng(seed).random((members, examples)) < 0.5
+
+
+def noise(members, targets, seed=1):
+    return np.random.default_rng(seed).normal(size=(members, targets))
+
+
+def off_diagonal(matrix):
+    return matrix[~np.eye(len(matrix), dtype=bool)]
+
+
+def test_equals_the_loops_for_the_regressors_it_chose():
+    masks = masks_of(200, 12)
+    losses = noise(200, 12) - 2 * masks - 1.5 * np.roll(masks, 1, axis=1)
+    estimate = adjusted(masks, losses)
+    floats, centred = jnp.asarray(masks, jnp.float32), jnp.asarray(losses - losses.mean(0))
+    own = jnp.arange(12)
+    chosen = np.asarray(_strongest(floats, centred, own))
+    counts = np.asarray(_cross_validated(floats, centred, own))
+    assert (counts >= 2).all()
+    for target in range(12):
+        regressors = chosen[target, : counts[target]].tolist()
+        assert {target, (target - 1) % 12} <= set(regressors)
+        values, errors = reference.adjusted_given(masks, losses[:, target], regressors)
+        np.testing.assert_allclose(estimate.values[:, target] / errors, values / errors, atol=2e-3)
+        np.testing.assert_allclose(estimate.standard_error[:, target], errors, rtol=1e-3)
+
+
+def test_planted_influence_is_recovered_with_less_noise():
+    masks = masks_of(400, 30)
+    losses = noise(400, 30) - 3 * masks - 2 * np.roll(masks, 1, axis=1)
+    better, plain = adjusted(masks, losses), difference_in_means(masks, losses)
+    truth = 3 * np.eye(30) + 2 * np.roll(np.eye(30), -1, axis=0)
+    z = (better.values - truth) / better.standard_error
+    assert np.abs(z).max() < 5
+    noise_of = [off_diagonal(e.values - truth).var() for e in (better, plain)]
+    # The variance of a loss is 1 of noise + 9/4 + 4/4 of inclusion.
+    assert 3 < noise_of[1] / noise_of[0] < 6
+
+
+def test_null_data_is_covered_and_z_is_standard_normal():
+    """Heavy-tailed losses, of which only the target's own inclusion lowers level and spread."""
+    masks = masks_of(300, 200)
+    losses = np.random.default_rng(2).gamma(1.5, size=(300, 200)) * np.where(masks, 0.1, 2)
+    truth = np.diag(np.full(200, 1.5 * 1.9))
+    estimate = adjusted(masks, losses)
+    z = off_diagonal(estimate.values - truth) / off_diagonal(estimate.standard_error)
+    assert 0.97 < z.std() < 1.03
+    assert 0.94 < (np.abs(z) < 1.96).mean() < 0.96
+    own = np.diag(estimate.values - truth) / np.diag(estimate.standard_error)
+    assert 0.85 < own.std() < 1.15
+
+
+def test_without_influence_next_to_nothing_is_regressed_out():
+    masks, losses = masks_of(200, 40), noise(200, 40)
+    floats = jnp.asarray(masks, jnp.float32)
+    counts = np.asarray(_cross_validated(floats, jnp.asarray(losses), jnp.full(40, -1)))
+    assert (counts == 0).mean() > 0.6
+    none = np.flatnonzero(counts == 0)
+    estimate = adjusted(masks, losses, target_examples=np.full(40, -1))
+    plain = difference_in_means(masks, losses)
+    np.testing.assert_allclose(estimate.values[:, none], plain.values[:, none], atol=1e-6)
+    np.testing.assert_allclose(
+        estimate.standard_error[:, none], plain.standard_error[:, none], rtol=1e-5
+    )
+
+
+def test_it_converges_to_the_exact_expectation():
+    """Ridge regression on 7 points, all 128 subsets: the exact values are known."""
+    rng = np.random.default_rng(3)
+    features, labels = rng.normal(size=(7, 3)), rng.normal(size=7)
+    every = np.array(reference.all_subsets(7), bool)
+    losses = np.asarray(reference.ridge_losses(every, features, labels, penalty=1.0))
+    exact = np.array([losses[~every[:, i]].mean(0) - losses[every[:, i]].mean(0) for i in range(7)])
+    drawn = rng.integers(0, len(every), 20_000)
+    estimate = adjusted(every[drawn], losses[drawn])
+    z = (estimate.values - exact) / estimate.standard_error
+    assert np.abs(z).max() < 5
+    assert estimate.standard_error.max() < 0.05 * np.abs(exact).max()
+
+
+def test_permuting_examples_permutes_influence():
+    masks = masks_of(150, 20)
+    losses = noise(150, 20) - 2 * masks
+    order = np.random.default_rng(4).permutation(20)
+    first, second = adjusted(masks, losses), adjusted(masks[:, order], losses[:, order])
+    np.testing.assert_allclose(second.values, first.values[order][:, order], atol=1e-4)
+
+
+def test_examples_that_go_together_share_their_effect():
+    masks = masks_of(300, 10)
+    masks[:, 1] = masks[:, 0]
+    losses = noise(300, 1) - 4 * masks[:, :1]
+    estimate = adjusted(masks, losses)
+    assert np.isfinite(estimate.values).all() and np.isfinite(estimate.standard_error).all()
+    assert estimate.values[0, 0] + estimate.values[1, 0] == pytest.approx(4, abs=0.5)
+
+
+def test_tiles_are_the_whole():
+    masks = masks_of(100, 25)
+    losses = noise(100, 25) - masks
+    estimate = adjusted(masks, losses)
+    for columns, block in tiles(masks, losses, tile=10):
+        np.testing.assert_allclose(block.values, estimate.values[:, columns], atol=1e-5)
+
+
+def test_members_that_are_missing_are_left_out():
+    masks = masks_of(100, 10)
+    losses = noise(100, 10) - masks
+    some = losses.copy()
+    some[::7] = np.nan
+    kept = np.isfinite(some[:, 0])
+    expected = adjusted(masks[kept], losses[kept])
+    np.testing.assert_array_equal(adjusted(masks, some).values, expected.values)
+
+
+def test_too_few_members_are_refused_in_one_line():
+    with pytest.raises(ValueError, match='20 usable members are too few to regress') as error:
+        adjusted(masks_of(20, 4), noise(20, 4))
+    assert '\n' not in str(error.value)
