@@ -5,6 +5,7 @@ were in the subset. Taken out of the losses first, that is no longer noise in ev
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,9 @@ from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _COUNTS = (0, 1, 2, 3, 5, 8)
 """Numbers of regressors among which cross-validation chooses."""
+
+# Accelerators round products of float32 to 10 bits unless told not to.
+_einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
 def adjusted(
@@ -85,11 +89,12 @@ def _adjusted(
     used = jnp.arange(chosen.shape[1])[None] < count[:, None]
     columns = _centred_columns(masks, chosen, used)
     coefficients, inverse = _least_squares(columns, losses, used)
-    residual = losses - jnp.einsum('tk,tkm->mt', coefficients, columns)
+    residual = losses - _einsum('tk,tkm->mt', coefficients, columns)
 
     freedom = jnp.maximum(members - 1 - count, 1)
-    meat = jnp.einsum('tkm,mt,tlm->tkl', columns, residual**2, columns)
-    covariance = inverse @ meat @ inverse * (members / freedom)[:, None, None]
+    meat = _einsum('tkm,mt,tlm->tkl', columns, residual**2, columns)
+    covariance = _einsum('tkl,tlm,tmn->tkn', inverse, meat, inverse)
+    covariance *= (members / freedom)[:, None, None]
     error = jnp.sqrt(jnp.maximum(jnp.diagonal(covariance, axis1=1, axis2=2), 0))
 
     rest = difference.estimate(masks, residual, scale)
@@ -143,7 +148,7 @@ def _held_out_errors(
         columns = _centred_columns(masks[train], chosen, used)
         coefficients, _ = _least_squares(columns, losses[train] - level, used)
         held_out = (masks[test].T[chosen] - shift[chosen][..., None]) * used[..., None]
-        predicted = level + jnp.einsum('tk,tkm->mt', coefficients, held_out)
+        predicted = level + _einsum('tk,tkm->mt', coefficients, held_out)
         return jnp.square(losses[test] - predicted).sum(axis=0)
 
     return lax.map(error, counts)
@@ -160,11 +165,10 @@ def _least_squares(
     columns: Float[Array, 't K M'], losses: Float[Array, 'M t'], used: Bool[Array, 't K']
 ) -> tuple[Float[Array, 't K'], Float[Array, 't K K']]:
     """Coefficients, 0 where not used, and the inverse of the columns' products."""
-    precision = lax.Precision.HIGHEST
-    products = jnp.einsum('tkm,tlm->tkl', columns, columns, precision=precision)
+    products = _einsum('tkm,tlm->tkl', columns, columns)
     # Columns that are not used are 0: a 1 on the diagonal keeps them apart from the others. The
     # small rest shares an effect evenly between columns that are equal, as within a group.
     ridge = jnp.where(used, 1e-5 * columns.shape[-1], 1.0)
     inverse = jnp.linalg.inv(products + ridge[:, None] * jnp.eye(columns.shape[1])[None])
-    right = jnp.einsum('tkm,mt->tk', columns, losses, precision=precision)
-    return jnp.einsum('tkl,tl->tk', inverse, right, precision=precision), inverse
+    right = _einsum('tkm,mt->tk', columns, losses)
+    return _einsum('tkl,tl->tk', inverse, right), inverse
