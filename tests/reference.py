@@ -1,5 +1,6 @@
 """Slow, obvious truths, written as loops in plain float64 numpy. Nothing here is clever."""
 
+import itertools
 import math
 
 import numpy as np
@@ -143,3 +144,201 @@ def adjusted_given(masks, losses, regressors):
             spread = variance(with_i) / len(with_i) + variance(without_i) / len(without_i)
             errors[i] = (spread * (members - 1) / freedom) ** 0.5
     return values, errors
+
+
+# Convergence
+
+
+def median_standard_error(masks, losses, target_examples):
+    """Of the off-diagonal entries, by the difference of means."""
+    _, standard_error = difference_in_means(masks, losses)
+    return float(np.median(off_diagonal(standard_error, target_examples)))
+
+
+# Membership inference.
+
+
+def lira_score(masks, gaps, own, m, t, *, online, one_variance):
+    """LiRA's score of member m on target t by all other members' gaps [M T]."""
+    others = [k for k in range(len(masks)) if k != m]
+
+    def side(target, included):
+        return [float(gaps[k, target]) for k in others if masks[k, own[target]] == included]
+
+    def normal(included):
+        here = side(t, included)
+        if not one_variance:
+            return mean(here), variance(here)
+        sides = [side(target, included) for target in range(gaps.shape[1])]
+        squares = math.fsum(variance(s) * (len(s) - 1) for s in sides if len(s) > 1)
+        return mean(here), squares / sum(len(s) - 1 for s in sides)
+
+    def log_density(x, centre, spread):
+        return -0.5 * math.log(2 * math.pi * spread) - (x - centre) ** 2 / (2 * spread)
+
+    x = float(gaps[m, t])
+    if online:
+        return log_density(x, *normal(True)) - log_density(x, *normal(False))
+    centre, spread = normal(False)
+    return (x - centre) / math.sqrt(spread)
+
+
+def rmia_score(masks, losses, own, m, t, *, gamma):
+    """RMIA's score of member m on target t by all other members' losses [M T]."""
+    others = [k for k in range(len(masks)) if k != m]
+
+    def ratio(target):
+        p_in = mean([math.exp(-losses[k, target]) for k in others if masks[k, own[target]]])
+        p_out = mean([math.exp(-losses[k, target]) for k in others if not masks[k, own[target]]])
+        return math.exp(-losses[m, target]) / ((p_in + p_out) / 2)
+
+    population = [z for z in range(losses.shape[1]) if not masks[m, own[z]] and z != t]
+    return mean([float(ratio(t) / ratio(z) >= gamma) for z in population])
+
+
+def roc_points(scores, included):
+    """(false-positive rate, true-positive rate) of every threshold, from (0, 0) to (1, 1)."""
+    cuts = sorted(set(scores.ravel().tolist()), reverse=True)
+    return [(0.0, 0.0)] + [
+        (float((scores[~included] >= cut).mean()), float((scores[included] >= cut).mean()))
+        for cut in cuts
+    ]
+
+
+def largest_true_positive_rate(points, rate):
+    """The highest point of the polygon through the points, at this false-positive rate."""
+    best = 0.0
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if x1 <= rate:
+            best = max(best, y1)
+        elif x0 <= rate:
+            best = max(best, y0 + (y1 - y0) * (rate - x0) / (x1 - x0))
+    return best
+
+
+# Near-duplicates and groups.
+
+
+def average_precision(scores, positives):
+    precisions = []
+    for score, positive in zip(scores, positives, strict=True):
+        if positive:
+            above = [bool(p) for s, p in zip(scores, positives, strict=True) if s >= score]
+            precisions.append(float(mean(above)))
+    return mean(precisions)
+
+
+def precision_at_k(scores, positives, k):
+    """Expectation over the order of equal scores."""
+    cut = sorted(scores, reverse=True)[k - 1]
+    above = [bool(p) for s, p in zip(scores, positives, strict=True) if s > cut]
+    equal = [bool(p) for s, p in zip(scores, positives, strict=True) if s == cut]
+    return (sum(above) + (k - len(above)) * sum(equal) / len(equal)) / k
+
+
+def unordered_pairs(examples):
+    return [(i, j) for i in range(examples) for j in range(i + 1, examples)]
+
+
+def pair_score(values, errors, own, i, j, *, floor):
+    """Score and z-score of two examples as near-duplicates, from the whole matrix [N T]."""
+    ratios, zs = [], []
+    for target_example, other in ((i, j), (j, i)):
+        if target_example in own:
+            t = list(own).index(target_example)
+            itself = max(values[target_example, t], floor * errors[target_example, t])
+            ratios.append(values[other, t] / itself)
+            zs.append(values[other, t] / errors[other, t])
+    return mean(ratios), mean(zs)
+
+
+def connected(examples, pairs):
+    """Cluster of each example, numbered by their first examples."""
+    cluster = list(range(examples))
+    for _ in range(examples):
+        for i, j in pairs:
+            cluster[i] = cluster[j] = min(cluster[i], cluster[j])
+    return [sorted(set(cluster)).index(c) for c in cluster]
+
+
+def group_influence(masks, losses, groups):
+    """Of every group, in the order of ids, on every target: without all of it - with all of it."""
+    rows = []
+    for group in sorted(set(groups)):
+        members = [i for i, g in enumerate(groups) if g == group]
+        inside = masks[:, members].all(axis=1)
+        outside = ~masks[:, members].any(axis=1)
+        rows.append([mean(x[outside].tolist()) - mean(x[inside].tolist()) for x in losses.T])
+    return np.array(rows)
+
+
+def covariance_of_differences(masks, losses, i, k):
+    """Of the estimated influences of examples i and k on one target with losses [M]."""
+
+    def added(example, m):
+        side = masks[:, example] == masks[m, example]
+        n, sign = side.sum(), -1 if masks[m, example] else 1
+        return sign * (losses[m] - mean(losses[side].tolist())) / math.sqrt(n * (n - 1))
+
+    return math.fsum(added(i, m) * added(k, m) for m in range(len(masks)))
+
+
+# Linear datamodels: ridge and LASSO.
+
+
+def centred_columns(masks):
+    return np.column_stack([[float(x) - mean(column) for x in column] for column in masks.T])
+
+
+def ridge(masks, losses, own, *, penalty):
+    """Values and errors `[N]` of one target, each by generalized least squares of its own.
+
+    The effects of all examples but i and the target's own are random, of variance 1 / penalty that
+    of the noise. `own` is -1 where the target is no example.
+    """
+    members, examples = masks.shape
+    x, y = centred_columns(masks), losses - mean(losses)
+    values, errors = np.empty(examples), np.empty(examples)
+    for i in range(examples):
+        others = [j for j in range(examples) if j not in (i, own)]
+        weight = np.linalg.inv(x[:, others] @ x[:, others].T + penalty * np.eye(members))
+        if own >= 0 and own != i:
+            of_own = weight @ x[:, own]
+            weight -= np.outer(of_own, of_own) / (x[:, own] @ of_own)
+        through = x[:, i] @ weight @ x[:, i]
+        effect = x[:, i] @ weight @ y / through
+        residual = weight @ (y - x[:, i] * effect)
+        squares = math.fsum((x[m, i] * residual[m]) ** 2 for m in range(members))
+        values[i] = -effect
+        errors[i] = math.sqrt(squares * members / (members - 2)) / through
+    return values, errors
+
+
+def ridge_cross_validation(masks, losses, penalty):
+    """Generalized cross-validation score of one target's ridge regression, by the hat matrix."""
+    x, y = centred_columns(masks), losses - mean(losses)
+    hat = x @ np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T)
+    residual = y - hat @ y
+    return math.fsum(residual**2) / (len(y) - 1 - np.trace(hat)) ** 2
+
+
+def lasso_by_coordinate_descent(columns, losses, penalties):
+    """Least of |losses - columns b|^2 / 2 + sum of penalties |b|, one coefficient at a time."""
+    coefficients = np.zeros(columns.shape[1])
+    for _ in range(2000):
+        for i, penalty in enumerate(penalties):
+            column = columns[:, i]
+            without_i = losses - columns @ coefficients + column * coefficients[i]
+            right = column @ without_i
+            shrunken = max(abs(right) - penalty, 0) / (column @ column)
+            coefficients[i] = math.copysign(shrunken, right)
+    return coefficients
+
+
+def debiased(masks, losses, coefficients):
+    """Values and errors `[N]` of one target from the coefficients of a sparse regression."""
+    members = len(losses)
+    residual = losses - centred_columns(masks) @ coefficients
+    kept = 1 - sum(b != 0 for b in coefficients) / (members - 1)
+    values, errors = difference_in_means(masks, residual[:, None])
+    return values[:, 0] / kept - coefficients, errors[:, 0] / kept

@@ -7,10 +7,11 @@ from jaxtyping import Float, Int
 
 from influence_jax.analysis import selection
 from influence_jax.analysis.convergence import Convergence, split_half
-from influence_jax.estimators.difference import difference_in_means
 from influence_jax.estimators.ensemble import examples_of_targets, usable
+from influence_jax.estimators.kinds import Estimator, estimate
 from influence_jax.estimators.summary import Summary, summarize
-from influence_jax.types import AnyArray, Masks, Measurement, PRNGKey
+from influence_jax.estimators.uncertainty import largest_of_noise
+from influence_jax.types import AnyArray, Influence, Masks, Measurement, PRNGKey
 
 _GALLERY = 48
 _BLOCK = 48
@@ -64,16 +65,18 @@ def overview(
     losses: Measurement,
     *,
     key: PRNGKey,
+    estimator: Estimator = Estimator.DIFFERENCE,
     target_examples: Int[AnyArray, 'T'] | None = None,
     top_k: int = 16,
 ) -> Overview:
-    """Gathers what the report shows, by `difference_in_means`, never holding the whole matrix.
+    """Gathers what the report shows, never holding the whole matrix.
 
     Args:
       masks: `[M N]` bool; row m is the subset on which member m was trained.
       losses: `[M T]` what was measured of member m on target t. Rows with anything non-finite,
         members missing or diverged, are left out of everything.
       key: draws the halves of the convergence curve.
+      estimator: how influence is estimated, for everything that is shown.
       target_examples: as in `summarize`.
       top_k: as in `summarize`.
 
@@ -84,8 +87,10 @@ def overview(
     masks, losses = usable(masks, losses)
     examples, targets = masks.shape[1], losses.shape[1]
     own = examples_of_targets(target_examples, examples=examples, targets=targets)
-    summary = summarize(masks, losses, top_k=top_k, target_examples=own)
-    threshold = selection.z_threshold(members=len(masks), examples=examples, targets=targets)
+    summary = summarize(
+        masks, losses, estimator=estimator, top_k=top_k, target_examples=own
+    )
+    threshold = largest_of_noise(members=len(masks), examples=examples, targets=targets)
     by_margin = selection.by_margin(summary, threshold)
     by_self_influence = selection.by_self_influence(summary)
     lowest_margin = by_margin[:_GALLERY]
@@ -93,12 +98,16 @@ def overview(
     block = selection.block_of_neighbours(
         summary, own, lowest_margin, threshold=threshold, size=_BLOCK
     )
-    block_columns = difference_in_means(masks, losses[:, block.targets])
+
+    def whole_columns(which: Int[np.ndarray, '_']) -> Influence:
+        return estimate(estimator, masks, losses[:, which], target_examples=own[which])
+
+    block_columns = whole_columns(block.targets)
     chosen = selection.spread_of_kinds(by_margin, by_self_influence, each=_CHOSEN_OF_EACH_KIND)
-    columns = difference_in_means(masks, losses[:, chosen])
+    columns = whole_columns(chosen)
     return Overview(
         summary=summary,
-        convergence=split_half(masks, losses, key=key, target_examples=own),
+        convergence=split_half(masks, losses, key=key, estimator=estimator, target_examples=own),
         target_examples=own,
         z_threshold=threshold,
         lowest_margin=lowest_margin,

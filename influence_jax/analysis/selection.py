@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float, Int
 
 from influence_jax.estimators.summary import Summary
+from influence_jax.estimators.uncertainty import z_scores
 
 
 class Block(NamedTuple):
@@ -18,23 +18,6 @@ class Block(NamedTuple):
 
     examples: Int[np.ndarray, 'b']
     targets: Int[np.ndarray, 'c']
-
-
-def z_threshold(*, members: int, examples: int, targets: int) -> float:
-    """How many standard errors an influence must be above zero not to be taken for noise.
-
-    In a matrix without any influence one entry in all N T is expected to exceed it (Bonferroni;
-    Student's t with M - 2 degrees of freedom).
-    """
-    return float(scipy.stats.t.isf(1 / (examples * targets), members - 2))
-
-
-def z_scores(
-    values: Float[np.ndarray, '...'], standard_errors: Float[np.ndarray, '...']
-) -> Float[np.ndarray, '...']:
-    """Values in standard errors; infinite where the error is zero, NaN where both are."""
-    with np.errstate(divide='ignore', invalid='ignore'):
-        return values / standard_errors
 
 
 def by_margin(summary: Summary, threshold: float) -> Int[np.ndarray, 'T']:

@@ -1,8 +1,36 @@
 """From masks and measurements to influence, with error bars."""
 
 from influence_jax.estimators.adjusted import adjusted
-from influence_jax.estimators.difference import difference_in_means, tiles
+from influence_jax.estimators.difference import difference_in_means
 from influence_jax.estimators.ensemble import check_both_sides
+from influence_jax.estimators.kinds import Estimator, estimate, tiles
+from influence_jax.estimators.margin import floored_margin, margin_of_largest, z_margin
+from influence_jax.estimators.pairs import SignificantPairs
 from influence_jax.estimators.summary import Summary, summarize
+from influence_jax.estimators.uncertainty import (
+    benjamini_hochberg,
+    intervals,
+    largest_of_noise,
+    p_values,
+    z_scores,
+)
 
-__all__ = ['Summary', 'adjusted', 'check_both_sides', 'difference_in_means', 'summarize', 'tiles']
+__all__ = [
+    'Estimator',
+    'SignificantPairs',
+    'Summary',
+    'adjusted',
+    'benjamini_hochberg',
+    'check_both_sides',
+    'difference_in_means',
+    'estimate',
+    'floored_margin',
+    'intervals',
+    'largest_of_noise',
+    'margin_of_largest',
+    'p_values',
+    'summarize',
+    'tiles',
+    'z_margin',
+    'z_scores',
+]

@@ -4,24 +4,32 @@ Most of what a target's loss varies by from member to member is whether it, or i
 were in the subset. Taken out of the losses first, that is no longer noise in everything else.
 """
 
+import functools
 from collections.abc import Iterator
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from influence_jax.estimators import difference
 from influence_jax.estimators.ensemble import check_both_sides, examples_of_targets, usable
+from influence_jax.estimators.scan import Scan, scan_for
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _COUNTS = (0, 1, 2, 3, 5, 8)
 """Numbers of regressors among which cross-validation chooses."""
 
+FEWEST_MEMBERS = 3 * _COUNTS[-1]
+
+_AXIS = 'target'
+
 # Accelerators round products of float32 to 10 bits unless told not to.
-_einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+_einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
 def adjusted(
@@ -67,108 +75,178 @@ def tiles(
     ensemble = usable(masks, losses)
     check_both_sides(ensemble.masks)
     members, examples = ensemble.masks.shape
-    if members < 3 * _COUNTS[-1]:
+    check_members(members)
+    targets = ensemble.losses.shape[1]
+    own = examples_of_targets(target_examples, examples=examples, targets=targets)
+    scan = scan_for(ensemble.masks, targets=targets)
+    fit = Fitting(ensemble.masks, scan)
+
+    def blocks() -> Iterator[tuple[slice, Influence]]:
+        weights = jnp.asarray(ensemble.masks, jnp.float32)
+        for columns, losses, scale in difference.standardized_tiles(ensemble.losses, tile=tile):
+            of_block = difference.padded(own[columns], len(scale), fill=-1)
+            block = _completed(weights, scale, fit(losses, of_block))
+            yield columns, difference.cut(block, columns)
+
+    return blocks()
+
+
+def check_members(members: int) -> None:
+    """Refuses, with a ValueError, fewer members than the regressions need."""
+    if members < FEWEST_MEMBERS:
         raise ValueError(
             f'{members} usable members are too few to regress on up to {_COUNTS[-1]} examples: '
-            f'use at least {3 * _COUNTS[-1]}, or difference_in_means'
+            f'use at least {FEWEST_MEMBERS}, or difference_in_means'
         )
-    own = examples_of_targets(target_examples, examples=examples, targets=ensemble.losses.shape[1])
-    return difference.by_tiles(_adjusted, *ensemble, own, tile=tile)
 
 
-@jax.jit
-def _adjusted(
-    masks: Float[Array, 'M N'],
-    losses: Float[Array, 'M t'],
-    scale: Float[Array, 't'],
-    own: Int[Array, 't'],
-) -> Influence:
-    members = len(masks)
-    chosen = _strongest(masks, losses, own)
-    count = _cross_validated(masks, losses, own)
+class Fit(NamedTuple):
+    """Regressions of a block of targets, in the unit of the losses given.
+
+    residual: `[M t]` what of the losses the regressors leave.
+    examples: `[t K]` the regressors, -1 where fewer are used.
+    values: `[t K]` their influences.
+    errors: `[t K]` the standard errors of these.
+    inflation: `[t]` by which errors of the residual's differences of means grow, since the
+        regressors took up degrees of freedom.
+    """
+
+    residual: Float[np.ndarray, 'M t']
+    examples: Int[np.ndarray, 't K']
+    values: Float[np.ndarray, 't K']
+    errors: Float[np.ndarray, 't K']
+    inflation: Float[np.ndarray, 't']
+
+
+class Fitting:
+    """Fits block after block of targets of one ensemble, spread over this process's devices."""
+
+    def __init__(self, masks: Bool[np.ndarray, 'M N'], scan: Scan) -> None:
+        self._scan = scan
+        self._by_example = jnp.asarray(masks.T)
+        self._most = min(_COUNTS[-1], masks.shape[1])
+
+    def __call__(self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't']) -> Fit:
+        """Fits losses that are centred and within [-1, 1]; `own` as in `examples_of_targets`."""
+        suspects = self._scan.suspects(losses, own, self._most)
+        fit, devices = _fit_on_all_devices()
+        filling = (0, -losses.shape[1] % devices)
+        found = fit(
+            self._by_example,
+            np.pad(losses, [(0, 0), filling]),
+            np.pad(suspects, [(0, 0), filling, (0, 0)]).astype(np.int32),
+        )
+        residual, *others = (np.asarray(part) for part in found)
+        given = losses.shape[1]
+        return Fit(residual[:, :given], *(part[:given] for part in others))
+
+
+@functools.cache
+def _fit_on_all_devices() -> tuple[jax.stages.Wrapped, int]:
+    devices = jax.local_devices()
+    mesh = Mesh(np.array(devices), (_AXIS,))
+    of_members = P(None, _AXIS)
+    sharded = jax.shard_map(
+        _fit,
+        mesh=mesh,
+        in_specs=(P(), of_members, of_members),
+        out_specs=Fit(of_members, P(_AXIS), P(_AXIS), P(_AXIS), P(_AXIS)),
+    )
+    return jax.jit(sharded), len(devices)
+
+
+def _fit(
+    by_example: Bool[Array, 'N M'], losses: Float[Array, 'M t'], suspects: Int[Array, '3 t K']
+) -> Fit:
+    members = len(losses)
+    of_even, of_odd, chosen = suspects
+    even, odd = slice(0, None, 2), slice(1, None, 2)
+    counts = jnp.array([count for count in _COUNTS if count <= chosen.shape[1]])
+    wrong = _held_out_errors(by_example, losses, of_even, counts, train=even, test=odd)
+    wrong += _held_out_errors(by_example, losses, of_odd, counts, train=odd, test=even)
+    count = counts[jnp.argmin(wrong, axis=0)]
+
     used = jnp.arange(chosen.shape[1])[None] < count[:, None]
-    columns = _centred_columns(masks, chosen, used)
-    coefficients, inverse = _least_squares(columns, losses, used)
+    columns = by_example[chosen].astype(jnp.float32)
+    columns = (columns - columns.mean(axis=-1, keepdims=True)) * used[..., None]
+    products, right = _products(columns, losses)
+    coefficients, inverse = _least_squares(products, right, used, members)
     residual = losses - _einsum('tk,tkm->mt', coefficients, columns)
 
     freedom = jnp.maximum(members - 1 - count, 1)
     meat = _einsum('tkm,mt,tlm->tkl', columns, residual**2, columns)
     covariance = _einsum('tkl,tlm,tmn->tkn', inverse, meat, inverse)
     covariance *= (members / freedom)[:, None, None]
-    error = jnp.sqrt(jnp.maximum(jnp.diagonal(covariance, axis1=1, axis2=2), 0))
-
-    rest = difference.estimate(masks, residual, scale)
-    rest_error = rest.standard_error * jnp.sqrt((members - 1) / freedom)[None]
-    # What is not used keeps the value that it has there.
-    at = chosen, jnp.arange(losses.shape[1])[:, None]
-    return Influence(
-        rest.values.at[at].set(jnp.where(used, -coefficients * scale[:, None], rest.values[at])),
-        rest_error.at[at].set(jnp.where(used, error * scale[:, None], rest_error[at])),
+    return Fit(
+        residual,
+        jnp.where(used, chosen, -1),
+        -coefficients,
+        jnp.sqrt(jnp.maximum(jnp.diagonal(covariance, axis1=1, axis2=2), 0)),
+        jnp.sqrt((members - 1) / freedom),
     )
 
 
-def _strongest(
-    masks: Float[Array, 'M N'], losses: Float[Array, 'M t'], own: Int[Array, 't']
-) -> Int[Array, 't K']:
-    """Examples of largest |z|, the target's own before all others."""
-    plain = difference.estimate(masks, losses, jnp.ones(losses.shape[1]))
-    known = plain.standard_error > 0  # not so where all members, or none, include the example
-    z = jnp.where(known, jnp.abs(plain.values) / jnp.where(known, plain.standard_error, 1), 0)
-    is_own = jnp.arange(masks.shape[1])[:, None] == own[None]
-    most = min(_COUNTS[-1], masks.shape[1])
-    return lax.top_k(jnp.where(is_own, jnp.inf, z).T, most)[1]
-
-
-def _cross_validated(
-    masks: Float[Array, 'M N'], losses: Float[Array, 'M t'], own: Int[Array, 't']
-) -> Int[Array, 't']:
-    """How many regressors predict best the members that had no part in choosing or fitting."""
-    counts = jnp.array([count for count in _COUNTS if count <= masks.shape[1]])
-    even, odd = slice(0, None, 2), slice(1, None, 2)
-    errors = _held_out_errors(masks, losses, own, counts, train=even, test=odd)
-    errors += _held_out_errors(masks, losses, own, counts, train=odd, test=even)
-    return counts[jnp.argmin(errors, axis=0)]
-
-
 def _held_out_errors(
-    masks: Float[Array, 'M N'],
+    by_example: Bool[Array, 'N M'],
     losses: Float[Array, 'M t'],
-    own: Int[Array, 't'],
+    chosen: Int[Array, 't K'],
     counts: Int[Array, 'c'],
     *,
     train: slice,
     test: slice,
 ) -> Float[Array, 'c t']:
-    level = losses[train].mean(axis=0, keepdims=True)
-    chosen = _strongest(masks[train], losses[train] - level, own)
-    shift = masks[train].mean(axis=0)
+    """Squared errors of predicting members that had no part in choosing or fitting.
+
+    Less the squares of what is predicted, which no regressor changes.
+    """
+    columns = by_example[chosen].astype(jnp.float32)
+    columns -= columns[..., train].mean(axis=-1, keepdims=True)
+    losses = losses - losses[train].mean(axis=0, keepdims=True)
+    products, right = _products(columns[..., train], losses[train])
+    test_products, test_right = _products(columns[..., test], losses[test])
 
     def error(count: Int[Array, '']) -> Float[Array, 't']:
         used = jnp.broadcast_to(jnp.arange(chosen.shape[1])[None] < count, chosen.shape)
-        columns = _centred_columns(masks[train], chosen, used)
-        coefficients, _ = _least_squares(columns, losses[train] - level, used)
-        held_out = (masks[test].T[chosen] - shift[chosen][..., None]) * used[..., None]
-        predicted = level + _einsum('tk,tkm->mt', coefficients, held_out)
-        return jnp.square(losses[test] - predicted).sum(axis=0)
+        fitted, _ = _least_squares(products, right, used, len(losses[train]))
+        squares = _einsum('tk,tkl,tl->t', fitted, test_products, fitted)
+        return squares - 2 * _einsum('tk,tk->t', fitted, test_right)
 
     return lax.map(error, counts)
 
 
-def _centred_columns(
-    masks: Float[Array, 'M N'], chosen: Int[Array, 't K'], used: Bool[Array, 't K']
-) -> Float[Array, 't K M']:
-    columns = masks.T[chosen]
-    return (columns - columns.mean(axis=-1, keepdims=True)) * used[..., None]
+def _products(
+    columns: Float[Array, 't K m'], losses: Float[Array, 'm t']
+) -> tuple[Float[Array, 't K K'], Float[Array, 't K']]:
+    return _einsum('tkm,tlm->tkl', columns, columns), _einsum('tkm,mt->tk', columns, losses)
 
 
 def _least_squares(
-    columns: Float[Array, 't K M'], losses: Float[Array, 'M t'], used: Bool[Array, 't K']
+    products: Float[Array, 't K K'],
+    right: Float[Array, 't K'],
+    used: Bool[Array, 't K'],
+    members: int,
 ) -> tuple[Float[Array, 't K'], Float[Array, 't K K']]:
     """Coefficients, 0 where not used, and the inverse of the columns' products."""
-    products = _einsum('tkm,tlm->tkl', columns, columns)
-    # Columns that are not used are 0: a 1 on the diagonal keeps them apart from the others. The
-    # small rest shares an effect evenly between columns that are equal, as within a group.
-    ridge = jnp.where(used, 1e-5 * columns.shape[-1], 1.0)
-    inverse = jnp.linalg.inv(products + ridge[:, None] * jnp.eye(columns.shape[1])[None])
-    right = _einsum('tkm,mt->tk', columns, losses)
-    return _einsum('tkl,tl->tk', inverse, right), inverse
+    both = used[:, :, None] & used[:, None, :]
+    # A 1 on the diagonal keeps what is not used apart from the rest. The small ridge shares an
+    # effect evenly between columns that are equal, as within a group.
+    ridge = jnp.where(used, 1e-5 * members, 1.0)
+    diagonal = ridge[:, None] * jnp.eye(used.shape[1])[None]
+    inverse = jnp.linalg.inv(jnp.where(both, products, 0) + diagonal)
+    return _einsum('tkl,tl->tk', inverse, jnp.where(used, right, 0)), inverse
+
+
+def _completed(
+    masks: Float[Array, 'M N'],
+    scale: Float[np.ndarray, 't'],
+    fit: Fit,
+) -> Influence:
+    """All entries: of the residual, and in their places those of the regressors."""
+    rest = difference.estimate(masks, jnp.asarray(fit.residual), jnp.asarray(scale))
+    targets, places = np.nonzero(fit.examples >= 0)
+    at = fit.examples[targets, places], targets
+    values = np.array(rest.values)
+    errors = np.asarray(rest.standard_error) * fit.inflation
+    values[at] = fit.values[targets, places] * scale[targets]
+    errors[at] = fit.errors[targets, places] * scale[targets]
+    return Influence(values, errors)

@@ -8,13 +8,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from influence_jax.estimators.ensemble import check_both_sides, usable
-from influence_jax.types import Influence, Masks, Measurement
+from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 TILE = 512
 """Targets estimated at once: large enough for fast products, small enough for any memory."""
 
 
-def difference_in_means(masks: Masks, losses: Measurement) -> Influence:
+def difference_in_means(
+    masks: Masks,
+    losses: Measurement,
+    *,
+    target_examples: Int[AnyArray, 'T'] | None = None,
+) -> Influence:
     """Influence of every example on every target, with its standard error.
 
     values[i, t] = mean of losses[:, t] over the members without example i - mean over those with
@@ -26,6 +31,7 @@ def difference_in_means(masks: Masks, losses: Measurement) -> Influence:
       masks: `[M N]` bool; row m is the subset on which member m was trained.
       losses: `[M T]` what was measured of member m on target t, in any unit (nats for 'loss').
         Rows with anything non-finite, members missing or diverged, are left out.
+      target_examples: taken so that all estimators are called alike; not needed here.
 
     Returns:
       Influence of float32 numpy arrays `[N T]`, in the unit of `losses`. Where the matrix is too
@@ -35,7 +41,8 @@ def difference_in_means(masks: Masks, losses: Measurement) -> Influence:
       ValueError: wrong types or shapes, no usable member, or examples that are in, or out of,
         fewer than two of the usable members.
     """
-    return whole(tiles(masks, losses), examples=np.shape(masks)[1], targets=np.shape(losses)[1])
+    blocks = tiles(masks, losses, target_examples=target_examples)
+    return whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
 
 
 def whole(blocks: Iterator[tuple[slice, Influence]], *, examples: int, targets: int) -> Influence:
@@ -48,7 +55,11 @@ def whole(blocks: Iterator[tuple[slice, Influence]], *, examples: int, targets: 
 
 
 def tiles(
-    masks: Masks, losses: Measurement, *, tile: int = TILE
+    masks: Masks,
+    losses: Measurement,
+    *,
+    target_examples: Int[AnyArray, 'T'] | None = None,
+    tile: int = TILE,
 ) -> Iterator[tuple[slice, Influence]]:
     """Yields `difference_in_means` by blocks of targets, so that the matrix need never exist.
 
@@ -57,6 +68,7 @@ def tiles(
     Args:
       masks: as in `difference_in_means`.
       losses: as in `difference_in_means`.
+      target_examples: as there.
       tile: how many targets at once.
 
     Yields:
@@ -89,21 +101,38 @@ def by_tiles(
       per_target: more arguments of the estimator; padded with zeros.
       tile: how many targets at once.
     """
+    member_weights = jnp.asarray(masks, jnp.float32)
+    for columns, centred, scale in standardized_tiles(losses, tile=tile):
+        own_rows = (padded(row[columns], len(scale)) for row in per_target)
+        block = estimate_tile(member_weights, centred, scale, *own_rows)
+        yield columns, cut(block, columns)
+
+
+def standardized_tiles(
+    losses: Float[np.ndarray, 'M T'], *, tile: int
+) -> Iterator[tuple[slice, Float[np.ndarray, 'M t'], Float[np.ndarray, 't']]]:
+    """Yields blocks of targets: which, their losses centred and within [-1, 1], their scale.
+
+    The last block is filled up with zeros to the width of the others: one compilation for all.
+    """
     targets = losses.shape[1]
     tile = min(tile, targets)
-    member_weights = jnp.asarray(masks, jnp.float32)
     for start in range(0, targets, tile):
         columns = slice(start, min(start + tile, targets))
         centred, scale = _standardize(losses[:, columns])
-        width = columns.stop - start
-        # The last tile is padded to the size of the others: one compilation.
-        padding = tile - width
-        block = estimate_tile(
-            member_weights,
-            np.pad(centred, [(0, 0), (0, padding)]),
-            *(np.pad(row, (0, padding)) for row in (scale, *(row[columns] for row in per_target))),
-        )
-        yield columns, block if not padding else Influence(*(a[:, :width] for a in block))
+        filling = tile - len(scale)
+        yield columns, np.pad(centred, [(0, 0), (0, filling)]), padded(scale, tile)
+
+
+def padded(row: np.ndarray, width: int, *, fill: int = 0) -> np.ndarray:
+    """One entry a target, filled up to the width of a block."""
+    return np.pad(row, (0, width - len(row)), constant_values=fill)
+
+
+def cut(block: Influence, columns: slice) -> Influence:
+    """A block without what it was filled up with."""
+    width = columns.stop - columns.start
+    return block if block.values.shape[1] == width else Influence(*(a[:, :width] for a in block))
 
 
 def _standardize(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

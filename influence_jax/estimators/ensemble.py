@@ -5,16 +5,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators.repeats import average_repeats
 from influence_jax.types import AnyArray, Masks, Measurement
 
 _NAMED_IN_MESSAGES = 5
+_FEWEST_MEMBERS = 4
 
 
 class Ensemble(NamedTuple):
     """The members that can be used: those with a finite measurement of every target.
 
-    masks: `[M N]` bool.
-    losses: `[M T]` as given; a view of it where no member had to be left out.
+    masks: `[M N]` bool; of members trained on the same subset there is one.
+    losses: `[M T]` as given, or the mean of such members; a view where nothing had to be done.
     """
 
     masks: Bool[np.ndarray, 'M N']
@@ -24,6 +26,8 @@ class Ensemble(NamedTuple):
 def usable(masks: Masks, losses: Measurement) -> Ensemble:
     """Leaves out missing and diverged members: rows of `losses` with anything non-finite.
 
+    Members that repeat another's mask are averaged, see `average_repeats`.
+
     Raises:
       ValueError: masks are not bool `[M N]`, losses not floating `[M T]` of the same M,
         an axis is empty, or no member is left.
@@ -31,7 +35,8 @@ def usable(masks: Masks, losses: Measurement) -> Ensemble:
     masks, losses = np.asarray(masks), np.asarray(losses)
     if masks.ndim != 2 or masks.dtype != bool:
         raise ValueError(
-            f'masks must be bool [members examples], not {masks.dtype} {list(masks.shape)}'
+            f'masks must be bool [members examples], not {masks.dtype} {list(masks.shape)}: '
+            'True where the example is in the member\'s subset'
         )
     if losses.ndim != 2 or not np.issubdtype(losses.dtype, np.floating):
         raise ValueError(
@@ -46,31 +51,47 @@ def usable(masks: Masks, losses: Measurement) -> Ensemble:
             f'no members, examples or targets: masks {list(masks.shape)}, '
             f'losses {list(losses.shape)}'
         )
-    finite = np.isfinite(losses).all(axis=1)
-    if not finite.any():
-        raise ValueError(
-            f'none of the {len(masks)} members has finite losses of all targets: '
-            'train the missing members first'
+    finite = np.isfinite(losses)
+    complete = finite.all(axis=1)
+    if not complete.any():
+        never = np.flatnonzero(~finite.any(axis=0))
+        mend = (
+            f'leave out the {never.size} targets that never are ({_listed(never)})'
+            if 0 < never.size < losses.shape[1]
+            else 'train the missing members first'
         )
-    return Ensemble(masks, losses) if finite.all() else Ensemble(masks[finite], losses[finite])
+        raise ValueError(f'none of the {len(masks)} members has finite losses of all targets: {mend}')
+    if not complete.all():
+        masks, losses = masks[complete], losses[complete]
+    return Ensemble(*average_repeats(masks, losses))
 
 
 def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:
     """Refuses examples of which no standard error can be told: fewer than two members on a side.
 
     Raises:
-      ValueError: naming how many and the first of them.
+      ValueError: naming how many and the first of them; or fewer than 4 members.
     """
     members = len(masks)
+    if members < _FEWEST_MEMBERS:
+        raise ValueError(
+            f'{members} usable members are too few for standard errors: '
+            f'give at least {_FEWEST_MEMBERS}'
+        )
     included = masks.sum(axis=0)
     lacking = np.flatnonzero((included < 2) | (members - included < 2))
     if lacking.size:
-        shown = ', '.join(str(i) for i in lacking[:_NAMED_IN_MESSAGES])
-        more = ', ...' if lacking.size > _NAMED_IN_MESSAGES else ''
+        others = masks.shape[1] - lacking.size
         raise ValueError(
-            f'{lacking.size} of {masks.shape[1]} examples ({shown}{more}) are in, or out of, fewer '
-            f'than 2 of the {members} usable members: use more members or a balanced design'
+            f'{lacking.size} of {masks.shape[1]} examples ({_listed(lacking)}) are in, or out of, '
+            f'fewer than 2 of the {members} usable members: only the influence of the other '
+            f'{others} can be estimated; leave these columns of the masks out, or use more members'
         )
+
+
+def _listed(positions: Int[np.ndarray, '_']) -> str:
+    shown = ', '.join(str(i) for i in positions[:_NAMED_IN_MESSAGES])
+    return shown + (', ...' if positions.size > _NAMED_IN_MESSAGES else '')
 
 
 def examples_of_targets(

@@ -1,20 +1,23 @@
 """What a page and a table need of the influence matrix, without ever holding the matrix."""
 
-import functools
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from influence_jax.estimators.difference import TILE, tiles
-from influence_jax.estimators.ensemble import examples_of_targets, usable
-from influence_jax.estimators.histogram import GrowingHistogram
-from influence_jax.estimators.margin import margin_of_largest
-from influence_jax.types import AnyArray, Influence, Masks, Measurement
+from influence_jax.estimators.blocks import Block, blocks
+from influence_jax.estimators.difference import TILE
+from influence_jax.estimators.ensemble import check_both_sides, examples_of_targets, usable
+from influence_jax.estimators.kinds import Estimator
+from influence_jax.estimators.margin import floored_margin, margin_of_largest, z_margin
+from influence_jax.estimators.pairs import Discoveries, SignificantPairs
+from influence_jax.estimators.scan import EDGES, Asked
+from influence_jax.estimators.uncertainty import largest_of_noise, z_scores
+from influence_jax.types import AnyArray, Masks, Measurement
 
 QUANTILE_LEVELS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
+
+_BINS_JOINED = 4
 
 
 class Summary(NamedTuple):
@@ -29,161 +32,231 @@ class Summary(NamedTuple):
     self_standard_error: `[T]` its standard error; NaN likewise.
     margin: `[T]` the paper's Top-1 Influence Margin, largest over second largest influence of
         the column, self included; at least 1, inf where only the largest is positive, NaN where
-        none is.
+        none is. Depends on M and N where the second is noise: see `docs/margins.md`.
+    floored_margin: `[T]` the same with a floor under the second: as many of its standard errors as
+        noise alone reaches once in the whole matrix.
+    z_margin: `[T]` the difference of the two in standard errors.
     top_examples: `[T K]` each target's strongest examples, largest influence first, self included;
         K = min(top_k, N).
     top_values: `[T K]` their influences.
     top_standard_errors: `[T K]` the standard errors of these.
+    bottom_examples: `[T K]` the examples of least influence, most negative first.
+    bottom_values: `[T K]` their influences.
+    bottom_standard_errors: `[T K]` the standard errors of these.
     strongest_other: `[T]` the example of largest influence, other than the target itself.
     other_value: `[T]` its influence.
     other_standard_error: `[T]` the standard error of that.
     mean: `[T]` of the target's whole column, self included.
     standard_deviation: `[T]` of the same entries (over N, not N - 1).
+    skewness: `[T]` of the same entries; 0 for a symmetric column, NaN for a constant one.
+    kurtosis: `[T]` of the same entries, in excess of a normal distribution's; NaN likewise.
     quantile_levels: `[Q]` in [0, 1].
     quantiles: `[T Q]` of the same entries, linearly interpolated.
-    bin_edges: `[E]` ascending, evenly spaced, symmetric about zero; they enclose every entry.
-    histogram: `[E - 1]` int64, how many off-diagonal entries of the whole matrix lie between them.
+    null_standard_error: `[T]` the standard error of an entry of the column without influence.
+    z_edges: `[E]` ascending, evenly spaced.
+    z_histogram: `[E - 1]` int64, how many off-diagonal entries of the whole matrix, divided by
+        their column's `null_standard_error`, lie between the edges; the outermost bins hold all
+        that is beyond. Without any influence it is a standard normal distribution.
+    pairs: the off-diagonal entries that are not noise.
+    estimator: by which influence was estimated.
     members_used: how many members had finite measurements of every target.
     """
 
     self_influence: Float[np.ndarray, 'T']
     self_standard_error: Float[np.ndarray, 'T']
     margin: Float[np.ndarray, 'T']
+    floored_margin: Float[np.ndarray, 'T']
+    z_margin: Float[np.ndarray, 'T']
     top_examples: Int[np.ndarray, 'T K']
     top_values: Float[np.ndarray, 'T K']
     top_standard_errors: Float[np.ndarray, 'T K']
+    bottom_examples: Int[np.ndarray, 'T K']
+    bottom_values: Float[np.ndarray, 'T K']
+    bottom_standard_errors: Float[np.ndarray, 'T K']
     strongest_other: Int[np.ndarray, 'T']
     other_value: Float[np.ndarray, 'T']
     other_standard_error: Float[np.ndarray, 'T']
     mean: Float[np.ndarray, 'T']
     standard_deviation: Float[np.ndarray, 'T']
+    skewness: Float[np.ndarray, 'T']
+    kurtosis: Float[np.ndarray, 'T']
     quantile_levels: Float[np.ndarray, 'Q']
     quantiles: Float[np.ndarray, 'T Q']
-    bin_edges: Float[np.ndarray, 'E']
-    histogram: Int[np.ndarray, 'E-1']
+    null_standard_error: Float[np.ndarray, 'T']
+    z_edges: Float[np.ndarray, 'E']
+    z_histogram: Int[np.ndarray, 'E-1']
+    pairs: SignificantPairs
+    estimator: Estimator
     members_used: int
+
+    @property
+    def top_z(self) -> Float[np.ndarray, 'T K']:
+        """`top_values` in standard errors."""
+        return z_scores(self.top_values, self.top_standard_errors)
+
+    @property
+    def bottom_z(self) -> Float[np.ndarray, 'T K']:
+        """`bottom_values` in standard errors."""
+        return z_scores(self.bottom_values, self.bottom_standard_errors)
 
 
 def summarize(
     masks: Masks,
     losses: Measurement,
     *,
+    estimator: Estimator = Estimator.DIFFERENCE,
     top_k: int = 16,
     tile: int = TILE,
     target_examples: Int[AnyArray, 'T'] | None = None,
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS,
-    bins: int = 256,
+    false_discoveries: float = 0.05,
 ) -> Summary:
-    """Summarizes `difference_in_means` tile by tile; memory grows with N and T, not with N T.
+    """Summarizes an estimate block by block; memory grows with N and T, not with N T.
 
     Args:
       masks: `[M N]` bool; row m is the subset on which member m was trained.
       losses: `[M T]` what was measured of member m on target t. Rows with anything non-finite,
         members missing or diverged, are left out.
-      top_k: how many strongest examples to keep of each target; N at most.
+      estimator: how influence is estimated.
+      top_k: how many strongest examples of each sign to keep of each target; N at most.
       tile: how many targets at once.
       target_examples: `[T]` position of the example that each target is, -1 where it is none.
         By default target t is example t if T == N, and otherwise no target is an example.
       quantile_levels: in [0, 1].
-      bins: of the histogram; a multiple of 4.
+      false_discoveries: how many in a hundred significant pairs may be false.
 
     Raises:
-      ValueError: as in `difference_in_means`, fewer than two examples, or an argument outside of
-        what is said above.
+      ValueError: as in the estimator's own function, fewer than two examples, or an argument
+        outside of what is said above.
     """
     levels = np.asarray(quantile_levels, np.float64)
     if levels.ndim != 1 or not ((levels >= 0) & (levels <= 1)).all():
         raise ValueError(f'quantile_levels must lie in 0 .. 1, not {quantile_levels}')
     if top_k < 1:
         raise ValueError(f'{top_k=} must be at least 1')
-    histogram = GrowingHistogram(bins)
-    ensemble = usable(masks, losses)
-    examples, targets = ensemble.masks.shape[1], ensemble.losses.shape[1]
+    if tile < 1:
+        raise ValueError(f'{tile=} must be at least 1')
+    masks, losses = usable(masks, losses)
+    (members, examples), targets = masks.shape, losses.shape[1]
     if examples < 2:
         raise ValueError('one example has no others to be compared with: give at least 2')
+    check_both_sides(masks)
     own = examples_of_targets(target_examples, examples=examples, targets=targets)
+    tests = examples * targets - int((own >= 0).sum())
+    discoveries = Discoveries(level=false_discoveries, members=members, tests=tests)
+    quantiles = _Quantiles(levels, examples)
+    asked = Asked(max(2, min(top_k, examples)), quantiles.ranks)
 
     parts: list[dict[str, np.ndarray]] = []
-    for columns, influence in tiles(*ensemble, tile=tile):
-        part, rows = _strongest(influence, own[columns], max(2, min(top_k, examples)))
-        rows.sort(axis=1)
-        part['mean'] = rows.mean(axis=1, dtype=np.float64)
-        part['standard_deviation'] = rows.std(axis=1, dtype=np.float64)
-        part['quantiles'] = _quantiles_of_sorted(rows, levels)
+    histogram = np.zeros(len(EDGES) - 1, np.int64)
+    for block in blocks(
+        estimator, masks, losses, own, asked=asked, least_z=discoveries.least_z, tile=tile
+    ):
+        part = _named_entries(block, own[block.columns]) | _moments(block)
+        part['quantiles'] = quantiles(block.scanned.ranked) * block.scale[:, None]
         parts.append(part)
-        # The histogram is of the off-diagonal entries: what the diagonal adds is taken out again.
-        histogram.reach(max(np.abs(part['other_value']).max(), np.abs(rows[:, 0]).max()))
-        histogram.count(rows)
-        selves = part['self_influence'][own[columns] >= 0]
-        histogram.count(np.sort(selves)[None, :], weight=-1)
+        histogram += block.scanned.histogram
+        discoveries.add(*_candidates(block, own[block.columns]))
 
     def joined(name: str) -> np.ndarray:
         whole = np.concatenate([part[name] for part in parts])
         return whole.astype(np.float32 if whole.dtype.kind == 'f' else np.int32)
 
-    top = {name: joined(name) for name in ('top_examples', 'top_values', 'top_standard_errors')}
+    columns = {name: joined(name) for name in parts[0]}
+    largest, second = columns['top_values'][:, :2].T
+    errors = columns['top_standard_errors'][:, :2].T
+    noise = largest_of_noise(members=members, examples=examples, targets=targets)
+    floor = np.maximum(noise * errors[1], np.finfo(np.float32).tiny)
+    several = {name: whole for name, whole in columns.items() if name.startswith(('top', 'bottom'))}
     return Summary(
-        margin=margin_of_largest(top['top_values'][:, 0], top['top_values'][:, 1]),
+        margin=margin_of_largest(largest, second),
+        floored_margin=floored_margin(largest, second, floor),
+        z_margin=z_margin(largest, second, *errors).astype(np.float32),
         quantile_levels=levels.astype(np.float32),
-        bin_edges=histogram.edges.astype(np.float32),
-        histogram=histogram.counts,
-        members_used=len(ensemble.masks),
-        **{name: whole[:, :top_k] for name, whole in top.items()},
-        **{name: joined(name) for name in parts[0] if name not in top},
+        z_edges=EDGES[::_BINS_JOINED].astype(np.float32),
+        z_histogram=histogram.reshape(-1, _BINS_JOINED).sum(axis=1),
+        pairs=discoveries.found(),
+        estimator=estimator,
+        members_used=members,
+        **{name: whole[:, :top_k] for name, whole in several.items()},
+        **{name: whole for name, whole in columns.items() if name not in several},
     )
 
 
-def _strongest(
-    influence: Influence, own: Int[np.ndarray, 't'], k: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The largest entries and the own one of each target, and all values as writable `[t N]`."""
-    values, top_values, top_examples, top_errors, own_value, own_error = (
-        np.asarray(array) for array in _gather(*influence, jnp.asarray(np.maximum(own, 0)), k=k)
+class _Quantiles:
+    """Linear interpolation between the entries of the ranks next to each level."""
+
+    def __init__(self, levels: Float[np.ndarray, 'Q'], examples: int) -> None:
+        position = levels * (examples - 1)
+        below, above = np.floor(position).astype(int), np.ceil(position).astype(int)
+        ranks = np.unique(np.concatenate([below, above]))
+        self.ranks = tuple(ranks.tolist())
+        self._below, self._above = np.searchsorted(ranks, below), np.searchsorted(ranks, above)
+        self._weight = position - below
+
+    def __call__(self, ranked: Float[np.ndarray, 't R']) -> Float[np.ndarray, 't Q']:
+        below = ranked[:, self._below]
+        return below + (ranked[:, self._above] - below) * self._weight
+
+
+def _named_entries(block: Block, own: Int[np.ndarray, 't']) -> dict[str, np.ndarray]:
+    """The largest, the least and the own entry of each target, in the unit of the measurement."""
+    top, bottom = block.scanned.top, block.scanned.bottom
+    wanted = np.concatenate([top, bottom, np.maximum(own, 0)[:, None]], axis=1)
+    values, errors = (
+        entries.reshape(wanted.shape) * block.scale[:, None]
+        for entries in block.entries(
+            np.repeat(np.arange(len(wanted)), wanted.shape[1]), wanted.ravel()
+        )
     )
-    is_example = own >= 0
+    strongest = top.shape[1]
+    part = {}
+    for name, sign, which in (
+        ('top', -1, slice(0, strongest)),
+        ('bottom', 1, slice(strongest, 2 * strongest)),
+    ):
+        # A scan may round, and entries be nearer to one another than that.
+        order = np.argsort(sign * values[:, which], axis=1, kind='stable')
+        part[f'{name}_examples'] = np.take_along_axis(wanted[:, which], order, axis=1)
+        part[f'{name}_values'] = np.take_along_axis(values[:, which], order, axis=1)
+        part[f'{name}_standard_errors'] = np.take_along_axis(errors[:, which], order, axis=1)
     # Either the largest or, where the target itself is that, the second.
-    other = (np.arange(len(own)), (top_examples[:, 0] == own).astype(int))
-    part = {
-        'self_influence': np.where(is_example, own_value, np.nan),
-        'self_standard_error': np.where(is_example, own_error, np.nan),
-        'top_examples': top_examples,
-        'top_values': top_values,
-        'top_standard_errors': top_errors,
-        'strongest_other': top_examples[other],
-        'other_value': top_values[other],
-        'other_standard_error': top_errors[other],
+    other = (np.arange(len(own)), (part['top_examples'][:, 0] == own).astype(int))
+    return part | {
+        'self_influence': np.where(own >= 0, values[:, -1], np.nan),
+        'self_standard_error': np.where(own >= 0, errors[:, -1], np.nan),
+        'strongest_other': part['top_examples'][other],
+        'other_value': part['top_values'][other],
+        'other_standard_error': part['top_standard_errors'][other],
     }
-    return part, values.copy()
 
 
-@functools.partial(jax.jit, static_argnames='k')
-def _gather(
-    values: Float[Array, 'N t'],
-    standard_error: Float[Array, 'N t'],
-    own: Int[Array, 't'],
-    *,
-    k: int,
-) -> tuple[Array, ...]:
-    values, standard_error = values.T, standard_error.T
-    top_values, top_examples = jax.lax.top_k(values, k)
-
-    def pick(array: Array, at: Array) -> Array:
-        return jnp.take_along_axis(array, at, axis=1)
-
-    return (
-        values,
-        top_values,
-        top_examples,
-        pick(standard_error, top_examples),
-        pick(values, own[:, None])[:, 0],
-        pick(standard_error, own[:, None])[:, 0],
-    )
+def _moments(block: Block) -> dict[str, np.ndarray]:
+    first, second, third, fourth = block.scanned.moments.T
+    unit = block.null_error * block.scale
+    variance = np.maximum(second - first**2, 0)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        skewness = (third - 3 * first * second + 2 * first**3) / variance**1.5
+        central = fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4
+        kurtosis = central / variance**2 - 3
+    return {
+        'mean': first * unit,
+        'standard_deviation': np.sqrt(variance) * unit,
+        'skewness': skewness,
+        'kurtosis': kurtosis,
+        'null_standard_error': unit,
+    }
 
 
-def _quantiles_of_sorted(
-    rows: Float[np.ndarray, 't N'], levels: Float[np.ndarray, 'Q']
-) -> Float[np.ndarray, 't Q']:
-    position = levels * (rows.shape[1] - 1)
-    below = np.floor(position).astype(int)
-    above = np.ceil(position).astype(int)
-    return rows[:, below] + (rows[:, above] - rows[:, below]) * (position - below)
+def _candidates(
+    block: Block, own: Int[np.ndarray, 't']
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Off-diagonal entries that may be significant, each once, in the unit of the measurement."""
+    fitted, place = np.nonzero(block.fitted >= 0)
+    targets = np.concatenate([block.scanned.candidate_targets, fitted])
+    examples = np.concatenate([block.scanned.candidate_examples, block.fitted[fitted, place]])
+    pairs = np.unique(np.stack([targets, examples]), axis=1)
+    targets, examples = pairs[:, own[pairs[0]] != pairs[1]]
+    values, errors = block.entries(targets, examples)
+    scale = block.scale[targets]
+    return examples, targets + block.columns.start, values * scale, errors * scale

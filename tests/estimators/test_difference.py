@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import reference
 
-from influence_jax.estimators import difference_in_means, tiles
+from influence_jax.estimators import difference_in_means
+from influence_jax.estimators.difference import tiles
 
 
 def draw(members, examples, targets, *, seed=0):
@@ -134,6 +135,8 @@ def bad_inputs():
     never, always_but_once = masks.copy(), masks.copy()
     never[:, [2, 5]] = False
     always_but_once[:, 7] = np.arange(40) > 0
+    holed = losses.copy()
+    holed[:, 3] = np.nan
     yield 'masks not bool', masks.astype(int), losses, 'masks must be bool'
     yield 'masks a vector', masks[0], losses, r'masks must be bool .* \[8\]'
     yield 'losses integer', masks, losses.astype(int), 'losses must be floating'
@@ -143,8 +146,9 @@ def bad_inputs():
     yield 'no targets', masks, losses[:, :0], 'no members, examples or targets'
     yield 'all missing', masks, losses * np.nan, 'none of the 40 members'
     yield 'never in', never, losses, r'2 of 8 examples \(2, 5\) .*fewer than 2 of the 40'
+    yield 'one target missing', masks, holed, r'the 1 targets that never are \(3\)'
     yield 'out only once', always_but_once, losses, r'1 of 8 examples \(7\)'
-    yield 'too few members', masks[:3], losses[:3], r'8 of 8 examples .*, \.\.\.\)'
+    yield 'too few members', masks[:3], losses[:3], '3 usable members are too few'
 
 
 @pytest.mark.parametrize(

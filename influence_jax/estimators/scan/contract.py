@@ -1,0 +1,97 @@
+"""What a scan over whole columns of the influence matrix is asked, and what it answers.
+
+A scan computes every entry of the difference of means of a block of targets and forgets it again.
+Two scans do the same: `device`, by matrix products, for GPUs and TPUs; `host`, for CPUs.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+BINS_A_SIDE = 512
+"""Bins of the histogram of z on each side of zero."""
+REACH = 8.0
+"""|z| at which the outermost bins begin to hold all that is beyond."""
+EDGES = np.linspace(-REACH, REACH, 2 * BINS_A_SIDE + 1)
+"""Edges of the histogram of z."""
+
+
+class Asked(NamedTuple):
+    """Questions about each column.
+
+    strongest: K, how many entries of largest and of least value.
+    ranks: which entries in ascending order, counted from 0; the quantiles are made of these.
+    """
+
+    strongest: int
+    ranks: tuple[int, ...]
+
+
+class Targets(NamedTuple):
+    """A block of targets.
+
+    losses: `[M t]` centred and within [-1, 1].
+    null_error: `[t]` standard error of an entry without influence, in the unit of `losses`.
+    own: `[t]` the example that each target is, -1 where it is none.
+    floor: `[t]` entries of larger absolute value are listed as candidates; unit of `losses`.
+    fixed_examples: `[t F]` examples of which the value is known otherwise, -1 for none.
+    fixed_values: `[t F]` their values, which take the place of the difference of means.
+    """
+
+    losses: Float[np.ndarray, 'M t']
+    null_error: Float[np.ndarray, 't']
+    own: Int[np.ndarray, 't']
+    floor: Float[np.ndarray, 't']
+    fixed_examples: Int[np.ndarray, 't F']
+    fixed_values: Float[np.ndarray, 't F']
+
+
+class Scanned(NamedTuple):
+    """Answers; plain numpy, values in the unit of the losses given.
+
+    top: `[t K]` examples of largest value, largest first.
+    bottom: `[t K]` examples of least value, least first.
+    moments: `[t 4]` means of the entries' first four powers, divided by `null_error` before.
+    ranked: `[t R]` values of the entries of the ranks asked for.
+    candidate_targets: `[C]` positions in the block of the entries beyond the floor.
+    candidate_examples: `[C]` their examples.
+    histogram: `[2 BINS_A_SIDE]` of value / `null_error` of all entries but own, see `EDGES`.
+    """
+
+    top: Int[np.ndarray, 't K']
+    bottom: Int[np.ndarray, 't K']
+    moments: Float[np.ndarray, 't 4']
+    ranked: Float[np.ndarray, 't R']
+    candidate_targets: Int[np.ndarray, 'C']
+    candidate_examples: Int[np.ndarray, 'C']
+    histogram: Int[np.ndarray, 'E']
+
+
+class Scan(Protocol):
+    """One way of scanning, made for the masks of an ensemble."""
+
+    def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
+        """Brings the masks into the form in which they are used again and again."""
+
+    def columns(self, targets: Targets, asked: Asked) -> Scanned:
+        """Scans the columns of a block of targets."""
+
+    def suspects(
+        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't'], count: int
+    ) -> Int[np.ndarray, '3 t K']:
+        """Examples of largest |z| of each target, its own before all others.
+
+        Thrice: by the members of even number, by those of odd number, and by all.
+        """
+
+    def entries(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        targets: Int[np.ndarray, 'C'],
+        examples: Int[np.ndarray, 'C'],
+    ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
+        """Difference of means of single entries and its standard error (Welch).
+
+        Computed from the losses themselves, whatever rounding `columns` allows itself.
+        """
