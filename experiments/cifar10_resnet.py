@@ -7,6 +7,7 @@ Smaller sizes are asked for by the same flags as those of experiments.image_resn
 
 from experiments import image_ensemble, launch
 from experiments.settings import (
+    AnalysisSettings,
     DataSettings,
     EnsembleSettings,
     MachineSettings,
@@ -21,5 +22,6 @@ if __name__ == '__main__':
         NetworkSettings(width=32, stages=3, patch=2),
         Recipe(epochs=20.0),
         MachineSettings(output_dir='runs/cifar10_resnet'),
+        AnalysisSettings(),
     )
     launch.run(image_ensemble.run_from_flags)

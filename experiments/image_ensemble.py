@@ -9,8 +9,10 @@ import numpy as np
 from absl import flags as absl_flags
 
 from experiments import flags, image_report, launch
+from experiments.growth import Growth
 from experiments.progress import Progress
 from experiments.settings import (
+    AnalysisSettings,
     DataSettings,
     EnsembleSettings,
     MachineSettings,
@@ -35,6 +37,19 @@ class ImageExperiment:
     network: NetworkSettings
     recipe: training.Recipe
     machine: MachineSettings
+    analysis: AnalysisSettings = dataclasses.field(default_factory=AnalysisSettings)
+
+    @property
+    def members(self) -> int:
+        """M: how many members the run has room for."""
+        return self.analysis.max_members if self.analysis.grows else self.ensemble.members
+
+    def growth(self) -> Growth | None:
+        """When to stop training before all members are there; None where not to."""
+        if not self.analysis.grows:
+            return None
+        key = jax.random.key(self.ensemble.seed)
+        return Growth(self.analysis, self.ensemble.design, key=key)
 
     def configuration(self) -> dict[str, object]:
         """What determines the results, as the run's manifest keeps it."""
@@ -62,6 +77,7 @@ def run_from_flags() -> None:
             flags.read(NetworkSettings),
             flags.read(training.Recipe),
             flags.read(MachineSettings),
+            flags.read(AnalysisSettings),
         )
     )
 
@@ -70,12 +86,13 @@ def run(experiment: ImageExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
     launch.use_cpu_cores_as_devices(experiment.machine.streams)
     experiment.machine.execution().mesh()  # refuses more streams than devices, before all else
+    growth = experiment.growth()
     seeds = jax.random.split(jax.random.key(experiment.ensemble.seed), 3)
     dataset = _dataset(experiment.data, key=seeds[0])
     masks = subsets.draw(
         experiment.ensemble.design,
         key=seeds[1],
-        members=experiment.ensemble.members,
+        members=experiment.members,
         examples=dataset.num_examples,
         keep=experiment.ensemble.keep,
     )
@@ -93,13 +110,15 @@ def run(experiment: ImageExperiment) -> Path:
         command=launch.command(),
     )
     with store.create_or_resume(experiment.machine.output_dir, manifest, masks) as directory:
-        _train_missing(directory, program, dataset, experiment.machine, key=seeds[2])
+        _train_missing(directory, program, dataset, experiment.machine, growth, key=seeds[2])
         if not len(directory.complete):
             raise ValueError(
                 f'all {len(masks)} members diverged (their losses are not finite); '
                 f'lower --learning_rate and choose a new --output_dir'
             )
-        return image_report.write(directory, dataset)
+        return image_report.write(
+            directory, dataset, experiment.analysis, growth.check(directory) if growth else None
+        )
 
 
 def _dataset(settings: DataSettings, *, key: jax.Array) -> data.ImageDataset:
@@ -147,18 +166,23 @@ def _train_missing(
     program: training.Program,
     dataset: data.ImageDataset,
     machine: MachineSettings,
+    growth: Growth | None,
     *,
     key: jax.Array,
 ) -> None:
+    """Trains members in order: all that are missing, or until the growth has them be enough."""
     missing = directory.missing
     if machine.keep_params:
         _refuse_lost_params(directory)
-    if not len(missing):
+    seen = growth.look(directory) if growth else None
+    if not len(missing) or (seen and seen.enough):
         return
     images = ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
     with Progress(total=len(directory.masks), done=len(directory.masks) - len(missing)) as progress:
         execution = _execution(directory, program, machine, images)
         progress.say(_described(execution))
+        if seen:
+            progress.aim(seen.more, f'standard error {seen}')
         for trained in training.train(
             program,
             key=key,
@@ -177,6 +201,10 @@ def _train_missing(
                 )
             directory.write(trained.members, trained.result.measurements)
             progress.advance(len(trained.members))
+            if growth and (seen := growth.look(directory)):
+                progress.aim(seen.more, f'standard error {seen}')
+                if seen.enough:
+                    break
 
 
 def _refuse_lost_params(directory: store.Run) -> None:

@@ -6,16 +6,33 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from experiments.growth import Check
+from experiments.settings import AnalysisSettings
 from influence_jax import analysis, data, report, store
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
 
 
-def write(directory: store.Run, dataset: data.ImageDataset) -> Path:
-    """Analyses what has been measured and returns the path of the page."""
+def write(
+    directory: store.Run,
+    dataset: data.ImageDataset,
+    settings: AnalysisSettings,
+    growth: Check | None = None,
+) -> Path:
+    """Analyses what has been measured and returns the path of the page.
+
+    Args:
+        directory: the run.
+        dataset: its images.
+        settings: how to estimate.
+        growth: what was seen when training stopped, where it may stop before all members are
+            trained; those are then not missing.
+    """
+    estimator = settings.estimator_for(len(directory.complete))
     overview = analysis.overview(
         directory.masks,
         directory.measurement('loss'),
         key=jax.random.key(directory.manifest.seeds['seed']),
+        estimator=estimator,
     )
     console = Console()
     console.print(
@@ -25,6 +42,15 @@ def write(directory: store.Run, dataset: data.ImageDataset) -> Path:
     )
     duplicated = has_near_duplicate(near_duplicates(dataset), dataset.num_examples)
     facts = _facts(directory, dataset, overview, duplicated)
+    facts['estimator'] = estimator.value
+    if estimator is not settings.estimator:
+        facts['estimator'] += (
+            f' ({settings.estimator.value} needs {settings.least_members} members)'
+        )
+    if growth:
+        if growth.enough:
+            facts['members'] = f'{len(directory.complete):,} of at most {len(directory.masks):,}'
+        facts['standard error off the diagonal'] = str(growth)
     for name, value in facts.items():
         console.print(report.printable(f'{name}: {value}'))
     page = report.write(
@@ -41,9 +67,19 @@ def write(directory: store.Run, dataset: data.ImageDataset) -> Path:
         mean_loss=directory.measurement('loss')[directory.complete].mean(axis=0),
         missing=directory.missing.tolist(),
         diverged=directory.diverged.tolist(),
+        stopped_early=_stopped_early(directory, growth),
     )
     console.print(report.printable(f'report: {page}'), soft_wrap=True)
     return page
+
+
+def _stopped_early(directory: store.Run, growth: Check | None) -> str | None:
+    if growth is None or not growth.enough or not len(directory.missing):
+        return None
+    return (
+        f'{len(directory.missing):,} of at most {len(directory.masks):,} members were not needed '
+        f'and not trained: the median standard error off the diagonal is {growth}.'
+    )
 
 
 def _facts(

@@ -7,6 +7,7 @@ The same command continues a run that was stopped. The report is DIR/report/inde
 
 from experiments import image_ensemble, launch
 from experiments.settings import (
+    AnalysisSettings,
     DataSettings,
     EnsembleSettings,
     MachineSettings,
@@ -16,6 +17,11 @@ from influence_jax.training import Recipe
 
 if __name__ == '__main__':
     image_ensemble.define_flags(
-        DataSettings(), EnsembleSettings(), NetworkSettings(), Recipe(), MachineSettings()
+        DataSettings(),
+        EnsembleSettings(),
+        NetworkSettings(),
+        Recipe(),
+        MachineSettings(),
+        AnalysisSettings(),
     )
     launch.run(image_ensemble.run_from_flags)

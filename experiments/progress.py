@@ -14,6 +14,7 @@ class Progress:
     def __init__(self, *, total: int, done: int) -> None:
         """`done` of `total` members were there before; they do not count for the speed."""
         self._total, self._before, self._done = total, done, done
+        self._note = ''
         self._on_terminal = sys.stderr.isatty()
         self._start = self._printed = time.monotonic()
 
@@ -46,8 +47,17 @@ class Progress:
             self._printed = now
             print(self._line(now), file=sys.stderr, flush=True)
 
+    def aim(self, more: int, note: str) -> None:
+        """Changes how many members are still to come, and says why behind the figures."""
+        self._total, self._note = self._done + more, f'; {note}'
+        now = time.monotonic()
+        if not self._on_terminal and self._done > self._before:
+            self._printed = now
+            print(self._line(now), file=sys.stderr, flush=True)
+
     def _line(self, now: float) -> str:
         rate = (self._done - self._before) / max(now - self._start, 1e-9)
-        left = round((self._total - self._done) / rate)
+        total = max(self._total, self._done)  # what was aimed at may be passed
+        left = round((total - self._done) / rate)
         clock = f'{left // 3600}:{left // 60 % 60:02}:{left % 60:02}'
-        return f'{self._done}/{self._total} members, {rate:.3g} members/s, {clock} left'
+        return f'{self._done}/{total} members, {rate:.3g} members/s, {clock} left{self._note}'

@@ -1,9 +1,12 @@
 """What a launch of an image ensemble can be told, concern by concern."""
 
 import dataclasses
+import math
 
 import jax
 
+from influence_jax.analysis.convergence import least_half
+from influence_jax.estimators import Estimator
 from influence_jax.models import ResNetConfig
 from influence_jax.subsets import Design
 from influence_jax.training import Execution
@@ -34,7 +37,8 @@ class EnsembleSettings:
     """Which members.
 
     Attributes:
-        members: number M of models to train, each on its own random subset.
+        members: number M of models to train, each on its own random subset; with
+            --until_standard_error that is --max_members instead.
         keep: probability, or fraction, with which an image is in a subset.
         design: how subsets are drawn: every image independently, exactly keep * N images a
             member, or every image in exactly keep * M members.
@@ -49,6 +53,46 @@ class EnsembleSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:  # jax would drop the bits above
             raise ValueError(f'seed must lie in 0 .. {2**32 - 1}, not {self.seed}')
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysisSettings:
+    """How influence is estimated, and how precisely.
+
+    Attributes:
+        estimator: adjusted takes each target's own inclusion and strongest influencers out of
+            the losses first and needs 48 members (below, the difference of means is used).
+        until_standard_error: train members, in order, until the median standard error off the
+            diagonal is at most this, in nats; 0 trains all --members.
+        max_members: with --until_standard_error, how many members to train at most.
+    """
+
+    estimator: Estimator = Estimator.ADJUSTED
+    until_standard_error: float = 0.0
+    max_members: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.until_standard_error < math.inf:
+            raise ValueError(
+                f'until_standard_error must be 0 (train all) or positive and finite, '
+                f'not {self.until_standard_error}'
+            )
+        if self.max_members < 1:
+            raise ValueError(f'max_members must be at least 1, not {self.max_members}')
+
+    @property
+    def grows(self) -> bool:
+        """Whether members are trained until their estimates are precise enough."""
+        return self.until_standard_error > 0
+
+    @property
+    def least_members(self) -> int:
+        """Members that `estimator` needs in order to be judged by two halves of them."""
+        return 2 * least_half(self.estimator)
+
+    def estimator_for(self, members: int) -> Estimator:
+        """The estimator, or the difference of means for too few usable members."""
+        return self.estimator if members >= self.least_members else Estimator.DIFFERENCE
 
 
 @dataclasses.dataclass(frozen=True)

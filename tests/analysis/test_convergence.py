@@ -4,6 +4,8 @@ import pytest
 import reference
 
 from influence_jax.analysis import split_half
+from influence_jax.analysis.convergence import Convergence, least_half, spearman_brown
+from influence_jax.estimators import Estimator, adjusted
 
 KEY = jax.random.key(0)
 
@@ -99,8 +101,8 @@ def test_same_key_same_result():
 
 
 def test_members_with_nan_are_left_out():
-    masks, losses = planted(effect=2.0)
-    kept = np.delete(np.arange(400), [3, 9])
+    masks, losses = planted(402, effect=2.0)
+    kept = np.delete(np.arange(402), [3, 9])
     losses[3], losses[9, 1] = np.nan, np.inf
     np.testing.assert_array_equal(
         split_half(masks, losses, key=KEY), split_half(masks[kept], losses[kept], key=KEY)
@@ -140,5 +142,117 @@ def test_bad_arguments_are_refused(arguments, message):
 
 
 def test_too_few_members_are_refused():
-    with pytest.raises(ValueError, match='at least 4 usable members, not 3'):
+    with pytest.raises(ValueError, match='difference need at least 4 usable members, not 3'):
         split_half(*planted(3, effect=1.0), key=KEY)
+    with pytest.raises(ValueError, match='adjusted need at least 48 usable members, not 47'):
+        split_half(*planted(47, effect=1.0), key=KEY, estimator=Estimator.ADJUSTED)
+
+
+def test_halves_too_small_for_an_estimator():
+    masks, losses = planted(48, effect=2.0)
+    with pytest.raises(ValueError, match=r'adjusted must lie in 24 \.\. 24, not \[8, 30\]'):
+        split_half(masks, losses, key=KEY, estimator=Estimator.ADJUSTED, sizes=[8, 30])
+    default = split_half(masks, losses, key=KEY, estimator=Estimator.ADJUSTED, repeats=1)
+    assert default.members.tolist() == [least_half(Estimator.ADJUSTED)] == [24]
+
+
+def planted_pairs(members, *, others, own=4.0):
+    """Target t is influenced by itself, and by example t + 1 as much as others[t]."""
+    generator = np.random.default_rng(0)
+    masks = generator.random((members, len(others))) < 0.5
+    losses = generator.normal(size=masks.shape) - own * masks
+    return masks, (losses - others * np.roll(masks, -1, axis=1)).astype(np.float32)
+
+
+def test_estimators_are_judged_on_the_same_halves():
+    strengths = np.linspace(0, 3, 30)
+    masks, losses = planted_pairs(300, others=strengths)
+    plain, better = (
+        split_half(masks, losses, key=KEY, estimator=estimator, sizes=[100])
+        for estimator in (Estimator.DIFFERENCE, Estimator.ADJUSTED)
+    )
+    signal = np.append(strengths, np.zeros(30 * 28)).var()
+    # Of the loss: 1 of its own, and a quarter of the squares of what is not taken out.
+    for curve, noise in ((plain, 1 + 4 + 3 / 4), (better, 1)):
+        expected = signal / (signal + 4 * noise / 100)
+        assert curve.off_diagonal[0] == pytest.approx(expected, abs=0.06)
+    assert better.margin[0] > plain.margin[0]
+    np.testing.assert_array_equal(plain.significant_pairs, better.significant_pairs)
+
+
+def test_adjusted_halves_are_the_adjusted_estimate(monkeypatch):
+    """With the split known, the agreement is that of two calls of the estimator."""
+    masks, losses = planted(60, 12, effect=2.0)
+
+    class Known:
+        def permutation(self, count):
+            return np.arange(count)
+
+    monkeypatch.setattr(
+        'influence_jax.analysis.convergence.agreement.host_generator', lambda key: Known()
+    )
+    seen = split_half(masks, losses, key=KEY, estimator=Estimator.ADJUSTED, sizes=[30], repeats=1)
+    a, b = (adjusted(masks[half], losses[half]).values for half in np.split(np.arange(60), 2))
+    off = ~np.eye(12, dtype=bool)
+    assert seen.self_influence[0] == pytest.approx(reference.pearson(np.diag(a), np.diag(b)))
+    assert seen.off_diagonal[0] == pytest.approx(reference.pearson(a[off], b[off]))
+    margins = (reference.top1_margin(values) for values in (a, b))
+    assert seen.margin[0] == pytest.approx(reference.spearman(*margins))
+
+
+def test_significant_pairs_are_as_reliable_as_theory_says():
+    strengths = np.random.default_rng(1).uniform(2.0, 4.0, 60)
+    masks, losses = planted_pairs(600, others=strengths, own=0.0)
+    seen = split_half(masks, losses, key=KEY, sizes=[50, 200, 250], repeats=8)
+    assert seen.significant_pairs[0] == pytest.approx(60, abs=6)  # 5 % of them false
+    for size, found in zip(seen.members[:2], seen.significant[:2], strict=True):
+        error = 4 * (1 + strengths.mean() ** 2 / 4) / size
+        # Of planted pairs alone; the few false ones, far below, only widen what differs.
+        assert found > strengths.var() / (strengths.var() + error) - 0.1
+        assert found < 0.97
+    assert seen.significant[0] < seen.significant[1]
+    assert np.isnan(seen.significant[2]) and seen.significant_pairs[2] == 0
+
+
+def test_noise_has_no_significant_pairs():
+    seen = split_half(*planted(effect=0.0), key=KEY, sizes=[40], repeats=8)
+    assert seen.significant_pairs[0] < 1  # of 870
+
+
+def test_small_halves_of_adjusted_leave_out_what_they_do_not_know():
+    masks, losses = planted(60, effect=4.0)
+    masks[:, 7] = np.arange(60) < 3  # in one half at most once
+    seen = split_half(masks, losses, key=KEY, estimator=Estimator.ADJUSTED, sizes=[30], repeats=1)
+    assert np.isfinite([seen.self_influence, seen.off_diagonal, seen.margin]).all()
+
+
+def test_spearman_brown():
+    assert spearman_brown(0.5) == pytest.approx(2 / 3)
+    assert spearman_brown(0.3, 1.0) == pytest.approx(0.3)
+    assert spearman_brown(spearman_brown(0.3, 2), 3) == pytest.approx(spearman_brown(0.3, 6))
+    assert spearman_brown(-0.5) == pytest.approx(-2 / 3)
+    assert [spearman_brown(r) for r in (-1.0, 0.0, 1.0)] == [-1, 0, 1]
+    assert np.isnan(spearman_brown(float('nan')))
+
+
+def test_reliability_of_the_whole_is_what_larger_halves_reach():
+    masks, losses = planted(1000, effect=1.0)
+    small = split_half(masks, losses, key=KEY, sizes=[125], repeats=16)
+    large = split_half(masks, losses, key=KEY, sizes=[250, 500], repeats=16)
+    assert small.self_influence[0] < large.self_influence[0] - 0.05
+    for members, expected in zip(large.members, large.self_influence, strict=True):
+        found = small.reliability(int(members))
+        assert found.members == members
+        assert found.self_influence == pytest.approx(expected, abs=0.04)
+
+
+def test_reliability_starts_from_the_largest_halves_that_tell():
+    nothing, sizes = np.full(2, np.nan), np.array([10, 20])
+    found = Convergence(
+        sizes, nothing, np.array([0.1, 0.2]), np.array([0.5, 0.5]), np.array([0.6, np.nan])
+    ).reliability()
+    assert found.members == 40
+    assert np.isnan(found.self_influence)
+    assert found.off_diagonal == pytest.approx(2 * 0.2 / 1.2)
+    assert found.significant == pytest.approx(4 * 0.6 / (1 + 3 * 0.6))
+    assert found.margin == pytest.approx(2 / 3)

@@ -11,7 +11,13 @@ import pytest
 from experiments import image_ensemble
 from experiments import launch as launching
 from experiments.image_ensemble import ImageExperiment
-from experiments.settings import DataSettings, EnsembleSettings, MachineSettings, NetworkSettings
+from experiments.settings import (
+    AnalysisSettings,
+    DataSettings,
+    EnsembleSettings,
+    MachineSettings,
+    NetworkSettings,
+)
 from influence_jax.training import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +131,7 @@ def run_here(images, tmp_path, monkeypatch):
                 settings(NetworkSettings, width=8, stages=1),
                 settings(Recipe, batch_size=8, epochs=2),
                 settings(MachineSettings, streams=1, vmap=1, output_dir=str(directory)),
+                settings(AnalysisSettings),
             )
         )
 

@@ -4,34 +4,97 @@ import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
-import scipy.stats
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.analysis.convergence.correlation import correlation, spearman_brown
+from influence_jax.analysis.convergence.known import (
+    LEAST_MEMBERS,
+    host_generator,
+    known_influence,
+    others,
+)
 from influence_jax.analysis.margins import top1_margin
+from influence_jax.estimators import Estimator, benjamini_hochberg, p_values, z_scores
 from influence_jax.estimators.ensemble import examples_of_targets, usable
 from influence_jax.types import AnyArray, Masks, Measurement, PRNGKey
 
-_SAMPLED_COLUMNS = 256
-_DEFAULT_SIZES = 8
+_SAMPLED_TARGETS = 256
+_MOST_DEFAULT_SIZES = 8
 _LEAST_DEFAULT_SIZE = 8
+_UNMEASURED = np.empty(0)
+
+
+class Reliability(NamedTuple):
+    """How reliable estimates are: how well they would agree with those of as many new members.
+
+    members: of the ensemble.
+    self_influence: NaN where no target is an example.
+    off_diagonal: of all other entries.
+    significant: of the pairs of example and other target found by members of their own; NaN where
+        there were too few members or pairs.
+    margin: of the ranks of Top-1 Influence Margins. A margin is no mean, and from two halves the
+        formula promised more than was measured (docs/results/convergence.md).
+    """
+
+    members: int
+    self_influence: float
+    off_diagonal: float
+    significant: float
+    margin: float
 
 
 class Convergence(NamedTuple):
     """Agreement of two disjoint sets of members; mean over repeated random splits.
 
+    All of at most 256 sampled targets.
+
     members: `[S]` members in each of the two sets, ascending.
     self_influence: `[S]` Pearson correlation of the two sets' self-influences; NaN where no target
         is an example.
-    off_diagonal: `[S]` the same of all other entries (of a sample of the columns).
-    margin: `[S]` Spearman correlation of the two sets' Top-1 Influence Margins (same sample).
+    off_diagonal: `[S]` the same of all other entries.
+    margin: `[S]` Spearman correlation of the two sets' Top-1 Influence Margins.
+    significant: `[S]` Pearson correlation over the off-diagonal entries that a third set, a third
+        of all members, finds significant; NaN beyond M/3, where no such set is left.
+    significant_pairs: `[S]` how many entries these were, mean of the splits.
     """
 
     members: Int[np.ndarray, 'S']
     self_influence: Float[np.ndarray, 'S']
     off_diagonal: Float[np.ndarray, 'S']
     margin: Float[np.ndarray, 'S']
+    significant: Float[np.ndarray, 'S'] = _UNMEASURED
+    significant_pairs: Float[np.ndarray, 'S'] = _UNMEASURED
+
+    def reliability(self, members: int | None = None) -> Reliability:
+        """Reliability of an ensemble, by default of the largest two halves together.
+
+        Spearman and Brown's formula from the largest halves of which an agreement is known.
+
+        Args:
+          members: of the ensemble; also larger ones, whose reliability is thereby predicted.
+        """
+        whole = 2 * int(self.members[-1]) if members is None else members
+
+        def lengthened(agreement: Float[np.ndarray, 'S']) -> float:
+            known = np.flatnonzero(np.isfinite(agreement))
+            if not known.size:
+                return float('nan')
+            largest = known[-1]
+            return spearman_brown(float(agreement[largest]), whole / int(self.members[largest]))
+
+        return Reliability(
+            whole,
+            lengthened(self.self_influence),
+            lengthened(self.off_diagonal),
+            lengthened(self.significant),
+            lengthened(self.margin),
+        )
+
+
+def least_half(estimator: Estimator) -> int:
+    """The fewest members from which `split_half` lets an estimator make its estimate."""
+    return 2 if estimator is Estimator.DIFFERENCE else LEAST_MEMBERS[estimator]
 
 
 def split_half(
@@ -39,125 +102,134 @@ def split_half(
     losses: Measurement,
     *,
     key: PRNGKey,
+    estimator: Estimator = Estimator.DIFFERENCE,
     sizes: Sequence[int] | None = None,
     repeats: int = 4,
     target_examples: Int[AnyArray, 'T'] | None = None,
 ) -> Convergence:
     """Estimates influence twice, from disjoint members, and correlates the two estimates.
 
-    Differences of means; entries of examples that are always in or always out of a half are left
-    out of the correlations, so that small halves can be asked for, too.
+    Entries of examples that are always in or always out of a half are left out of the
+    correlations, so that small halves can be asked for, too.
+
+    Significant pairs are chosen by members that are in neither half: a pair chosen by a half's own
+    noise would agree too well or, beside the unlucky other half, too badly. All estimators are
+    judged on the same pairs: those of `adjusted` (of `difference_in_means`, where a third of the
+    members is too few for it), 5 % false discoveries by Benjamini and Hochberg.
 
     Args:
       masks: `[M N]` bool.
       losses: `[M T]`; rows with anything non-finite are left out.
-      key: draws the halves and the sample of columns.
-      sizes: members in each half, 2 .. M/2; by default about 8, evenly spaced in the logarithm.
-      repeats: random splits at each size, over which the correlations are averaged.
+      key: draws the halves and the sample of targets; the same for every estimator.
+      estimator: which estimate.
+      sizes: members in each half, `least_half(estimator)` .. M/2; by default up to 8, evenly
+        spaced in the logarithm.
+      repeats: random splits, over which the correlations are averaged. Within one, smaller halves
+        are parts of the larger ones.
       target_examples: as in `summarize`.
 
     Raises:
-      ValueError: fewer than 4 usable members, sizes outside 2 .. M/2, `repeats` below 1, or masks
-        and losses as in `difference_in_means`.
+      ValueError: too few usable members for two halves, sizes out of range, `repeats` below 1, or
+        masks and losses as in `difference_in_means`.
     """
     masks, losses = usable(masks, losses)
-    largest = len(masks) // 2
-    if largest < 2:
-        raise ValueError(f'two halves need at least 4 usable members, not {len(masks)}')
+    largest, least = len(masks) // 2, least_half(estimator)
+    if largest < least:
+        raise ValueError(
+            f'two halves for the estimator {estimator.value} need at least {2 * least} usable '
+            f'members, not {len(masks)}'
+        )
     if repeats < 1:
         raise ValueError(f'{repeats=} must be at least 1')
-    members = _default_sizes(largest) if sizes is None else np.unique(np.asarray(sizes, int))
-    if not members.size or members[0] < 2 or members[-1] > largest:
-        raise ValueError(f'sizes of halves must lie in 2 .. {largest}, not {members.tolist()}')
+    members = _default_sizes(least, largest) if sizes is None else np.unique(np.asarray(sizes, int))
+    if not members.size or members[0] < least or members[-1] > largest:
+        raise ValueError(
+            f'sizes of halves for the estimator {estimator.value} must lie in '
+            f'{least} .. {largest}, not {members.tolist()}'
+        )
     examples, targets = masks.shape[1], losses.shape[1]
     own = examples_of_targets(target_examples, examples=examples, targets=targets)
-    # A few small shuffles on the host: under jax each would cost a compilation.
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    columns = generator.permutation(targets)[:_SAMPLED_COLUMNS]
-    centred = (losses - losses.mean(axis=0, dtype=np.float64, keepdims=True)).astype(np.float32)
+    generator = host_generator(key)
+    sample = np.sort(generator.permutation(targets)[:_SAMPLED_TARGETS])
+    own, losses = own[sample], losses[:, sample]
+    third = len(masks) // 3
 
-    curves = np.empty((3, len(members)))
-    for s, size in enumerate(members):
-        agreements = []
-        for _ in range(repeats):
-            order = generator.permutation(len(masks))
-            first, second = (
-                _estimate(masks[half], centred[half], own, columns)
-                for half in (order[:size], order[size : 2 * size])
-            )
-            agreements.append(
-                (
-                    _correlation(first.selves, second.selves),
-                    _correlation(first.others, second.others),
-                    _correlation(first.margins, second.margins, ranks=True),
-                )
-            )
-        curves[:, s] = _mean_of_defined(np.array(agreements))
-    return Convergence(members, *curves)
+    curves = np.empty((repeats, 5, len(members)))
+    for curve in curves:
+        order = generator.permutation(len(masks))
+        chosen = _significant(masks[order[-third:]], losses[order[-third:]], own)
+        for s, size in enumerate(members):
+            halves = order[:size], order[size : 2 * size]
+            first, second = (_values(estimator, masks[half], losses[half], own) for half in halves)
+            pairs = chosen if size <= third else np.zeros_like(chosen)
+            curve[:, s] = *_agreement(first, second, own, pairs), pairs.sum()
+    return Convergence(members, *_mean_of_defined(curves))
 
 
-def _default_sizes(largest: int) -> Int[np.ndarray, 'S']:
-    least = min(_LEAST_DEFAULT_SIZE, largest)
-    return np.unique(np.geomspace(least, largest, _DEFAULT_SIZES).round().astype(int))
+def _default_sizes(least: int, largest: int) -> Int[np.ndarray, 'S']:
+    least = min(max(least, _LEAST_DEFAULT_SIZE), largest)
+    # At least a factor of sqrt(2) apart: what is nearer tells nothing more.
+    count = min(_MOST_DEFAULT_SIZES, 2 + int(2 * np.log2(largest / least)))
+    return np.unique(np.geomspace(least, largest, count).round().astype(int))
 
 
-class _Estimate(NamedTuple):
-    """What one half says; NaN where an example was always in it or always out of it."""
-
-    selves: Float[np.ndarray, 't']
-    others: Float[np.ndarray, '_']
-    margins: Float[np.ndarray, 'c']
-
-
-def _estimate(
-    masks: Bool[np.ndarray, 's N'],
-    losses: Float[np.ndarray, 's T'],
-    own: Int[np.ndarray, 'T'],
-    columns: Int[np.ndarray, 'c'],
-) -> _Estimate:
-    is_example = own >= 0
-    own_masks, own_losses = masks[:, own[is_example]], losses[:, is_example]
-    selves = _difference(
-        np.einsum('st,st->t', own_masks, own_losses),
-        own_losses.sum(axis=0),
-        own_masks.sum(axis=0, dtype=np.float32),
-        len(masks),
-    )
-    sampled = losses[:, columns]
-    matrix = _difference(
-        masks.T.astype(np.float32) @ sampled,
-        sampled.sum(axis=0, keepdims=True),
-        masks.sum(axis=0, dtype=np.float32)[:, None],
-        len(masks),
-    )
+def _agreement(
+    first: Float[np.ndarray, 'N t'],
+    second: Float[np.ndarray, 'N t'],
+    own: Int[np.ndarray, 't'],
+    pairs: Bool[np.ndarray, 'N t'],
+) -> tuple[float, float, float, float]:
+    """In the order of `Convergence`."""
+    off_diagonal = others(own, examples=len(first))
     # What is not known is not among the two largest.
-    margins = top1_margin(np.where(np.isnan(matrix), np.float32(-np.inf), matrix))
-    off_diagonal = own[columns][None, :] != np.arange(len(matrix))[:, None]
-    return _Estimate(selves, matrix[off_diagonal], margins)
+    margins = [top1_margin(np.where(np.isnan(half), -np.inf, half)) for half in (first, second)]
+    return (
+        correlation(first[~off_diagonal], second[~off_diagonal]),
+        correlation(first[off_diagonal], second[off_diagonal]),
+        correlation(*margins, ranks=True),
+        correlation(first[pairs], second[pairs]),
+    )
+
+
+def _significant(
+    masks: Bool[np.ndarray, 'm N'], losses: Float[np.ndarray, 'm t'], own: Int[np.ndarray, 't']
+) -> Bool[np.ndarray, 'N t']:
+    """Off-diagonal entries that these members tell from zero; none where they are too few."""
+    kinds = (Estimator.ADJUSTED, Estimator.DIFFERENCE)
+    enough = [kind for kind in kinds if len(masks) >= LEAST_MEMBERS[kind]]
+    chosen = others(own, examples=masks.shape[1])
+    if not enough:
+        return np.zeros_like(chosen)
+    z = z_scores(*known_influence(enough[0], masks, losses, own))
+    chosen[chosen] = benjamini_hochberg(p_values(z[chosen], members=len(masks)))
+    return chosen
+
+
+def _values(
+    estimator: Estimator,
+    masks: Bool[np.ndarray, 's N'],
+    losses: Float[np.ndarray, 's t'],
+    own: Int[np.ndarray, 't'],
+) -> Float[np.ndarray, 'N t']:
+    if estimator is Estimator.DIFFERENCE:
+        return _difference(masks, losses)
+    return np.asarray(known_influence(estimator, masks, losses, own).values)
 
 
 def _difference(
-    included_sum: np.ndarray, whole_sum: np.ndarray, included: np.ndarray, members: int
-) -> np.ndarray:
-    """Mean without - mean with; NaN where one of the two is of nobody."""
+    masks: Bool[np.ndarray, 's N'], losses: Float[np.ndarray, 's t']
+) -> Float[np.ndarray, 'N t']:
+    """`difference_in_means` without its errors: NaN only where one of the means is of nobody."""
+    centred = (losses - losses.mean(axis=0, dtype=np.float64, keepdims=True)).astype(np.float32)
+    included = masks.sum(axis=0, dtype=np.float32)[:, None]
+    sums = masks.T.astype(np.float32) @ centred
     with np.errstate(divide='ignore', invalid='ignore'):
-        values = (whole_sum - included_sum) / (members - included) - included_sum / included
+        values = (centred.sum(axis=0, keepdims=True) - sums) / (len(masks) - included)
+        values -= sums / included
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _correlation(a: np.ndarray, b: np.ndarray, *, ranks: bool = False) -> float:
-    """Pearson's, or Spearman's, over the pairs that are defined; NaN where it has no meaning."""
-    defined = ~(np.isnan(a) | np.isnan(b))
-    a, b = a[defined].astype(np.float64), b[defined].astype(np.float64)
-    if ranks:
-        a, b = scipy.stats.rankdata(a), scipy.stats.rankdata(b)
-    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float('nan')
-    a, b = a - a.mean(), b - b.mean()
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-def _mean_of_defined(values: Float[np.ndarray, 'R 3']) -> Float[np.ndarray, '3']:
+def _mean_of_defined(values: Float[np.ndarray, 'R 5 S']) -> Float[np.ndarray, '5 S']:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', RuntimeWarning)  # the mean of nothing is NaN
         return np.nanmean(values, axis=0)
