@@ -1,0 +1,40 @@
+"""Membership inference from the same tensors: attacks, their rates, the records at risk."""
+
+from influence_jax.analysis.membership.attack import Attack, logit_gaps
+from influence_jax.analysis.membership.lira import Setting, Variance, lira
+from influence_jax.analysis.membership.performance import Performance, Resample, performance
+from influence_jax.analysis.membership.prediction import Prediction, predicts_vulnerability
+from influence_jax.analysis.membership.predictors import predictors
+from influence_jax.analysis.membership.resampling import Interval
+from influence_jax.analysis.membership.rmia import rmia
+from influence_jax.analysis.membership.roc import (
+    Roc,
+    area,
+    balanced_accuracy,
+    roc,
+    true_positive_rates,
+)
+from influence_jax.analysis.membership.vulnerability import Vulnerability, vulnerability
+
+__all__ = [
+    'Attack',
+    'Interval',
+    'Performance',
+    'Prediction',
+    'Resample',
+    'Roc',
+    'Setting',
+    'Variance',
+    'Vulnerability',
+    'area',
+    'balanced_accuracy',
+    'lira',
+    'logit_gaps',
+    'performance',
+    'predictors',
+    'predicts_vulnerability',
+    'rmia',
+    'roc',
+    'true_positive_rates',
+    'vulnerability',
+]

@@ -1,0 +1,156 @@
+"""How well an attack does over all members and records, with intervals."""
+
+import enum
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from influence_jax.analysis.membership import resampling
+from influence_jax.analysis.membership.attack import Attack
+from influence_jax.analysis.membership.resampling import Interval
+from influence_jax.analysis.membership.roc import (
+    Roc,
+    area,
+    balanced_accuracy,
+    roc,
+    true_positive_rates,
+)
+from influence_jax.types import PRNGKey
+
+_FALSE_POSITIVES_NEEDED = 10
+_EXACT_RANKS = 400
+
+
+class Resample(enum.Enum):
+    """What another draw of the experiment would draw anew.
+
+    MEMBERS: the models; intervals are of these records under other models.
+    TARGETS: the records; intervals are of these models on other such records.
+    """
+
+    MEMBERS = 0
+    TARGETS = 1
+
+
+class Performance(NamedTuple):
+    """One attack's rates, pooled over members and records with one threshold for all.
+
+    roc: the whole curve.
+    false_positive_rates: `[F]` as asked for.
+    true_positive_rates: `[F]` at these; NaN where fewer than 10 false positives would decide.
+    auroc: area under the curve, 0.5 for chance.
+    balanced_accuracy: of the best threshold, 0.5 for chance.
+    notes: what could not be said, and why.
+    """
+
+    roc: Roc
+    false_positive_rates: tuple[float, ...]
+    true_positive_rates: tuple[Interval, ...]
+    auroc: Interval
+    balanced_accuracy: Interval
+    notes: tuple[str, ...]
+
+
+def performance(
+    attack: Attack,
+    *,
+    key: PRNGKey,
+    false_positive_rates: Sequence[float] = (1e-3, 1e-4),
+    resample: Resample = Resample.MEMBERS,
+    resamples: int = 400,
+    level: float = 0.95,
+) -> Performance:
+    """Rates of an attack, exact; intervals by bootstrap over members, or over targets.
+
+    Scores are not made anew in the resamples: the attacked members are drawn, not their
+    shadow models.
+
+    Args:
+      attack: scores and truth.
+      key: draws the resamples.
+      false_positive_rates: in (0, 1].
+      resample: what is drawn.
+      resamples: how many times.
+      level: of the intervals.
+
+    Raises:
+      ValueError: rates outside (0, 1], or as in `roc`.
+    """
+    rates = np.asarray(false_positive_rates, np.float64)
+    if ((rates <= 0) | (rates > 1)).any():
+        raise ValueError(f'false-positive rates must lie in (0, 1], not {rates.tolist()}')
+    curve = roc(attack.scores, attack.included)
+    needed = _FALSE_POSITIVES_NEEDED / rates
+    told = curve.left_out.size >= needed * (1 - 1e-9)
+    values = np.where(told, true_positive_rates(curve, rates), np.nan)
+    notes = tuple(
+        f'a true-positive rate at {rate:g} false positives needs {need:,.0f} scores of records '
+        f'left out, not {curve.left_out.size:,}'
+        for rate, need in zip(rates[~told], needed[~told], strict=True)
+    )
+    tables = _counts_above(attack, _thresholds(curve), resample)
+    units = attack.scores.shape[resample.value]
+    resampled = np.concatenate(
+        [
+            _rates_of(drawn, *tables, rates)
+            for drawn in resampling.weights(key, units=units, resamples=resamples)
+        ]
+    )
+    estimates = [*values, area(curve), balanced_accuracy(curve)]
+    *true, auroc, accuracy = (
+        resampling.interval(value, column, level)
+        for value, column in zip(estimates, resampled.T, strict=True)
+    )
+    return Performance(curve, tuple(rates.tolist()), tuple(true), auroc, accuracy, notes)
+
+
+def _thresholds(curve: Roc) -> Float[np.ndarray, 'k']:
+    """Ascending; one for each of the highest few hundred false positives, then 2 % apart."""
+    negatives = curve.left_out.size
+    steps = int(np.log(max(negatives / _EXACT_RANKS, 1)) / np.log(1.02)) + 2
+    wide = np.geomspace(_EXACT_RANKS, max(negatives, _EXACT_RANKS), steps)
+    ranks = np.concatenate([np.arange(_EXACT_RANKS), wide])
+    ranks = np.unique(np.minimum(ranks, negatives - 1).astype(int))
+    return np.unique(curve.left_out[negatives - 1 - ranks])
+
+
+def _counts_above(
+    attack: Attack, thresholds: Float[np.ndarray, 'k'], resample: Resample
+) -> tuple[Float[np.ndarray, 'U k+1'], Float[np.ndarray, 'U k+1']]:
+    """How many included, and how many left out, of each unit lie above each threshold.
+
+    One column more before the first: all of them.
+    """
+    scores, included = attack.scores, attack.included
+    if resample is Resample.TARGETS:
+        scores, included = scores.T, included.T
+    bins = len(thresholds) + 1
+    counts = np.empty((2, len(scores), bins), np.float32)
+    for unit, (row, side) in enumerate(zip(scores, included, strict=True)):
+        below = np.searchsorted(thresholds, row)
+        counts[0, unit] = np.bincount(below[side], minlength=bins)
+        counts[1, unit] = np.bincount(below[~side], minlength=bins)
+    above = counts[..., ::-1].cumsum(axis=-1)[..., ::-1]
+    return above[0], above[1]
+
+
+def _rates_of(
+    drawn: Float[np.ndarray, 'b U'],
+    included: Float[np.ndarray, 'U k+1'],
+    left_out: Float[np.ndarray, 'U k+1'],
+    rates: Float[np.ndarray, 'F'],
+) -> Float[np.ndarray, 'b F+2']:
+    """True-positive rates, area and balanced accuracy of every resample."""
+    drawn = drawn.astype(np.float32)  # exact: counts below 2^24, as are the members' own
+    true, false = (drawn @ side for side in (included, left_out))
+    with np.errstate(invalid='ignore'):  # a resample that happens to hold one kind only
+        true, false = true / true[:, :1], false / false[:, :1]
+    # From (0, 0) to (1, 1).
+    true = np.pad(true, [(0, 0), (0, 1)])[:, ::-1]
+    false = np.pad(false, [(0, 0), (0, 1)])[:, ::-1]
+    at = np.array([np.interp(rates, x, y) for x, y in zip(false, true, strict=True)])
+    areas = np.trapezoid(true, false, axis=1)
+    accuracy = (1 + true - false).max(axis=1) / 2
+    return np.column_stack([at, areas, accuracy])

@@ -1,0 +1,52 @@
+"""Bootstrap: how often each unit is drawn, and intervals from what the resamples say."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from influence_jax.types import PRNGKey
+
+_WEIGHTS_AT_ONCE = 2_000_000
+
+
+class Interval(NamedTuple):
+    """An estimate and the percentile interval of its bootstrap."""
+
+    value: float
+    low: float
+    high: float
+
+
+def weights(key: PRNGKey, *, units: int, resamples: int) -> Iterator[Float[np.ndarray, 'b U']]:
+    """Yields, some resamples at a time, how many times each unit is drawn in each of them.
+
+    Raises:
+      ValueError: fewer than 2 resamples.
+    """
+    if resamples < 2:
+        raise ValueError(f'{resamples=} must be at least 2')
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    at_once = max(1, _WEIGHTS_AT_ONCE // units)
+    for start in range(0, resamples, at_once):
+        drawn = (min(at_once, resamples - start), units)
+        chosen = generator.integers(units, size=drawn) + units * np.arange(drawn[0])[:, None]
+        counts = np.bincount(chosen.ravel(), minlength=drawn[0] * units)
+        yield counts.reshape(drawn).astype(np.float64)
+
+
+def interval(value: float, resampled: Float[np.ndarray, 'b'], level: float) -> Interval:
+    """The middle `level` of the resampled values; NaN where none is defined.
+
+    Raises:
+      ValueError: `level` outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f'{level=} must lie strictly between 0 and 1')
+    defined = resampled[~np.isnan(resampled)]
+    if not defined.size or np.isnan(value):
+        return Interval(float(value), float('nan'), float('nan'))
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(value), float(low), float(high))
