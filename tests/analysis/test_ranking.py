@@ -3,6 +3,12 @@ import pytest
 import reference
 
 from influence_jax.analysis import auroc, top_influencers
+from influence_jax.analysis.ranking import (
+    area_of,
+    average_precision,
+    precision_at_k,
+    rank_counts,
+)
 from influence_jax.types import Influence
 
 GENERATOR = np.random.default_rng(0)
@@ -39,6 +45,42 @@ def test_auroc_by_hand():
     assert auroc(-SCORES, POSITIVES) == pytest.approx(1 - auroc(SCORES, POSITIVES))
 
 
+def test_average_precision_equals_the_loops():
+    expected = reference.average_precision(SCORES, POSITIVES)
+    assert average_precision(SCORES, POSITIVES) == pytest.approx(expected)
+    distinct = SCORES + GENERATOR.random(40)
+    expected = reference.average_precision(distinct, POSITIVES)
+    assert average_precision(distinct, POSITIVES) == pytest.approx(expected)
+
+
+def test_average_precision_by_hand():
+    positives = np.array([True, False, True, False])
+    assert average_precision([4, 3, 2, 1], positives) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision([4, 2, 3, 1], positives) == 1
+    assert average_precision([np.inf, 5, -np.inf, 5], positives) == pytest.approx((1 + 1 / 2) / 2)
+    assert average_precision([7, 7, 7, 7], positives) == 0.5
+    assert average_precision([1, 2], np.array([True, True])) == 1
+
+
+@pytest.mark.parametrize('k', [1, 2, 7, 20, 39, 40])
+def test_precision_at_k_equals_the_loops(k):
+    expected = reference.precision_at_k(SCORES, POSITIVES, k)
+    assert precision_at_k(SCORES, POSITIVES, k) == pytest.approx(expected)
+
+
+def test_precision_at_k_by_hand():
+    positives = np.array([True, False, True, False])
+    assert precision_at_k([4, 3, 2, 1], positives, 1) == 1
+    assert precision_at_k([4, 3, 2, 1], positives, 3) == pytest.approx(2 / 3)
+    assert precision_at_k([4, 3, 3, 1], positives, 2) == pytest.approx(3 / 4)
+
+
+def test_the_area_under_counts_is_the_auroc():
+    counts = rank_counts(SCORES, POSITIVES)
+    assert area_of(counts) == pytest.approx(auroc(SCORES, POSITIVES))
+    assert (counts.true[-1], counts.false[-1]) == (POSITIVES.sum(), (~POSITIVES).sum())
+
+
 @pytest.mark.parametrize(
     ('call', 'message'),
     [
@@ -54,6 +96,11 @@ def test_auroc_by_hand():
         (lambda: auroc([1, 2], np.array([0, 1])), 'bool positives'),
         (lambda: auroc([1, 2, 3], np.array([True, False])), r'not \[3\] and bool \[2\]'),
         (lambda: auroc([[1, 2]], np.array([[True, False]])), 'bool positives'),
+        (lambda: average_precision([1, 2], np.array([1, 0])), 'average_precision needs scores'),
+        (lambda: average_precision([1, 2], np.array([False, False])), 'none is positive'),
+        (lambda: average_precision([1, np.nan], np.array([False, True])), '1 of 2 scores are NaN'),
+        (lambda: precision_at_k([1, 2], np.array([False, True]), 3), 'k=3 must lie in 1 .. 2'),
+        (lambda: precision_at_k([1, 2], np.array([False, True]), 0), 'k=0 must lie in 1 .. 2'),
     ],
 )
 def test_bad_input_is_refused_in_one_line(call, message):
