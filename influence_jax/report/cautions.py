@@ -8,14 +8,16 @@ from influence_jax.report.wording import count, listing, number
 
 def cautions(content: Content) -> tuple[str, ...]:
     """Plain sentences, the most serious first."""
-    found = []
+    found = [*content.notes]
     if len(content.diverged):
         found.append(
             f'{count(len(content.diverged), "member")} left out of every estimate, diverged to a '
             f'loss that is not finite: {listing(content.diverged)}. If there are more than a few, '
             f'lower the learning rate.'
         )
-    if len(content.missing):
+    if content.stopped_early is not None:
+        found.append(content.stopped_early)
+    elif len(content.missing):
         found.append(
             f'{count(len(content.missing), "member")} not trained yet: '
             f'{listing(content.missing)}. The page shows the members at hand; run the same command '
@@ -33,7 +35,7 @@ def cautions(content: Content) -> tuple[str, ...]:
 
 def _noise(content: Content) -> str:
     overview, summary = content.overview, content.overview.summary
-    error = f'{number(content.off_diagonal_standard_error(), 3)} nats'
+    error = f'{number(content.off_diagonal_standard_error(), 3)} {content.unit}'
     # Pure noise has a median of 0.67 standard errors.
     if content.off_diagonal_z() < 1.0:
         level = (
@@ -43,9 +45,13 @@ def _noise(content: Content) -> str:
     else:
         level = f'The median standard error of entries off the diagonal is {error}.'
     above = int((summary.other_value > overview.z_threshold * summary.other_standard_error).sum())
+    pairs = summary.pairs
+    least = '' if pairs.complete else 'at least '
     return (
         f'{level} {above:,} of {count(content.num_targets, "target")} have another example more '
         f'than {number(overview.z_threshold, 1)} standard errors above zero (noise alone would '
-        f'give about one); fainter influences are greyed below. '
+        f'give about one); fainter influences are greyed below. Of {pairs.tests:,} pairs of an '
+        f'example and another target {least}{len(pairs.examples):,} are significant '
+        f'({pairs.level:.0%} of them false on average). '
         f'Errors shrink with the square root of the number of members.'
     )

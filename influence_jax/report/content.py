@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from influence_jax.analysis.overview import Overview
+from influence_jax.report.figure_style import UNIT
 from influence_jax.report.thumbnails import Show
 
 
@@ -29,6 +30,9 @@ class Content:
       mean_loss: `[T]` mean measurement of each target over all members (nats), or None.
       missing: members that have not been trained.
       diverged: members that were trained and left out of every estimate.
+      stopped_early: why the missing members need not be trained; None where they should be.
+      notes: more sentences on what to know before believing the page.
+      unit: of influences, for labels.
     """
 
     title: str
@@ -43,6 +47,9 @@ class Content:
     mean_loss: Float[np.ndarray, 'T'] | None
     missing: Sequence[int]
     diverged: Sequence[int]
+    stopped_early: str | None = None
+    notes: Sequence[str] = ()
+    unit: str = UNIT
 
     def __post_init__(self) -> None:
         targets = len(self.overview.summary.margin)
@@ -85,16 +92,8 @@ class Content:
         return self.near_duplicates is not None and bool(self.near_duplicates[target])
 
     def off_diagonal_standard_error(self) -> float:
-        """Median over the targets of `column_standard_errors` (nats)."""
-        return _median(self.column_standard_errors())
-
-    def column_standard_errors(self) -> Float[np.ndarray, 'T']:
-        """A typical standard error of each target's column (nats).
-
-        That of its K-th strongest example: behind the few true influencers, so as noisy as
-        the rest of the column.
-        """
-        return self.overview.summary.top_standard_errors[:, -1]
+        """Median over the targets of that of an entry without influence (nats)."""
+        return _median(self.overview.summary.null_standard_error)
 
     def off_diagonal_z(self) -> float:
         """Median |influence| in standard errors, over the chosen columns but their own rows."""

@@ -50,7 +50,10 @@ def draw(content: Content) -> Pictures:
             'influence-matrix',
             'Heat map of a block of the influence matrix; blue is positive, orange negative.',
             lambda theme: figures.matrix_block(
-                overview.matrix_block, limit=matrix_limit(content), theme=theme
+                overview.matrix_block,
+                limit=matrix_limit(content),
+                theme=theme,
+                unit=content.unit,
             ),
         ),
         distributions=tuple(
@@ -60,12 +63,7 @@ def draw(content: Content) -> Pictures:
         off_diagonal=_picture(
             'off-diagonal',
             'Histogram of all influences of one example on another, with the noise curve.',
-            lambda theme: figures.off_diagonal(
-                summary.bin_edges,
-                summary.histogram,
-                standard_errors=content.column_standard_errors(),
-                theme=theme,
-            ),
+            lambda theme: figures.off_diagonal(summary.z_edges, summary.z_histogram, theme=theme),
         ),
         convergence=_picture(
             'convergence',
@@ -88,6 +86,7 @@ def _scatter(content: Content) -> Picture | None:
             standard_error=content.self_standard_error(),
             near_duplicates=content.near_duplicates,
             theme=theme,
+            unit=content.unit,
         ),
     )
 
@@ -113,7 +112,7 @@ def matrix_pixels(content: Content) -> Picture:
         light,
         dark,
         f'Heat map of the influence of {rows} examples on {columns} targets; blue is positive, '
-        f'orange negative, entries beyond {number(limit)} nats are saturated.',
+        f'orange negative, entries beyond {number(limit)} {content.unit} are saturated.',
     )
 
 
@@ -129,6 +128,7 @@ def _distribution(content: Content, column: int) -> Picture:
             own=content.example_of(target),
             other=int(overview.summary.strongest_other[target]),
             theme=theme,
+            unit=content.unit,
         ),
     )
 

@@ -11,6 +11,7 @@ from influence_jax.report.theme import Theme
 
 DOTS_PER_INCH = 200
 UNIT = 'nats'
+"""Of influences, where nothing else is said."""
 
 
 def png(figure: Figure) -> bytes:
@@ -24,11 +25,21 @@ def png(figure: Figure) -> bytes:
 
 def empty_axes(theme: Theme, *, width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure in the report's style; sizes in inches, 100 CSS pixels each."""
+    figure = empty_figure(theme, width=width, height=height)
+    return figure, style(figure.add_subplot(), theme)
+
+
+def empty_figure(theme: Theme, *, width: float, height: float) -> Figure:
+    """A figure without axes, laid out by itself; sizes as in `empty_axes`."""
     figure = Figure(
         figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=theme.card, layout='constrained'
     )
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    return figure
+
+
+def style(axes: Axes, theme: Theme) -> Axes:
+    """The same axes in the report's style."""
     axes.set_facecolor(theme.card)
     axes.set_axisbelow(True)
     axes.grid(color=theme.line, linewidth=0.8)
@@ -37,7 +48,7 @@ def empty_axes(theme: Theme, *, width: float, height: float) -> tuple[Figure, Ax
         text.set(color=theme.text, fontsize=10.5)
     for name, spine in axes.spines.items():
         spine.set(visible=name == 'bottom', color=theme.muted, linewidth=0.8)
-    return figure, axes
+    return axes
 
 
 def legend(theme: Theme) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The report's figures: arrays in, one matplotlib figure a function out.
 
 No pyplot and no global style, so that drawing leaves no trace in the caller's matplotlib.
-Influences and standard errors are in nats, positive where the example lowers the loss.
+Influences and standard errors are in nats unless another `unit` is named, positive where the
+example lowers the loss.
 """
 
 import io
@@ -17,6 +18,7 @@ from PIL import Image
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.report.figure_style import UNIT, empty_axes, legend, plain_number
 from influence_jax.report.theme import Theme
+from influence_jax.report.wording import MINUS
 
 
 def block_limit(block: Float[np.ndarray, 'b c'], is_self: Bool[np.ndarray, 'b c']) -> float:
@@ -31,7 +33,9 @@ def block_limit(block: Float[np.ndarray, 'b c'], is_self: Bool[np.ndarray, 'b c'
     return limit or 1.0
 
 
-def matrix_block(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme) -> Figure:
+def matrix_block(
+    block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme, unit: str = UNIT
+) -> Figure:
     """A piece of the influence matrix: rows are examples, columns targets, zero without ink."""
     figure, axes = empty_axes(theme, width=6.0, height=5.2)
     axes.grid(visible=False)
@@ -45,7 +49,7 @@ def matrix_block(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme)
     bar = figure.colorbar(image, ax=axes, extend='both', shrink=0.75, aspect=28, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=9.5, labelcolor=theme.muted)
-    bar.set_label(f'influence ({UNIT})', color=theme.text, fontsize=10.5)
+    bar.set_label(f'influence ({unit})', color=theme.text, fontsize=10.5)
     return figure
 
 
@@ -64,6 +68,7 @@ def distribution(
     own: int | None,
     other: int,
     theme: Theme,
+    unit: str = UNIT,
 ) -> Figure:
     """One target's influence distribution, with itself and its strongest other marked.
 
@@ -73,6 +78,7 @@ def distribution(
         own: the example that the target is; None where it is none.
         other: its strongest other example.
         theme: colours.
+        unit: of the influences, for labels.
     """
     figure, axes = empty_axes(theme, width=3.7, height=2.5)
     marked = [index for index in (own, other) if index is not None]
@@ -110,7 +116,7 @@ def distribution(
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
     axes.yaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
-    axes.set(xlabel=f'influence ({UNIT})', ylabel='examples')
+    axes.set(xlabel=f'influence ({unit})', ylabel='examples')
     return figure
 
 
@@ -121,6 +127,7 @@ def self_influence_and_margin(
     standard_error: float,
     near_duplicates: Bool[np.ndarray, 'T'] | None,
     theme: Theme,
+    unit: str = UNIT,
 ) -> Figure:
     """Every target as a point; log margin. Targets without a finite pair are left out.
 
@@ -130,6 +137,7 @@ def self_influence_and_margin(
         standard_error: a typical one of self-influence, drawn once in a corner.
         near_duplicates: targets to highlight.
         theme: colours.
+        unit: of the influences, for labels.
     """
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
     finite = np.isfinite(self_influence) & np.isfinite(margin)
@@ -168,7 +176,7 @@ def self_influence_and_margin(
     axes.yaxis.set_minor_locator(ticker.NullLocator())
     if np.isfinite(standard_error):
         _typical_error(axes, standard_error, theme)
-    axes.set(xlabel=f'self-influence ({UNIT})', ylabel='Top-1 Influence Margin (ratio)')
+    axes.set(xlabel=f'self-influence ({unit})', ylabel='Top-1 Influence Margin (ratio)')
     return figure
 
 
@@ -183,45 +191,33 @@ def _typical_error(axes: Axes, standard_error: float, theme: Theme) -> None:
 
 
 def off_diagonal(
-    bin_edges: Float[np.ndarray, 'E'],
-    histogram: Int[np.ndarray, 'E-1'],
-    *,
-    standard_errors: Float[np.ndarray, 'T'],
-    theme: Theme,
+    z_edges: Float[np.ndarray, 'E'], z_histogram: Int[np.ndarray, 'E-1'], *, theme: Theme
 ) -> Figure:
     """All influences of one example on another, beside what noise alone would look like.
 
     Args:
-        bin_edges: ascending, evenly spaced.
-        histogram: entries between them.
-        standard_errors: a typical one of each target's column; noise is the mixture of the
-            targets' normal distributions, which has heavier tails than any one of them.
+        z_edges: ascending, evenly spaced.
+        z_histogram: entries, in standard errors of their column's noise, between them; the
+            outermost bins hold all that is beyond.
         theme: colours.
     """
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
-    axes.stairs(np.maximum(histogram, 0.1), bin_edges, fill=True, baseline=0.1, color=theme.neutral)
-    positive = standard_errors[standard_errors > 0]
-    if positive.size:
-        spread = np.quantile(positive, np.linspace(0.0025, 0.9975, 200))[:, np.newaxis]
-        points = np.linspace(bin_edges[0], bin_edges[-1], 801)
-        z = points[np.newaxis, :] / spread
-        density = (np.exp(-0.5 * z**2) / (np.sqrt(2 * np.pi) * spread)).mean(0)
-        expected = int(histogram.sum()) * float(bin_edges[1] - bin_edges[0]) * density
-        axes.plot(
-            points,
-            np.maximum(expected, 1e-3),
-            color=theme.negative,
-            linewidth=1.6,
-            label='noise alone',
-        )
-        axes.legend(handlelength=1.4, **legend(theme))
+    axes.stairs(np.maximum(z_histogram, 0.1), z_edges, fill=True, baseline=0.1, color=theme.neutral)
+    points = np.linspace(z_edges[0], z_edges[-1], 801)
+    density = np.exp(-0.5 * points**2) / np.sqrt(2 * np.pi)
+    expected = int(z_histogram.sum()) * float(z_edges[1] - z_edges[0]) * density
+    noise = np.maximum(expected, 1e-3)
+    axes.plot(points, noise, color=theme.negative, linewidth=1.6, label='noise alone')
+    axes.legend(handlelength=1.4, **legend(theme))
     axes.set_yscale('log')
-    axes.set_ylim(0.6, max(int(histogram.max()), 1) * 4)
-    occupied = np.abs(np.append(bin_edges[:-1][histogram > 0], bin_edges[1:][histogram > 0]))
-    reach = 1.05 * float(occupied.max()) if occupied.size else 1.0
-    axes.set_xlim(-reach, reach)
+    axes.set_ylim(0.6, max(int(z_histogram.max()), 1) * 4)
+    reach = float(z_edges[-1])
+    axes.set_xlim(-1.05 * reach, 1.05 * reach)
+    marks = np.linspace(-reach, reach, 9)
+    names = [f'{mark:g}'.replace('-', MINUS) for mark in marks]
+    axes.set_xticks(marks, [f'≤ {names[0]}', *names[1:-1], f'≥ {names[-1]}'])
     axes.yaxis.set_minor_locator(ticker.NullLocator())
-    axes.set(xlabel=f'influence ({UNIT})', ylabel='pairs of example and target')
+    axes.set(xlabel='influence (standard errors)', ylabel='pairs of example and target')
     return figure
 
 
@@ -232,15 +228,16 @@ def convergence(curve: Convergence, *, theme: Theme) -> Figure:
     for values, name, colour, marker in (
         (curve.self_influence, 'self-influence', theme.positive, 'o'),
         (curve.margin, 'margin (rank)', theme.text, '^'),
+        (curve.significant, 'significant pairs', theme.neutral, 'D'),
         (curve.off_diagonal, 'all other entries', theme.negative, 's'),
     ):
-        if np.isfinite(values).any():
+        if np.isfinite(values).any():  # `significant` may be empty
             axes.plot(curve.members, values, marker=marker, markersize=5, color=colour, label=name)
     axes.set_xscale('log', base=2)
     axes.xaxis.set_major_locator(ticker.FixedLocator(curve.members.tolist()))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
-    values = np.concatenate([curve.self_influence, curve.margin, curve.off_diagonal])
+    values = np.concatenate([*curve[1:5]])
     lowest = float(min(values[np.isfinite(values)], default=0.0))
     axes.set_ylim(min(-0.05, lowest - 0.05), 1.05)
     if axes.get_legend_handles_labels()[0]:

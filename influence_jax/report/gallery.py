@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from markupsafe import Markup
 
+from influence_jax.estimators import z_scores
 from influence_jax.report.content import Content
 
 
@@ -31,6 +32,7 @@ class TargetRow(NamedTuple):
     self_influence: float
     self_standard_error: float
     margin: float
+    z_margin: float
     near_duplicate: bool
     influencers: tuple[Entry, ...]
 
@@ -38,6 +40,42 @@ class TargetRow(NamedTuple):
     def has_self(self) -> bool:
         """Whether the target is an example, so that self-influence means something."""
         return not math.isnan(self.self_influence)
+
+
+class PairRow(NamedTuple):
+    """A significant influence of one record on another, in nats."""
+
+    example: Markup
+    example_name: str
+    target: Markup
+    target_name: str
+    value: float
+    standard_error: float
+    z: float
+
+
+def pair_rows(content: Content, *, helpful: int, harmful: int) -> tuple[PairRow, ...]:
+    """The surest positive influences, then the surest negative ones."""
+    pairs = content.overview.summary.pairs
+    z = z_scores(pairs.values, pairs.standard_errors)
+    surest = np.argsort(-np.abs(z), kind='stable')
+    positive, negative = surest[z[surest] > 0][:helpful], surest[z[surest] < 0][:harmful]
+    return tuple(_pair_row(content, int(p), float(z[p])) for p in (*positive, *negative))
+
+
+def _pair_row(content: Content, pair: int, z: float) -> PairRow:
+    pairs = content.overview.summary.pairs
+    example, target = int(pairs.examples[pair]), int(pairs.targets[pair])
+    own = content.example_of(target)
+    return PairRow(
+        example=content.show(example),
+        example_name=content.example_names[example],
+        target=Markup() if own is None else content.show(own),
+        target_name=content.target_name(target),
+        value=float(pairs.values[pair]),
+        standard_error=float(pairs.standard_errors[pair]),
+        z=z,
+    )
 
 
 def target_rows(
@@ -57,6 +95,7 @@ def _target_row(content: Content, target: int, influencers: int) -> TargetRow:
         self_influence=float(summary.self_influence[target]),
         self_standard_error=float(summary.self_standard_error[target]),
         margin=float(summary.margin[target]),
+        z_margin=float(summary.z_margin[target]),
         near_duplicate=content.is_near_duplicate(target),
         influencers=tuple(
             _entry(content, target, rank)

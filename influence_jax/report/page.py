@@ -10,13 +10,15 @@ from influence_jax.report import wording
 from influence_jax.report.cautions import cautions
 from influence_jax.report.content import Content
 from influence_jax.report.drawing import Picture, Pictures, matrix_limit, matrix_pixels
-from influence_jax.report.gallery import target_rows
+from influence_jax.report.gallery import pair_rows, target_rows
+from influence_jax.report.methods import METHODS
 from influence_jax.report.theme import Theme
 from influence_jax.report.thumbnails import data_uri
 
 LOWEST_MARGINS = 16
 MOST_MEMORIZED = 24
 INFLUENCERS = 8
+HELPFUL_PAIRS, HARMFUL_PAIRS = 12, 6
 
 
 def render(content: Content, pictures: Pictures) -> str:
@@ -42,6 +44,9 @@ def render(content: Content, pictures: Pictures) -> str:
         dark=Markup(Theme.dark().css()),
         influencers=INFLUENCERS,
         cautions=cautions(content),
+        method=METHODS[overview.summary.estimator],
+        reliability=overview.convergence.reliability(overview.summary.members_used),
+        pairs=pair_rows(content, helpful=HELPFUL_PAIRS, harmful=HARMFUL_PAIRS),
         key_numbers=_key_numbers(content),
         matrix_pixels=matrix_pixels(content),
         matrix_limit=matrix_limit(content),
@@ -62,12 +67,14 @@ def _key_numbers(content: Content) -> Iterable[tuple[str, str]]:
     yield f'{content.num_examples:,}', 'examples'
     yield f'{content.num_targets:,}', 'targets'
     for values, what in (
-        (summary.self_influence, 'median self-influence, nats'),
+        (summary.self_influence, f'median self-influence, {content.unit}'),
         (summary.margin, 'median margin'),
     ):
         known = sorted(float(value) for value in values if not math.isnan(value))
         if known:
             yield wording.number(known[len(known) // 2]), what
+    more = '' if summary.pairs.complete else 'more than '
+    yield f'{more}{len(summary.pairs.examples):,}', 'significant pairs'
 
 
 def _picture(picture: Picture) -> Markup:

@@ -1,4 +1,4 @@
-"""How an image looks on the page: a small PNG inside it."""
+"""How a record looks on the page: a small PNG inside it, or text."""
 
 import base64
 import functools
@@ -12,6 +12,11 @@ from PIL import Image
 
 Show = Callable[[int], Markup]
 """Markup that shows the example of an index; what it returns is trusted, so it must escape."""
+
+
+def texts(records: Sequence[str]) -> Show:
+    """Shows examples as text, escaped, one a record."""
+    return lambda index: Markup('<p>{}</p>').format(records[index])
 
 
 def data_uri(png: bytes) -> str:

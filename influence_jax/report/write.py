@@ -10,14 +10,16 @@ from jaxtyping import Bool, Float, UInt8
 
 from influence_jax.analysis.overview import Overview
 from influence_jax.report.content import Content
+from influence_jax.report.csv_files import pairs_csv, targets_csv
 from influence_jax.report.drawing import draw
+from influence_jax.report.figure_style import UNIT
 from influence_jax.report.page import render
-from influence_jax.report.tables import targets_csv
 from influence_jax.report.thumbnails import Show, thumbnails
 
 PAGE = 'index.html'
 FIGURES = 'figures'
 TARGETS = 'targets.csv'
+PAIRS = 'pairs.csv'
 
 
 def write(
@@ -35,8 +37,11 @@ def write(
     mean_loss: Float[np.ndarray, 'T'] | None = None,
     missing: Sequence[int] = (),
     diverged: Sequence[int] = (),
+    stopped_early: str | None = None,
+    notes: Sequence[str] = (),
+    unit: str = UNIT,
 ) -> Path:
-    """Writes the report of an ensemble: `index.html`, `figures/*.png`, `targets.csv`.
+    """Writes the report of an ensemble: `index.html`, `figures/*.png`, `targets.csv`, `pairs.csv`.
 
     The page needs nothing but itself: images are inside it, it fetches nothing and runs no script.
     Names and text are escaped. A report that is already there is replaced as a whole; a kill
@@ -56,6 +61,10 @@ def write(
         mean_loss: `[T]` mean loss of each target over all members (nats), for the table.
         missing: members that have not been trained.
         diverged: members that were trained and left out of every estimate.
+        stopped_early: a sentence on why the missing members need not be trained, shown instead
+            of the advice to train them.
+        notes: more sentences on what to know before believing the page.
+        unit: of what was measured, for labels; matplotlib reads `$` in it as mathematics.
 
     Returns:
         Path of the page.
@@ -80,12 +89,16 @@ def write(
         mean_loss=None if mean_loss is None else np.asarray(mean_loss),
         missing=missing,
         diverged=diverged,
+        stopped_early=stopped_early,
+        notes=notes,
+        unit=unit,
     )
+    check_directory(directory)
     directory = Path(directory).resolve()
-    _refuse_others(directory)
     pictures = draw(content)
     files = {
         TARGETS: targets_csv(content).encode(),
+        PAIRS: pairs_csv(content).encode(),
         PAGE: render(content, pictures).encode(),
         **{f'{FIGURES}/{picture.name}.png': picture.light for picture in pictures.all()},
     }
@@ -100,13 +113,23 @@ def write(
     return directory / PAGE
 
 
-def _refuse_others(directory: Path) -> None:
-    """Replacing a directory removes what it holds, so it may hold nothing but a report."""
+def check_directory(directory: Path | str) -> None:
+    """Refuses a directory to which `write` would not write a report.
+
+    Replacing a directory removes what it holds, so it may hold nothing but a report.
+
+    Raises:
+        FileExistsError: it is a file, lies in one, or holds anything but an earlier report.
+    """
+    directory = Path(directory).resolve()
+    parent = next(path for path in directory.parents if path.exists())
+    if not parent.is_dir():
+        raise FileExistsError(f'{parent} is a file; choose another directory for the report')
     if not directory.exists():
         return
     if not directory.is_dir():
         raise FileExistsError(f'{directory} is a file; choose another directory for the report')
-    others = {entry.name for entry in directory.iterdir()} - {PAGE, FIGURES, TARGETS}
+    others = {entry.name for entry in directory.iterdir()} - {PAGE, FIGURES, TARGETS, PAIRS}
     if others:
         raise FileExistsError(
             f'{directory} holds {sorted(others)[0]!r}, which is no part of a report; '

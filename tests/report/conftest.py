@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from influence_jax import report
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.overview import Overview
+from influence_jax.estimators import Estimator, SignificantPairs
 from influence_jax.estimators.summary import Summary
 from influence_jax.report import figures
 from influence_jax.report.drawing import Picture, Pictures
@@ -27,24 +29,47 @@ def summary_of(values: np.ndarray, standard_error: np.ndarray, own: np.ndarray) 
     )
     at = np.arange(targets)
     is_example = own >= 0
-    edges = np.linspace(-6, 6, 61)
-    off_diagonal = values[np.arange(examples)[:, None] != own[None, :]]
+    edges = np.linspace(-8, 8, 65)
+    is_other = np.arange(examples)[:, None] != own[None, :]
+    z = np.where(is_other, values / standard_error, 0)
+    found = sorted(np.argwhere(np.abs(z) > 2.5).tolist(), key=lambda pair: -abs(z[tuple(pair)]))
+    pairs = np.array(found).T
+    top_errors = np.take_along_axis(standard_error, order, 0)
     return Summary(
         self_influence=np.where(is_example, values[own, at], np.nan),
         self_standard_error=np.where(is_example, standard_error[own, at], np.nan),
         margin=np.where(top[1] > 0, top[0] / top[1], np.inf),
+        floored_margin=top[0] / np.maximum(top[1], 5 * top_errors[1]),
+        z_margin=(top[0] - top[1]) / np.hypot(top_errors[0], top_errors[1]),
         top_examples=order[:5].T,
         top_values=top[:5].T,
-        top_standard_errors=np.take_along_axis(standard_error, order[:5], 0).T,
+        top_standard_errors=top_errors[:5].T,
+        bottom_examples=order[-5:][::-1].T,
+        bottom_values=top[-5:][::-1].T,
+        bottom_standard_errors=top_errors[-5:][::-1].T,
         strongest_other=others,
         other_value=values[others, at],
         other_standard_error=standard_error[others, at],
         mean=values.mean(0),
         standard_deviation=values.std(0),
+        skewness=scipy.stats.skew(values, axis=0),
+        kurtosis=scipy.stats.kurtosis(values, axis=0),
         quantile_levels=np.array([0.0, 0.5, 1.0]),
         quantiles=np.quantile(values, [0.0, 0.5, 1.0], axis=0).T,
-        bin_edges=edges,
-        histogram=np.histogram(off_diagonal, edges)[0],
+        null_standard_error=np.median(standard_error, axis=0),
+        z_edges=edges,
+        z_histogram=np.histogram(z[is_other].clip(-7.99, 7.99), edges)[0],
+        pairs=SignificantPairs(
+            examples=pairs[0],
+            targets=pairs[1],
+            values=values[*pairs],
+            standard_errors=standard_error[*pairs],
+            p_values=2 * scipy.stats.norm.sf(np.abs(z[*pairs])),
+            level=0.05,
+            tests=int(is_other.sum()),
+            complete=True,
+        ),
+        estimator=Estimator.ADJUSTED,
         members_used=64,
     )
 
@@ -53,6 +78,7 @@ def overview_of(own: np.ndarray) -> Overview:
     rng = np.random.default_rng(0)
     values = 0.1 * rng.normal(size=(N, N)) + 3.0 * np.eye(N)
     values[0, 1], values[1, 0] = 2.5, 2.0
+    values[4, 7] = -0.9
     standard_error = rng.uniform(0.08, 0.12, size=(N, N))
     summary = summary_of(values, standard_error, own)
     chosen = np.array([0, 1, 5])

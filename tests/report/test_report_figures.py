@@ -90,19 +90,28 @@ def test_scatter_shows_finite_targets_and_sets_near_duplicates_apart():
     assert labels == ['has a near-duplicate (1)', 'others (2)']
 
 
-def test_noise_curve_matches_noise_of_unequal_targets():
-    rng = np.random.default_rng(0)
-    errors = rng.uniform(0.1, 0.5, size=400)
-    entries = rng.normal(size=(1000, 400)) * errors
-    edges = np.linspace(-3, 3, 61)
-    histogram = np.histogram(entries, edges)[0]
-    figure = figures.off_diagonal(edges, histogram, standard_errors=errors, theme=Theme.light())
-    curve = figure.axes[0].lines[0]
+def test_noise_curve_matches_noise():
+    z = np.random.default_rng(0).normal(size=400_000)
+    edges = np.linspace(-8, 8, 65)
+    histogram = np.histogram(z, edges)[0]
+    (axes,) = figures.off_diagonal(edges, histogram, theme=Theme.light()).axes
+    curve = axes.lines[0]
     centres = (edges[:-1] + edges[1:]) / 2
     expected = np.interp(centres, curve.get_xdata(), curve.get_ydata())
     enough = histogram > 2000
     assert enough.sum() > 10
     np.testing.assert_allclose(histogram[enough], expected[enough], rtol=0.08)
+    names = [text.get_text() for text in axes.get_xticklabels()]
+    assert (names[0], names[-1]) == ('≤ \N{MINUS SIGN}8', '≥ 8')  # the last bins hold all beyond
+
+
+def test_convergence_draws_significant_pairs_where_there_are_any():
+    half = np.array([0.5, 0.6])
+    curve = Convergence(np.array([4, 8]), half, half, half, np.array([0.7, np.nan]), half)
+    (axes,) = figures.convergence(curve, theme=Theme.light()).axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert 'significant pairs' in labels
+    assert len(labels) == 4
 
 
 def test_convergence_leaves_out_what_is_not_defined():
@@ -118,14 +127,27 @@ def test_convergence_leaves_out_what_is_not_defined():
     assert axes.get_ylim()[0] < -0.4
 
 
+def test_figures_name_the_unit():
+    zeros, theme = np.zeros(5), Theme.light()
+    drawn = [
+        figures.distribution(zeros, zeros, own=0, other=1, theme=theme, unit='points'),
+        figures.matrix_block(np.zeros((1, 1)), limit=1.0, theme=theme, unit='points'),
+        figures.self_influence_and_margin(
+            zeros, zeros + 2, standard_error=0.1, near_duplicates=None, theme=theme, unit='points'
+        ),
+    ]
+    for figure in drawn:
+        labels = [axes.get_xlabel() + axes.get_ylabel() for axes in figure.axes]
+        assert any('(points)' in label for label in labels)
+        assert not any('nats' in label for label in labels)
+
+
 def test_constant_column_and_empty_histogram_can_be_drawn():
     theme = Theme.light()
     zeros = np.zeros(5)
     drawn = [
         figures.distribution(zeros, zeros, own=0, other=1, theme=theme),
-        figures.off_diagonal(
-            np.array([-1.0, 0.0, 1.0]), np.zeros(2, int), standard_errors=zeros, theme=theme
-        ),
+        figures.off_diagonal(np.array([-1.0, 0.0, 1.0]), np.zeros(2, int), theme=theme),
         figures.matrix_block(np.zeros((1, 1)), limit=1.0, theme=theme),
     ]
     for figure in drawn:

@@ -1,5 +1,7 @@
 import csv
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +10,8 @@ from rich.console import Console
 from influence_jax import report
 
 
-def rows_of(page):
-    with (page.parent / 'targets.csv').open(newline='', encoding='utf-8') as file:
+def rows_of(page, name='targets.csv'):
+    with (page.parent / name).open(newline='', encoding='utf-8') as file:
         return list(csv.DictReader(file))
 
 
@@ -22,16 +24,55 @@ def test_targets_csv_gives_back_what_went_in(written, overview, hostile):
         ('self_influence', summary.self_influence),
         ('self_influence_standard_error', summary.self_standard_error),
         ('margin', summary.margin),
+        ('floored_margin', summary.floored_margin),
+        ('z_margin', summary.z_margin),
         ('strongest_other_influence', summary.other_value),
         ('strongest_other_standard_error', summary.other_standard_error),
         ('column_mean', summary.mean),
         ('column_standard_deviation', summary.standard_deviation),
+        ('column_skewness', summary.skewness),
+        ('column_kurtosis', summary.kurtosis),
+        ('column_noise', summary.null_standard_error),
         ('column_quantile_0.5', summary.quantiles[:, list(summary.quantile_levels).index(0.5)]),
         ('mean_loss', np.linspace(0, 1, 12)),
         ('near_duplicate', [1, 1] + [0] * 10),
     ):
         np.testing.assert_allclose([float(row[column]) for row in rows], expected, rtol=1e-5)
     assert [row['strongest_other'] for row in rows[:2]] == ['id-1', 'id-0']
+
+
+def test_pairs_csv_gives_back_what_went_in(written, overview):
+    rows, pairs = rows_of(written, 'pairs.csv'), overview.summary.pairs
+    assert [row['example'] for row in rows] == [f'id-{i}' for i in pairs.examples]
+    assert [row['target'] for row in rows] == [f'id-{t}' for t in pairs.targets]
+    for column, expected in (
+        ('influence', pairs.values),
+        ('standard_error', pairs.standard_errors),
+        ('z', pairs.values / pairs.standard_errors),
+        ('p_value', pairs.p_values),
+    ):
+        np.testing.assert_allclose([float(row[column]) for row in rows], expected, rtol=1e-5)
+    assert min(float(row['influence']) for row in rows) < 0
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_no_cell_of_text_is_calculated_and_all_columns_are_documented(tmp_path, arguments):
+    texts = ['=1+1', '+1', '-1', '@sum', '\t=1', '\r=1', '\n=1', 'a=1', '', ' ', '7', "'x"]
+    ids = [f'{text}{i}' for i, text in enumerate(texts)]
+    arguments |= {'example_names': texts, 'example_labels': texts}
+    arguments |= {'example_ids': ids, 'target_ids': ids}
+    page = report.write(tmp_path / 'report', **arguments)
+    rows = rows_of(page)
+    expected = [f"'{text}" if i < 7 else text for i, text in enumerate(texts)]
+    assert [row['name'] for row in rows] == expected
+    assert [row['label'] for row in rows] == expected
+    documented = (Path(__file__).parents[2] / 'docs' / 'tables.md').read_text()
+    for name in ('targets.csv', 'pairs.csv'):
+        for row in rows_of(page, name):
+            for column, cell in row.items():
+                if cell.startswith(('=', '+', '-', '@', '\t', '\r', '\n')):
+                    float(cell)
+                assert f'`{re.sub("quantile_.*", "quantile_Q", column)}`' in documented
 
 
 @pytest.mark.usefixtures('undrawn')

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import html.parser
 import itertools
@@ -49,7 +50,7 @@ def test_writes_page_figures_and_table(written):
     assert written.name == 'index.html'
     files = contents(written.parent)
     figures = {name for name in files if name.startswith('figures/')}
-    assert set(files) - figures == {'index.html', 'targets.csv'}
+    assert set(files) - figures == {'index.html', 'pairs.csv', 'targets.csv'}
     assert figures == {
         f'figures/{name}.png'
         for name in (
@@ -77,7 +78,7 @@ def test_page_needs_nothing_but_itself_and_runs_nothing(written):
         for name in {'src', 'srcset'} & set(attributes):
             assert attributes[name].startswith('data:image/png;base64,')
     links = {attributes['href'] for attributes in page.all('a')}
-    beside = {'targets.csv', 'figures/'}
+    beside = {'targets.csv', 'pairs.csv', 'figures/'}
     assert {link for link in links if not link.startswith('#')} == beside
     anchors = {attributes['id'] for _, attributes in page.elements if 'id' in attributes}
     assert {link[1:] for link in links - beside} <= anchors
@@ -127,6 +128,76 @@ def test_gallery_shows_the_strongest_influencers_in_order(written, overview):
     assert [bool(noise) for _, noise in classes] == [value <= 3.5 for value in z]
 
 
+def test_page_shows_the_surest_pairs_of_both_signs(written, overview):
+    text = written.read_text()
+    section = text[text.index('<section id="pairs">') :]
+    section = section[: section.index('</section>')]
+    shown = re.findall(
+        r'<b class="(\w+) numeric">([^ ]+) .*?z <span class="numeric">([^<]+)', section, re.S
+    )
+    pairs = overview.summary.pairs
+    z = pairs.values / pairs.standard_errors
+    surest = [*sorted(z[z > 0], reverse=True)[:12], *sorted(z[z < 0])[:6]]
+    assert len(surest) == len(shown) > 2
+    assert [float(value.replace('\N{MINUS SIGN}', '-')) for *_, value in shown] == pytest.approx(
+        surest, abs=0.06
+    )
+    assert [sign for sign, *_ in shown] == ['positive' if one > 0 else 'negative' for one in surest]
+    assert f'Of 132 pairs of an example and another target {len(z)} are significant (5%' in text
+
+
+def test_page_says_how_influence_was_estimated_and_how_reliably(written, overview):
+    text = written.read_text()
+    assert '<b>adjusted difference of means</b>: the mean loss' in text
+    shown = dict(re.findall(r'<dt>([\w -]+)</dt><dd>([^<]+)</dd>', text))
+    # Halves of 32 that agree with 0.9 make 64 that are reliable to 2 * 0.9 / (1 + 0.9).
+    assert shown['self-influence'] == f'{1.8 / 1.9:.3f}'
+    assert shown['all other entries'] == f'{0.04 / 1.02:.3f}'
+    assert shown['significant pairs'] == '\N{EN DASH}'
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_no_pairs_no_section(tmp_path, arguments, overview):
+    none = overview.summary.pairs._replace(
+        **{name: np.empty(0, int) for name in overview.summary.pairs._fields[:5]}
+    )
+    summary = overview.summary._replace(pairs=none)
+    arguments['overview'] = dataclasses.replace(overview, summary=summary)
+    page = report.write(tmp_path / 'report', **arguments)
+    text = page.read_text()
+    assert 'id="pairs"' not in text
+    assert '#pairs' not in text
+    assert len((page.parent / 'pairs.csv').read_text().splitlines()) == 1
+    Page(text)
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_members_that_are_not_needed_are_not_asked_for(tmp_path, arguments):
+    arguments['stopped_early'] = 'Precise enough: <0.1 nats.'
+    text = report.write(tmp_path / 'report', **arguments).read_text()
+    assert 'Precise enough: &lt;0.1 nats.' in text
+    assert 'not trained yet' not in text
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_unit_is_that_of_what_was_measured(tmp_path, arguments):
+    arguments['unit'] = 'points <b>'
+    text = report.write(tmp_path / 'report', **arguments).read_text()
+    assert 'points <b>' not in text
+    assert 'points &lt;b&gt;' in text
+    assert 'nats' not in text
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_notes_come_first_and_are_escaped(tmp_path, arguments, hostile):
+    arguments['notes'] = [f'Left out: {hostile}', 'And this.']
+    text = report.write(tmp_path / 'report', **arguments).read_text()
+    assert hostile not in text
+    items = re.findall(r'<li>(.*?)</li>', text[text.index('id="cautions"') :], re.S)
+    assert items[0].startswith('Left out: ')
+    assert items[1] == 'And this.'
+
+
 def test_same_content_gives_same_files(tmp_path, arguments, written):
     again = report.write(tmp_path / 'again', **arguments)
     assert contents(again.parent) == contents(written.parent)
@@ -174,7 +245,7 @@ def test_nothing_is_in_place_before_everything_is_written(tmp_path, arguments, m
     seen = []
     monkeypatch.setattr(os, 'fsync', lambda _: seen.append(directory.exists()))
     report.write(directory, **arguments)
-    assert seen == [False] * 9
+    assert seen == [False] * 10
 
 
 @pytest.mark.usefixtures('undrawn')
@@ -202,6 +273,8 @@ def test_directory_of_something_else_is_refused(tmp_path, arguments):
     assert contents(tmp_path) == {'manifest.json': b'{}'}
     with pytest.raises(FileExistsError, match='is a file'):
         report.write(tmp_path / 'manifest.json', **arguments)
+    with pytest.raises(FileExistsError, match='is a file'):
+        report.write(tmp_path / 'manifest.json' / 'in' / 'it', **arguments)
 
 
 @pytest.mark.parametrize(
@@ -233,3 +306,13 @@ def test_any_markup_can_show_a_record(tmp_path, arguments):
     arguments['show'] = lambda i: f'<p>{i}</p>'  # plain text is no markup
     text = report.write(tmp_path / 'report', **arguments).read_text()
     assert '&lt;p&gt;0&lt;/p&gt;' in text
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_records_of_text_are_not_named_twice(tmp_path, arguments):
+    names = [f'record <{i}> & co' for i in range(12)]
+    arguments |= {'example_names': names, 'show': report.texts(names)}
+    text = report.write(tmp_path / 'report', **arguments).read_text()
+    assert 'record <0>' not in text
+    assert '<p>record &lt;0&gt; &amp; co</p>' in text  # among influencers
+    assert '<div class="record"><p>record &lt;0&gt;' not in text[: text.index('id="pairs"')]

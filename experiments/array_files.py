@@ -1,0 +1,141 @@
+"""Arrays and ids from files of anyone's, read so that nothing in them can run code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+_NPY = b'\x93NUMPY'
+_ZIP = b'PK'
+_PICKLE = b'\x80'
+
+
+def array(path: str, *, remedy: str) -> Shaped[np.ndarray, '...']:
+    """The array of a `.npy` file, mapped into memory rather than read.
+
+    Args:
+      path: as `numpy.save` writes it; checked to be whole.
+      remedy: what to save instead of Python objects.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is something else, holds Python objects, or is damaged or cut short.
+    """
+    file = _existing(path)
+    with file.open('rb') as opened:
+        start = opened.read(len(_NPY))
+    if start != _NPY:
+        raise ValueError(f'{path} {_what_else(start)}')
+    try:
+        values = np.load(file, mmap_mode='r', allow_pickle=False)
+    except ValueError as error:
+        if 'Python objects' in str(error):
+            raise ValueError(
+                f'{path} holds Python objects, which are not read because they can run code: '
+                f'save {remedy}'
+            ) from error
+        if 'mmap length' in str(error):
+            raise ValueError(
+                f'{path} is cut short, it holds only {file.stat().st_size:,} bytes: '
+                f'copy or save it again'
+            ) from error
+        raise ValueError(f'{path} is damaged ({error}): copy or save it again') from error
+    except (OSError, EOFError, SyntaxError, OverflowError, MemoryError) as error:
+        raise ValueError(f'{path} cannot be read ({error}): copy or save it again') from error
+    surplus = file.stat().st_size - values.offset - values.nbytes
+    if surplus:
+        raise ValueError(
+            f'{path} holds {surplus:,} bytes after the array: save one array alone in it'
+        )
+    return values
+
+
+def ids(path: str, *, what: str, expected: int) -> tuple[str, ...]:
+    """Names from a `.json` (a list), a `.npy` (text or integers) or a text file (one a line).
+
+    Args:
+      path: of the file; its ending says which of the three it is.
+      what: what they are of, for messages: 'example'.
+      expected: how many there must be.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it cannot be read as ids, holds another number of them, an empty one, or one
+        twice.
+    """
+    read = {'.npy': _from_npy, '.json': _from_json}.get(Path(path).suffix.lower(), _from_text)
+    found = read(path)
+    if len(found) != expected:
+        raise ValueError(
+            f'{path} holds {len(found):,} {what} ids, but there are {expected:,} {what}s: '
+            f'give one id for each, in their order'
+        )
+    first: dict[str, int] = {}
+    for position, name in enumerate(found):
+        if not name.strip():
+            raise ValueError(f'{path}: {what} id {position} is empty')
+        if first.setdefault(name, position) != position:
+            raise ValueError(
+                f'{path}: {what} id {name!r} occurs twice, at {first[name]} and at {position} '
+                f'(counted from 0): each must have an id of its own'
+            )
+    return tuple(found)
+
+
+def _from_text(path: str) -> list[str]:
+    try:
+        text = _existing(path).read_bytes().decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is no UTF-8 text: save ids one a line') from error
+    # Not splitlines: an id may hold what that takes for the end of a line.
+    lines = text.removesuffix('\n').split('\n') if text else []
+    return [line.removesuffix('\r') for line in lines]
+
+
+def _from_json(path: str) -> list[str]:
+    try:
+        found = json.loads(_existing(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} is no JSON ({error}): save a list of ids') from error
+    if not isinstance(found, list) or not all(type(one) in (str, int) for one in found):
+        raise ValueError(f'{path} must hold one list of texts or integers')
+    texts = [str(one) for one in found]
+    if any('\ud800' <= c <= '\udfff' for one in texts for c in one):
+        raise ValueError(f'{path} holds half of a surrogate pair, which is no text')
+    return texts
+
+
+def _from_npy(path: str) -> list[str]:
+    found = array(path, remedy='ids.astype(str)')
+    if found.ndim != 1 or found.dtype.kind not in 'Uiu':
+        raise ValueError(
+            f'{path} must hold a vector of texts or integers, not {found.dtype} {list(found.shape)}'
+        )
+    try:
+        texts = [str(one) for one in found.tolist()]
+        '\n'.join(texts).encode()
+    except ValueError as error:  # code points that do not exist
+        raise ValueError(f'{path} holds characters that are no text: save it again') from error
+    return texts
+
+
+def _existing(path: str) -> Path:
+    file = Path(path)
+    if not file.is_file():
+        what = 'is not a file' if file.exists() else 'no such file'
+        raise FileNotFoundError(f'{path}: {what}')
+    return file
+
+
+def _what_else(start: bytes) -> str:
+    if not start:
+        return 'is empty: copy or save it again'
+    if start.startswith(_ZIP):
+        return (
+            'is an archive (.npz or .pt), not a .npy file: save each array by itself with '
+            'numpy.save'
+        )
+    if start.startswith(_PICKLE):
+        return 'is a pickle, which could run code: save the array with numpy.save instead'
+    return 'is not a .npy file: save the array with numpy.save'

@@ -1,0 +1,98 @@
+"""The numbers of the report as files: `targets.csv` and `pairs.csv`.
+
+Their columns are explained in docs/tables.md.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+
+from influence_jax.estimators import z_scores
+from influence_jax.report.content import Content
+
+_CALCULATED = ('=', '+', '-', '@', '\t', '\r', '\n')
+
+
+def targets_csv(content: Content) -> str:
+    """One line a target, in the targets' own order; influences in nats, empty where undefined."""
+    summary = content.overview.summary
+    numbers = {
+        'self_influence': summary.self_influence,
+        'self_influence_standard_error': summary.self_standard_error,
+        'margin': summary.margin,
+        'floored_margin': summary.floored_margin,
+        'z_margin': summary.z_margin,
+        'strongest_other_influence': summary.other_value,
+        'strongest_other_standard_error': summary.other_standard_error,
+        'column_mean': summary.mean,
+        'column_standard_deviation': summary.standard_deviation,
+        'column_skewness': summary.skewness,
+        'column_kurtosis': summary.kurtosis,
+        'column_noise': summary.null_standard_error,
+    }
+    numbers |= {
+        f'column_quantile_{level:g}': summary.quantiles[:, place]
+        for place, level in enumerate(summary.quantile_levels)
+    }
+    for name, known in (
+        ('near_duplicate', content.near_duplicates),
+        ('mean_loss', content.mean_loss),
+    ):
+        if known is not None:
+            numbers[name] = known
+    texts = ('id', 'name', 'label', 'strongest_other', 'strongest_other_name')
+
+    def row(target: int) -> Iterable[str]:
+        example, other = content.example_of(target), int(summary.strongest_other[target])
+        yield _text(content.target_ids[target])
+        yield _text(content.target_name(target))
+        yield '' if example is None else _text(content.example_labels[example])
+        yield _text(content.example_ids[other])
+        yield _text(content.example_names[other])
+        for column in numbers.values():
+            yield _number(column[target])
+
+    return _file((*texts, *numbers), map(row, range(content.num_targets)))
+
+
+def pairs_csv(content: Content) -> str:
+    """One line a significant pair, smallest p-value first."""
+    pairs = content.overview.summary.pairs
+    numbers = {
+        'influence': pairs.values,
+        'standard_error': pairs.standard_errors,
+        'z': z_scores(pairs.values, pairs.standard_errors),
+        'p_value': pairs.p_values,
+    }
+    texts = ('example', 'example_name', 'target', 'target_name')
+
+    def row(pair: int) -> Iterable[str]:
+        example, target = int(pairs.examples[pair]), int(pairs.targets[pair])
+        yield _text(content.example_ids[example])
+        yield _text(content.example_names[example])
+        yield _text(content.target_ids[target])
+        yield _text(content.target_name(target))
+        for column in numbers.values():
+            yield _number(column[pair])
+
+    return _file((*texts, *numbers), map(row, range(len(pairs.examples))))
+
+
+def _text(text: str) -> str:
+    """Text from data, an apostrophe before what a spreadsheet would calculate."""
+    return f"'{text}" if text.startswith(_CALCULATED) else text
+
+
+def _number(value: float) -> str:
+    return '' if math.isnan(value) else f'{float(value):.6g}'
+
+
+def _file(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = []
+    for cells in (header, *rows):
+        line = io.StringIO()
+        # Quotes what holds a part of the line's end: either kind of line break must be quoted.
+        csv.writer(line, lineterminator='\r\n').writerow(cells)
+        lines.append(line.getvalue().removesuffix('\r\n') + '\n')
+    return ''.join(lines)

@@ -1,0 +1,395 @@
+"""Anyone's tensors: what is read, what is refused and how, and what is written."""
+
+import csv
+import dataclasses
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import array_files, estimate, tensors
+from experiments.tensors import TensorSettings
+from influence_jax import estimators
+from influence_jax.analysis import Convergence
+from influence_jax.estimators import Estimator
+from influence_jax.report import figures
+from influence_jax.report.drawing import Picture, Pictures
+from influence_jax.report.theme import Theme
+from tests import reference
+
+M, N, T = 40, 6, 6
+IDS = ['=cmd()', 'two', '<b>three</b>', 'four\x1b[2J', 'five', 'six']
+
+
+def drawn(members=M, examples=N, targets=T):
+    """Masks with every example on both sides, and losses that each own example lowers by 2."""
+    rng = np.random.default_rng(0)
+    masks = rng.random((members, examples)) < 0.5
+    masks[:2], masks[2:4] = True, False
+    losses = rng.normal(3, 0.1, (members, targets))
+    shared = min(examples, targets)
+    losses[:, :shared] -= 2 * masks[:, :shared]
+    return masks, losses.astype(np.float32)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves arrays under names and gives the settings that ask for them."""
+
+    def save(masks=None, losses=None, **settings):
+        good = drawn()
+        for name, value, default in (
+            ('masks', masks, good[0]),
+            ('losses', losses, good[1]),
+        ):
+            np.save(tmp_path / f'{name}.npy', default if value is None else value)
+        return TensorSettings(
+            **{
+                'masks': str(tmp_path / 'masks.npy'),
+                'losses': str(tmp_path / 'losses.npy'),
+                'output_dir': str(tmp_path / 'report'),
+                **settings,
+            }
+        )
+
+    return save
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A file of ids, in the form that its ending says."""
+
+    def save(ids, name='ids.json'):
+        path = tmp_path / name
+        if path.suffix == '.json':
+            path.write_text(json.dumps(ids))
+        elif path.suffix == '.npy':
+            np.save(path, np.array(ids))
+        else:
+            path.write_text(''.join(f'{one}\n' for one in ids), newline='')
+        return str(path)
+
+    return save
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Spares tests that look at no figure the drawing, and the curve of convergence."""
+    half = np.array([0.5])
+    curve = Convergence(np.array([16]), half, half, half)
+    monkeypatch.setattr(
+        sys.modules['influence_jax.analysis.overview'], 'split_half', lambda *_, **__: curve
+    )
+    blank = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
+    one = Picture('one', blank, blank, 'a picture')
+    pictures = Pictures(one, (one,) * 6, one, one, one)
+    monkeypatch.setattr(sys.modules['influence_jax.report.write'], 'draw', lambda _: pictures)
+
+
+def rows_of(directory, name='targets.csv'):
+    with (directory / name).open(newline='', encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
+def changed(array, at, value):
+    array = array.copy()
+    array[at] = value
+    return array
+
+
+MASKS, LOSSES = drawn()
+NAN = float('nan')
+
+
+@pytest.mark.parametrize(
+    ('arrays', 'message'),
+    [
+        ({'masks': MASKS.astype(np.uint8)}, r'holds uint8, not booleans: save masks\.astype'),
+        ({'masks': MASKS[0]}, r'must hold a matrix \[members examples\], not one of \[6\]'),
+        ({'masks': MASKS[:, :0]}, r'not one of \[40, 0\]'),
+        ({'masks': MASKS[1:]}, 'has 39 rows and .* 40: rows are members'),
+        ({'masks': MASKS.T}, 'has 6 rows and .* 40: rows are members'),
+        ({'masks': changed(MASKS, np.s_[:, 2], False)}, "1 of 6 .*in none: '2'.*5 can be"),
+        ({'masks': changed(MASKS, np.s_[:, 2:4], True)}, "2 of 6 .*in all: '2', '3'.*4 can be"),
+        ({'masks': changed(MASKS, np.s_[1:, 0], False)}, "in only one: '0'.*drop_inestimable"),
+        ({'masks': changed(MASKS, np.s_[:, 0], np.arange(M) > 0)}, "out of only one: '0'"),
+        ({'masks': np.zeros_like(MASKS)}, '6 of 6 .*other 0 can be.*; draw subsets'),
+        ({'losses': (LOSSES * 100).astype(int)}, r'holds int64, .*: save losses\.astype'),
+        ({'losses': LOSSES.astype(complex)}, 'holds complex128'),
+        ({'losses': LOSSES[:, 0]}, r'must hold a matrix \[members targets\], not one of \[40\]'),
+        ({'losses': changed(LOSSES, np.s_[:, 3], NAN)}, "target '3' has no finite loss"),
+        ({'losses': changed(LOSSES, np.s_[:, 3], np.inf)}, "target '3' has no finite loss"),
+        ({'losses': np.full_like(LOSSES, NAN)}, 'all losses are NaN'),
+        ({'losses': changed(LOSSES, np.s_[3:, 3], -np.inf)}, "3 of 40 .*target '3' there are 3"),
+        ({'masks': MASKS[:3], 'losses': LOSSES[:3]}, '3 of 3 members .* at least 4'),
+    ],
+)
+def test_arrays_that_cannot_be_used(saved, arrays, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        tensors.load(saved(**arrays))
+    assert '\n' not in str(refused.value)
+
+
+@pytest.mark.parametrize('name', ['masks', 'losses'])
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda path: path.unlink(), 'no such file'),
+        (lambda path: (path.unlink(), path.mkdir()), 'is not a file'),
+        (lambda path: path.write_bytes(b''), 'is empty'),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), 'is cut short.*copy or save it'),
+        (lambda path: path.write_bytes(path.read_bytes()[:40]), 'is damaged|cannot be read'),
+        (lambda path: path.write_bytes(path.read_bytes()[:7]), 'is damaged|cannot be read'),
+        (lambda path: path.write_bytes(path.read_bytes() + b'12'), 'holds 2 bytes after'),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b'shape', b'sharp')), 'damaged'),
+        (lambda path: path.write_bytes(pickle.dumps([1])), 'is a pickle, which could run code'),
+        (lambda path: path.write_text('1,2'), r'is not a \.npy file'),
+        (lambda path: path.write_bytes(b'PK\x03\x04'), r'is an archive .*numpy\.save'),
+        (
+            lambda path: np.save(path, np.array([[print]]), allow_pickle=True),
+            r'Python objects.*save (masks|losses)\.astype',
+        ),
+    ],
+)
+def test_files_that_cannot_be_used(saved, tmp_path, name, damage, message):
+    settings = saved()
+    damage(tmp_path / f'{name}.npy')
+    with pytest.raises((ValueError, OSError), match=f'{name}.npy:? .*({message})') as refused:
+        tensors.load(settings)
+    assert '\n' not in str(refused.value)
+
+
+def test_a_pickle_is_not_run(saved, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (tmp_path.joinpath('sprung').write_text, ('yes',))
+
+    settings = saved()
+    np.save(settings.masks, np.array([Trap()], object), allow_pickle=True)
+    with pytest.raises(ValueError, match='Python objects'):
+        tensors.load(settings)
+    assert not (tmp_path / 'sprung').exists()
+
+
+@pytest.mark.parametrize('name', ['ids.json', 'ids.npy', 'ids.txt'])
+@pytest.mark.parametrize('ids', [IDS, [4, 0, 7, 5, 3, 1]])
+def test_ids_come_in_three_forms(listed, name, ids):
+    path = listed(ids, name)
+    assert array_files.ids(path, what='example', expected=6) == tuple(map(str, ids))
+
+
+def test_ids_of_a_text_file_keep_what_only_looks_like_an_end_of_line(tmp_path):
+    path = tmp_path / 'ids.txt'
+    path.write_bytes('\ufeffa b\r\n c\u2028d\nlast'.encode())
+    assert array_files.ids(str(path), what='member', expected=3) == ('a b', ' c\u2028d', 'last')
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('ids.txt', b'a\nb\n', 'holds 2 example ids, but there are 3 examples'),
+        ('ids.txt', b'', 'holds 0 example ids'),
+        ('ids.txt', b'a\nb\na\n', r"example id 'a' occurs twice, at 0 and at 2"),
+        ('ids.txt', b'a\n\nc\n', 'example id 1 is empty'),
+        ('ids.txt', b'\xff\xfe', 'no UTF-8 text'),
+        ('ids.json', b'["a", "b"', 'is no JSON'),
+        ('ids.json', b'[' * 100_000, 'is no JSON'),
+        ('ids.json', b'{"a": 1}', 'must hold one list'),
+        ('ids.json', b'["a", "b", true]', 'must hold one list of texts or integers'),
+        ('ids.json', b'["a", "b", "\\ud800"]', 'no text'),
+        ('ids.npy', b'["a"]', r'is not a \.npy file'),
+    ],
+)
+def test_ids_that_cannot_be_used(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        array_files.ids(str(path), what='example', expected=3)
+
+
+@pytest.mark.parametrize('values', [np.eye(3), np.arange(3.0), np.array([b'a', b'b', b'c'])])
+def test_ids_that_are_no_vector_of_names(tmp_path, values):
+    np.save(tmp_path / 'ids.npy', values)
+    with pytest.raises(ValueError, match='vector of texts or integers'):
+        array_files.ids(str(tmp_path / 'ids.npy'), what='example', expected=3)
+
+
+@pytest.mark.parametrize('axis', ['ids', 'target_ids', 'member_ids'])
+def test_every_axis_has_ids_of_its_own(saved, listed, axis):
+    what = {'ids': 'example', 'target_ids': 'target', 'member_ids': 'member'}[axis]
+    with pytest.raises(ValueError, match=rf"{what} id 'a\\x1b' occurs twice"):
+        count = M if axis == 'member_ids' else N
+        tensors.load(saved(**{axis: listed(['a\x1b', 'a\x1b', *range(count - 2)])}))
+
+
+def test_members_left_out_are_named(saved, listed):
+    losses = LOSSES.copy()
+    losses[[5, 7]] = NAN
+    losses[9, 2] = np.inf
+    members = listed([f'm{i}' for i in range(M)])
+    notes = tensors.load(saved(losses=losses, member_ids=members)).notes
+    assert len(notes) == 2
+    assert (
+        "2 of 40 members, because nothing was measured of them (rows of NaN): 'm5', 'm7'"
+        in notes[0]
+    )
+    assert "1 of 40 members, because some of their losses are NaN or infinite: 'm9'" in notes[1]
+
+
+def test_targets_are_examples_by_name(saved, listed):
+    ids = listed(list('abcdef'))
+    both = tensors.load(saved(ids=ids))
+    assert both.target_ids == both.example_ids == tuple('abcdef')
+    np.testing.assert_array_equal(both.target_examples, range(6))
+    moved = tensors.load(saved(ids=ids, target_ids=listed(list('fazbyx'), 'targets.json')))
+    np.testing.assert_array_equal(moved.target_examples, [5, 0, -1, 1, -1, -1])
+    by_position = tensors.load(saved(losses=LOSSES[:, :2], target_ids=listed([4, 1], 't.npy')))
+    np.testing.assert_array_equal(by_position.target_examples, [4, 1])
+
+
+def test_targets_without_names_in_common_are_no_examples(saved, listed):
+    fewer = tensors.load(saved(losses=LOSSES[:, :2]))
+    np.testing.assert_array_equal(fewer.target_examples, [-1, -1])
+    assert '2 targets and 6 examples without ids in common' in fewer.notes[0]
+    other = tensors.load(saved(target_ids=listed(IDS)))
+    assert (other.target_examples == -1).all()
+    assert 'no target has the id of an example' in other.notes[0]
+
+
+def test_inestimable_examples_can_be_left_out(saved, listed):
+    masks = changed(changed(MASKS, np.s_[:, 1], True), np.s_[1:, 4], False)
+    given = tensors.load(saved(masks=masks, ids=listed(list('abcdef')), drop_inestimable=True))
+    assert given.example_ids == tuple('acdf')
+    assert given.target_ids == tuple('abcdef')
+    np.testing.assert_array_equal(given.masks, masks[:, [0, 2, 3, 5]])
+    np.testing.assert_array_equal(given.target_examples, [0, -1, 1, 2, -1, 3])
+    assert "in all: 'b'; in only one: 'e'" in given.notes[0]
+
+
+def test_whether_an_example_is_estimable_depends_on_the_members_used(saved):
+    masks, losses = MASKS.copy(), LOSSES.copy()
+    masks[:, 3] = np.arange(M) < 20
+    losses[:19] = NAN
+    with pytest.raises(ValueError, match="in only one: '3'"):
+        tensors.load(saved(masks=masks, losses=losses))
+
+
+@pytest.mark.parametrize('unit', ['', ' ', '$x$', 'a\x1b[2J'])
+def test_a_unit_that_is_no_label(saved, unit):
+    with pytest.raises(ValueError, match='--unit must be a word'):
+        estimate.run(saved(unit=unit))
+
+
+def test_what_stops_it_is_said_in_one_line(monkeypatch):
+    def stop(error):
+        def run(settings):
+            raise error
+
+        return run
+
+    monkeypatch.setattr(estimate.flags, 'read', lambda settings: settings())
+    for error, message in (
+        (KeyboardInterrupt(), 'stopped; nothing was written'),
+        (MemoryError('Unable to allocate 9 TiB'), r'error: out of memory \(Unable'),
+    ):
+        monkeypatch.setattr(estimate, 'run', stop(error))
+        with pytest.raises(SystemExit, match=message):
+            estimate.run_from_flags()
+
+
+@pytest.mark.parametrize('name', ['masks', 'losses', 'output_dir'])
+def test_what_must_be_given(saved, name):
+    with pytest.raises(ValueError, match=f'--{name} is missing: give --{name}='):
+        estimate.run(dataclasses.replace(saved(), **{name: ''}))
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_what_is_written_is_what_the_estimator_says(saved, listed, tmp_path, capsys):
+    masks, losses = drawn(members=64)
+    losses[6] = NAN
+    page = estimate.run(saved(masks, losses, ids=listed(IDS), unit='points'))
+    assert page == tmp_path / 'report' / 'index.html'
+    rows = rows_of(page.parent)
+    assert [row['id'] for row in rows] == ["'=cmd()", *IDS[1:]]
+    expected = estimators.adjusted(masks, losses)
+    for column, values in (
+        ('self_influence', np.diag(expected.values)),
+        ('self_influence_standard_error', np.diag(expected.standard_error)),
+        ('margin', reference.top1_margin(expected.values)),
+        ('mean_loss', np.delete(losses, 6, axis=0).mean(axis=0)),
+    ):
+        np.testing.assert_allclose([float(row[column]) for row in rows], values, rtol=1e-3)
+    text, printed = page.read_text(), ' '.join(capsys.readouterr().out.split())
+    for shown in (text, printed):
+        assert 'Left out of every estimate: 1 of 64 members' in shown
+        assert 'by difference of means: for' not in shown
+    assert 'estimator: adjusted' in printed
+    assert '<b>three</b>' not in text
+    assert '&lt;b&gt;three&lt;/b&gt;' in text
+    assert '\x1b[2J' not in printed
+    assert 'not trained yet' not in text
+    for shown in (text, printed):
+        assert 'points' in shown
+        assert 'nats' not in shown
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_too_few_members_for_the_estimator_are_said_and_estimated_otherwise(saved, capsys):
+    page = estimate.run(saved(estimator=Estimator.ADJUSTED))
+    expected = estimators.difference_in_means(MASKS, LOSSES)
+    found = [float(row['self_influence']) for row in rows_of(page.parent)]
+    np.testing.assert_allclose(found, np.diag(expected.values), rtol=1e-4)
+    for shown in (page.read_text(), ' '.join(capsys.readouterr().out.split())):
+        assert 'by difference of means: for the estimator adjusted at least 48' in shown
+        assert 'there are 40' in shown
+
+
+def test_big_endian_fortran_order_and_doubles_are_read(saved):
+    expected = estimators.difference_in_means(*drawn())
+    for masks, losses in (
+        (np.asfortranarray(MASKS), np.asfortranarray(LOSSES)),
+        (MASKS, LOSSES.astype('>f8')),
+    ):
+        given = tensors.load(saved(masks=masks, losses=losses))
+        found = estimators.difference_in_means(given.masks, given.losses)
+        np.testing.assert_allclose(found.values, expected.values, rtol=1e-5)
+
+
+@pytest.mark.parametrize('before', ['file', 'thesis.txt'])
+def test_a_directory_of_something_else_is_refused_before_anything_is_read(
+    saved, tmp_path, monkeypatch, before
+):
+    monkeypatch.setattr(tensors, 'load', lambda settings: pytest.fail('read'))
+    output = tmp_path / 'report'
+    if before == 'file':
+        output.write_text('mine')
+    else:
+        output.mkdir()
+        (output / before).write_text('mine')
+    with pytest.raises(FileExistsError, match=r'choose (another|a) directory'):
+        estimate.run(saved())
+    with pytest.raises(FileExistsError, match=r'masks\.npy is a file'):
+        estimate.run(saved(output_dir=str(tmp_path / 'masks.npy' / 'deep' / 'er')))
+
+
+def test_from_the_command_line(saved, launch, tmp_path, assert_refused):
+    settings = saved(masks=MASKS[:30], losses=LOSSES[:30])
+    flags = [f'--{name}={getattr(settings, name)}' for name in ('masks', 'losses', 'output_dir')]
+    done = launch(*flags, '--estimator=difference', name='estimate')
+    assert done.returncode == 0, done.stderr
+    assert f'report: {tmp_path}/report/index.html' in done.stdout
+    assert len(rows_of(tmp_path / 'report')) == T
+    before = sorted(tmp_path.rglob('*'))
+    np.save(settings.masks, MASKS[:30].astype(np.uint8))
+    assert_refused(launch(*flags, name='estimate'), 'uint8, not booleans', 'masks.astype(bool)')
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_help_of_estimate_reads_well(launch):
+    text = launch('--help', name='estimate').stdout
+    assert 'python -m experiments.estimate' in text
+    for field in TensorSettings.__dataclass_fields__:
+        assert f'--{field}: ' in text or f'--[no]{field}: ' in text
+    assert '<difference|adjusted|ridge|lasso>' in text
