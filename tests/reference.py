@@ -342,3 +342,15 @@ def debiased(masks, losses, coefficients):
     kept = 1 - sum(b != 0 for b in coefficients) / (members - 1)
     values, errors = difference_in_means(masks, residual[:, None])
     return values[:, 0] / kept - coefficients, errors[:, 0] / kept
+
+
+# Uncertainty
+
+
+def benjamini_hochberg(p, level):
+    """True where a p-value is no larger than the last, in order, below its share of the level."""
+    ascending = sorted(p)
+    largest = max(
+        (x for rank, x in enumerate(ascending, start=1) if x <= level * rank / len(p)), default=-1
+    )
+    return np.array([x <= largest for x in p])

@@ -87,9 +87,7 @@ def overview(
     masks, losses = usable(masks, losses)
     examples, targets = masks.shape[1], losses.shape[1]
     own = examples_of_targets(target_examples, examples=examples, targets=targets)
-    summary = summarize(
-        masks, losses, estimator=estimator, top_k=top_k, target_examples=own
-    )
+    summary = summarize(masks, losses, estimator=estimator, top_k=top_k, target_examples=own)
     threshold = largest_of_noise(members=len(masks), examples=examples, targets=targets)
     by_margin = selection.by_margin(summary, threshold)
     by_self_influence = selection.by_self_influence(summary)

@@ -6,7 +6,7 @@ were in the subset. Taken out of the losses first, that is no longer noise in ev
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,11 +111,11 @@ class Fit(NamedTuple):
         regressors took up degrees of freedom.
     """
 
-    residual: Float[np.ndarray, 'M t']
-    examples: Int[np.ndarray, 't K']
-    values: Float[np.ndarray, 't K']
-    errors: Float[np.ndarray, 't K']
-    inflation: Float[np.ndarray, 't']
+    residual: Float[AnyArray, 'M t']
+    examples: Int[AnyArray, 't K']
+    values: Float[AnyArray, 't K']
+    errors: Float[AnyArray, 't K']
+    inflation: Float[AnyArray, 't']
 
 
 class Fitting:
@@ -145,12 +145,13 @@ class Fitting:
 def _fit_on_all_devices() -> tuple[jax.stages.Wrapped, int]:
     devices = jax.local_devices()
     mesh = Mesh(np.array(devices), (_AXIS,))
-    of_members = P(None, _AXIS)
+    of_members: Any = P(None, _AXIS)
+    of_targets: Any = P(_AXIS)
     sharded = jax.shard_map(
         _fit,
         mesh=mesh,
         in_specs=(P(), of_members, of_members),
-        out_specs=Fit(of_members, P(_AXIS), P(_AXIS), P(_AXIS), P(_AXIS)),
+        out_specs=Fit(of_members, of_targets, of_targets, of_targets, of_targets),
     )
     return jax.jit(sharded), len(devices)
 

@@ -10,6 +10,7 @@ from influence_jax.estimators import difference
 from influence_jax.estimators.adjusted import Fit, Fitting, check_members
 from influence_jax.estimators.kinds import Estimator, tiles
 from influence_jax.estimators.scan import EDGES, Asked, Scan, Scanned, Targets, scan_for
+from influence_jax.types import AnyArray
 
 Entries = Callable[
     [Int[np.ndarray, 'C'], Int[np.ndarray, 'C']],
@@ -31,10 +32,10 @@ class Block(NamedTuple):
 
     columns: slice
     scanned: Scanned
-    null_error: Float[np.ndarray, 't']
+    null_error: Float[AnyArray, 't']
     scale: Float[np.ndarray, 't']
     entries: Entries
-    fitted: Int[np.ndarray, 't F']
+    fitted: Int[AnyArray, 't F']
 
 
 def blocks(
@@ -182,11 +183,13 @@ def _scanned(
     ranked = np.take_along_axis(values, order[:, list(asked.ranks)], axis=1)
     z = values * np.divide(1, null_error, where=null_error > 0, out=np.zeros(len(values)))[:, None]
     others = z[np.arange(values.shape[1]) != own[:, None]].clip(EDGES[0], EDGES[-1])
+    found = np.nonzero(np.abs(values) > least_z * errors)
     return Scanned(
         order[:, ::-1][:, : asked.strongest],
         order[:, : asked.strongest],
         np.stack([(z**power).mean(axis=1) for power in (1, 2, 3, 4)], axis=1),
         ranked,
-        *np.nonzero(np.abs(values) > least_z * errors),
+        found[0],
+        found[1],
         np.histogram(others, EDGES)[0],
     )

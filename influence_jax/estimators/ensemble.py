@@ -26,7 +26,7 @@ class Ensemble(NamedTuple):
 def usable(masks: Masks, losses: Measurement) -> Ensemble:
     """Leaves out missing and diverged members: rows of `losses` with anything non-finite.
 
-    Members that repeat another's mask are averaged, see `average_repeats`.
+    Losses beyond the range of float32 count as infinite. Members that repeat another's mask are averaged, see `average_repeats`.
 
     Raises:
       ValueError: masks are not bool `[M N]`, losses not floating `[M T]` of the same M,
@@ -36,7 +36,7 @@ def usable(masks: Masks, losses: Measurement) -> Ensemble:
     if masks.ndim != 2 or masks.dtype != bool:
         raise ValueError(
             f'masks must be bool [members examples], not {masks.dtype} {list(masks.shape)}: '
-            'True where the example is in the member\'s subset'
+            "True where the example is in the member's subset"
         )
     if losses.ndim != 2 or not np.issubdtype(losses.dtype, np.floating):
         raise ValueError(
@@ -51,7 +51,8 @@ def usable(masks: Masks, losses: Measurement) -> Ensemble:
             f'no members, examples or targets: masks {list(masks.shape)}, '
             f'losses {list(losses.shape)}'
         )
-    finite = np.isfinite(losses)
+    # Computed with as float32, whatever they are given as.
+    finite = np.abs(losses) <= np.finfo(np.float32).max
     complete = finite.all(axis=1)
     if not complete.any():
         never = np.flatnonzero(~finite.any(axis=0))
@@ -60,7 +61,9 @@ def usable(masks: Masks, losses: Measurement) -> Ensemble:
             if 0 < never.size < losses.shape[1]
             else 'train the missing members first'
         )
-        raise ValueError(f'none of the {len(masks)} members has finite losses of all targets: {mend}')
+        raise ValueError(
+            f'none of the {len(masks)} members has finite losses of all targets: {mend}'
+        )
     if not complete.all():
         masks, losses = masks[complete], losses[complete]
     return Ensemble(*average_repeats(masks, losses))

@@ -8,6 +8,8 @@ from jaxtyping import Int
 
 from influence_jax.estimators import difference
 from influence_jax.estimators.adjusted import tiles as adjusted_tiles
+from influence_jax.estimators.lasso import tiles as lasso_tiles
+from influence_jax.estimators.ridge import tiles as ridge_tiles
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 
@@ -56,4 +58,6 @@ def tiles(
 _TILES: dict[Estimator, Callable[..., Iterator[tuple[slice, Influence]]]] = {
     Estimator.DIFFERENCE: difference.tiles,
     Estimator.ADJUSTED: adjusted_tiles,
+    Estimator.RIDGE: ridge_tiles,
+    Estimator.LASSO: lasso_tiles,
 }

@@ -32,6 +32,8 @@ def average_repeats(
 
 def _chance_of_a_coincidence(masks: Bool[np.ndarray, 'M N']) -> float:
     """Expected number of equal pairs, if every example were included independently."""
-    rate = masks.mean(axis=0)
+    # Examples of one group enter together, by one draw.
+    drawn = np.unique(np.packbits(masks, axis=0), axis=1, return_index=True)[1]
+    rate = masks[:, drawn].mean(axis=0)
     same = np.log(rate**2 + (1 - rate) ** 2).sum()
     return math.comb(len(masks), 2) * math.exp(same)

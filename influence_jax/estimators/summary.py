@@ -194,7 +194,7 @@ class _Quantiles:
         self._below, self._above = np.searchsorted(ranks, below), np.searchsorted(ranks, above)
         self._weight = position - below
 
-    def __call__(self, ranked: Float[np.ndarray, 't R']) -> Float[np.ndarray, 't Q']:
+    def __call__(self, ranked: Float[AnyArray, 't R']) -> Float[np.ndarray, 't Q']:
         below = ranked[:, self._below]
         return below + (ranked[:, self._above] - below) * self._weight
 

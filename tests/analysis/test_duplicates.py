@@ -205,7 +205,7 @@ def test_all_pairs_scored_as_by_the_loops():
 def test_a_resample_counts_pairs_as_often_as_their_examples_were_drawn(monkeypatch):
     weights = np.array([2.0, 1, 0, 3, 1, 1, 0, 1, 0])
     monkeypatch.setattr(
-        'influence_jax.analysis.membership.resampling.weights',
+        'influence_jax.analysis.resampling.weights',
         lambda key, *, units, resamples: iter([np.stack([weights] * resamples)]),
     )
     found = duplicates.evaluate(SCORED, TRUE, examples=9, key=KEY, ks=(2,), resamples=3)

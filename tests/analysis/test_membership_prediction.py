@@ -5,7 +5,7 @@ import reference
 
 from influence_jax.analysis import membership
 from influence_jax.analysis.membership.prediction import Ranking
-from influence_jax.analysis.membership.resampling import weights
+from influence_jax.analysis.resampling import weights
 from influence_jax.estimators import Estimator, estimate, largest_of_noise
 
 KEY = jax.random.key(0)

@@ -62,8 +62,11 @@ def test_equals_the_loops_over_the_whole_matrix(target_examples):
     close(summary.bottom_standard_errors, errors[bottom, targets[:, None]])
     close(summary.skewness, scipy.stats.skew(values, axis=0))
     close(summary.kurtosis, scipy.stats.kurtosis(values, axis=0))
-    close(summary.z_margin, (values[top[:, 0], targets] - values[top[:, 1], targets]) / np.hypot(
-        errors[top[:, 0], targets], errors[top[:, 1], targets]))
+    close(
+        summary.z_margin,
+        (values[top[:, 0], targets] - values[top[:, 1], targets])
+        / np.hypot(errors[top[:, 0], targets], errors[top[:, 1], targets]),
+    )
     z = reference.off_diagonal(values / summary.null_standard_error, own)
     counts, _ = np.histogram(z.clip(-7.99, 7.99), summary.z_edges)
     assert np.abs(summary.z_histogram - counts).sum() <= 4  # some lie next to an edge

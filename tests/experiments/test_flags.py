@@ -8,6 +8,7 @@ from absl import flags as absl_flags
 
 from experiments import flags
 from experiments.settings import (
+    AnalysisSettings,
     DataSettings,
     EnsembleSettings,
     MachineSettings,
@@ -15,7 +16,14 @@ from experiments.settings import (
 )
 from influence_jax.training import Recipe
 
-ALL = [DataSettings, EnsembleSettings, NetworkSettings, Recipe, MachineSettings]
+ALL = [
+    DataSettings,
+    EnsembleSettings,
+    NetworkSettings,
+    Recipe,
+    MachineSettings,
+    AnalysisSettings,
+]
 
 
 @pytest.fixture

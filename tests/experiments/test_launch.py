@@ -70,7 +70,7 @@ def test_help_reads_well(launch):
         (['--member=9'], ["flag 'member'", '--help']),
         (['--dataset=mnist'], ["unknown dataset 'mnist'", 'choose clipart, cifar10']),
         (['--keep=1.5'], ['keep=1.5 must lie strictly between 0 and 1']),
-        (['--members=3'], ['fewer than 2 of the 3', 'more members']),
+        (['--members=3'], ['3 usable members are too few', 'at least 4']),
     ],
     ids=str,
 )

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.analysis import resampling
 from influence_jax.analysis.duplicates.candidates import CandidatePairs, ScoredPairs
-from influence_jax.analysis.membership import resampling
-from influence_jax.analysis.membership.resampling import Interval
 from influence_jax.analysis.ranking import (
     RankCounts,
     area_of,
@@ -16,6 +15,7 @@ from influence_jax.analysis.ranking import (
     last_of_equals,
     precision_of,
 )
+from influence_jax.analysis.resampling import Interval
 from influence_jax.types import AnyArray, PRNGKey
 
 

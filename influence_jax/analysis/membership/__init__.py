@@ -5,7 +5,6 @@ from influence_jax.analysis.membership.lira import Setting, Variance, lira
 from influence_jax.analysis.membership.performance import Performance, Resample, performance
 from influence_jax.analysis.membership.prediction import Prediction, predicts_vulnerability
 from influence_jax.analysis.membership.predictors import predictors
-from influence_jax.analysis.membership.resampling import Interval
 from influence_jax.analysis.membership.rmia import rmia
 from influence_jax.analysis.membership.roc import (
     Roc,
@@ -15,6 +14,7 @@ from influence_jax.analysis.membership.roc import (
     true_positive_rates,
 )
 from influence_jax.analysis.membership.vulnerability import Vulnerability, vulnerability
+from influence_jax.analysis.resampling import Interval
 
 __all__ = [
     'Attack',

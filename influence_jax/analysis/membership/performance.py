@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from influence_jax.analysis.membership import resampling
+from influence_jax.analysis import resampling
 from influence_jax.analysis.membership.attack import Attack
-from influence_jax.analysis.membership.resampling import Interval
 from influence_jax.analysis.membership.roc import (
     Roc,
     area,
@@ -17,6 +16,7 @@ from influence_jax.analysis.membership.roc import (
     roc,
     true_positive_rates,
 )
+from influence_jax.analysis.resampling import Interval
 from influence_jax.types import PRNGKey
 
 _FALSE_POSITIVES_NEEDED = 10

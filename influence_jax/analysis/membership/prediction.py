@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from influence_jax.analysis.membership import resampling
-from influence_jax.analysis.membership.resampling import Interval
+from influence_jax.analysis import resampling
+from influence_jax.analysis.resampling import Interval
 from influence_jax.types import AnyArray, PRNGKey
 
 

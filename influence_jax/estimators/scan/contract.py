@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.types import AnyArray
+
 BINS_A_SIDE = 512
 """Bins of the histogram of z on each side of zero."""
 REACH = 8.0
@@ -39,12 +41,12 @@ class Targets(NamedTuple):
     fixed_values: `[t F]` their values, which take the place of the difference of means.
     """
 
-    losses: Float[np.ndarray, 'M t']
-    null_error: Float[np.ndarray, 't']
-    own: Int[np.ndarray, 't']
-    floor: Float[np.ndarray, 't']
-    fixed_examples: Int[np.ndarray, 't F']
-    fixed_values: Float[np.ndarray, 't F']
+    losses: Float[AnyArray, 'M t']
+    null_error: Float[AnyArray, 't']
+    own: Int[AnyArray, 't']
+    floor: Float[AnyArray, 't']
+    fixed_examples: Int[AnyArray, 't F']
+    fixed_values: Float[AnyArray, 't F']
 
 
 class Scanned(NamedTuple):
@@ -59,13 +61,13 @@ class Scanned(NamedTuple):
     histogram: `[2 BINS_A_SIDE]` of value / `null_error` of all entries but own, see `EDGES`.
     """
 
-    top: Int[np.ndarray, 't K']
-    bottom: Int[np.ndarray, 't K']
-    moments: Float[np.ndarray, 't 4']
-    ranked: Float[np.ndarray, 't R']
-    candidate_targets: Int[np.ndarray, 'C']
-    candidate_examples: Int[np.ndarray, 'C']
-    histogram: Int[np.ndarray, 'E']
+    top: Int[AnyArray, 't K']
+    bottom: Int[AnyArray, 't K']
+    moments: Float[AnyArray, 't 4']
+    ranked: Float[AnyArray, 't R']
+    candidate_targets: Int[AnyArray, 'C']
+    candidate_examples: Int[AnyArray, 'C']
+    histogram: Int[AnyArray, 'E']
 
 
 class Scan(Protocol):
@@ -87,7 +89,7 @@ class Scan(Protocol):
 
     def entries(
         self,
-        losses: Float[np.ndarray, 'M t'],
+        losses: Float[AnyArray, 'M t'],
         targets: Int[np.ndarray, 'C'],
         examples: Int[np.ndarray, 'C'],
     ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from influence_jax.estimators.scan import products
-from influence_jax.estimators.scan.contract import BINS_A_SIDE, EDGES, Asked, Scanned, Targets
+from influence_jax.estimators.scan.contract import EDGES, Asked, Scanned, Targets
 from influence_jax.estimators.scan.products import Product
+from influence_jax.types import AnyArray
 
 _EXACT_ENOUGH = 1e-4  # rounding of a fixed-point sum, in standard errors of an entry
 _CANDIDATES = 2**14  # of a device's share of a block, at first
@@ -54,14 +55,17 @@ class DeviceScan:
         while True:
             scan = _compiled(_columns, self._mesh, product, asked, self._capacity)
             found: _Found = jax.device_get(scan(masks, padded))
-            most = int(found.count.max())
+            most = int(found.candidates.max())
             if most <= self._capacity:
                 break
             self._capacity = 1 << most.bit_length()
         given = len(targets.own)
         listed = found.target >= 0
         return Scanned(
-            *(answer[:given] for answer in (found.top, found.bottom, found.moments, found.ranked)),
+            found.top[:given],
+            found.bottom[:given],
+            found.moments[:given],
+            found.ranked[:given],
             found.target[listed].astype(np.int64),
             found.example[listed].astype(np.int64),
             found.histogram.sum(axis=0, dtype=np.int64),
@@ -80,7 +84,7 @@ class DeviceScan:
 
     def entries(
         self,
-        losses: Float[np.ndarray, 'M t'],
+        losses: Float[AnyArray, 'M t'],
         targets: Int[np.ndarray, 'C'],
         examples: Int[np.ndarray, 'C'],
     ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
@@ -144,14 +148,16 @@ class _Found(NamedTuple):
     ranked: Float[Array, 't R']
     target: Int[Array, 'C']  # -1 where there is none
     example: Int[Array, 'C']
-    count: Int[Array, 'D']
+    candidates: Int[Array, 'D']
     histogram: Int[Array, 'D E']
 
 
 @functools.cache
 def _compiled(function: Callable[..., Array], mesh: Mesh, *static: object) -> Callable[..., Array]:
     """The function on every device's share of the targets; nothing is exchanged between them."""
-    of_targets = Targets(P(None, _AXIS), *[P(_AXIS)] * (len(Targets._fields) - 1))
+    others: Any = [P(_AXIS)] * (len(Targets._fields) - 1)
+    of_members: Any = P(None, _AXIS)
+    of_targets = Targets(of_members, *others)
     return jax.jit(
         jax.shard_map(
             functools.partial(function, *static),
@@ -196,9 +202,7 @@ def _histogram(z: Float[Array, 't N'], left_out: Int[Array, '']) -> Int[Array, '
     return jnp.diff(below, prepend=0, append=z.size - left_out)[None]
 
 
-def _suspects(
-    product: Product, count: int, masks: _Masks, targets: Targets
-) -> Int[Array, 't 3 K']:
+def _suspects(product: Product, count: int, masks: _Masks, targets: Targets) -> Int[Array, 't 3 K']:
     differences = _differences(product, masks, targets.losses)
     members = jnp.asarray([half.shape[0] for half in masks.halves], jnp.float32)
     included = jnp.concatenate([masks.included, masks.included.sum(axis=0, keepdims=True)])
@@ -211,10 +215,10 @@ def _suspects(
 
 
 def _differences(
-    product: Product, masks: _Masks, losses: Float[Array, 'M t']
+    product: Product, masks: _Masks, losses: Float[AnyArray, 'M t']
 ) -> Float[Array, '3 t N']:
     """Mean without - mean with; by even members, odd members, and all. 0 where one is of nobody."""
-    split = losses[0::2], losses[1::2]
+    split = jnp.asarray(losses[0::2]), jnp.asarray(losses[1::2])
     sums = jnp.stack(
         [products.sums(product, *pair) for pair in zip(masks.halves, split, strict=True)]
     )
@@ -230,7 +234,7 @@ def _differences(
     return jnp.where((included > 0) & (outside > 0), means, 0)
 
 
-def _inverse(x: Array) -> Array:
+def _inverse(x: Float[AnyArray, '...']) -> Array:
     return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from influence_jax.estimators.scan.contract import BINS_A_SIDE, REACH, Asked, Scanned, Targets
+from influence_jax.types import AnyArray
 
 _BITS = 7  # members a lookup: four tables of 2^7 rows fill an eighth of a usual L2 cache
 _TABLES = 4  # looked up together, so that a sum is loaded and stored once for all of them
@@ -28,9 +29,9 @@ class HostScan:
         halves = masks[0::2], masks[1::2]
         self._even_stages = -(-len(halves[0]) // _STAGE)
         self._index = np.concatenate([_index(half) for half in halves])
+        rows = [np.arange(first, len(masks), 2) for first in (0, 1)]
         self._rows = np.concatenate(
-            [np.arange(len(halves[0])) * 2, np.full(-len(halves[0]) % _STAGE, -1)]
-            + [np.arange(len(halves[1])) * 2 + 1, np.full(-len(halves[1]) % _STAGE, -1)]
+            [np.pad(half, (0, -len(half) % _STAGE), constant_values=-1) for half in rows]
         )
         self._by_example = np.ascontiguousarray(masks.T)
         self._included = np.stack([m.sum(axis=0) for m in (*halves, masks)]).astype(np.float64)
@@ -80,7 +81,7 @@ class HostScan:
 
     def entries(
         self,
-        losses: Float[np.ndarray, 'M t'],
+        losses: Float[AnyArray, 'M t'],
         targets: Int[np.ndarray, 'C'],
         examples: Int[np.ndarray, 'C'],
     ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
@@ -92,13 +93,11 @@ class HostScan:
             examples.astype(np.int64),
         )
 
-    def _arranged(self, losses: Float[np.ndarray, 'M t']) -> Float[np.ndarray, 'rows lanes']:
+    def _arranged(self, losses: Float[AnyArray, 'M t']) -> Float[np.ndarray, 'rows lanes']:
         """Rows in the order of the index, with zeros where it was filled up."""
-        arranged = np.zeros(
-            (len(self._rows), -(-losses.shape[1] // _LANES) * _LANES), np.float32
-        )
+        arranged = np.zeros((len(self._rows), -(-losses.shape[1] // _LANES) * _LANES), np.float32)
         used = self._rows >= 0
-        arranged[used, : losses.shape[1]] = losses[self._rows[used]]
+        arranged[used, : losses.shape[1]] = np.asarray(losses)[self._rows[used]]
         return arranged
 
 
@@ -169,7 +168,15 @@ def _columns(
         values = np.zeros((examples, _LANES), np.float32)
         bins = np.empty((examples, _LANES), np.int16)
         _values_and_bins(
-            _tables(losses, lane), index, losses, lane, both_sides, outside, scale, values, bins,
+            _tables(losses, lane),
+            index,
+            losses,
+            lane,
+            both_sides,
+            outside,
+            scale,
+            values,
+            bins,
             moments[lane : lane + used],
         )
         for k in range(used):
@@ -209,8 +216,16 @@ def _columns(
         for k in range(used):
             target = lane + k
             _read_off(
-                found[k, : sizes[k]], values[:, k], occupied[k], needed[k], ranks, floor[target],
-                top[target], bottom[target], ranked[target], listed[target],
+                found[k, : sizes[k]],
+                values[:, k],
+                occupied[k],
+                needed[k],
+                ranks,
+                floor[target],
+                top[target],
+                bottom[target],
+                ranked[target],
+                listed[target],
                 counts[target : target + 1],
             )
     return top, bottom, moments, ranked, counts, listed, histograms
@@ -273,9 +288,7 @@ def _mark(occupied, ranks, strongest, examples, beyond, needed):
 
 
 @numba.njit(cache=True)
-def _read_off(
-    found, values, occupied, needed, ranks, floor, top, bottom, ranked, listed, count
-):
+def _read_off(found, values, occupied, needed, ranks, floor, top, bottom, ranked, listed, count):
     """What is asked of one column, from the entries in the bins that were marked."""
     kept = values[found]
     order = np.argsort(kept, kind='mergesort')
@@ -338,9 +351,7 @@ def _suspects(index, even_stages, losses, included, members, own, strongest):
                         score[k] = abs(one_side * total[half, k] - two_sides * row[k])
                     for k in range(used):
                         if score[k] > least[half, k] and own[lane + k] != i:
-                            _insert(
-                                score[k], i, best[half, k], chosen[half, lane + k]
-                            )
+                            _insert(score[k], i, best[half, k], chosen[half, lane + k])
                             least[half, k] = best[half, k, strongest - 1]
         for k in range(used):
             if own[lane + k] >= 0:

@@ -40,9 +40,7 @@ def prepare(product: Product, masks: Bool[np.ndarray, 'M N']) -> Array:
     return jnp.asarray(masks, _FORMAT[product])
 
 
-def sums(
-    product: Product, masks: Array, losses: Float[Array, 'M t']
-) -> Float[Array, 't N']:
+def sums(product: Product, masks: Array, losses: Float[Array, 'M t']) -> Float[Array, 't N']:
     """Sums of the losses over the members that include each example.
 
     Args:
@@ -82,9 +80,7 @@ def _bfloat16(masks: Array, losses: Float[Array, 'M t']) -> Float[Array, 't N']:
         # Not astype alone: compilers may keep the excess precision, and the rest would be 0.
         part = lax.reduce_precision(losses, exponent_bits=8, mantissa_bits=7)
         losses = losses - part
-        whole += jnp.matmul(
-            part.astype(jnp.bfloat16).T, masks, preferred_element_type=jnp.float32
-        )
+        whole += jnp.matmul(part.astype(jnp.bfloat16).T, masks, preferred_element_type=jnp.float32)
     return whole
 
 
