@@ -26,7 +26,8 @@ class Ensemble(NamedTuple):
 def usable(masks: Masks, losses: Measurement) -> Ensemble:
     """Leaves out missing and diverged members: rows of `losses` with anything non-finite.
 
-    Losses beyond the range of float32 count as infinite. Members that repeat another's mask are averaged, see `average_repeats`.
+    Losses beyond the range of float32 count as infinite. Members that repeat another's mask are
+    averaged, see `average_repeats`.
 
     Raises:
       ValueError: masks are not bool `[M N]`, losses not floating `[M T]` of the same M,

@@ -119,7 +119,8 @@ def test_a_summary_is_that_of_the_whole_matrix(estimator):
     whole = estimate(estimator, masks, losses)
     found = summarize(masks, losses, estimator=estimator, top_k=5, tile=7)
     assert found.estimator is estimator
-    close = {'rtol': 1e-3, 'atol': 2e-5}
+    # LASSO is iterated to a tolerance, by blocks.
+    close = {'rtol': 1e-3, 'atol': 5e-4 if estimator is Estimator.LASSO else 2e-5}
     np.testing.assert_allclose(found.self_influence, np.diag(whole.values), **close)
     np.testing.assert_allclose(found.self_standard_error, np.diag(whole.standard_error), **close)
     top = reference.top_influencers(whole.values, 5)
