@@ -10,6 +10,7 @@ losses and, for contrast, subtracted) that comes back, 'net' the variance ratio 
 """
 
 import sys
+
 import numpy as np
 
 from benchmarks.estimator_attempts import (

@@ -45,15 +45,17 @@ def test_library_example_runs(tmp_path, monkeypatch):
         dataset=store.DatasetIdentity('none', ''),
         example_ids=ids,
         target_ids=ids,
-        measurements=('loss',),
+        measurements=('loss', 'logit_gap'),
         members=24,
     )
     monkeypatch.chdir(tmp_path)
     with store.create_or_resume('runs/clipart', manifest, masks) as run:
         losses = np.where(masks, 0, 3).astype(np.float32) + rng.normal(size=(24, 12), scale=0.1)
-        run.write(np.arange(24), {'loss': losses.astype(np.float32)})
+        losses = losses.astype(np.float32)
+        run.write(np.arange(24), {'loss': losses, 'logit_gap': -losses})
     names: dict = {}
     exec(example, names)
     assert names['influence'].values.shape == (12, 12)
     np.testing.assert_allclose(np.diag(names['influence'].values), 3, atol=0.2)
     assert names['summary'].margin.shape == (12,)
+    assert names['attack'].scores.shape == (24, 12)

@@ -165,8 +165,9 @@ def _fitted(
 
     alone = jnp.where(is_own, _matmul(columns.T, losses), 0)
     residual = losses - _matmul(columns, alone)
-    # In columns of length 1, the standard error of a coefficient.
-    unit = jnp.sqrt(jnp.square(residual).sum(axis=0) / members)
+    # In columns of length 1, the standard error of a coefficient. Losses lie in [-1, 1]: where the
+    # own inclusion explains all but rounding errors, these are not to be fitted.
+    unit = jnp.maximum(jnp.sqrt(jnp.square(residual).sum(axis=0) / members), 1e-5)
 
     def score(coefficients: Array) -> Array:
         left = jnp.square(losses - _matmul(columns, coefficients)).sum(axis=0)

@@ -184,13 +184,13 @@ def _estimate(
     own_x, own_w = x[:, own] * is_example, h[own].T * is_example
     own_resolution = resolution[own]
 
-    # Unpenalized, the own column is taken out of losses, resolution and residual.
+    # Unpenalized, the own column is taken out of losses and resolution. First, since losses that
+    # it explains fully would else leave differences of rounding errors.
     own_effect = (own_w * losses).sum(axis=0) / own_resolution
+    losses = losses - own_x * own_effect[None, :]
     coefficients = _matmul(h, losses)
-    residual = losses - _matmul(x, coefficients) - penalty * own_w * own_effect[None, :]
-    shared = _matmul(h, own_x)
-    coefficients -= shared * own_effect[None, :]
-    resolved = resolution[:, None] - shared**2 / own_resolution[None, :]
+    residual = losses - _matmul(x, coefficients)
+    resolved = resolution[:, None] - _matmul(h, own_x) ** 2 / own_resolution[None, :]
 
     is_own = jnp.arange(len(h))[:, None] == own[None, :]
     resolved = jnp.where(is_own, own_resolution[None, :], resolved)

@@ -203,6 +203,13 @@ def test_a_constant_loss_has_no_influence():
     np.testing.assert_array_equal(estimate.standard_error, 0)
 
 
+def test_losses_that_the_own_inclusion_explains_fully_keep_nothing_else():
+    masks = masks_of(100, 25)
+    coefficients = lasso_coefficients(masks, -1.0 * masks)
+    np.testing.assert_allclose(coefficients, np.eye(25), atol=1e-5)
+    assert (off_diagonal(coefficients) == 0).all()
+
+
 def test_an_empty_tile_is_refused():
     with pytest.raises(ValueError, match='tile=0 must be at least 1'):
         tiles(masks_of(20, 4), noise(20, 4), tile=0)

@@ -181,6 +181,15 @@ def test_a_constant_loss_has_no_influence():
     np.testing.assert_array_equal(estimate.standard_error, 0)
 
 
+def test_losses_that_the_own_inclusion_explains_fully_yield_no_discoveries():
+    masks = masks_of(300, 200)
+    estimate = ridge(masks, -1.0 * masks, penalty=2000.0)
+    np.testing.assert_allclose(np.diag(estimate.values), 1, atol=1e-5)
+    values, errors = off_diagonal(estimate.values), off_diagonal(estimate.standard_error)
+    assert np.abs(values).max() < 1e-5
+    assert (np.abs(values) <= 6 * errors).all()
+
+
 @pytest.mark.parametrize('penalty', [0.0, -1.0, float('nan'), float('inf')])
 def test_penalties_that_are_not_positive_are_refused_in_one_line(penalty):
     with pytest.raises(ValueError, match='must be positive and finite') as error:
