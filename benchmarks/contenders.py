@@ -87,6 +87,7 @@ def engine(problem: Problem, streams: int, vmapped: int, in_turn: int) -> Work:
         jnp.asarray(masks),
         examples,
         target,
+        None,
     )
 
     def work() -> int:

@@ -84,6 +84,7 @@ def _losses(dataset: data.ImageDataset, masks: np.ndarray, seeds: np.ndarray) ->
             jnp.asarray(masks[start : start + execution.chunk]),
             images,
             images,
+            None,
         ).measurements['loss']
         for start in range(0, len(masks), execution.chunk)
     ]

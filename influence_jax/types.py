@@ -1,7 +1,7 @@
 """Array types, the contract of a task, and the small tuples that cross from room to room.
 
 Axis letters, everywhere: M members, N examples, T targets, B batch, K top entries,
-H W C images.
+H W C images; S tokens, V vocabulary, D hidden width, L layers.
 """
 
 from collections.abc import Mapping
@@ -53,3 +53,17 @@ class Task(Protocol):
 
     def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, 'B']]:
         """What is recorded of each target of a batch."""
+
+
+class BasedTask(Protocol):
+    """A task on arrays that all members share: a checkpoint to start from, a frozen base.
+
+    The arrays are handed over when members are trained, not held: every member reads the same copy.
+    """
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Names of what `measure` of the task returns."""
+
+    def on(self, base: Params) -> Task:
+        """The task, its base given; lives no longer than the trace of a program."""

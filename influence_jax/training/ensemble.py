@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from influence_jax.training.execution import Execution, compile_chunk
 from influence_jax.training.member import Member, Program
-from influence_jax.types import Batch, Masks, PRNGKey
+from influence_jax.types import Batch, Masks, Params, PRNGKey
 
 
 class Trained(NamedTuple):
@@ -33,6 +33,7 @@ def train(
     examples: Batch,
     targets: Batch,
     execution: Execution,
+    base: Params | None = None,
     keep_params: bool = False,
 ) -> Iterator[Trained]:
     """Trains members and yields them as they are done, the next chunk being under way already.
@@ -48,6 +49,7 @@ def train(
         examples: pytree with a leading axis N.
         targets: pytree with a leading axis T.
         execution: how members share the devices.
+        base: arrays that all members share, for a `BasedTask`.
         keep_params: yield the trained parameters too.
 
     Raises:
@@ -63,12 +65,15 @@ def train(
     same_rows = targets is examples
     examples = execution.replicate(examples)
     targets = examples if same_rows else execution.replicate(targets)
+    base = execution.replicate(base)
     under_way: tuple[np.ndarray, Member] | None = None
     for start in range(0, len(members), execution.chunk):
         chunk = members[start : start + execution.chunk]
         # A last chunk that is not full is filled up: one shape, so one trace.
         full = np.pad(chunk, (0, execution.chunk - len(chunk)), mode='edge')
-        dispatched = run_chunk(key, jnp.asarray(full), jnp.asarray(masks[full]), examples, targets)
+        dispatched = run_chunk(
+            key, jnp.asarray(full), jnp.asarray(masks[full]), examples, targets, base
+        )
         if under_way is not None:
             yield _fetched(*under_way)
         under_way = chunk, dispatched

@@ -17,10 +17,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from influence_jax.training.member import Member, Program, train_member
-from influence_jax.types import Batch, PRNGKey
+from influence_jax.types import Batch, Params, PRNGKey
 
-ChunkProgram = Callable[[PRNGKey, Int[Array, 'C'], Bool[Array, 'C N'], Batch, Batch], Member]
-"""Trains the C members of a chunk: (key, members, masks, examples, targets) -> stacked."""
+ChunkProgram = Callable[
+    [PRNGKey, Int[Array, 'C'], Bool[Array, 'C N'], Batch, Batch, Params | None], Member
+]
+"""Trains the C members of a chunk: (key, members, masks, examples, targets, base) -> stacked."""
 
 _AXIS = 'member'
 
@@ -93,7 +95,12 @@ def compile_chunk(
     mesh = execution.mesh()
 
     def stream(
-        key: PRNGKey, members: Array, masks: Array, examples: Batch, targets: Batch
+        key: PRNGKey,
+        members: Array,
+        masks: Array,
+        examples: Batch,
+        targets: Batch,
+        base: Params | None,
     ) -> Member:
         def one(member: Array, mask: Array) -> Member:
             trained = train_member(
@@ -102,6 +109,7 @@ def compile_chunk(
                 mask=mask,
                 examples=examples,
                 targets=targets,
+                base=base,
             )
             return trained if keep_params else trained._replace(params=None)
 
@@ -112,7 +120,7 @@ def compile_chunk(
         jax.shard_map(
             stream,
             mesh=mesh,
-            in_specs=(shared, split, split, shared, shared),
+            in_specs=(shared, split, split, shared, shared, shared),
             out_specs=split,
             check_vma=False,  # nothing crosses streams, so there is nothing to check
         ),
@@ -141,6 +149,7 @@ def choose(
     streams: int,
     examples: Batch,
     targets: Batch,
+    base: Params | None = None,
     widths: Sequence[int] = (1, 4, 16, 64, 256),
     steps: int = 4,
 ) -> Execution:
@@ -157,7 +166,7 @@ def choose(
             break
         execution = Execution(streams, width)
         try:
-            rate = _members_per_second(short, execution, examples, first_targets)
+            rate = _members_per_second(short, execution, examples, first_targets, base)
         except jax.errors.JaxRuntimeError as error:
             if width > widths[0] and 'RESOURCE_EXHAUSTED' in str(error):
                 break
@@ -169,10 +178,10 @@ def choose(
 
 
 def _members_per_second(
-    program: Program, execution: Execution, examples: Batch, targets: Batch
+    program: Program, execution: Execution, examples: Batch, targets: Batch, base: Params | None
 ) -> float:
     count = jax.tree.leaves(examples)[0].shape[0]
-    examples, targets = execution.replicate((examples, targets))
+    examples, targets, base = execution.replicate((examples, targets, base))
     run = functools.partial(
         compile_chunk(program, execution),
         jax.random.key(0),
@@ -180,6 +189,7 @@ def _members_per_second(
         jnp.ones((execution.chunk, count), bool),
         examples,
         targets,
+        base,
     )
     jax.block_until_ready(run())
     times = []

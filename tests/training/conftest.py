@@ -48,6 +48,19 @@ class LinearRegression:
         return x @ params['w'] + params['b'][None]
 
 
+@dataclasses.dataclass(frozen=True)
+class FromBase(LinearRegression):
+    """The same, from parameters that all members share."""
+
+    base: dict | None = dataclasses.field(default=None, compare=False)
+
+    def on(self, base):
+        return dataclasses.replace(self, base=base)
+
+    def init(self, *, key):
+        return self.base
+
+
 @pytest.fixture(scope='session')
 def points():
     """24 points, each its own example and target."""
@@ -73,6 +86,12 @@ def make_program():
         return Program(**{**fields, **changes})
 
     return make
+
+
+@pytest.fixture(scope='session')
+def from_base():
+    """A task whose members start from a base, and the base."""
+    return FromBase(), {'w': np.array([3.0, 1.0, -2.0], np.float32), 'b': np.float32(0.7)}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 
 from influence_jax import training
 from influence_jax.training import Execution, ensemble, execution
+from influence_jax.training.member import schedule
 
 MEMBERS = 11
 ONE_BY_ONE = Execution()
@@ -138,11 +139,52 @@ def test_a_subset_smaller_than_promised_is_refused(program, points, masks):
         list(training.train(program, key=KEY, masks=masks, members=[0, 2], **settings))
 
 
+@pytest.mark.parametrize('how', [ONE_BY_ONE, Execution(streams=2, vmapped=3)])
+def test_members_start_from_the_base_that_they_share(make_program, from_base, points, masks, how):
+    task, base = from_base
+    for steps in (0, 3):
+        program = make_program(task=task, steps=steps)
+        for trained in training.train(
+            program,
+            key=KEY,
+            masks=masks,
+            members=range(3),
+            examples=points,
+            targets=points,
+            execution=how,
+            base=base,
+            keep_params=True,
+        ):
+            for member, w in zip(trained.members, trained.result.params['w'], strict=True):
+                batches = schedule(program, masks[member], key=jax.random.fold_in(KEY, member))
+                expected = dict(base)
+                for rows in batches:
+                    error = points.x[rows] @ expected['w'] + expected['b'] - points.y[rows]
+                    slope = 2 * error[:, None] * points.x[rows]
+                    expected['w'] = expected['w'] - 0.05 * slope.mean(0)
+                    expected['b'] = expected['b'] - 0.05 * 2 * error.mean()
+                np.testing.assert_allclose(w, expected['w'], rtol=1e-5)
+
+
+def test_choose_measures_on_the_base(make_program, from_base, points):
+    task, base = from_base
+    how = training.choose(
+        make_program(task=task),
+        members=2,
+        streams=1,
+        examples=points,
+        targets=points,
+        base=base,
+        widths=(1, 2),
+    )
+    assert how.vmapped in (1, 2)
+
+
 def test_the_next_chunk_is_under_way_while_one_is_handled(program, points, masks, monkeypatch):
     dispatched = []
 
     def fake(*_, **__):
-        def run(key, members, masks, examples, targets):
+        def run(key, members, masks, examples, targets, base):
             dispatched.append(np.asarray(members).tolist())
             return training.Member({'loss': np.zeros((len(members), 24))}, None)
 
