@@ -25,6 +25,7 @@ setup(
     install_requires=[
         'absl-py>=2.3,<3',
         'flax>=0.12.4,<0.13',
+        'huggingface_hub>=1,<3',
         'jax>=0.10,<0.11',
         'jaxtyping>=0.3.3,<0.4',
         'jinja2>=3.1.4,<4',
@@ -40,6 +41,8 @@ setup(
         'scipy>=1.15,<2',
         'tensorstore>=0.1.79,<0.2',
         'transformers>=5,<6',
+        'safetensors>=0.6,<1',
+        'tokenizers>=0.22,<1',
         # TFDS imports importlib_resources without declaring it.
         'tensorflow-datasets>=4.9.10,<5',
         'importlib_resources>=6,<8',

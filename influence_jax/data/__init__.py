@@ -1,7 +1,8 @@
 """Files and arrays -> a dataset with stable ids.
 
-Loaders: `clipart` (embedded), `cifar10`, `npz`. Beside them `augment` (on the device) and
-`pixel_distance` (near-duplicates).
+Images: `clipart` (embedded), `cifar10`, `npz`; beside them `augment` (on the device) and
+`pixel_distance` (natural near-duplicates). Texts: `text`. Near-duplicates planted in either:
+`near_duplicates`.
 """
 
 from pathlib import Path

@@ -1,0 +1,180 @@
+"""Anyone's own texts, from a `.jsonl` file."""
+
+import codecs
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int32
+
+from influence_jax.data.text.dataset import TextDataset, content_ids, question_and_answer
+
+_FORMS = ({'prompt', 'completion'}, {'question', 'answer'}, {'text'})
+_FORMS_TEXT = '{"question", "answer"}, {"prompt", "completion"} or {"text"}'
+
+
+class Record(NamedTuple):
+    """A record of a file.
+
+    line: where it stands, from 1.
+    fields: what stands there.
+    """
+
+    line: int
+    fields: dict[str, Any]
+
+
+def load(path: str | Path) -> TextDataset:
+    """Reads a dataset from a file with a JSON object a line, in UTF-8.
+
+    A line holds `{"question", "answer"}` (the answer a text or a list of texts, of which the
+    first is taken; written 'Q: ... A: ...'), or `{"prompt", "completion"}` (joined as they
+    are), or `{"text"}`, and may hold an `"id"` (text or integer, unique). Without one the id is
+    a hash of the text, which depends on no other line. Records of the same text are of one
+    group. Other fields are not read, and blank lines are passed over.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a line is wrong; the message says which and how.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file; give the path of an existing .jsonl file')
+    return parse(path.read_bytes(), where=str(path), name=path.stem, provenance=path.name)
+
+
+def parse(content: bytes, *, where: str, name: str, provenance: str) -> TextDataset:
+    """Reads a dataset from the bytes of such a file; `where` names it in messages."""
+    records = read_records(content, where=where)
+    pairs = []
+    lines: dict[str, int] = {}
+    given: list[str | None] = []
+    for record in records:
+        try:
+            prompt, completion = _prompt_and_completion(record.fields)
+            given.append(_given_id(record.fields, lines))
+            pairs.append((prompt, completion))
+        except ValueError as error:
+            raise ValueError(f'{where}: line {record.line}: {error}') from error
+        if (own := given[-1]) is not None:
+            lines[own] = record.line
+    texts = [prompt + completion for prompt, completion in pairs]
+    hashed = content_ids(name, (f'{len(prompt)}:{prompt}{text}' for prompt, text in pairs))
+    try:
+        return TextDataset(
+            name=name,
+            prompts=tuple(prompt for prompt, _ in pairs),
+            completions=tuple(completion for _, completion in pairs),
+            ids=tuple(own or other for own, other in zip(given, hashed, strict=True)),
+            groups=_groups(texts),
+            provenance=provenance,
+        )
+    except ValueError as error:
+        raise ValueError(f'{where}: {error}') from error
+
+
+def read_records(content: bytes, *, where: str) -> list[Record]:
+    """The objects of the lines that are not blank.
+
+    Raises:
+      ValueError: a line is not UTF-8, no JSON or no object, or there is none.
+    """
+    records = []
+    # As bytes: of text, line ends of Unicode that a JSON text may hold would be taken as well.
+    lines = content.removeprefix(codecs.BOM_UTF8).splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line.decode('utf-8'))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f'{where}: line {number}: not UTF-8 (byte {error.start + 1} of the line); '
+                'convert the file, for example with iconv'
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f'{where}: line {number}: no valid JSON ({error}); each line must be one object'
+            ) from error
+        if not isinstance(fields, dict):
+            raise ValueError(
+                f'{where}: line {number}: holds {_kind(fields)}, but must be an object with '
+                f'{_FORMS_TEXT}'
+            )
+        records.append(Record(number, fields))
+    if not records:
+        raise ValueError(f'{where}: there are no records; each line must be an object')
+    return records
+
+
+def question_and_first_answer(fields: dict[str, Any]) -> tuple[str, str]:
+    """The question of a record and its answer, or the first where there are several.
+
+    Raises:
+      ValueError: one of them is missing, blank or no text.
+    """
+    if not {'question', 'answer'} <= fields.keys():
+        raise ValueError(f'must hold {{"question", "answer"}}; found: {_keys(fields)}')
+    answer = fields['answer']
+    if isinstance(answer, list):
+        if not answer:
+            raise ValueError('"answer" is an empty list; leave the record out')
+        answer = answer[0]
+    return _not_blank('question', fields['question']), _not_blank('answer', answer)
+
+
+def _prompt_and_completion(fields: dict[str, Any]) -> tuple[str, str]:
+    forms = [form for form in _FORMS if form <= fields.keys()]
+    if len(forms) != 1:
+        raise ValueError(f'must hold one of {_FORMS_TEXT}; found: {_keys(fields)}')
+    if 'question' in forms[0]:
+        return question_and_answer(*question_and_first_answer(fields))
+    if 'text' in forms[0]:
+        return '', _not_blank('text', fields['text'])
+    return _text('prompt', fields['prompt']), _not_blank('completion', fields['completion'])
+
+
+def _given_id(fields: dict[str, Any], lines: dict[str, int]) -> str | None:
+    own = fields.get('id')
+    if own is None:
+        return None
+    if isinstance(own, int) and not isinstance(own, bool):
+        own = str(own)
+    own = _not_blank('id', own)
+    if own in lines:
+        raise ValueError(f'the id {own!r} occurs in line {lines[own]} already; ids must differ')
+    return own
+
+
+def _not_blank(key: str, value: object) -> str:
+    text = _text(key, value)
+    if not text.strip():
+        raise ValueError(f'"{key}" is empty; leave the record out')
+    return text
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f'"{key}" must be text, found {_kind(value)}')
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f'"{key}" is no valid text: {error}') from error
+    return value
+
+
+def _keys(fields: dict[str, Any]) -> str:
+    return ', '.join(sorted(map(repr, fields))) or 'nothing'
+
+
+def _kind(value: object) -> str:
+    """What JSON calls it."""
+    names = {dict: 'an object', list: 'a list', str: 'text', bool: 'true or false'}
+    return 'null' if value is None else names.get(type(value), 'a number')
+
+
+def _groups(texts: list[str]) -> Int32[np.ndarray, 'N']:
+    """Numbers in the order of first appearance."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int32)

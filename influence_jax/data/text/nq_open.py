@@ -1,0 +1,110 @@
+"""Natural Questions, open domain: from the dataset's own files, or as TFDS prepared them."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from influence_jax.data.text import jsonl
+from influence_jax.data.text.dataset import TextDataset, content_ids, question_and_answer
+
+_NAME = 'nq_open'
+_TFDS_NAME = 'natural_questions_open'
+_DEFAULT_DIR = '~/tensorflow_datasets'
+_PREFERRED = ('NQ-open.train.jsonl', 'NQ-open.dev.jsonl')
+_URL = 'https://github.com/google-research-datasets/natural-questions/tree/master/nq_open'
+
+_HOW_TO_GET_IT = (
+    f'download {_PREFERRED[0]} from {_URL} and give it, or the folder it is in, as data_dir; or '
+    f'give the data_dir of TFDS after `tfds build {_TFDS_NAME} --file_format=array_record`'
+)
+
+
+def load(data_dir: str | Path | None = None) -> TextDataset:
+    """Reads the questions, each with its first answer; never touches the network.
+
+    Args:
+      data_dir: a `.jsonl` file of `{"question", "answer"}`; or a folder with
+        `NQ-open.train.jsonl`, else `NQ-open.dev.jsonl`, else one other `NQ-open*.jsonl`; or a
+        `data_dir` of TFDS in which `natural_questions_open` was prepared in the array_record
+        format, of which the training split is read. None: TFDS's own default,
+        `~/tensorflow_datasets`.
+
+    Returns:
+      The records as 'Q: {question} A:' and ' {answer}', in ascending order of their ids. An id
+      is a hash of the question, so that it and the order are the same whichever way the records
+      are read. Records of the same question are of one group.
+
+    Raises:
+      FileNotFoundError: nothing is there; the message says what to download and where to put it.
+      ValueError: a record is wrong, a file is damaged, or several files could be meant.
+    """
+    path = Path(_DEFAULT_DIR if data_dir is None else data_dir).expanduser()
+    if path.is_file():
+        return _from_file(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f'NQ-open: no folder {path}; {_HOW_TO_GET_IT}')
+    if file := _own_file(path):
+        return _from_file(file)
+    if prepared := _prepared_by_tfds(path):
+        # TFDS takes long to import and is needed on this path alone.
+        from influence_jax.data.text import nq_open_tfds
+
+        return _dataset(nq_open_tfds.read(prepared), where=str(prepared), source='TFDS, train')
+    raise FileNotFoundError(f'NQ-open: nothing of it in {path}; {_HOW_TO_GET_IT}')
+
+
+def _own_file(folder: Path) -> Path | None:
+    for name in _PREFERRED:
+        if (folder / name).is_file():
+            return folder / name
+    files = sorted(folder.glob('NQ-open*.jsonl'))
+    if len(files) > 1:
+        raise ValueError(
+            f'NQ-open: {folder} holds {len(files)} files of it ({files[0].name}, {files[1].name}'
+            f'{", ..." if len(files) > 2 else ""}); give the one that is meant'
+        )
+    return files[0] if files else None
+
+
+def _from_file(path: Path) -> TextDataset:
+    pairs = []
+    for record in jsonl.read_records(path.read_bytes(), where=str(path)):
+        try:
+            pairs.append(jsonl.question_and_first_answer(record.fields))
+        except ValueError as error:
+            raise ValueError(f'{path}: line {record.line}: {error}') from error
+    return _dataset(pairs, where=str(path), source=path.name)
+
+
+def _dataset(pairs: Iterable[tuple[str, str]], *, where: str, source: str) -> TextDataset:
+    # A question met again must get the same of its numbers whatever the order was.
+    ordered = sorted((question.strip(), answer.strip()) for question, answer in pairs)
+    ids = content_ids(_NAME, (question for question, _ in ordered))
+    by_id = sorted(range(len(ids)), key=lambda i: ids[i])
+    questions = sorted({question for question, _ in ordered})
+    group = {question: number for number, question in enumerate(questions)}
+    records = [question_and_answer(*ordered[i]) for i in by_id]
+    try:
+        return TextDataset(
+            name=_NAME,
+            prompts=tuple(prompt for prompt, _ in records),
+            completions=tuple(completion for _, completion in records),
+            ids=tuple(ids[i] for i in by_id),
+            groups=np.array([group[ordered[i][0]] for i in by_id], np.int32),
+            provenance=f'Natural Questions, NQ-open (CC BY-SA 3.0), {_URL}; {source}',
+        )
+    except ValueError as error:
+        raise ValueError(f'{where}: {error}') from error
+
+
+def _prepared_by_tfds(folder: Path) -> Path | None:
+    """The newest version below a `data_dir` of TFDS (or such a version itself)."""
+    if (folder / 'dataset_info.json').is_file():
+        return folder
+    versions = [path.parent for path in (folder / _TFDS_NAME).glob('*/dataset_info.json')]
+    numbered = [path for path in versions if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
+    if not numbered:
+        return None
+    return max(numbered, key=lambda path: tuple(int(part) for part in path.name.split('.')))

@@ -1,0 +1,74 @@
+"""A text dataset as one array of tokens."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from influence_jax.data.text.dataset import TextDataset
+from influence_jax.data.text.tokenizer import Tokenizer
+
+
+class Tokenized(NamedTuple):
+    """Records as rows of tokens, padded on the right; S is the longest record's length.
+
+    tokens: `[N S]`; the prompt, the completion, the end token, and the end token as padding.
+    lengths: `[N]`; tokens that count, the end token included.
+    answer_starts: `[N]`; position of the completion's first token.
+    cut: `[N]`; whether the record was shortened to the context. Such a record does not end:
+      it has no end token.
+    """
+
+    tokens: Int32[np.ndarray, 'N S']
+    lengths: Int32[np.ndarray, 'N']
+    answer_starts: Int32[np.ndarray, 'N']
+    cut: Bool[np.ndarray, 'N']
+
+
+def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100) -> Tokenized:
+    """Tokenizes every record and closes it with the end token.
+
+    Prompt and completion are tokenized apart and joined, so that a prompt's tokens are the same
+    whatever follows it.
+
+    Args:
+      dataset: the records.
+      tokenizer: its end token closes and pads the rows.
+      max_length: longest row, in tokens; longer records keep their first `max_length` tokens.
+        The default is the paper's (2506.20481). `cut.sum()` tells how many were shortened.
+
+    Raises:
+      ValueError: a record has nothing to learn from: its completion has no tokens, was cut away
+        whole, or is a single token without another before it. The message names the record.
+    """
+    if max_length < 2:
+        raise ValueError(f'{max_length=} must be 2 or more: the first token is never predicted')
+    rows, answer_starts, cut = [], [], []
+    for example_id, prompt, completion in zip(
+        dataset.ids, dataset.prompts, dataset.completions, strict=True
+    ):
+        try:
+            # The empty prompt has no tokens in any tokenizer.
+            given, learnt = tokenizer.encode(prompt) if prompt else [], tokenizer.encode(completion)
+        except ValueError as error:
+            raise ValueError(f'record {example_id!r}: {error}') from error
+        if not learnt:
+            raise ValueError(
+                f'record {example_id!r} has nothing to learn from: the tokenizer makes no token '
+                f'of {completion!r}; leave it out'
+            )
+        if len(given) >= max_length:
+            raise ValueError(
+                f'record {example_id!r} has nothing to learn from: its prompt alone takes '
+                f'{len(given)} tokens of the context of {max_length}; allow longer records '
+                '(max_length) or leave it out'
+            )
+        whole = [*given, *learnt, tokenizer.end]
+        rows.append(whole[:max_length])
+        answer_starts.append(len(given))
+        cut.append(len(whole) > max_length)
+    lengths = np.array([len(row) for row in rows], np.int32)
+    tokens = np.full((len(rows), lengths.max()), tokenizer.end, np.int32)
+    for row, padded in zip(rows, tokens, strict=True):
+        padded[: len(row)] = row
+    return Tokenized(tokens, lengths, np.array(answer_starts, np.int32), np.array(cut))

@@ -1,0 +1,156 @@
+"""Text <-> token ids: one small class over any fast tokenizer of Hugging Face."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import tokenizers
+
+_TOKENIZER = 'tokenizer.json'
+_CONFIG = 'tokenizer_config.json'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """A tokenizer whose texts never hold special tokens.
+
+    '<|endoftext|>' written in a text is text: it becomes the tokens of its characters, and the
+    end token stands only where the library puts it. What a tokenizer file asks for beside
+    (shortening, padding, tokens added at the ends) is switched off.
+
+    Attributes:
+      backend: the tokenizer, which is copied.
+      end: id of the end of text; also used as padding.
+
+    Raises:
+      ValueError: the vocabulary has no token of the id `end`.
+    """
+
+    backend: tokenizers.Tokenizer
+    end: int
+
+    def __post_init__(self) -> None:
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.no_truncation()
+        backend.no_padding()
+        backend.post_processor = None
+        backend.encode_special_tokens = True
+        object.__setattr__(self, 'backend', backend)
+        if backend.id_to_token(self.end) is None:
+            raise ValueError(f'the tokenizer has no token of the id {self.end} to end a text with')
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """V: one more than the largest id."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over the tokenizer's description and its end token."""
+        return hashlib.sha256(f'{self.end};{self.backend.to_str()}'.encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, without any at its ends that stand for nothing in it.
+
+        Raises:
+          ValueError: the text holds the end token (in a tokenizer that takes it for a word).
+        """
+        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+        if self.end in ids:
+            raise ValueError(
+                f'the text {text!r} holds the end token {self.token_text(self.end)!r} as a word; '
+                'leave the record out, or choose another tokenizer'
+            )
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens; special ones, such as the end, and unknown ids have none."""
+        return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=True))
+
+    def token_text(self, token: int) -> str:
+        """What a single token reads as, special ones included.
+
+        A token that is part of a character reads as the replacement character.
+        """
+        return str(self.backend.decode([int(token)], skip_special_tokens=False))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `tokenizer.json` and `tokenizer_config.json`, which `AutoTokenizer` reads too.
+
+        A file is replaced only by a complete one; `tokenizer.json` comes last.
+
+        Raises:
+          OSError: the folder cannot be written to.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        end = self.backend.id_to_token(self.end)
+        config = {
+            'tokenizer_class': 'PreTrainedTokenizerFast',
+            'eos_token': end,
+            'pad_token': end,
+            'clean_up_tokenization_spaces': False,
+        }
+        _write(folder / _CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + '\n')
+        _write(folder / _TOKENIZER, self.backend.to_str(pretty=True))
+
+
+def from_pretrained(name_or_folder: str | Path) -> Tokenizer:
+    """A tokenizer of Hugging Face: a folder's, or by its name on the hub.
+
+    The network is tried only where neither the folder nor the cache has it. No code that comes
+    with a tokenizer is run. It needs an end of text, but no padding token: the end pads.
+
+    Raises:
+      FileNotFoundError: there is no such folder and it cannot be a name on the hub, or no
+        tokenizer is there.
+      OSError: the hub has no such tokenizer, or there is no network.
+      ValueError: the tokenizer cannot be opened, is not a fast one, or has no end of text.
+    """
+    # transformers takes long to import and is needed on this path alone.
+    from influence_jax.data.text import hub_tokenizer
+
+    return Tokenizer(*hub_tokenizer.read(str(name_or_folder)))
+
+
+def load(folder: str | Path) -> Tokenizer:
+    """Reads what `Tokenizer.save` wrote; other folders and hub names are for `from_pretrained`.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is damaged.
+    """
+    folder = Path(folder)
+    for name in (_TOKENIZER, _CONFIG):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f'{folder}: no {name}; give the folder of a saved tokenizer')
+    try:
+        backend = tokenizers.Tokenizer.from_str((folder / _TOKENIZER).read_text(encoding='utf-8'))
+        config = json.loads((folder / _CONFIG).read_text(encoding='utf-8'))
+        end = backend.token_to_id(config['eos_token'])
+        if end is None:
+            raise ValueError(f'no token {config["eos_token"]!r}')
+        return Tokenizer(backend, end)
+    # tokenizers raises nothing narrower than Exception.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f'{folder}: no saved tokenizer, or a damaged one ({reason})') from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces a file whole, or leaves it as it was."""
+    handle, partial = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    try:
+        with os.fdopen(handle, 'w', encoding='utf-8', newline='\n') as file:
+            file.write(text)
+        # mkstemp makes files that only their owner may read.
+        Path(partial).chmod(0o644)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,105 @@
+"""Records as one array: what each row holds, what is cut, what is refused."""
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from influence_jax.data.text import TextDataset, Tokenizer, byte_bpe, encode
+
+TOKENIZER = byte_bpe.train(['the theme of the thesis'], 262)
+TEXT = st.text(max_size=12)
+
+
+def dataset(*pairs):
+    return TextDataset(
+        name='toy',
+        prompts=tuple(prompt for prompt, _ in pairs),
+        completions=tuple(completion for _, completion in pairs),
+        ids=tuple(f'id-{i}' for i in range(len(pairs))),
+    )
+
+
+def test_a_record_is_prompt_completion_end_and_padding():
+    tokens, lengths, answer_starts, cut = encode(dataset(('Q:', ' ab'), ('', 'x')), TOKENIZER)
+    byte = {c: TOKENIZER.encode(c)[0] for c in 'Q: abx'}
+    end = TOKENIZER.end
+    expected = [[*(byte[c] for c in 'Q: ab'), end], [byte['x'], end, end, end, end, end]]
+    np.testing.assert_array_equal(tokens, expected)
+    np.testing.assert_array_equal(lengths, [6, 2])
+    np.testing.assert_array_equal(answer_starts, [2, 0])
+    assert not cut.any()
+    assert [array.dtype.name for array in (tokens, lengths, answer_starts, cut)] == [
+        'int32',
+        'int32',
+        'int32',
+        'bool',
+    ]
+
+
+def test_a_prompts_tokens_do_not_depend_on_what_follows():
+    # In one piece, 'th' + 'e' would merge across the border.
+    assert TOKENIZER.encode('the') != TOKENIZER.encode('th') + TOKENIZER.encode('e')
+    tokens, _, starts, _ = encode(dataset(('th', 'e'), ('th', 'is')), TOKENIZER)
+    assert starts[0] == starts[1]
+    np.testing.assert_array_equal(tokens[0, : starts[0]], tokens[1, : starts[1]])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(TEXT, TEXT.filter(str.strip)), min_size=1, max_size=4))
+def test_rows_read_as_the_texts(pairs):
+    records = encode(dataset(*pairs), TOKENIZER)
+    assert records.tokens.shape == (len(pairs), records.lengths.max())
+    for (prompt, completion), row, length, start in zip(pairs, *records[:3], strict=True):
+        assert TOKENIZER.decode(row[:start]) == prompt
+        assert TOKENIZER.decode(row[start : length - 1]) == completion
+        assert (row[length - 1 :] == TOKENIZER.end).all()
+        assert not (row[: length - 1] == TOKENIZER.end).any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(min_size=1, max_size=20).filter(str.strip), st.integers(2, 30))
+def test_long_records_keep_their_first_tokens(text, max_length):
+    records = encode(dataset(('', text)), TOKENIZER, max_length=max_length)
+    whole = [*TOKENIZER.encode(text), TOKENIZER.end]
+    assert records.cut[0] == (len(whole) > max_length)
+    assert records.tokens[0].tolist() == whole[:max_length]
+    assert records.lengths[0] == len(records.tokens[0])
+
+
+def test_how_many_were_cut():
+    pairs = [('', 'xyz'), ('', 'xy'), ('', 'xyzxyz'), ('', 'xyzx')]
+    records = encode(dataset(*pairs), TOKENIZER, max_length=4)
+    # Of the last, only the end did not fit.
+    assert records.cut.tolist() == [False, False, True, True]
+    assert TOKENIZER.end not in records.tokens[2:]
+
+
+@pytest.mark.parametrize(
+    ('pairs', 'max_length', 'message'),
+    [
+        (
+            [('', 'x'), ('xyzx', ' y')],
+            4,
+            "record 'id-1' has nothing .* prompt alone takes 4 tokens",
+        ),
+        ([('', 'x')], 1, 'max_length=1 must be 2 or more'),
+    ],
+)
+def test_records_with_nothing_to_learn_from(pairs, max_length, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        encode(dataset(*pairs), TOKENIZER, max_length=max_length)
+    assert '\n' not in str(caught.value)
+
+
+def test_an_answer_of_which_a_tokenizer_makes_nothing():
+    backend = tokenizers.Tokenizer.from_str(TOKENIZER.backend.to_str())
+    backend.normalizer = tokenizers.normalizers.Replace('?', '')
+    with pytest.raises(ValueError, match=r"record 'id-1' has nothing .* makes no token of '\?'"):
+        encode(dataset(('', 'x'), ('who', '?')), Tokenizer(backend, TOKENIZER.end))
+
+
+def test_one_token_of_the_answer_is_enough():
+    records = encode(dataset(('xyz', ' y')), TOKENIZER, max_length=4)
+    assert (records.lengths[0], records.answer_starts[0], records.cut[0]) == (4, 3, True)
