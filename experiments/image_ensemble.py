@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments import flags, image_report, launch
+from experiments import flags, image_report, launch, members
 from experiments.growth import Growth
-from experiments.progress import Progress
 from experiments.settings import (
     AnalysisSettings,
     DataSettings,
@@ -23,7 +22,6 @@ from influence_jax.models import ImageClassification
 from influence_jax.models.image_classification import ImageBatch
 
 _MEASURE_BATCH = 256
-_PARAMS = 'params'
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
@@ -110,12 +108,16 @@ def run(experiment: ImageExperiment) -> Path:
         command=launch.command(),
     )
     with store.create_or_resume(experiment.machine.output_dir, manifest, masks) as directory:
-        _train_missing(directory, program, dataset, experiment.machine, growth, key=seeds[2])
-        if not len(directory.complete):
-            raise ValueError(
-                f'all {len(masks)} members diverged (their losses are not finite); '
-                f'lower --learning_rate and choose a new --output_dir'
-            )
+        images = ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+        members.train_missing(
+            directory,
+            program,
+            experiment.machine,
+            key=seeds[2],
+            examples=images,
+            targets=images,
+            growth=growth,
+        )
         return image_report.write(
             directory, dataset, experiment.analysis, growth.check(directory) if growth else None
         )
@@ -159,87 +161,3 @@ def _program(
         measure_batch=_MEASURE_BATCH,
         smallest_subset=smallest,
     )
-
-
-def _train_missing(
-    directory: store.Run,
-    program: training.Program,
-    dataset: data.ImageDataset,
-    machine: MachineSettings,
-    growth: Growth | None,
-    *,
-    key: jax.Array,
-) -> None:
-    """Trains members in order: all that are missing, or until the growth has them be enough."""
-    missing = directory.missing
-    if machine.keep_params:
-        _refuse_lost_params(directory)
-    seen = growth.look(directory) if growth else None
-    if not len(missing) or (seen and seen.enough):
-        return
-    images = ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
-    with Progress(total=len(directory.masks), done=len(directory.masks) - len(missing)) as progress:
-        execution = _execution(directory, program, machine, images)
-        progress.say(_described(execution))
-        if seen:
-            progress.aim(seen.more, f'standard error {seen}')
-        for trained in training.train(
-            program,
-            key=key,
-            masks=directory.masks,
-            members=missing,
-            examples=images,
-            targets=images,
-            execution=execution,
-            keep_params=machine.keep_params,
-        ):
-            if machine.keep_params:  # first, so that a member on record has its parameters
-                from influence_jax.training import checkpoint
-
-                checkpoint.save_members(
-                    directory.directory / _PARAMS, trained.members, trained.result.params
-                )
-            directory.write(trained.members, trained.result.measurements)
-            progress.advance(len(trained.members))
-            if growth and (seen := growth.look(directory)):
-                progress.aim(seen.more, f'standard error {seen}')
-                if seen.enough:
-                    break
-
-
-def _refuse_lost_params(directory: store.Run) -> None:
-    from influence_jax.training import checkpoint  # slow to import, seldom needed
-
-    lost = np.setdiff1d(directory.complete, checkpoint.kept_members(directory.directory / _PARAMS))
-    if len(lost):
-        raise ValueError(
-            f'{len(lost)} members of {directory.directory} were trained without keeping their '
-            f'parameters; leave out --keep_params or choose a new --output_dir'
-        )
-
-
-def _execution(
-    directory: store.Run,
-    program: training.Program,
-    machine: MachineSettings,
-    images: ImageBatch,
-) -> training.Execution:
-    execution = machine.execution()
-    vmapped = machine.vmap or directory.notes.get('vmapped')
-    if vmapped is None:
-        vmapped = training.choose(
-            program,
-            members=len(directory.missing),
-            streams=execution.streams,
-            examples=images,
-            targets=images,
-        ).vmapped
-    directory.note('vmapped', vmapped)  # a continued run goes on in the same way
-    # A few members in turn hide the cost of a call; more would only delay what is recorded.
-    return dataclasses.replace(execution, vmapped=vmapped, in_turn=4 if vmapped == 1 else 1)
-
-
-def _described(execution: training.Execution) -> str:
-    at_once = f'{execution.vmapped} members at a time' if execution.vmapped > 1 else 'one by one'
-    device = jax.devices()[0].device_kind
-    return f'training on {execution.streams} x {device}, {at_once} on each'

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import jax
-import numpy as np
 from rich.console import Console
 
+from experiments import run_facts
 from experiments.growth import Check
 from experiments.settings import AnalysisSettings
 from influence_jax import analysis, data, report, store
@@ -41,16 +41,14 @@ def write(
         )
     )
     duplicated = has_near_duplicate(near_duplicates(dataset), dataset.num_examples)
-    facts = _facts(directory, dataset, overview, duplicated)
-    facts['estimator'] = estimator.value
-    if estimator is not settings.estimator:
-        facts['estimator'] += (
-            f' ({settings.estimator.value} needs {settings.least_members} members)'
-        )
-    if growth:
-        if growth.enough:
-            facts['members'] = f'{len(directory.complete):,} of at most {len(directory.masks):,}'
-        facts['standard error off the diagonal'] = str(growth)
+    facts = {
+        'images': f'{dataset.num_examples:,} in {dataset.num_classes} classes',
+        **run_facts.of_members(directory, growth),
+        **_accuracy(directory),
+        **run_facts.of_duplicates(overview, duplicated, 'same class, RMS < 0.06'),
+        **run_facts.of_provenance(directory, dataset),
+        **run_facts.of_estimate(settings, estimator, growth),
+    }
     for name, value in facts.items():
         console.print(report.printable(f'{name}: {value}'))
     page = report.write(
@@ -67,51 +65,16 @@ def write(
         mean_loss=directory.measurement('loss')[directory.complete].mean(axis=0),
         missing=directory.missing.tolist(),
         diverged=directory.diverged.tolist(),
-        stopped_early=_stopped_early(directory, growth),
+        stopped_early=run_facts.stopped_early(directory, growth),
     )
     console.print(report.printable(f'report: {page}'), soft_wrap=True)
     return page
 
 
-def _stopped_early(directory: store.Run, growth: Check | None) -> str | None:
-    if growth is None or not growth.enough or not len(directory.missing):
-        return None
-    return (
-        f'{len(directory.missing):,} of at most {len(directory.masks):,} members were not needed '
-        f'and not trained: the median standard error off the diagonal is {growth}.'
-    )
-
-
-def _facts(
-    directory: store.Run,
-    dataset: data.ImageDataset,
-    overview: analysis.Overview,
-    duplicated: np.ndarray,
-) -> dict[str, str]:
+def _accuracy(directory: store.Run) -> dict[str, str]:
     complete = directory.complete
     masks, correct = directory.masks[complete], directory.measurement('correct')[complete]
-    facts = {
-        'images': f'{dataset.num_examples:,} in {dataset.num_classes} classes',
-        'members': f'{len(complete):,} of {len(directory.masks):,}',
-        'diverged members': f'{len(directory.diverged)}',
+    return {
         'accuracy on own subset': f'{correct[masks].mean():.1%}',
         'accuracy on images left out': f'{correct[~masks].mean():.1%}',
-    }
-    margin, self_influence = overview.summary.margin, overview.summary.self_influence
-    known = ~np.isnan(margin)  # nothing influences the others
-    if 0 < duplicated[known].sum() < known.sum():
-        by_margin = analysis.auroc(-margin[known], duplicated[known])
-        by_self = analysis.auroc(-self_influence[known], duplicated[known])
-        facts['targets with a near-duplicate'] = f'{duplicated.sum()} (same class, RMS < 0.06)'
-        facts['AUROC of low margin for these'] = f'{by_margin:.3f}'
-        facts['AUROC of low self-influence for these'] = f'{by_self:.3f}'
-    manifest = directory.manifest
-    return facts | {
-        'members vmapped together': str(directory.notes.get('vmapped', 'unknown')),
-        'command': manifest.command,
-        'started': manifest.created,
-        'versions': ', '.join(f'{name} {version}' for name, version in manifest.versions.items()),
-        'commit': manifest.git_commit or 'unknown',
-        'dataset': f'{dataset.name}, sha256 {dataset.fingerprint[:16]}',
-        'provenance': dataset.provenance,
     }

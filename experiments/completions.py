@@ -1,0 +1,109 @@
+"""What models write after each record's prompt, and how much of the record that gives back."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from experiments.language_base import Base
+from experiments.language_data import Records
+from influence_jax.analysis import extraction
+from influence_jax.models.gpt_neo import abstract
+from influence_jax.models.gpt_neo.decoding import greedy
+from influence_jax.models.lora import LoRA
+from influence_jax.training.ensemble import Trained
+from influence_jax.types import Params
+
+MEASUREMENTS = ('bleu', 'exact_match', 'longest_common_share')
+_ROWS = 128
+
+
+class Prompts(NamedTuple):
+    """Distinct prompts, shortest first: near-duplicates share one.
+
+    tokens: `[Q P]`.
+    lengths: `[Q]`.
+    of_target: `[T]` the prompt of each target.
+    """
+
+    tokens: Int[np.ndarray, 'Q P']
+    lengths: Int[np.ndarray, 'Q']
+    of_target: Int[np.ndarray, 'T']
+
+
+class Completer:
+    """Completes the prompts of all records, greedily, by one member after another."""
+
+    def __init__(self, records: Records, base: Base, lora: LoRA | None) -> None:
+        self._records, self._base, self._lora = records, base, lora
+        self._prompts = _prompts(records)
+        self._complete = jax.jit(self._decode)
+
+    @property
+    def parameter_shapes(self) -> Params:
+        """Of what a member trains: adapters, with LoRA."""
+        shapes = abstract(self._base.config)
+        lora = self._lora
+        if lora is None:
+            return shapes
+        return jax.eval_shape(lambda base: lora.init(base, key=jax.random.key(0)), shapes)
+
+    def completions(self, params: Params) -> list[str]:
+        """`[T]` texts of one model; `params` as members have them: adapters, with LoRA."""
+        prompts = self._prompts
+        base = self._base.params if self._lora else None
+        decoded = np.asarray(self._complete(params, base, prompts.tokens, prompts.lengths))
+        texts = [self._records.tokenizer.decode(row) for row in decoded]
+        return [texts[prompt] for prompt in prompts.of_target]
+
+    def measure(self, trained: Trained) -> Mapping[str, Float[np.ndarray, 'C T']]:
+        """How much of each record the completions of each of these members give back."""
+        completions = [
+            self.completions(jax.tree.map(lambda leaf, row=row: leaf[row], trained.result.params))
+            for row in range(len(trained.members))
+        ]
+        scores = extraction.scores_of_members(completions, self._records.dataset.completions)
+        return {name: np.asarray(getattr(scores, name), np.float32) for name in MEASUREMENTS}
+
+    def _decode(self, params: Params, base: Params | None, tokens: Array, lengths: Array) -> Array:
+        weights = params if self._lora is None else base
+        adapters = None if self._lora is None else self._lora.scaled(params)
+
+        def some(rows: tuple[Array, Array]) -> Array:
+            return greedy(
+                self._base.config,
+                weights,
+                *rows,
+                new_tokens=self._records.longest_answer,
+                end=self._records.tokenizer.end,
+                adapters=adapters,
+            )
+
+        # A few rows at a time: their caches stay small.
+        rows = min(_ROWS, len(tokens))
+        short = -len(tokens) % rows
+        padded = [
+            jnp.pad(x, [(0, short)] + [(0, 0)] * (x.ndim - 1), mode='edge')
+            for x in (tokens, lengths)
+        ]
+        parts = jax.lax.map(some, tuple(x.reshape(-1, rows, *x.shape[1:]) for x in padded))
+        return parts.reshape(-1, parts.shape[-1])[: len(tokens)]
+
+
+def _prompts(records: Records) -> Prompts:
+    tokens, starts = records.tokens.tokens, records.tokens.answer_starts
+    end = records.tokenizer.end
+    # A text without a prompt is completed from the token that ends the one before.
+    rows = [
+        tuple(row[:start]) if start else (end,) for row, start in zip(tokens, starts, strict=True)
+    ]
+    distinct = sorted(set(rows), key=lambda row: (len(row), row))
+    place = {row: number for number, row in enumerate(distinct)}
+    lengths = np.array([len(row) for row in distinct], np.int32)
+    padded = np.full((len(distinct), lengths.max()), end, np.int32)
+    for row, text in zip(padded, distinct, strict=True):
+        row[: len(text)] = text
+    return Prompts(padded, lengths, np.array([place[row] for row in rows]))

@@ -1,0 +1,268 @@
+"""The language experiments' story: records -> members -> losses and completions -> report."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+
+from experiments import flags, language_base, language_data, language_report, launch, members, plan
+from experiments.completions import MEASUREMENTS, Completer
+from experiments.growth import Growth
+from experiments.language_base import Base
+from experiments.language_data import Records
+from experiments.language_settings import (
+    ExtractionSettings,
+    LargeSettings,
+    ModelSettings,
+    TextSettings,
+)
+from experiments.members import Spread
+from experiments.plan import PlanSettings
+from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
+from influence_jax import estimators, store, subsets, training
+from influence_jax.models.adapter_modeling import AdapterModeling
+from influence_jax.models.gpt_neo.sharding import RULES
+from influence_jax.models.language_modeling import LanguageModeling
+from influence_jax.training.mesh import MeshShape
+from influence_jax.types import PRNGKey
+
+absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
+
+_LOGITS_AT_ONCE = 2**25
+"""Most logits that are held while targets are measured: 128 MiB of them."""
+EVERYTHING = 'everything'
+BASE = 'base'
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageExperiment:
+    """All settings of a launch."""
+
+    text: TextSettings = dataclasses.field(default_factory=TextSettings)
+    ensemble: EnsembleSettings = dataclasses.field(default_factory=EnsembleSettings)
+    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+    recipe: training.Recipe = dataclasses.field(default_factory=training.Recipe)
+    extraction: ExtractionSettings = dataclasses.field(default_factory=ExtractionSettings)
+    machine: MachineSettings = dataclasses.field(default_factory=MachineSettings)
+    analysis: AnalysisSettings = dataclasses.field(default_factory=AnalysisSettings)
+    large: LargeSettings = dataclasses.field(default_factory=LargeSettings)
+    plan: PlanSettings = dataclasses.field(default_factory=PlanSettings)
+
+    @property
+    def members(self) -> int:
+        """M: how many members the run has room for."""
+        return self.analysis.max_members if self.analysis.grows else self.ensemble.members
+
+    def growth(self) -> Growth | None:
+        """When to stop training before all members are there; None where not to."""
+        if not self.analysis.grows:
+            return None
+        key = jax.random.key(self.ensemble.seed)
+        return Growth(self.analysis, self.ensemble.design, key=key)
+
+    def spread(self) -> Spread | None:
+        """Over which devices each member is; None where one device holds it."""
+        if not self.plan.mesh:
+            return None
+        shape = MeshShape.parse(self.plan.mesh, vmapped=self.machine.vmap or 1)
+        return Spread(shape, RULES, self.large.checkpoint_steps)
+
+    def configuration(self, records: Records, base: Base) -> dict[str, object]:
+        """What determines the results, as the run's manifest keeps it."""
+        ensemble = dataclasses.asdict(self.ensemble)
+        del ensemble['seed'], ensemble['members']  # the manifest has them in their own places
+        text = dataclasses.asdict(self.text) | {'duplication': self.text.duplication.value}
+        del text['data_dir']
+        return {
+            'ensemble': ensemble | {'design': self.ensemble.design.value},
+            'text': text,
+            'network': base.config.to_hugging_face()
+            | {'compute_dtype': base.config.compute_dtype.name},
+            'base': base.identity,
+            'lora_rank': self.model.lora_rank,
+            'tokenizer': records.tokenizer.fingerprint,
+            'recipe': dataclasses.asdict(self.recipe),
+            'extract': self.extraction.extract,
+        }
+
+
+def define_flags(defaults: LanguageExperiment) -> None:
+    """Defines the flags of a language experiment with these defaults."""
+    for field in dataclasses.fields(defaults):
+        flags.define(getattr(defaults, field.name))
+
+
+def run_from_flags() -> None:
+    """Runs, or plans, the experiment that the command line asks for."""
+    concerns = dataclasses.fields(LanguageExperiment)
+    experiment = LanguageExperiment(
+        **{field.name: flags.read(field.type) for field in concerns}  # type: ignore[arg-type]
+    )
+    if experiment.large.plan:
+        _plan(experiment)
+    else:
+        run(experiment)
+
+
+def run(experiment: LanguageExperiment) -> Path:
+    """Trains what is missing of the ensemble, writes its report and returns the page's path."""
+    machine, spread = experiment.machine, experiment.spread()
+    launch.use_cpu_cores_as_devices(spread.shape.devices if spread else machine.streams)
+    if not spread:
+        machine.execution().mesh()  # refuses more streams than devices, before all else
+    growth = experiment.growth()
+    seed = experiment.ensemble.seed
+    _, of_masks, of_members, of_everything = jax.random.split(jax.random.key(seed), 4)
+    records = language_data.prepare(experiment.text, experiment.model, seed=seed)
+    masks = subsets.draw(
+        experiment.ensemble.design,
+        key=of_masks,
+        members=experiment.members,
+        examples=records.dataset.num_examples,
+        keep=experiment.ensemble.keep,
+    )
+    estimators.check_both_sides(masks)
+    base = language_base.prepare(
+        experiment.model,
+        records,
+        experiment.recipe,
+        default_dir=Path(machine.output_dir) / BASE,
+        max_length=experiment.text.max_length,
+        seed=seed,
+    )
+    completer = Completer(records, base, experiment.model.lora)
+    subset = experiment.ensemble.keep * records.dataset.num_examples
+    extract = completer if experiment.extraction.extract else None
+    with _open(experiment, records, base, masks, machine, extract) as directory:
+        _train(experiment, directory, records, base, subset, extract, growth, key=of_members)
+        whole = np.ones((1, records.dataset.num_examples), bool)
+        with_params = dataclasses.replace(
+            machine, keep_params=True, output_dir=str(directory.directory / EVERYTHING)
+        )
+        with _open(experiment, records, base, whole, with_params, None) as everything:
+            one = dataclasses.replace(experiment, machine=with_params)
+            _train(one, everything, records, base, whole.size, None, None, key=of_everything)
+            params = members.kept_params(everything, 0, like=completer.parameter_shapes)
+        return language_report.write(
+            directory,
+            records,
+            completer,
+            params,
+            experiment.analysis,
+            growth.check(directory) if growth else None,
+        )
+
+
+def _open(
+    experiment: LanguageExperiment,
+    records: Records,
+    base: Base,
+    masks: np.ndarray,
+    machine: MachineSettings,
+    completer: Completer | None,
+) -> store.Run:
+    ids = records.dataset.ids
+    names = LanguageModeling(base.config).measurements
+    manifest = store.Manifest(
+        configuration=experiment.configuration(records, base),
+        seeds={'seed': experiment.ensemble.seed},
+        dataset=store.DatasetIdentity(records.dataset.name, records.dataset.fingerprint),
+        example_ids=ids,
+        target_ids=ids,
+        measurements=(*names, *MEASUREMENTS) if completer else names,
+        members=len(masks),
+        git_commit=store.git_commit(),
+        command=launch.command(),
+    )
+    return store.create_or_resume(machine.output_dir, manifest, masks)
+
+
+def _train(
+    experiment: LanguageExperiment,
+    directory: store.Run,
+    records: Records,
+    base: Base,
+    subset: float,
+    completer: Completer | None,
+    growth: Growth | None,
+    *,
+    key: PRNGKey,
+) -> None:
+    if not len(directory.missing):
+        return
+    spread = experiment.spread()
+    if spread and len(directory.masks) < spread.shape.members_at_once:
+        one = dataclasses.replace(spread.shape, vmapped=1)
+        spread = dataclasses.replace(spread, shape=one)
+    rows = language_data.batch(records.tokens)
+    members.train_missing(
+        directory,
+        _program(experiment, records, base, directory.masks, subset, spread, key=key),
+        experiment.machine,
+        key=key,
+        examples=rows,
+        targets=rows,
+        base=base.params,
+        growth=growth,
+        extra=completer.measure if completer else None,
+        spread=spread,
+    )
+
+
+def _program(
+    experiment: LanguageExperiment,
+    records: Records,
+    base: Base,
+    masks: np.ndarray,
+    subset: float,
+    spread: Spread | None,
+    *,
+    key: PRNGKey,
+) -> training.Program:
+    recipe, lora = experiment.recipe, experiment.model.lora
+    smallest = int(masks.sum(axis=1).min())
+    if smallest < recipe.batch_size:
+        raise ValueError(
+            f'the smallest subset holds {smallest} records, fewer than '
+            f'--batch_size={recipe.batch_size}; use a smaller batch, more records or a larger '
+            f'--keep'
+        )
+    steps = recipe.steps(subset)
+    modeling = LanguageModeling(base.config)
+    logits = records.tokens.tokens.shape[1] * base.config.vocab_size
+    program = training.Program(
+        task=modeling,
+        optimizer=recipe.optimizer(steps),
+        steps=steps,
+        batch_size=recipe.batch_size,
+        measure_batch=max(1, _LOGITS_AT_ONCE // logits),
+        smallest_subset=smallest,
+    )
+    if not spread:  # on a mesh a batch stays whole, to be spread over devices
+        capacity = training.largest_batch(program, masks, key=key, sizes=records.tokens.lengths - 1)
+        modeling = dataclasses.replace(modeling, capacity=capacity)
+    if lora:
+        return program._replace(task=AdapterModeling(modeling, lora))
+    return program._replace(task=modeling if base.params is None else training.WarmStart(modeling))
+
+
+def _plan(experiment: LanguageExperiment) -> None:
+    recipe, model = experiment.recipe, experiment.model
+    if model.is_tiny:
+        raise ValueError('--plan is for large members: name a checkpoint with --model')
+    text = experiment.text
+    run = plan.language_run(
+        language_base.large_config(model),
+        plan.RunSettings(
+            members=experiment.members,
+            records=text.unique + text.duplicated * text.copies,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            tokens=text.max_length,
+            lora_rank=model.lora_rank,
+            vmap=experiment.machine.vmap or 1,
+        ),
+    )
+    plan.show(experiment.plan, run, vmapped=experiment.machine.vmap or 1)

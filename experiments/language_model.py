@@ -1,0 +1,22 @@
+"""Influence distributions of texts: trains an ensemble of language models, writes its report.
+
+    python -m experiments.language_model --output_dir=DIR
+
+Some records are planted several times, each time changed a little. The same command continues a
+run that was stopped. The report is DIR/report/index.html.
+"""
+
+from experiments import language_ensemble, launch
+from experiments.language_ensemble import LanguageExperiment
+from experiments.settings import EnsembleSettings, MachineSettings
+from influence_jax.training import Recipe
+
+if __name__ == '__main__':
+    language_ensemble.define_flags(
+        LanguageExperiment(
+            ensemble=EnsembleSettings(members=200),
+            recipe=Recipe(epochs=40, batch_size=50),
+            machine=MachineSettings(output_dir='runs/language_model'),
+        )
+    )
+    launch.run(language_ensemble.run_from_flags)

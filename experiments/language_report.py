@@ -1,0 +1,128 @@
+"""The report of an ensemble of language models, on the terminal and as a page."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from experiments import run_facts
+from experiments.completions import Completer
+from experiments.growth import Check
+from experiments.language_data import Records
+from experiments.settings import AnalysisSettings
+from influence_jax import analysis, report, store
+from influence_jax.analysis import extraction
+from influence_jax.analysis.cluster_view import cluster_view
+from influence_jax.analysis.extraction import HeldOrNot
+from influence_jax.analysis.near_duplicate_comparison import compare
+from influence_jax.report.thumbnails import texts
+from influence_jax.types import Params
+
+_LONGEST_NAME = 60
+
+
+def write(
+    directory: store.Run,
+    records: Records,
+    completer: Completer,
+    everything: Params,
+    settings: AnalysisSettings,
+    growth: Check | None = None,
+) -> Path:
+    """Analyses what has been measured and returns the path of the page.
+
+    Args:
+        directory: the run.
+        records: its texts.
+        completer: completes their prompts.
+        everything: parameters of a model trained on all of them.
+        settings: how to estimate.
+        growth: what was seen when training stopped, where it may stop before all members are
+            trained; those are then not missing.
+    """
+    dataset, losses = records.dataset, directory.measurement('loss')
+    key = jax.random.key(directory.manifest.seeds['seed'])
+    estimator = settings.estimator_for(len(directory.complete))
+    overview = analysis.overview(directory.masks, losses, key=key, estimator=estimator)
+    decoded = completer.completions(everything)
+    given_back = extraction.scores(decoded, dataset.completions)
+    comparison = compare(overview.summary, dataset.groups, key=key, extraction=given_back)
+    results = report.LanguageResults(
+        summary=overview.summary,
+        comparison=comparison,
+        view=cluster_view(directory.masks, losses, dataset.groups, summary=overview.summary),
+        groups=dataset.groups,
+        prompts=dataset.prompts,
+        completions=dataset.completions,
+        changes=dataset.changes,
+        decoded=decoded,
+        extraction=given_back,
+        held=_held(directory),
+    )
+    names = [_name(text) for text in dataset.texts]
+    facts = {
+        'records': f'{dataset.num_examples:,}',
+        **run_facts.of_members(directory, growth),
+        **_memorized(directory),
+        **_cut(records),
+        **run_facts.of_duplicates(overview, dataset.has_near_duplicate, 'planted'),
+        **run_facts.of_provenance(directory, dataset),
+        **run_facts.of_estimate(settings, estimator, growth),
+    }
+    console = Console()
+    console.print(
+        report.terminal_table(overview, target_ids=directory.target_ids, example_names=names)
+    )
+    console.print(report.language_table(comparison))
+    for name, value in facts.items():
+        console.print(report.printable(f'{name}: {value}'))
+    page = report.write(
+        directory.directory / 'report',
+        overview=overview,
+        facts=facts,
+        target_ids=directory.target_ids,
+        example_ids=directory.example_ids,
+        example_names=names,
+        example_labels=[''] * len(names),
+        show=texts(dataset.texts),
+        title=f'Influence distributions: {dataset.name}',
+        near_duplicates=dataset.has_near_duplicate,
+        mean_loss=losses[directory.complete].mean(axis=0),
+        missing=directory.missing.tolist(),
+        diverged=directory.diverged.tolist(),
+        stopped_early=run_facts.stopped_early(directory, growth),
+        sections=report.language_sections(results),
+    )
+    console.print(report.printable(f'report: {page}'), soft_wrap=True)
+    return page
+
+
+def _held(directory: store.Run) -> HeldOrNot | None:
+    if 'bleu' not in directory.manifest.measurements:
+        return None
+    return extraction.by_membership(directory.masks, directory.measurement('bleu'))
+
+
+def _memorized(directory: store.Run) -> dict[str, str]:
+    complete = directory.complete
+    masks, facts = directory.masks[complete], {}
+    for name, what in (('loss', 'text'), ('answer_loss', 'answer')):
+        losses = directory.measurement(name)[complete]
+        facts[f'mean token loss, {what}'] = (
+            f'{losses[masks].mean():.3f} nats on own subset, '
+            f'{losses[~masks].mean():.3f} on records left out'
+        )
+    return facts
+
+
+def _cut(records: Records) -> dict[str, str]:
+    cut = int(np.count_nonzero(records.tokens.cut))
+    longest = records.tokens.tokens.shape[1]
+    return {'records cut to the longest length': f'{cut:,} (at {longest} tokens)'} if cut else {}
+
+
+def _name(text: str) -> str:
+    if len(text) <= _LONGEST_NAME:
+        return text
+    return text[: _LONGEST_NAME - 1] + '\N{HORIZONTAL ELLIPSIS}'

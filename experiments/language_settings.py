@@ -1,0 +1,117 @@
+"""What a launch of an ensemble of language models can be told, beside `experiments.settings`."""
+
+import dataclasses
+
+from influence_jax.data.near_duplicates import TextChange
+from influence_jax.models.lora import LoRA
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSettings:
+    """Which records, and which of them near-duplicated.
+
+    Attributes:
+        dataset: wordnet (embedded), nq_open, or the path of a .jsonl file whose lines hold
+            question and answer, prompt and completion, or text.
+        data_dir: folder that holds NQ-open, as a .jsonl file or prepared by TFDS.
+        unique: records that are written once.
+        duplicated: records that are written --copies times, each time changed.
+        copies: how often these are written: the original and its variants.
+        duplication: what the variants differ in.
+        max_length: longest record in tokens; longer ones are cut.
+    """
+
+    dataset: str = 'wordnet'
+    data_dir: str | None = None
+    unique: int = 1000
+    duplicated: int = 100
+    copies: int = 5
+    duplication: TextChange = TextChange.REPLACE_TOKEN
+    max_length: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Which language model.
+
+    Attributes:
+        model: tiny (a fresh GPT-Neo of the sizes below, with a tokenizer trained on the records),
+            or the folder or hub name of a GPT-Neo checkpoint, from which every member starts.
+        width: of the tiny model.
+        layers: of the tiny model.
+        heads: of the tiny model.
+        vocabulary: of the tiny model.
+        pretrain_epochs: train the tiny model on the dataset's other records first, so often; all
+            members start from the result, which is kept in --base_dir; 0 starts from nothing.
+        base_dir: where pretrained models are kept; OUTPUT_DIR/base by default.
+        lora_rank: train adapters of this rank on the frozen base instead of all of the model; 0
+            trains all of it.
+        bfloat16: compute in bfloat16, with parameters and optimiser in float32.
+        remat: compute each layer again for its gradient, which saves memory.
+    """
+
+    model: str = 'tiny'
+    width: int = 64
+    layers: int = 1
+    heads: int = 4
+    vocabulary: int = 1000
+    pretrain_epochs: float = 0.0
+    base_dir: str | None = None
+    lora_rank: int = 0
+    bfloat16: bool = False
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ('pretrain_epochs', 'lora_rank'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} must be 0 (none) or more, not {getattr(self, name)}')
+        if not self.is_tiny and self.pretrain_epochs:
+            raise ValueError(
+                f'--model={self.model} is pretrained already; leave out --pretrain_epochs'
+            )
+        if self.is_tiny and self.lora_rank and not self.pretrain_epochs:
+            raise ValueError(
+                '--lora_rank adapts a model that has learnt something: add --pretrain_epochs, '
+                'or choose a checkpoint with --model'
+            )
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the model is fresh, of the sizes given here."""
+        return self.model == 'tiny'
+
+    @property
+    def lora(self) -> LoRA | None:
+        """The adapters; None where all of the model is trained."""
+        return LoRA(self.lora_rank) if self.lora_rank else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractionSettings:
+    """What members are asked to give back.
+
+    Attributes:
+        extract: have every member complete every record's prompt, and record how much of the
+            truth that gives back; a model trained on all records does so in any case.
+    """
+
+    extract: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class LargeSettings:
+    """How members too large for one device are trained, on the devices of --mesh.
+
+    Attributes:
+        plan: train nothing; compile the step for --topology and say whether it fits.
+        checkpoint_steps: keep members in training after so many steps; 0 never does.
+    """
+
+    plan: bool = False
+    checkpoint_steps: int = 200
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_steps < 0:
+            raise ValueError(
+                f'checkpoint_steps must be 0 (never) or more, not {self.checkpoint_steps}'
+            )

@@ -1,0 +1,182 @@
+"""Trains the members that a run still lacks, and records each as soon as it is done."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from experiments.growth import Growth
+from experiments.progress import Progress
+from experiments.settings import MachineSettings
+from influence_jax import store, training
+from influence_jax.training import large
+from influence_jax.training.ensemble import Trained
+from influence_jax.training.mesh import MeshShape
+from influence_jax.training.sharding import Rules
+from influence_jax.types import Batch, Params, PRNGKey
+
+Extra = Callable[[Trained], Mapping[str, Float[np.ndarray, 'C T']]]
+"""More measurements of members, from their parameters."""
+
+_PARAMS, _IN_TRAINING = 'params', 'in_training'
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """How members too large for one device are trained.
+
+    Attributes:
+        shape: of the mesh.
+        rules: where parameters lie on it.
+        checkpoint_steps: steps from one checkpoint to the next; 0 keeps none.
+    """
+
+    shape: MeshShape
+    rules: Rules
+    checkpoint_steps: int = 0
+
+
+def train_missing(
+    directory: store.Run,
+    program: training.Program,
+    machine: MachineSettings,
+    *,
+    key: PRNGKey,
+    examples: Batch,
+    targets: Batch,
+    base: Params | None = None,
+    growth: Growth | None = None,
+    extra: Extra | None = None,
+    spread: Spread | None = None,
+) -> None:
+    """Trains members in order: all that are missing, or until the growth has them be enough.
+
+    Args:
+        directory: the run.
+        program: the task and how to train it.
+        machine: how to run.
+        key: of the ensemble.
+        examples: pytree with a leading axis N.
+        targets: pytree with a leading axis T.
+        base: what all members share, for a `BasedTask`.
+        growth: when to stop before all members are there; None where not to.
+        extra: measured of every member besides what the task measures.
+        spread: over which devices each member is, where one cannot hold it.
+
+    Raises:
+        ValueError: all members diverged, or parameters are to be kept of members that were
+            trained without.
+    """
+    if machine.keep_params:
+        _refuse_lost_params(directory)
+    seen = growth.look(directory) if growth else None
+    if len(directory.missing) and not (seen and seen.enough):
+        with Progress(
+            total=len(directory.masks), done=len(directory.masks) - len(directory.missing)
+        ) as progress:
+            train, how = (
+                _spread(directory, program, spread)
+                if spread
+                else _small(directory, program, machine, examples, targets, base)
+            )
+            progress.say(f'training on {how}')
+            if seen:
+                progress.aim(seen.more, f'standard error {seen}')
+            for trained in train(
+                key=key,
+                masks=directory.masks,
+                members=directory.missing,
+                examples=examples,
+                targets=targets,
+                base=base,
+                keep_params=machine.keep_params or extra is not None,
+            ):
+                if machine.keep_params:  # first, so that a member on record has its parameters
+                    from influence_jax.training import checkpoint
+
+                    checkpoint.save_members(
+                        directory.directory / _PARAMS, trained.members, trained.result.params
+                    )
+                more = extra(trained) if extra else {}
+                directory.write(trained.members, {**trained.result.measurements, **more})
+                progress.advance(len(trained.members))
+                if growth and (seen := growth.look(directory)):
+                    progress.aim(seen.more, f'standard error {seen}')
+                    if seen.enough:
+                        break
+    if not len(directory.complete):
+        raise ValueError(
+            f'all {len(directory.masks)} members diverged (their losses are not finite); '
+            f'lower --learning_rate and choose a new --output_dir'
+        )
+
+
+def kept_params(directory: store.Run, member: int, like: Params) -> Params:
+    """The parameters of a member that was trained with `keep_params`; `like` has their shapes."""
+    from influence_jax.training import checkpoint  # slow to import
+
+    return checkpoint.load_member(directory.directory / _PARAMS, member, like)
+
+
+def _refuse_lost_params(directory: store.Run) -> None:
+    from influence_jax.training import checkpoint  # slow to import, seldom needed
+
+    lost = np.setdiff1d(directory.complete, checkpoint.kept_members(directory.directory / _PARAMS))
+    if len(lost):
+        raise ValueError(
+            f'{len(lost)} members of {directory.directory} were trained without keeping their '
+            f'parameters; leave out --keep_params or choose a new --output_dir'
+        )
+
+
+def _small(
+    directory: store.Run,
+    program: training.Program,
+    machine: MachineSettings,
+    examples: Batch,
+    targets: Batch,
+    base: Params | None,
+) -> tuple[Callable[..., Iterator[Trained]], str]:
+    execution = machine.execution()
+    vmapped = machine.vmap or directory.notes.get('vmapped')
+    if vmapped is None:
+        vmapped = training.choose(
+            program,
+            members=len(directory.missing),
+            streams=execution.streams,
+            examples=examples,
+            targets=targets,
+            base=base,
+        ).vmapped
+    directory.note('vmapped', vmapped)  # a continued run goes on in the same way
+    # A few members in turn hide the cost of a call; more would only delay what is recorded.
+    execution = dataclasses.replace(execution, vmapped=vmapped, in_turn=4 if vmapped == 1 else 1)
+    at_once = f'{vmapped} members at a time' if vmapped > 1 else 'one by one'
+    return (
+        functools.partial(training.train, program, execution=execution),
+        f'{execution.streams} x {jax.devices()[0].device_kind}, {at_once} on each',
+    )
+
+
+def _spread(
+    directory: store.Run, program: training.Program, spread: Spread
+) -> tuple[Callable[..., Iterator[Trained]], str]:
+    checkpoints = None
+    if spread.checkpoint_steps:
+        from influence_jax.training.checkpoint import InTraining  # slow to import
+
+        checkpoints = InTraining(
+            directory.directory / _IN_TRAINING,
+            every=spread.checkpoint_steps,
+            configuration=directory.manifest.configuration,
+        )
+    shape = spread.shape
+    return (
+        functools.partial(
+            large.train, program, shape=shape, rules=spread.rules, checkpoints=checkpoints
+        ),
+        f'a mesh of {shape} x {jax.devices()[0].device_kind}, {shape.members_at_once} at a time',
+    )

@@ -1,0 +1,184 @@
+"""The shape of a GPT-Neo, and its translation from and to Hugging Face's config.json."""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+_ACTIVATION = 'gelu_new'
+_COMPUTE_DTYPES = (np.dtype(jnp.float32), np.dtype(jnp.bfloat16))
+
+
+class Attention(enum.Enum):
+    """What a layer's tokens attend to."""
+
+    GLOBAL = 'global'
+    """Every earlier token, and themselves."""
+    LOCAL = 'local'
+    """The last `window` tokens, themselves included."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTNeoConfig:
+    """Shape of a `GPTNeo`; hashable, and equal where all the sizes are.
+
+    Attributes:
+        vocab_size: V, width of the output.
+        hidden: D, width of the residual stream.
+        layers: L.
+        heads: attention heads, each of width hidden / heads.
+        inner: width inside the MLP; 4 * hidden where None or 0.
+        max_positions: longest text in tokens.
+        window: tokens that local attention sees, the token itself included.
+        attention: kind of every layer; where empty global, local, global, ... in turn.
+        norm_epsilon: of every LayerNorm.
+        compute_dtype: float32 or bfloat16; parameters are float32 in any case.
+        remat: compute each layer anew in the backward pass, which saves memory.
+
+    Raises:
+        ValueError: the sizes do not fit each other; the message says which.
+    """
+
+    vocab_size: int
+    hidden: int = 64
+    layers: int = 1
+    heads: int = 4
+    inner: int = 0
+    max_positions: int = 128
+    window: int = 256
+    attention: tuple[Attention, ...] = ()
+    norm_epsilon: float = 1e-5
+    compute_dtype: Any = jnp.float32
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        alternating = (Attention.GLOBAL, Attention.LOCAL) * ((self.layers + 1) // 2)
+        object.__setattr__(self, 'inner', self.inner or 4 * self.hidden)
+        object.__setattr__(self, 'attention', self.attention or alternating[: self.layers])
+        object.__setattr__(self, 'compute_dtype', np.dtype(self.compute_dtype))
+        sizes = ('vocab_size', 'hidden', 'layers', 'heads', 'inner', 'max_positions', 'window')
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')
+        if self.hidden % self.heads:
+            raise ValueError(
+                f'hidden={self.hidden} does not divide into heads={self.heads}; '
+                'use a multiple of the heads'
+            )
+        if len(self.attention) != self.layers:
+            raise ValueError(
+                f'attention names {len(self.attention)} layers, but layers={self.layers}'
+            )
+        if self.compute_dtype not in _COMPUTE_DTYPES:
+            raise ValueError(
+                f'compute_dtype must be float32 or bfloat16, not {self.compute_dtype.name}'
+            )
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """How many tokens each layer sees; global layers as many as there can be."""
+        return tuple(
+            self.window if kind is Attention.LOCAL else self.max_positions
+            for kind in self.attention
+        )
+
+    @classmethod
+    def from_hugging_face(
+        cls, fields: Mapping[str, Any], *, compute_dtype: Any = jnp.float32, remat: bool = False
+    ) -> 'GPTNeoConfig':
+        """From the fields of a config.json; dropout rates are left aside, there is none here.
+
+        Raises:
+            ValueError: it is of another model, a field is missing, or what it asks for does not
+                exist here.
+        """
+        if fields.get('model_type') != 'gpt_neo':
+            raise ValueError(
+                f'model_type is {fields.get("model_type")!r}, but only gpt_neo can be loaded'
+            )
+        activation = fields.get('activation_function', _ACTIVATION)
+        if activation != _ACTIVATION:
+            raise ValueError(
+                f'activation_function is {activation!r}, but only {_ACTIVATION} is known'
+            )
+        return cls(
+            vocab_size=_size(fields, 'vocab_size'),
+            hidden=_size(fields, 'hidden_size'),
+            layers=_size(fields, 'num_layers'),
+            heads=_size(fields, 'num_heads'),
+            inner=0
+            if fields.get('intermediate_size') is None
+            else _size(fields, 'intermediate_size'),
+            max_positions=_size(fields, 'max_position_embeddings'),
+            window=_size(fields, 'window_size'),
+            attention=_expanded(_field(fields, 'attention_types')),
+            norm_epsilon=float(_field(fields, 'layer_norm_epsilon')),
+            compute_dtype=compute_dtype,
+            remat=remat,
+        )
+
+    def to_hugging_face(self) -> dict[str, Any]:
+        """The fields of a config.json from which transformers builds the same network."""
+        return {
+            'architectures': ['GPTNeoForCausalLM'],
+            'model_type': 'gpt_neo',
+            'vocab_size': self.vocab_size,
+            'hidden_size': self.hidden,
+            'num_layers': self.layers,
+            'num_heads': self.heads,
+            'intermediate_size': self.inner,
+            'max_position_embeddings': self.max_positions,
+            'window_size': self.window,
+            'attention_types': _compressed(self.attention),
+            'attention_layers': [kind.value for kind in self.attention],
+            'layer_norm_epsilon': self.norm_epsilon,
+            'activation_function': _ACTIVATION,
+            'initializer_range': 0.02,
+            'resid_dropout': 0.0,
+            'embed_dropout': 0.0,
+            'attention_dropout': 0.0,
+            'tie_word_embeddings': True,
+            'bos_token_id': None,
+            'eos_token_id': None,
+        }
+
+
+def _field(fields: Mapping[str, Any], name: str) -> Any:
+    if name not in fields:
+        raise ValueError(f'the field {name!r} is missing')
+    return fields[name]
+
+
+def _size(fields: Mapping[str, Any], name: str) -> int:
+    size = _field(fields, name)
+    if type(size) is not int:
+        raise ValueError(f'{name} is {size!r}, but must be a whole number')
+    return size
+
+
+def _expanded(attention_types: Any) -> tuple[Attention, ...]:
+    """From Hugging Face's `[[['global', 'local'], 12]]`: a pattern and how often it comes."""
+    try:
+        return tuple(
+            Attention(kind)
+            for pattern, repeats in attention_types
+            for _ in range(repeats)
+            for kind in pattern
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f'attention_types is {attention_types!r}, '
+            "but must look like [[['global', 'local'], 12]]"
+        ) from error
+
+
+def _compressed(kinds: tuple[Attention, ...]) -> list[list[Any]]:
+    shortest = next(
+        length
+        for length in range(1, len(kinds) + 1)
+        if len(kinds) % length == 0 and kinds[:length] * (len(kinds) // length) == kinds
+    )
+    return [[[kind.value for kind in kinds[:shortest]], len(kinds) // shortest]]

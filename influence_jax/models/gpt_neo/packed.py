@@ -1,0 +1,85 @@
+"""The network on records laid end to end, so that nothing is computed for padding.
+
+Tokens are cut into blocks. A token finds all of its record in its own block and the few before
+it that the longest record may reach back to, so attention looks no further.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from influence_jax.models.gpt_neo.layers import Heads, attention
+from influence_jax.models.gpt_neo.network import GPTNeo
+from influence_jax.models.lora import Adapters
+
+BLOCK = 32
+"""Tokens of a block: larger ones see more that they do not need, smaller ones are slow to cut."""
+
+
+def whole_blocks(tokens: int) -> int:
+    """The number of tokens, rounded up to whole blocks."""
+    return -(-tokens // BLOCK) * BLOCK
+
+
+def hidden(
+    model: GPTNeo,
+    tokens: Int[Array, 'C'],
+    record: Int[Array, 'C'],
+    position: Int[Array, 'C'],
+    *,
+    longest: int,
+    adapters: Adapters | None = None,
+) -> Float[Array, 'C D']:
+    """The last hidden states of each token, as `GPTNeo.hidden` gives them for padded records.
+
+    Args:
+        model: the network.
+        tokens: of all records, one after the other; C is a multiple of `longest`.
+        record: which record each belongs to; ascending.
+        position: of each in its record.
+        longest: tokens of the longest record, or more.
+        adapters: as for `GPTNeo.hidden`.
+
+    Raises:
+        ValueError: C is no multiple of `longest`.
+    """
+    count, block = len(tokens), BLOCK
+    if count % block:
+        raise ValueError(f'{count} tokens do not divide into blocks of {block}')
+    before = -(-(longest - 1) // block)
+    same_record = _same_record(record, block, before)
+    # Of a query at i of its block to a key at j of all that it sees.
+    distance = before * block + np.arange(block)[:, None] - np.arange((before + 1) * block)[None, :]
+
+    def attend(q: Heads, k: Heads, v: Heads, window: Any) -> tuple[Heads, None]:
+        seen = same_record & ((distance >= 0) & (distance < window))[None]
+        q, k, v = (_cut(x, block) for x in (q, k, v))
+        k, v = (_with_blocks_before(x, before, axis=2) for x in (k, v))
+        read = attention(q, k, v, seen[:, None])
+        return read.swapaxes(0, 1).reshape(1, q.shape[1], count, q.shape[3]), None
+
+    rows = model.position_embedding[position]
+    x = model.embed(tokens[None], rows[None])
+    x, _ = model.through_layers(x, attend, np.array(model.config.windows), adapters)
+    return model.final_norm(x)[0]
+
+
+def _same_record(record: Int[Array, 'C'], block: int, before: int) -> Bool[Array, 'n W K']:
+    records = record.reshape(-1, block)
+    seen = _with_blocks_before(records, before, axis=1, fill=-1)
+    return records[:, :, None] == seen[:, None, :]
+
+
+def _cut(x: Heads, block: int) -> Float[Array, 'n H W d']:
+    _, heads, count, width = x.shape
+    return x.reshape(heads, count // block, block, width).swapaxes(0, 1)
+
+
+def _with_blocks_before(x: Array, before: int, *, axis: int, fill: int = 0) -> Array:
+    """Each block after the `before` ones that precede it, `fill` where there are none."""
+    count = len(x)
+    padded = jnp.pad(x, [(before, 0)] + [(0, 0)] * (x.ndim - 1), constant_values=fill)
+    parts = [padded[first : first + count] for first in range(before + 1)]
+    return jnp.concatenate(parts, axis=axis)

@@ -1,0 +1,129 @@
+"""The task of predicting the next token of records with a `GPTNeo`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from influence_jax.models import ragged
+from influence_jax.models.gpt_neo import GPTNeoConfig, network, packed
+from influence_jax.models.lora import Adapters
+from influence_jax.models.token_loss import token_losses
+from influence_jax.types import Params, PRNGKey
+
+
+class TokenBatch(NamedTuple):
+    """Records as token ids, padded at their ends.
+
+    tokens: `[B S]`.
+    lengths: `[B]` how many tokens of each count, the token that ends it included; at least 2.
+    answer_starts: `[B]` where each record's completion begins; 0 where all of it is one.
+    """
+
+    tokens: Int[Array, 'B S']
+    lengths: Int[Array, 'B']
+    answer_starts: Int[Array, 'B']
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModeling:
+    """A `Task`: every record's mean token loss is trained, and measured.
+
+    Attributes:
+        config: the network.
+        capacity: most tokens that a training batch predicts, over all batches of all members
+            (see `training.largest_batch`). Records are then laid end to end, and so many tokens
+            are computed instead of B (S - 1); a batch with more has a loss of NaN. None computes
+            the padding too, and leaves the batch whole, to be spread over devices.
+    """
+
+    config: GPTNeoConfig
+    capacity: int | None = None
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """See `measure`."""
+        return ('loss', 'answer_loss', 'token_accuracy')
+
+    def init(self, *, key: PRNGKey) -> Params:
+        """Fresh parameters."""
+        return network.init(self.config, key=key)
+
+    def train_loss(
+        self,
+        params: Params,
+        batch: TokenBatch,
+        *,
+        key: PRNGKey,
+        adapters: Adapters | None = None,
+    ) -> Float[Array, 'B']:
+        """Mean loss of each record's tokens given those before them, in nats.
+
+        Records weigh the same whatever their length. The first token is not predicted.
+
+        Args:
+            params: of the network.
+            batch: records.
+            key: unused: GPT-Neo has no dropout.
+            adapters: as for `GPTNeo.hidden`.
+        """
+        del key
+        model = network.bind(self.config, params)
+        if self.capacity is None:
+            logits = model(batch.tokens[:, :-1], adapters)
+            return _mean(_losses(logits, batch), _in_text(batch))
+        counts = batch.lengths - 1
+        size, longest = len(counts), batch.tokens.shape[1] - 1
+        capacity = packed.whole_blocks(min(self.capacity, size * longest))
+        at = ragged.places(counts, capacity)
+        hidden = packed.hidden(
+            model,
+            ragged.pack(batch.tokens[:, :-1], at),
+            at.row,
+            at.column,
+            longest=longest,
+            adapters=adapters,
+        )
+        labels = ragged.pack(batch.tokens[:, 1:], at)
+        losses = token_losses(hidden, model.token_embedding[...], labels)
+        means = ragged.sums(losses, at, size) / counts
+        return jnp.where(ragged.fits(counts, capacity), means, jnp.nan)
+
+    def measure(
+        self, params: Params, batch: TokenBatch, *, adapters: Adapters | None = None
+    ) -> Mapping[str, Float[Array, 'B']]:
+        """What is recorded of each target.
+
+        `loss`: mean token loss over the whole text, in nats. `answer_loss`: over the completion,
+        its end included; the same where there is no prompt. `token_accuracy`: share of the
+        text's tokens that are the likeliest ones given those before them.
+        """
+        logits = network.bind(self.config, params)(batch.tokens[:, :-1], adapters)
+        losses, in_text = _losses(logits, batch), _in_text(batch)
+        in_answer = in_text & (_place(batch) >= batch.answer_starts[:, None])
+        return {
+            'loss': _mean(losses, in_text),
+            'answer_loss': _mean(losses, in_answer),
+            'token_accuracy': _mean(jnp.argmax(logits, axis=2) == batch.tokens[:, 1:], in_text),
+        }
+
+
+def _losses(logits: Float[Array, 'B R V'], batch: TokenBatch) -> Float[Array, 'B R']:
+    """Of every token but the first: R = S - 1."""
+    own = jnp.take_along_axis(logits, batch.tokens[:, 1:, None], axis=2)[..., 0]
+    return jax.nn.logsumexp(logits, axis=2) - own
+
+
+def _place(batch: TokenBatch) -> Int[Array, '1 R']:
+    return jnp.arange(1, batch.tokens.shape[1])[None, :]
+
+
+def _in_text(batch: TokenBatch) -> Bool[Array, 'B R']:
+    return _place(batch) < batch.lengths[:, None]
+
+
+def _mean(values: Shaped[Array, 'B R'], counted: Bool[Array, 'B R']) -> Float[Array, 'B']:
+    return jnp.where(counted, values, 0).sum(axis=1) / counted.sum(axis=1)

@@ -1,0 +1,234 @@
+"""The task on texts: what it trains on, what it measures, and that padding costs nothing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from influence_jax import training
+from influence_jax.models import ragged
+from influence_jax.models.adapter_modeling import AdapterModeling
+from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, bind, init
+from influence_jax.models.language_modeling import LanguageModeling, TokenBatch
+from influence_jax.models.lora import LoRA
+from influence_jax.models.token_loss import token_losses
+
+V, S, RECORDS = 37, 41, 9
+KINDS = (Attention.GLOBAL, Attention.LOCAL)
+CONFIG = GPTNeoConfig(V, hidden=16, layers=2, heads=2, max_positions=S, window=5, attention=KINDS)
+
+
+@pytest.fixture(scope='module')
+def params():
+    """Far from their initial values, so that every part of the network counts."""
+    fresh = init(CONFIG, key=jax.random.key(0))
+    leaves, structure = jax.tree.flatten(fresh)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [
+        leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(structure, noisy)
+
+
+@pytest.fixture(scope='module')
+def batch():
+    rng = np.random.default_rng(0)
+    lengths = np.array([2, S, 5, 40, 3, 33, 34, 7, S], np.int32)
+    tokens = rng.integers(0, V, (RECORDS, S)).astype(np.int32)
+    starts = np.array([0, 30, 2, 39, 1, 0, 33, 6, 1], np.int32)
+    return TokenBatch(jnp.asarray(tokens), jnp.asarray(lengths), jnp.asarray(starts))
+
+
+def token_by_token(params, batch):
+    """-log p of every token of every record but its first, one record alone at a time."""
+    model = bind(CONFIG, params)
+    each = []
+    for tokens, length in zip(np.asarray(batch.tokens), np.asarray(batch.lengths), strict=True):
+        text = tokens[:length]
+        logits = np.asarray(model(jnp.asarray(text[None, :-1]))[0], np.float64)
+        log_p = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
+        log_p -= logits.max(1, keepdims=True)
+        each.append((-log_p[np.arange(length - 1), text[1:]], log_p.argmax(1) == text[1:]))
+    return each
+
+
+def test_measurements_are_those_of_each_record_alone(params, batch):
+    measured = LanguageModeling(CONFIG).measure(params, batch)
+    assert tuple(measured) == LanguageModeling(CONFIG).measurements
+    for record, (losses, right) in enumerate(token_by_token(params, batch)):
+        start = max(int(batch.answer_starts[record]), 1)
+        np.testing.assert_allclose(measured['loss'][record], losses.mean(), rtol=1e-5)
+        np.testing.assert_allclose(
+            measured['answer_loss'][record], losses[start - 1 :].mean(), rtol=1e-5
+        )
+        np.testing.assert_allclose(measured['token_accuracy'][record], right.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize('capacity', [None, 'exactly', 'more', 10**6])
+def test_training_loss_is_the_mean_over_a_records_tokens(params, batch, capacity):
+    total = int((batch.lengths - 1).sum())
+    capacity = {'exactly': total, 'more': total + 17}.get(capacity, capacity)
+    losses = LanguageModeling(CONFIG, capacity).train_loss(params, batch, key=jax.random.key(0))
+    expected = [each.mean() for each, _ in token_by_token(params, batch)]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+def test_gradients_of_packed_and_padded_records_are_the_same(params, batch):
+    def gradient(capacity):
+        task = LanguageModeling(CONFIG, capacity)
+        weights = jnp.arange(1.0, RECORDS + 1)
+        return jax.grad(
+            lambda p: (weights * task.train_loss(p, batch, key=jax.random.key(0))).sum()
+        )(params)
+
+    packed, padded = gradient(int((batch.lengths - 1).sum())), gradient(None)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(padded))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6 * scale), packed, padded
+    )
+
+
+@pytest.mark.parametrize('capacity', [None, 400])
+def test_padding_changes_nothing(params, batch, capacity):
+    task = LanguageModeling(CONFIG, capacity)
+    padding = jnp.arange(S)[None, :] >= batch.lengths[:, None]
+    other = batch._replace(tokens=jnp.where(padding, (batch.tokens + 1) % V, batch.tokens))
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(
+        task.train_loss(params, batch, key=key), task.train_loss(params, other, key=key)
+    )
+    jax.tree.map(
+        np.testing.assert_array_equal, task.measure(params, batch), task.measure(params, other)
+    )
+
+
+def test_one_record_alone_sees_no_other(params, batch):
+    """Blocks before the first one must not be those at the end."""
+    alone = jax.tree.map(lambda leaf: leaf[1:2], batch)
+    loss = LanguageModeling(CONFIG, 60).train_loss(params, alone, key=jax.random.key(0))
+    np.testing.assert_allclose(loss[0], token_by_token(params, alone)[0][0].mean(), rtol=1e-5)
+
+
+def test_a_batch_beyond_the_capacity_is_not_measured_wrongly(params, batch):
+    total = int((batch.lengths - 1).sum())
+    losses = LanguageModeling(CONFIG, total - 33).train_loss(params, batch, key=jax.random.key(0))
+    assert np.isnan(losses).all()
+
+
+def test_places_are_those_of_a_loop():
+    counts = np.array([3, 0, 1, 4])
+    at = ragged.places(jnp.asarray(counts), 10)
+    expected = [(row, column) for row in range(4) for column in range(counts[row])]
+    assert [(int(r), int(c)) for r, c in zip(at.row[:8], at.column[:8], strict=True)] == expected
+    np.testing.assert_array_equal(at.used, np.arange(10) < 8)
+    values = jnp.arange(1.0, 11.0)
+    np.testing.assert_allclose(ragged.sums(values, at, 4), [6, 0, 4, 26])
+    assert bool(ragged.fits(jnp.asarray(counts), 8)) and not ragged.fits(jnp.asarray(counts), 7)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_token_losses_and_their_gradients_are_optax(dtype):
+    rng = np.random.default_rng(3)
+    hidden = jnp.asarray(rng.normal(size=(12, 8)), dtype)
+    table = jnp.asarray(rng.normal(size=(V, 8)) * 3, jnp.float32)
+    labels = jnp.asarray(rng.integers(0, V, 12))
+    weights = jnp.asarray(rng.normal(size=12), jnp.float32)
+
+    def plain(hidden, table):
+        logits = (hidden.astype(jnp.float32) @ table.astype(dtype).astype(jnp.float32).T) + 900
+        return (weights * optax.softmax_cross_entropy_with_integer_labels(logits, labels)).sum()
+
+    def ours(hidden, table):
+        return (weights * token_losses(hidden, table, labels)).sum()
+
+    exact = dtype == jnp.float32
+    tolerance = {'rtol': 1e-4, 'atol': 1e-4} if exact else {'rtol': 0.05, 'atol': 0.1}
+    np.testing.assert_allclose(ours(hidden, table), plain(hidden, table), rtol=1e-4)
+    for a, b in zip(
+        jax.grad(ours, (0, 1))(hidden, table), jax.grad(plain, (0, 1))(hidden, table), strict=True
+    ):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(
+            np.asarray(a, np.float32), np.asarray(b, np.float32), **tolerance
+        )
+
+
+def test_token_losses_of_far_logits_are_finite():
+    hidden = jnp.full((1, 2), 300.0)
+    table = jnp.array([[300.0, 0], [0, 0], [-300.0, 0]])
+    losses, gradient = jax.value_and_grad(lambda h: token_losses(h, table, jnp.array([2])).sum())(
+        hidden
+    )
+    np.testing.assert_allclose(losses, 180_000)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.fixture(scope='module')
+def program(batch):
+    task = LanguageModeling(CONFIG)
+    return training.Program(task, optax.adam(1e-2), 6, 4, RECORDS, 4)
+
+
+def _train(program, batch, masks, base=None):
+    chunks = training.train(
+        program,
+        key=jax.random.key(5),
+        masks=masks,
+        members=range(len(masks)),
+        examples=batch,
+        targets=batch,
+        execution=training.Execution(vmapped=len(masks)),
+        base=base,
+        keep_params=True,
+    )
+    return next(iter(chunks)).result
+
+
+def test_capacity_is_known_before_anything_is_trained(program, batch):
+    """Too small by one token, some batch would have a loss of NaN, and so would the member."""
+    masks = np.random.default_rng(1).random((3, RECORDS)) < 0.8
+    counts = np.asarray(batch.lengths) - 1
+    capacity = training.largest_batch(program, masks, key=jax.random.key(5), sizes=counts)
+    assert counts.max() <= capacity < 4 * (S - 1)
+    sums = []
+    for member, mask in enumerate(masks):
+        key = jax.random.fold_in(jax.random.key(5), member)
+        rows = training.member.schedule(program, jnp.asarray(mask), key=key)
+        assert mask[np.asarray(rows)].all()
+        sums.append(counts[np.asarray(rows)].sum(1).max())
+    assert capacity == max(sums)
+    packed = program._replace(task=dataclasses.replace(program.task, capacity=capacity))
+    losses = _train(packed, batch, masks).measurements['loss']
+    np.testing.assert_allclose(
+        losses, _train(program, batch, masks).measurements['loss'], rtol=1e-3
+    )
+
+
+def test_adapters_start_at_the_base_and_leave_it_alone(program, batch, params):
+    masks = np.ones((2, RECORDS), bool)
+    lora = LoRA(rank=2, matrices=('layers/attention/query', 'layers/mlp/up'))
+    adapted = program._replace(task=AdapterModeling(program.task, lora))
+    before = _train(adapted._replace(steps=0), batch, masks, base=params)
+    expected = program.task.measure(params, batch)
+    for name, values in before.measurements.items():
+        np.testing.assert_allclose(values[0], expected[name], rtol=1e-5, err_msg=name)
+    after = _train(adapted._replace(steps=30), batch, masks, base=params)
+    assert after.measurements['loss'].mean() < before.measurements['loss'].mean() - 0.1
+    merged = lora.merge(params, jax.tree.map(lambda leaf: leaf[1], after.params))
+    np.testing.assert_allclose(
+        after.measurements['loss'][1], program.task.measure(merged, batch)['loss'], rtol=1e-3
+    )
+
+
+def test_a_warm_start_begins_at_the_base(program, batch, params):
+    masks = np.ones((2, RECORDS), bool)
+    warm = program._replace(task=training.WarmStart(program.task))
+    before = _train(warm._replace(steps=0), batch, masks, base=params)
+    np.testing.assert_allclose(
+        before.measurements['loss'][1], program.task.measure(params, batch)['loss'], rtol=1e-5
+    )
+    after = _train(warm._replace(steps=30), batch, masks, base=params)
+    assert after.measurements['loss'].mean() < before.measurements['loss'].mean() - 0.1
