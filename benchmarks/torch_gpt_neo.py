@@ -48,8 +48,7 @@ class GPTNeo(nn.Module):
         self.tokens = nn.Embedding(vocab, hidden)
         self.positions = nn.Embedding(length, hidden)
         self.layers = nn.ModuleList(
-            Layer(hidden, heads, window if number % 2 else None, length)
-            for number in range(layers)
+            Layer(hidden, heads, window if number % 2 else None, length) for number in range(layers)
         )
         self.norm = nn.LayerNorm(hidden)
         for parameter in self.parameters():
@@ -70,3 +69,14 @@ def losses(model: GPTNeo, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.
     each = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction='none')
     counted = torch.arange(1, tokens.shape[1])[None] < lengths[:, None]
     return (each.view_as(counted) * counted).sum(1) / counted.sum(1)
+
+
+class MeanLoss(nn.Module):
+    """The mean of `losses`, as a module for `torch.func.functional_call`."""
+
+    def __init__(self, network: GPTNeo) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return losses(self.network, tokens, lengths).mean()

@@ -1,12 +1,20 @@
 """From results to one self-contained page, its figures and its tables."""
 
+from influence_jax.report.language import language_sections
+from influence_jax.report.language_results import LanguageResults
+from influence_jax.report.language_tables import language_table
+from influence_jax.report.sections import Section
 from influence_jax.report.tables import printable, terminal_table
 from influence_jax.report.thumbnails import Show, texts, thumbnails
 from influence_jax.report.write import check_directory, write
 
 __all__ = [
+    'LanguageResults',
+    'Section',
     'Show',
     'check_directory',
+    'language_sections',
+    'language_table',
     'printable',
     'terminal_table',
     'texts',

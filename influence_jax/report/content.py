@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 
 from influence_jax.analysis.overview import Overview
 from influence_jax.report.figure_style import UNIT
+from influence_jax.report.sections import Section
 from influence_jax.report.thumbnails import Show
 
 
@@ -33,6 +34,7 @@ class Content:
       stopped_early: why the missing members need not be trained; None where they should be.
       notes: more sentences on what to know before believing the page.
       unit: of influences, for labels.
+      sections: further pieces of the page, before all others.
     """
 
     title: str
@@ -50,6 +52,7 @@ class Content:
     stopped_early: str | None = None
     notes: Sequence[str] = ()
     unit: str = UNIT
+    sections: Sequence[Section] = ()
 
     def __post_init__(self) -> None:
         targets = len(self.overview.summary.margin)

@@ -1,25 +1,15 @@
 """Which figures a report has, each drawn for light and for dark pages."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from influence_jax.report import figures
 from influence_jax.report.content import Content
-from influence_jax.report.figure_style import png
+from influence_jax.report.distribution_figure import distribution
+from influence_jax.report.picture import Picture, picture
 from influence_jax.report.theme import Theme
 from influence_jax.report.wording import number
-
-
-class Picture(NamedTuple):
-    """One figure: its file name without ending, two PNG files, and words instead of it."""
-
-    name: str
-    light: bytes
-    dark: bytes
-    alt: str
 
 
 class Pictures(NamedTuple):
@@ -46,7 +36,7 @@ def draw(content: Content) -> Pictures:
     overview, summary = content.overview, content.overview.summary
     curve = overview.convergence
     return Pictures(
-        matrix=_picture(
+        matrix=picture(
             'influence-matrix',
             'Heat map of a block of the influence matrix; blue is positive, orange negative.',
             lambda theme: figures.matrix_block(
@@ -60,12 +50,12 @@ def draw(content: Content) -> Pictures:
             _distribution(content, column) for column in range(len(overview.chosen))
         ),
         scatter=_scatter(content),
-        off_diagonal=_picture(
+        off_diagonal=picture(
             'off-diagonal',
             'Histogram of all influences of one example on another, with the noise curve.',
             lambda theme: figures.off_diagonal(summary.z_edges, summary.z_histogram, theme=theme),
         ),
-        convergence=_picture(
+        convergence=picture(
             'convergence',
             'Line plot: correlation between two halves of the ensemble against their size.',
             lambda theme: figures.convergence(curve, theme=theme),
@@ -77,7 +67,7 @@ def _scatter(content: Content) -> Picture | None:
     summary = content.overview.summary
     if not (np.isfinite(summary.self_influence) & np.isfinite(summary.margin)).any():
         return None
-    return _picture(
+    return picture(
         'self-influence-and-margin',
         f'Scatter plot of {content.num_targets} targets: self-influence across, margin up.',
         lambda theme: figures.self_influence_and_margin(
@@ -119,10 +109,10 @@ def matrix_pixels(content: Content) -> Picture:
 def _distribution(content: Content, column: int) -> Picture:
     overview = content.overview
     target = int(overview.chosen[column])
-    return _picture(
+    return picture(
         f'distribution-{column + 1}',
         f'Histogram of the influences on {content.target_name(target)}.',
-        lambda theme: figures.distribution(
+        lambda theme: distribution(
             overview.distributions[:, column],
             overview.distribution_standard_errors[:, column],
             own=content.example_of(target),
@@ -131,8 +121,3 @@ def _distribution(content: Content, column: int) -> Picture:
             unit=content.unit,
         ),
     )
-
-
-def _picture(name: str, alt: str, figure: Callable[[Theme], Figure]) -> Picture:
-    light, dark = (png(figure(theme)) for theme in (Theme.light(), Theme.dark()))
-    return Picture(name, light, dark, alt)

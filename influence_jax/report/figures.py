@@ -61,65 +61,6 @@ def matrix_pixels(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme
     return buffer.getvalue()
 
 
-def distribution(
-    column: Float[np.ndarray, 'N'],
-    standard_error: Float[np.ndarray, 'N'],
-    *,
-    own: int | None,
-    other: int,
-    theme: Theme,
-    unit: str = UNIT,
-) -> Figure:
-    """One target's influence distribution, with itself and its strongest other marked.
-
-    Args:
-        column: influence of every example on the target.
-        standard_error: of each.
-        own: the example that the target is; None where it is none.
-        other: its strongest other example.
-        theme: colours.
-        unit: of the influences, for labels.
-    """
-    figure, axes = empty_axes(theme, width=3.7, height=2.5)
-    marked = [index for index in (own, other) if index is not None]
-    rest = np.delete(column, marked)
-    low = min(column.min(), 0.0)
-    edges = np.linspace(low, max(column.max(), 0.0) or 1.0, 49)
-    axes.hist(rest, edges.tolist(), color=theme.neutral, edgecolor=theme.card, linewidth=0.4)
-    axes.set_yscale('log')
-    top = max(np.histogram(rest, edges)[0].max(), 1)
-    axes.set_ylim(0.6, top * 40)  # room above the bars for the two marks
-    for index, name, colour, height in (
-        (other, 'strongest other', theme.negative, 3.5),
-        (own, 'itself', theme.positive, 14.0),
-    ):
-        if index is None:
-            continue
-        value, error = float(column[index]), float(standard_error[index])
-        axes.vlines(value, 0.6, top * height, color=colour, linewidth=1.0, alpha=0.6)
-        axes.errorbar(
-            value, top * height, xerr=error, fmt='o', color=colour, markersize=5, capsize=3
-        )
-        right_half = value > (edges[0] + edges[-1]) / 2
-        gap = error + 0.035 * (edges[-1] - edges[0])
-        axes.annotate(
-            name,
-            (value - gap if right_half else value + gap, top * height),
-            ha='right' if right_half else 'left',
-            va='center',
-            color=colour,
-            fontsize=9.5,
-        )
-    axes.grid(visible=False, axis='x')
-    decades = 10.0 ** np.arange(np.floor(np.log10(top)) + 1)
-    axes.yaxis.set_major_locator(ticker.FixedLocator(decades.tolist()))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
-    axes.yaxis.set_minor_locator(ticker.NullLocator())
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
-    axes.set(xlabel=f'influence ({unit})', ylabel='examples')
-    return figure
-
-
 def self_influence_and_margin(
     self_influence: Float[np.ndarray, 'T'],
     margin: Float[np.ndarray, 'T'],
@@ -140,12 +81,32 @@ def self_influence_and_margin(
         unit: of the influences, for labels.
     """
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
-    finite = np.isfinite(self_influence) & np.isfinite(margin)
+    two_kinds(axes, self_influence, margin, near_duplicates, theme)
+    axes.set_yscale('log')
+    axes.set_ylim(bottom=0.93)
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    if np.isfinite(standard_error):
+        _typical_error(axes, standard_error, theme)
+    axes.set(xlabel=f'self-influence ({unit})', ylabel='Top-1 Influence Margin (ratio)')
+    return figure
+
+
+def two_kinds(
+    axes: Axes,
+    x: Float[np.ndarray, 'T'],
+    y: Float[np.ndarray, 'T'],
+    near_duplicates: Bool[np.ndarray, 'T'] | None,
+    theme: Theme,
+) -> None:
+    """Every target with a finite pair as a point, those with near-duplicates set apart."""
+    finite = np.isfinite(x) & np.isfinite(y)
     crowd = finite if near_duplicates is None else finite & ~near_duplicates
     size = float(np.clip(9000 / max(finite.sum(), 1), 5, 36))
     plain = axes.scatter(
-        self_influence[crowd],
-        margin[crowd],
+        x[crowd],
+        y[crowd],
         s=size,
         color=theme.neutral if near_duplicates is not None else theme.positive,
         alpha=0.6,
@@ -154,8 +115,8 @@ def self_influence_and_margin(
     if near_duplicates is not None:
         marked = finite & near_duplicates
         points = axes.scatter(
-            self_influence[marked],
-            margin[marked],
+            x[marked],
+            y[marked],
             s=size * 2.2,
             color=theme.negative,
             marker='D',
@@ -169,15 +130,6 @@ def self_influence_and_margin(
             markerscale=1.4,
             **legend(theme),
         )
-    axes.set_yscale('log')
-    axes.set_ylim(bottom=0.93)
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
-    axes.yaxis.set_minor_locator(ticker.NullLocator())
-    if np.isfinite(standard_error):
-        _typical_error(axes, standard_error, theme)
-    axes.set(xlabel=f'self-influence ({unit})', ylabel='Top-1 Influence Margin (ratio)')
-    return figure
 
 
 def _typical_error(axes: Axes, standard_error: float, theme: Theme) -> None:

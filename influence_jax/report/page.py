@@ -9,11 +9,11 @@ from markupsafe import Markup
 from influence_jax.report import wording
 from influence_jax.report.cautions import cautions
 from influence_jax.report.content import Content
-from influence_jax.report.drawing import Picture, Pictures, matrix_limit, matrix_pixels
+from influence_jax.report.drawing import Pictures, matrix_limit, matrix_pixels
 from influence_jax.report.gallery import pair_rows, target_rows
 from influence_jax.report.methods import METHODS
+from influence_jax.report.picture import Picture
 from influence_jax.report.theme import Theme
-from influence_jax.report.thumbnails import data_uri
 
 LOWEST_MARGINS = 16
 MOST_MEMORIZED = 24
@@ -30,9 +30,9 @@ def render(content: Content, pictures: Pictures) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=wording.number, count=wording.count)
+    environment.filters.update(number=wording.number, count=wording.count, visible=wording.visible)
     environment.globals.update(
-        measured=wording.measured, measured_parts=wording.measured_parts, picture=_picture
+        measured=wording.measured, measured_parts=wording.measured_parts, picture=Picture.markup
     )
     overview = content.overview
     return environment.get_template('report.html.j2').render(
@@ -75,11 +75,3 @@ def _key_numbers(content: Content) -> Iterable[tuple[str, str]]:
             yield wording.number(known[len(known) // 2]), what
     more = '' if summary.pairs.complete else 'more than '
     yield f'{more}{len(summary.pairs.examples):,}', 'significant pairs'
-
-
-def _picture(picture: Picture) -> Markup:
-    """A figure that follows the reader's choice of light or dark."""
-    return Markup(
-        '<picture><source media="(prefers-color-scheme: dark)" srcset="{}">'
-        '<img class="figure" src="{}" alt="{}"></picture>'
-    ).format(data_uri(picture.dark), data_uri(picture.light), picture.alt)

@@ -14,6 +14,7 @@ from influence_jax.report.csv_files import pairs_csv, targets_csv
 from influence_jax.report.drawing import draw
 from influence_jax.report.figure_style import UNIT
 from influence_jax.report.page import render
+from influence_jax.report.sections import Section, check_names
 from influence_jax.report.thumbnails import Show, thumbnails
 
 PAGE = 'index.html'
@@ -40,6 +41,7 @@ def write(
     stopped_early: str | None = None,
     notes: Sequence[str] = (),
     unit: str = UNIT,
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Writes the report of an ensemble: `index.html`, `figures/*.png`, `targets.csv`, `pairs.csv`.
 
@@ -65,12 +67,14 @@ def write(
             of the advice to train them.
         notes: more sentences on what to know before believing the page.
         unit: of what was measured, for labels; matplotlib reads `$` in it as mathematics.
+        sections: further pieces of the page, before all others; their pictures are written too.
 
     Returns:
         Path of the page.
 
     Raises:
-        ValueError: where the numbers of ids, names or images do not fit the overview.
+        ValueError: where the numbers of ids, names or images do not fit the overview, or a section
+            names a picture as another is named.
         FileExistsError: where the directory holds anything but an earlier report.
         OSError: where it cannot be written; the message says why.
     """
@@ -92,15 +96,18 @@ def write(
         stopped_early=stopped_early,
         notes=notes,
         unit=unit,
+        sections=sections,
     )
     check_directory(directory)
     directory = Path(directory).resolve()
     pictures = draw(content)
+    drawn = (*pictures.all(), *(one for section in sections for one in section.pictures))
+    check_names(drawn)
     files = {
-        TARGETS: targets_csv(content).encode(),
-        PAIRS: pairs_csv(content).encode(),
-        PAGE: render(content, pictures).encode(),
-        **{f'{FIGURES}/{picture.name}.png': picture.light for picture in pictures.all()},
+        TARGETS: targets_csv(content).encode(errors='replace'),
+        PAIRS: pairs_csv(content).encode(errors='replace'),
+        PAGE: render(content, pictures).encode(errors='replace'),
+        **{f'{FIGURES}/{picture.name}.png': picture.light for picture in drawn},
     }
     try:
         _write_at_once(directory, files.items())

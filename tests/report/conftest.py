@@ -2,6 +2,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import language_run
 import numpy as np
 import pytest
 import scipy.stats
@@ -145,6 +146,30 @@ def written(tmp_path_factory: pytest.TempPathFactory, overview: Overview) -> Pat
     """The page of a report, for tests that only read it."""
     directory = tmp_path_factory.mktemp('written') / 'report'
     return report.write(directory, **arguments_of(overview))
+
+
+@pytest.fixture(scope='session')
+def language_results() -> tuple[report.LanguageResults, Overview]:
+    """Of a run on texts, and its overview."""
+    return language_run.results()
+
+
+@pytest.fixture(scope='session')
+def language(language_results: tuple[report.LanguageResults, Overview]) -> report.LanguageResults:
+    return language_results[0]
+
+
+@pytest.fixture(scope='session')
+def language_page(
+    tmp_path_factory: pytest.TempPathFactory,
+    language_results: tuple[report.LanguageResults, Overview],
+) -> Path:
+    """The page of a run on texts, some of them hostile."""
+    return report.write(
+        tmp_path_factory.mktemp('language') / 'report',
+        **language_run.arguments_of(*language_results),
+        sections=report.language_sections(language_results[0]),
+    )
 
 
 @pytest.fixture

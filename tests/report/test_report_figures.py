@@ -7,6 +7,7 @@ from PIL import Image
 
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.report import figures
+from influence_jax.report.distribution_figure import distribution
 from influence_jax.report.figure_style import png
 from influence_jax.report.theme import Theme
 
@@ -68,7 +69,7 @@ def test_distribution_marks_itself_and_the_strongest_other(own):
     column = rng.normal(size=50)
     column[3], column[7] = 6.0, 4.0
     error = np.linspace(0.1, 0.6, 50)
-    figure = figures.distribution(column, error, own=own, other=7, theme=Theme.light())
+    figure = distribution(column, error, own=own, other=7, theme=Theme.light())
     (axes,) = figure.axes
     expected = [(4.0, error[7])] + ([] if own is None else [(6.0, error[3])])
     np.testing.assert_allclose(errorbars(axes), expected)
@@ -130,7 +131,7 @@ def test_convergence_leaves_out_what_is_not_defined():
 def test_figures_name_the_unit():
     zeros, theme = np.zeros(5), Theme.light()
     drawn = [
-        figures.distribution(zeros, zeros, own=0, other=1, theme=theme, unit='points'),
+        distribution(zeros, zeros, own=0, other=1, theme=theme, unit='points'),
         figures.matrix_block(np.zeros((1, 1)), limit=1.0, theme=theme, unit='points'),
         figures.self_influence_and_margin(
             zeros, zeros + 2, standard_error=0.1, near_duplicates=None, theme=theme, unit='points'
@@ -146,7 +147,7 @@ def test_constant_column_and_empty_histogram_can_be_drawn():
     theme = Theme.light()
     zeros = np.zeros(5)
     drawn = [
-        figures.distribution(zeros, zeros, own=0, other=1, theme=theme),
+        distribution(zeros, zeros, own=0, other=1, theme=theme),
         figures.off_diagonal(np.array([-1.0, 0.0, 1.0]), np.zeros(2, int), theme=theme),
         figures.matrix_block(np.zeros((1, 1)), limit=1.0, theme=theme),
     ]

@@ -1,6 +1,5 @@
 import dataclasses
 import errno
-import html.parser
 import itertools
 import os
 import re
@@ -9,41 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from markupsafe import Markup
+from pages import Page, contents
 from PIL import Image
 
 from influence_jax import report
-
-VOID = {'meta', 'img', 'br', 'source', 'link', 'input', 'hr'}
-
-
-class Page(html.parser.HTMLParser):
-    """Elements of a page; fails where they are not properly nested."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def all(self, *tags):
-        return [attributes for tag, attributes in self.elements if tag in tags]
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in directory.rglob('*')
-        if path.is_file()
-    }
 
 
 def test_writes_page_figures_and_table(written):

@@ -1,0 +1,231 @@
+"""Ways of training small language models, each a `prepare() -> work` that returns trained tokens.
+
+Tokens that are predicted count; padding does not, whoever computes it. Every contender runs in a
+process of its own, so that thread settings of one do not touch another.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+Work = Callable[[], int]
+HEADS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Network and batch of the default language experiment unless told otherwise."""
+
+    width: int = 64
+    layers: int = 1
+    vocabulary: int = 1000
+    batch: int = 50
+    steps: int = 20
+    records: int = 1500
+
+    def data(self):
+        """WordNet glosses: tokens [N S], padded at their ends, and lengths [N]."""
+        from influence_jax.data import text
+        from influence_jax.data.text import byte_bpe
+
+        source = text.load('wordnet')
+        chosen = source.take(np.random.default_rng(0).permutation(len(source.ids))[: self.records])
+        tokenizer = byte_bpe.train(source.texts, self.vocabulary)
+        encoded = text.encode(chosen, tokenizer)
+        return encoded.tokens, encoded.lengths
+
+    def order(self) -> np.ndarray:
+        """Records of each step [steps B]."""
+        rng = np.random.default_rng(2)
+        rows = [rng.permutation(self.records)[: self.batch] for _ in range(self.steps)]
+        return np.stack(rows)
+
+    def flops_of_token(self) -> int:
+        """Multiplications and additions of the matrices, forward and two gradients."""
+        return 6 * (12 * self.layers * self.width**2 + self.width * self.vocabulary)
+
+
+# --- JAX ---------------------------------------------------------------------------------------
+
+
+def _jax_parts(problem: Problem, *, packed: bool):
+    import jax.numpy as jnp
+
+    from influence_jax import training
+    from influence_jax.models.gpt_neo import GPTNeoConfig
+    from influence_jax.models.language_modeling import LanguageModeling, TokenBatch
+
+    tokens, lengths = problem.data()
+    config = GPTNeoConfig(
+        problem.vocabulary,
+        hidden=problem.width,
+        layers=problem.layers,
+        heads=HEADS,
+        max_positions=tokens.shape[1],
+    )
+    program = training.Program(
+        task=LanguageModeling(config, _bound(lengths, problem) if packed else None),
+        optimizer=training.Recipe(batch_size=problem.batch, learning_rate=1e-2).optimizer(10_000),
+        steps=problem.steps,
+        batch_size=problem.batch,
+        measure_batch=1,
+        smallest_subset=problem.batch,
+    )
+    starts = jnp.zeros(len(lengths), jnp.int32)
+    return program, TokenBatch(jnp.asarray(tokens), jnp.asarray(lengths), starts), lengths
+
+
+def _bound(lengths: np.ndarray, problem: Problem) -> int:
+    """Five standard deviations above a batch's mean; experiments compute the exact bound."""
+    counts = lengths - 1
+    return round(problem.batch * counts.mean() + 5 * counts.std() * problem.batch**0.5)
+
+
+def engine(problem: Problem, streams: int, vmapped: int, in_turn: int, packed: bool = True) -> Work:
+    """The project's engine."""
+    import jax
+
+    jax.config.update('jax_num_cpu_devices', streams)
+    import jax.numpy as jnp
+
+    from influence_jax import training
+    from influence_jax.training.execution import compile_chunk
+
+    program, examples, lengths = _jax_parts(problem, packed=packed)
+    execution = training.Execution(streams, vmapped, in_turn)
+    masks = np.random.default_rng(1).random((execution.chunk, problem.records)) < 0.5
+    run = functools.partial(
+        compile_chunk(program, execution),
+        jax.random.key(0),
+        jnp.arange(execution.chunk),
+        jnp.asarray(masks),
+        execution.replicate(examples),
+        execution.replicate(jax.tree.map(lambda leaf: leaf[:1], examples)),
+        None,
+    )
+    tokens = round(execution.chunk * problem.steps * problem.batch * (lengths - 1).mean())
+
+    def work() -> int:
+        jax.block_until_ready(run())
+        return tokens
+
+    return work
+
+
+def plain_jax(problem: Problem) -> Work:
+    """One jitted train step, called from Python, on padded records, one member after another."""
+    import jax
+    import optax
+
+    program, examples, lengths = _jax_parts(problem, packed=False)
+
+    @jax.jit
+    def step(state, indices):
+        params, optimizer_state = state
+        batch = jax.tree.map(lambda leaf: leaf[indices], examples)
+
+        def loss(params):
+            return program.task.train_loss(params, batch, key=jax.random.key(0)).mean()
+
+        gradient = jax.grad(loss)(params)
+        update, optimizer_state = program.optimizer.update(gradient, optimizer_state, params)
+        return optax.apply_updates(params, update), optimizer_state
+
+    order = problem.order()
+    params = program.task.init(key=jax.random.key(0))
+    start = params, program.optimizer.init(params)
+    tokens = int((lengths - 1)[order].sum())
+
+    def work() -> int:
+        state = start
+        for indices in order:
+            state = step(state, indices)
+        jax.block_until_ready(state)
+        return tokens
+
+    return work
+
+
+# --- PyTorch -----------------------------------------------------------------------------------
+
+
+def _torch_parts(problem: Problem, threads: int):
+    import torch
+
+    torch.set_num_threads(threads)
+    from benchmarks import torch_gpt_neo
+
+    tokens, lengths = problem.data()
+    network = torch_gpt_neo.GPTNeo(
+        problem.vocabulary, problem.width, problem.layers, HEADS, 256, tokens.shape[1]
+    )
+    return (
+        network,
+        torch.from_numpy(tokens).long(),
+        torch.from_numpy(lengths).long(),
+        [torch.from_numpy(rows) for rows in problem.order()],
+    )
+
+
+def torch_eager(problem: Problem, threads: int) -> Work:
+    """PyTorch eager, one member after another; batches are cut to their longest record."""
+    from benchmarks import torch_gpt_neo, torch_peer
+
+    network, tokens, lengths, order = _torch_parts(problem, threads)
+    optimizer = torch_peer.adamw(list(network.parameters()))
+    counted = sum(int((lengths[rows] - 1).sum()) for rows in order)
+
+    def work() -> int:
+        for rows in order:
+            own = lengths[rows]
+            optimizer.zero_grad(set_to_none=True)
+            batch = tokens[rows][:, : int(own.max())]
+            torch_gpt_neo.losses(network, batch, own).mean().backward()
+            optimizer.step()
+        return counted
+
+    return work
+
+
+def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
+    """`torch.func`: gradients of all members by vmap, parameters stacked."""
+    import torch
+
+    from benchmarks import torch_gpt_neo, torch_peer
+
+    network, tokens, lengths, order = _torch_parts(problem, threads)
+    stacked = {
+        name: torch.stack([p.detach() + 0.01 * torch.randn_like(p) for _ in range(members)])
+        for name, p in network.named_parameters()
+    }
+    optimizer = torch_peer.adamw(list(stacked.values()), stacked=True)
+    buffers = dict(network.named_buffers())
+
+    def loss(params, rows, own):
+        return torch.func.functional_call(
+            torch_gpt_neo.MeanLoss(network), _prefixed(params | buffers), (rows, own)
+        )
+
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(0, 0, 0))
+    counted = 0
+    for rows in order:
+        for member in range(members):
+            counted += int((lengths[(rows + member) % problem.records] - 1).sum())
+
+    def work() -> int:
+        for rows in order:
+            own = torch.stack([(rows + m) % problem.records for m in range(members)])
+            size = lengths[own]
+            batch = tokens[own][:, :, : int(size.max())]
+            for name, gradient in gradients(stacked, batch, size).items():
+                stacked[name].grad = gradient
+            optimizer.step()
+        return counted
+
+    return work
+
+
+def _prefixed(params):
+    return {f'network.{name}': value for name, value in params.items()}

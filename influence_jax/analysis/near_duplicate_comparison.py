@@ -1,0 +1,156 @@
+"""Records with near-duplicates beside unique ones: the paper's table, and which score tells them.
+
+The paper is 'Counterfactual Influence as a Distributional Quantity', arXiv 2506.20481.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from influence_jax.analysis.extraction import Extraction
+from influence_jax.analysis.score_prediction import Prediction, predictions
+from influence_jax.analysis.scores import PAPER_BLEU, Score, check, influence_scores
+from influence_jax.estimators.summary import Summary
+from influence_jax.types import AnyArray, PRNGKey
+
+
+class Spread(NamedTuple):
+    """Of a score over the targets of one kind.
+
+    mean: of the finite values; NaN without any.
+    standard_deviation: of the same, over n - 1; NaN with fewer than 2.
+    median: of all that are defined, infinite ones included.
+    targets: how many are defined.
+    infinite: how many of these are infinite, and so not in the mean.
+    """
+
+    mean: float
+    standard_deviation: float
+    median: float
+    targets: int
+    infinite: int
+
+
+class Row(NamedTuple):
+    """A score of the two kinds of targets."""
+
+    score: Score
+    unique: Spread
+    near_duplicated: Spread
+
+
+class Comparison(NamedTuple):
+    """Unique against near-duplicated targets.
+
+    near_duplicated: `[T]` targets that share a group with another target.
+    extractable: `[T]` targets whose text is given back; None where nothing was decoded.
+    extractable_bleu: BLEU from which on a target counts as extractable.
+    rows: the paper's table: self-influence, BLEU, margin; and further scores below.
+    of_near_duplicated: how well each score tells targets that have near-duplicates.
+    of_extractable: how well each score of influence tells extractable targets.
+    level: of all intervals.
+    """
+
+    near_duplicated: Bool[np.ndarray, 'T']
+    extractable: Bool[np.ndarray, 'T'] | None
+    extractable_bleu: float
+    rows: tuple[Row, ...]
+    of_near_duplicated: tuple[Prediction, ...]
+    of_extractable: tuple[Prediction, ...]
+    level: float
+
+
+def compare(
+    summary: Summary,
+    groups: Int[AnyArray, 'T'],
+    *,
+    key: PRNGKey,
+    examples: int | None = None,
+    extraction: Extraction | None = None,
+    extractable_bleu: float = 0.5,
+    more: Sequence[Score] = (),
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Comparison:
+    """Sets targets that have near-duplicates against those that have none.
+
+    Args:
+      summary: of the influence matrix.
+      groups: `[T]` the same number for the near-duplicates of one record.
+      key: draws the resamples, the same for every score.
+      examples: N; by default as many as there are targets.
+      extraction: `[T]`, of one model; None where nothing was decoded.
+      extractable_bleu: a target is extractable whose answer matches exactly or reaches this BLEU.
+      more: further scores, for the table and as predictors of both.
+      resamples: of the bootstrap.
+      level: of the intervals.
+
+    Raises:
+      ValueError: lengths that do not fit, `extractable_bleu` outside (0, 1], or as in
+        `predictions`.
+    """
+    groups = np.asarray(groups)
+    targets = len(summary.margin)
+    if groups.shape != (targets,) or not np.issubdtype(groups.dtype, np.integer):
+        raise ValueError(
+            f'groups must be {targets} integers, one for each target, '
+            f'not {groups.dtype} {list(groups.shape)}'
+        )
+    if not 0 < extractable_bleu <= 1:
+        raise ValueError(f'{extractable_bleu=} must lie in (0, 1]')
+    near_duplicated = in_a_group(groups)
+    of_influence = (*influence_scores(summary, examples=examples or targets), *more)
+    ordered, extractable = of_influence, None
+    if extraction is not None:
+        bleu = Score('BLEU', extraction.bleu, low_marks=False, paper=PAPER_BLEU)
+        check([bleu], targets)
+        ordered = (of_influence[0], bleu, *of_influence[1:])
+        extractable = extraction.exact_match | (extraction.bleu >= extractable_bleu)
+
+    def told(scores: Sequence[Score], positives: Bool[np.ndarray, 'T']) -> tuple[Prediction, ...]:
+        return predictions(
+            scores, positives, groups=groups, key=key, resamples=resamples, level=level
+        )
+
+    return Comparison(
+        near_duplicated,
+        extractable,
+        extractable_bleu,
+        table(ordered, near_duplicated),
+        told(ordered, near_duplicated),
+        () if extractable is None else told(of_influence, extractable),
+        level,
+    )
+
+
+def in_a_group(groups: Int[AnyArray, 'T']) -> Bool[np.ndarray, 'T']:
+    """Which targets share their group with another target."""
+    _, group, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    return sizes[group] > 1
+
+
+def table(scores: Sequence[Score], near_duplicated: Bool[np.ndarray, 'T']) -> tuple[Row, ...]:
+    """Each score of the unique targets and of the near-duplicated ones.
+
+    Raises:
+      ValueError: a score is not `[T]`.
+    """
+    check(scores, len(near_duplicated))
+    return tuple(
+        Row(score, _spread(score.values[~near_duplicated]), _spread(score.values[near_duplicated]))
+        for score in scores
+    )
+
+
+def _spread(values: Float[np.ndarray, '_']) -> Spread:
+    defined = np.asarray(values, np.float64)[~np.isnan(values)]
+    finite = defined[np.isfinite(defined)]
+    return Spread(
+        mean=float(finite.mean()) if finite.size else float('nan'),
+        standard_deviation=float(finite.std(ddof=1)) if finite.size > 1 else float('nan'),
+        median=float(np.median(defined)) if defined.size else float('nan'),
+        targets=len(defined),
+        infinite=len(defined) - len(finite),
+    )

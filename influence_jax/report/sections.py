@@ -1,0 +1,181 @@
+"""Pieces that a launch adds to the page: plain data, which templates lay out and escape.
+
+A `Section` is a title, a sentence and some parts. A part names the template that shows it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, NamedTuple, Protocol
+
+from influence_jax.report.picture import Picture
+
+
+class Part(Protocol):
+    """What a section is made of."""
+
+    @property
+    def template(self) -> str:
+        """File in `templates` that shows it, with the part as `part`."""
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """What is written to the folder of figures."""
+
+
+class Interval(NamedTuple):
+    """A probability and its interval, drawn as a dot and a bar on a line from 0 to 1."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Cell(NamedTuple):
+    """Of a table: a text, a smaller one below, and an interval drawn under both."""
+
+    text: str
+    note: str = ''
+    interval: Interval | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Numbers in rows; the first cell of each names it.
+
+    Attributes:
+      caption: what is shown.
+      header: names of the columns.
+      rows: as many cells each as the header has names.
+      groups: names above several columns, each with how many it spans.
+    """
+
+    template: ClassVar[str] = 'section_table.html.j2'
+    pictures: ClassVar[tuple[Picture, ...]] = ()
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    groups: Sequence[tuple[str, int]] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.header):
+                raise ValueError(
+                    f'a row of {len(row)} cells under {len(self.header)} columns: {row[:1]}'
+                )
+
+
+class Plate(NamedTuple):
+    """A picture with what is said of it.
+
+    title: heading; may be empty.
+    text: of a record, or what to look at; may be empty.
+    picture: drawn.
+    """
+
+    title: str
+    text: str
+    picture: Picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Plates:
+    """Pictures side by side."""
+
+    template: ClassVar[str] = 'section_plates.html.j2'
+    plates: Sequence[Plate]
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All of them."""
+        return tuple(plate.picture for plate in self.plates)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """A square block of the influence matrix with the text of a record at each row.
+
+    Attributes:
+      pixels: one pixel an entry, for the page.
+      drawn: the same with axes, for the folder of figures.
+      rows: text of each row.
+      outlines: `(start, end)` of the blocks on the diagonal to be outlined.
+      limit: influence at which colours saturate, as it is written.
+    """
+
+    template: ClassVar[str] = 'section_matrix.html.j2'
+    pixels: Picture
+    drawn: Picture
+    rows: Sequence[str]
+    outlines: Sequence[tuple[int, int]]
+    limit: str
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The one with axes."""
+        return (self.drawn,)
+
+
+class Record(NamedTuple):
+    """A record and what a model wrote when it was given the prompt.
+
+    prompt: what the model was given.
+    truth: what it should have written.
+    change: how the record differs from the one it was made of; '' for an original.
+    decoded: what it wrote.
+    common: `(start, end)` of the part of `decoded` that is also in `truth`, to be marked.
+    numbers: names and values.
+    """
+
+    prompt: str
+    truth: str
+    change: str
+    decoded: str
+    common: tuple[int, int]
+    numbers: Sequence[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """Records that belong together, one below another."""
+
+    template: ClassVar[str] = 'section_records.html.j2'
+    pictures: ClassVar[tuple[Picture, ...]] = ()
+    title: str
+    records: Sequence[Record]
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A piece of the page. No text in it is trusted: all is escaped and made visible.
+
+    Attributes:
+      title: heading, and the link to it.
+      lead: what is shown and how to read it.
+      parts: one below another.
+    """
+
+    title: str
+    lead: str
+    parts: Sequence[Part]
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Of all parts."""
+        return tuple(picture for part in self.parts for picture in part.pictures)
+
+
+def check_names(pictures: Iterable[Picture]) -> None:
+    """Refuses pictures whose name is no plain file name, or is used twice.
+
+    Raises:
+      ValueError: naming it.
+    """
+    seen: set[str] = set()
+    for picture in pictures:
+        if not re.fullmatch('[a-z0-9-]+', picture.name) or picture.name in seen:
+            raise ValueError(
+                f'{picture.name!r} cannot name a picture: use small letters, digits and hyphens, '
+                'and no name twice'
+            )
+        seen.add(picture.name)

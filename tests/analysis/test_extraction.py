@@ -1,0 +1,185 @@
+import subprocess
+import sys
+from difflib import SequenceMatcher
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from influence_jax.analysis.extraction import (
+    by_membership,
+    longest_common_substring,
+    normalised,
+    scores,
+    scores_of_members,
+)
+
+SHORT = st.text('ab c\u05e9\U0001f642', max_size=12)
+
+
+def one(decoded, truth):
+    found = scores([decoded], [truth])
+    return tuple(part[0] for part in found)
+
+
+@pytest.mark.parametrize(
+    ('decoded', 'truth', 'bleu'),
+    [
+        # One and two words: right answers score 1, as there are no longer n-grams to miss.
+        ('Paris', 'Paris', 1.0),
+        ('New York', 'New York', 1.0),
+        (' New York ', 'New York', 1.0),
+        ('paris', 'Paris', 0.0),  # case told apart
+        ('London', 'Paris', 0.0),
+        ('', 'Paris', 0.0),
+        # Of 3 words 1 is right; 2-grams and 3-grams smoothed: 1/3, 1/4, 1/4.
+        ('Paris Paris Paris', 'Paris', (1 / 3 / 4 / 4) ** (1 / 3)),
+        # Brevity: all right, 3 words of 4.
+        ('New York City', 'in New York City', np.exp(1 - 4 / 3)),
+        # The tokenizer parts punctuation.
+        ('February 9 , 2018', 'February 9, 2018', 1.0),
+        # A text in four words of which the 4-gram is wrong: 3/4, 2/3, 1/2, smoothed 1/2.
+        ('a b c d', 'a b c e', (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)),
+    ],
+)
+def test_bleu_by_hand(decoded, truth, bleu):
+    assert one(decoded, truth)[0] == pytest.approx(bleu, abs=1e-12)
+    assert 0 <= one(decoded, truth)[0] <= 1
+
+
+@pytest.mark.parametrize(
+    ('decoded', 'truth', 'same'),
+    [
+        (' The  Beatles!', 'beatles', True),
+        ('a "U.S." state', 'us state', True),
+        ('Beatle', 'Beatles', False),
+        ('', 'Beatles', False),
+        # Nothing would be left of these but for themselves.
+        ('', 'The', False),
+        ('a', 'The', False),
+        ('the ', 'The', True),
+        ('?', '!', False),
+        ('theme', 'me', False),
+    ],
+)
+def test_exact_match(decoded, truth, same):
+    assert one(decoded, truth)[1] == same
+    assert (normalised(decoded) == normalised(truth)) == same
+
+
+def test_longest_common_string_by_hand():
+    assert one(' in New York', 'New York City')[2:] == (8, pytest.approx(8 / 13))
+    assert one('xyz', 'abc')[2:] == (0, 0.0)
+    assert one('Paris', ' Paris ')[2:] == (5, 1.0)
+    assert one(' Paris', ' Paris London')[2:] == (5, pytest.approx(5 / 12))
+    assert longest_common_substring('abcab', 'xab') == 'ab'
+
+
+@given(SHORT, SHORT)
+def test_longest_common_string_equals_that_of_difflib(decoded, truth):
+    match = SequenceMatcher(None, decoded, truth, autojunk=False).find_longest_match()
+    found = longest_common_substring(decoded, truth)
+    assert len(found) == match.size
+    assert found in decoded
+    assert found in truth
+
+
+def test_members_are_scored_as_each_alone():
+    truths = ['New York', 'the moon', 'Paris']
+    decoded = [['New York', 'moon', ''], ['York', 'moon', 'paris'], ['New York', 'sun', 'Paris']]
+    together = scores_of_members(decoded, truths)
+    for m, texts in enumerate(decoded):
+        for whole, alone in zip(together, scores(texts, truths), strict=True):
+            np.testing.assert_array_equal(whole[m], alone)
+    assert together.bleu.shape == (3, 3)
+    assert together.exact_match.dtype == bool
+    assert together.longest_common.dtype == np.int32
+
+
+def test_a_pair_that_returns_is_scored_once(monkeypatch):
+    from sacrebleu.metrics import BLEU
+
+    calls = []
+    score = BLEU.sentence_score
+    monkeypatch.setattr(
+        BLEU, 'sentence_score', lambda self, *pair: calls.append(pair) or score(self, *pair)
+    )
+    scores_of_members([['a', 'b']] * 50, ['a', 'a'])
+    assert len(calls) == 2
+
+
+def test_importing_it_does_not_import_sacrebleu():
+    code = (
+        'import sys, influence_jax.analysis.extraction as e; '
+        'sys.exit(any(name.split(".")[0] == "sacrebleu" for name in sys.modules))'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_averages_over_members_equal_the_loops():
+    rng = np.random.default_rng(0)
+    masks = rng.random((30, 8)) < 0.5
+    values = rng.random((30, 5))
+    values[3] = np.nan
+    values[7, 2] = np.nan
+    own = np.array([4, 0, 7, -1, 2])
+    found = by_membership(masks, values, own)
+    for side, average in ((True, found.held), (False, found.left_out)):
+        for t in range(5):
+            of = [
+                values[m, t]
+                for m in range(30)
+                if not np.isnan(values[m, t]) and (own[t] >= 0 and masks[m, own[t]]) == side
+            ]
+            assert average.members[t] == len(of)
+            if len(of):
+                assert average.mean[t] == pytest.approx(np.mean(of))
+                error = np.std(of, ddof=1) / np.sqrt(len(of))
+                assert average.standard_error[t] == pytest.approx(error)
+            else:
+                assert np.isnan(average.mean[t])
+    assert found.held.members[3] == 0
+    assert found.left_out.members[3] == 29
+
+
+def test_averages_of_few_members_say_what_they_do_not_know():
+    found = by_membership(np.array([[True], [False], [False]]), np.array([[1.0], [0.0], [np.nan]]))
+    assert found.held.mean == [1.0]
+    assert np.isnan(found.held.standard_error).all()
+    assert found.left_out.members == [1]
+    none = by_membership(np.array([[True]]), np.array([[1.0]]))
+    assert np.isnan(none.left_out.mean).all()
+
+
+def test_averages_take_exact_matches():
+    masks = np.array([[True, False], [True, True], [False, True]])
+    matches = np.array([[True, True], [False, True], [True, False]])
+    found = by_membership(masks, matches)
+    np.testing.assert_array_equal(found.held.mean, [0.5, 0.5])
+    np.testing.assert_array_equal(found.left_out.mean, [1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda: scores(['a'], ['a', 'b']), '1 decoded texts for 2 truths'),
+        (
+            lambda: scores(['a', 'b'], ['a', ' \n']),
+            '1 of 2 truths are empty, the first is target 1',
+        ),
+        (lambda: scores_of_members([['a'], []], ['a']), '0 decoded texts for 1 truths'),
+        (lambda: by_membership(np.zeros((2, 2)), np.zeros((2, 2))), 'masks must be bool'),
+        (lambda: by_membership(np.zeros((2, 2), bool), np.zeros((3, 2))), r'real numbers \[2 mem'),
+        (lambda: by_membership(np.zeros((2, 2), bool), np.zeros(2)), 'real numbers'),
+        (lambda: by_membership(np.zeros((2, 2), bool), np.array([['a'], ['b']])), 'real numbers'),
+        (
+            lambda: by_membership(np.zeros((2, 2), bool), np.zeros((2, 2)), np.array([0, 2])),
+            'target_examples must lie in',
+        ),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(call, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        call()
+    assert '\n' not in str(refused.value)

@@ -1,0 +1,150 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from pages import Page, contents
+
+from influence_jax import report
+from influence_jax.report import figures
+from influence_jax.report.picture import Picture
+from influence_jax.report.sections import (
+    Cell,
+    Interval,
+    Matrix,
+    Plate,
+    Plates,
+    Record,
+    Records,
+    Section,
+    Table,
+    check_names,
+)
+from influence_jax.report.theme import Theme
+from influence_jax.report.wording import visible
+
+BLANK = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
+
+
+def a_picture(name, alt='a picture'):
+    return Picture(name, BLANK, BLANK, alt)
+
+
+def everything(words):
+    """A section of every part, each text of it the same."""
+    record = Record(words, words, words, words, (1, 3), [(words, words)])
+    cells = [Cell(words, words, Interval(0.7, 0.6, 0.8)), Cell(words)]
+    return Section(
+        words,
+        words,
+        [
+            Table(words, [words, words], [cells], groups=[('', 1), (words, 1)]),
+            Plates([Plate(words, words, a_picture('plate', words))]),
+            Matrix(a_picture('pixels', words), a_picture('drawn', words), [words], [(0, 1)], '1'),
+            Records(words, [record]),
+        ],
+    )
+
+
+def write(tmp_path, arguments, sections):
+    return report.write(tmp_path / 'report', **arguments, sections=sections)
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_no_text_of_any_part_is_markup(tmp_path, arguments, hostile):
+    page = write(tmp_path, arguments, [everything(hostile)])
+    text = page.read_text()
+    assert hostile not in text
+    begin, end = text.index('<section id="section-1"'), text.index('<section id="matrix">')
+    parsed = Page(text[begin:end])
+    # Marked in two places, the record's text is the only one not in one piece.
+    assert text[begin:end].count('&lt;script&gt;') >= 17
+    allowed = (
+        'section h2 p div table caption thead tbody tr th td span i article h3 picture source img '
+        'ol li bdi b mark dl dt dd'
+    )
+    assert {tag for tag, _ in parsed.elements} <= set(allowed.split())
+    Page(text)
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_nothing_unseen_is_in_any_part(tmp_path, arguments):
+    arguments['example_names'] = arguments['example_labels'] = [''] * 12
+    hidden = '\x07\x1b\N{RIGHT-TO-LEFT OVERRIDE}'
+    sections = [everything(f'a{hidden}b')]
+    # What stands instead of a picture is never shown.
+    for part in sections[0].parts[1:3]:
+        assert hidden in part.pictures[0].alt
+    text = write(tmp_path, arguments, sections).read_text()
+    text = text.replace(f'alt="a{hidden}b"', '')
+    assert not set(hidden) & set(text)
+    assert text.count('a\ufffd\ufffd\ufffdb') >= 16
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_pictures_of_sections_are_written_and_shown(tmp_path, arguments):
+    page = write(tmp_path, arguments, [everything('words'), Section('another', 'one', [])])
+    files = contents(page.parent)
+    assert files['figures/plate.png'] == files['figures/drawn.png'] == BLANK
+    assert 'figures/pixels.png' not in files
+    text = page.read_text()
+    assert '<a href="#section-2">another</a>' in text
+    assert text.index('id="section-1"') < text.index('id="section-2"') < text.index('id="matrix"')
+    assert text.count('alt="words"') == 2
+    assert 'left: 70.0%' in text
+    assert 'left: 60.0%; right: 20.0%' in text
+    assert '--start: 0; --end: 1' in text
+
+
+def test_page_without_sections_is_as_it_was(tmp_path, arguments, written):
+    again = write(tmp_path, arguments, ())
+    assert contents(again.parent) == contents(written.parent)
+    text = written.read_text()
+    assert 'section-1' not in text
+    assert '.gauge' not in text
+
+
+@pytest.mark.usefixtures('undrawn')
+@pytest.mark.parametrize('name', ['plate', 'scatter', '../outside', 'A', '', 'a.b', 'a\n'])
+def test_pictures_that_would_replace_another_file_are_refused(tmp_path, arguments, name):
+    parts = [Plates([Plate('', '', a_picture(one)) for one in ('plate', name)])]
+    with pytest.raises(ValueError, match='cannot name a picture') as refused:
+        write(tmp_path, arguments, [Section('title', 'lead', parts)])
+    assert '\n' not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_plain_names_are_accepted():
+    check_names([a_picture('a-1'), a_picture('a-2')])
+
+
+def test_rows_must_fit_the_header():
+    with pytest.raises(ValueError, match='a row of 1 cells under 2 columns'):
+        Table('caption', ['a', 'b'], [[Cell('1')]])
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_halves_of_characters_in_any_text_do_not_stop_the_writing(tmp_path, arguments):
+    arguments['title'] = 'half \ud800'
+    arguments['example_names'] = ['\udfff'] * 12
+    text = write(tmp_path, arguments, [everything('\ud800')]).read_text()
+    assert 'half ?' in text
+    Page(text)
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('plain <b> $x$ é שלום 日本', 'plain <b> $x$ é שלום 日本'),
+        ('a\nb\r\tc\N{NO-BREAK SPACE}d', 'a↵b↵ c d'),
+        ('\x00\x1b\x7f\N{RIGHT-TO-LEFT OVERRIDE}\N{ZERO WIDTH SPACE}\ud800', '\ufffd' * 6),
+        ('\N{LINE SEPARATOR}', ' '),
+        ('', ''),
+    ],
+)
+def test_visible(text, expected):
+    assert visible(text) == expected
+
+
+def test_sections_are_data(written):
+    assert dataclasses.is_dataclass(Section)
+    assert everything('a').pictures == (a_picture('plate', 'a'), a_picture('drawn', 'a'))
