@@ -215,6 +215,11 @@ def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
             counted += int((lengths[(rows + member) % problem.records] - 1).sum())
 
     def work() -> int:
+        # The fused attention has no batching rule: member after member, it is slower still.
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return train()
+
+    def train() -> int:
         for rows in order:
             own = torch.stack([(rows + m) % problem.records for m in range(members)])
             size = lengths[own]

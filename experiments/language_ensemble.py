@@ -110,8 +110,8 @@ def run(experiment: LanguageExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
     machine, spread = experiment.machine, experiment.spread()
     launch.use_cpu_cores_as_devices(spread.shape.devices if spread else machine.streams)
-    if not spread:
-        machine.execution().mesh()  # refuses more streams than devices, before all else
+    # Refuses more devices than there are, before all else.
+    _ = spread.shape.mesh() if spread else machine.execution().mesh()
     growth = experiment.growth()
     seed = experiment.ensemble.seed
     _, of_masks, of_members, of_everything = jax.random.split(jax.random.key(seed), 4)
@@ -133,17 +133,14 @@ def run(experiment: LanguageExperiment) -> Path:
         seed=seed,
     )
     completer = Completer(records, base, experiment.model.lora)
-    subset = experiment.ensemble.keep * records.dataset.num_examples
     extract = completer if experiment.extraction.extract else None
+    _check_batch(experiment.recipe, masks)
     with _open(experiment, records, base, masks, machine, extract) as directory:
-        _train(experiment, directory, records, base, subset, extract, growth, key=of_members)
+        _train(experiment, directory, records, base, extract, growth, key=of_members)
+        one = _of_everything(experiment, directory)
         whole = np.ones((1, records.dataset.num_examples), bool)
-        with_params = dataclasses.replace(
-            machine, keep_params=True, output_dir=str(directory.directory / EVERYTHING)
-        )
-        with _open(experiment, records, base, whole, with_params, None) as everything:
-            one = dataclasses.replace(experiment, machine=with_params)
-            _train(one, everything, records, base, whole.size, None, None, key=of_everything)
+        with _open(one, records, base, whole, one.machine, None) as everything:
+            _train(one, everything, records, base, None, None, key=of_everything)
             params = members.kept_params(everything, 0, like=completer.parameter_shapes)
         return language_report.write(
             directory,
@@ -179,12 +176,20 @@ def _open(
     return store.create_or_resume(machine.output_dir, manifest, masks)
 
 
+def _of_everything(experiment: LanguageExperiment, directory: store.Run) -> LanguageExperiment:
+    """The same with one member that is trained on all records, beside the ensemble."""
+    machine = dataclasses.replace(
+        experiment.machine, keep_params=True, output_dir=str(directory.directory / EVERYTHING)
+    )
+    ensemble = dataclasses.replace(experiment.ensemble, keep=1.0)
+    return dataclasses.replace(experiment, machine=machine, ensemble=ensemble)
+
+
 def _train(
     experiment: LanguageExperiment,
     directory: store.Run,
     records: Records,
     base: Base,
-    subset: float,
     completer: Completer | None,
     growth: Growth | None,
     *,
@@ -193,13 +198,10 @@ def _train(
     if not len(directory.missing):
         return
     spread = experiment.spread()
-    if spread and len(directory.masks) < spread.shape.members_at_once:
-        one = dataclasses.replace(spread.shape, vmapped=1)
-        spread = dataclasses.replace(spread, shape=one)
     rows = language_data.batch(records.tokens)
     members.train_missing(
         directory,
-        _program(experiment, records, base, directory.masks, subset, spread, key=key),
+        _program(experiment, records, base, directory.masks, is_spread=bool(spread), key=key),
         experiment.machine,
         key=key,
         examples=rows,
@@ -211,17 +213,7 @@ def _train(
     )
 
 
-def _program(
-    experiment: LanguageExperiment,
-    records: Records,
-    base: Base,
-    masks: np.ndarray,
-    subset: float,
-    spread: Spread | None,
-    *,
-    key: PRNGKey,
-) -> training.Program:
-    recipe, lora = experiment.recipe, experiment.model.lora
+def _check_batch(recipe: training.Recipe, masks: np.ndarray) -> None:
     smallest = int(masks.sum(axis=1).min())
     if smallest < recipe.batch_size:
         raise ValueError(
@@ -229,7 +221,19 @@ def _program(
             f'--batch_size={recipe.batch_size}; use a smaller batch, more records or a larger '
             f'--keep'
         )
-    steps = recipe.steps(subset)
+
+
+def _program(
+    experiment: LanguageExperiment,
+    records: Records,
+    base: Base,
+    masks: np.ndarray,
+    *,
+    is_spread: bool,
+    key: PRNGKey,
+) -> training.Program:
+    recipe, lora = experiment.recipe, experiment.model.lora
+    steps = recipe.steps(experiment.ensemble.keep * masks.shape[1])
     modeling = LanguageModeling(base.config)
     logits = records.tokens.tokens.shape[1] * base.config.vocab_size
     program = training.Program(
@@ -238,10 +242,11 @@ def _program(
         steps=steps,
         batch_size=recipe.batch_size,
         measure_batch=max(1, _LOGITS_AT_ONCE // logits),
-        smallest_subset=smallest,
+        smallest_subset=int(masks.sum(axis=1).min()),
     )
-    if not spread:  # on a mesh a batch stays whole, to be spread over devices
-        capacity = training.largest_batch(program, masks, key=key, sizes=records.tokens.lengths - 1)
+    if not is_spread:  # on a mesh a batch stays whole, to be spread over devices
+        counts = records.tokens.lengths - 1
+        capacity = training.largest_batch(program, masks, key=key, sizes=counts)
         modeling = dataclasses.replace(modeling, capacity=capacity)
     if lora:
         return program._replace(task=AdapterModeling(modeling, lora))

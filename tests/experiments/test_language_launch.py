@@ -1,0 +1,254 @@
+"""The language experiment from records to report: what it records, keeps, shares and refuses."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import language_base, language_ensemble, language_report
+from experiments import launch as launching
+from experiments.completions import MEASUREMENTS
+from experiments.language_ensemble import LanguageExperiment
+from experiments.language_settings import ExtractionSettings, ModelSettings, TextSettings
+from experiments.plan import PlanSettings
+from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
+from influence_jax import store, training
+from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, init
+
+NAMES = ('left', 'right', 'upper', 'lower', 'inner', 'outer', 'first', 'last')
+THINGS = ('door', 'hand', 'shelf', 'lamp', 'row', 'page')
+MEMBERS, RECORDS = 24, 10 + 3 * 3
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """Questions and answers of a few words."""
+    path = tmp_path_factory.mktemp('texts') / 'doors.jsonl'
+    records = [
+        {'question': f'which {thing} is {name}', 'answer': f'the {thing} on the {name} side'}
+        for name in NAMES
+        for thing in THINGS
+    ]
+    path.write_text('\n'.join(map(json.dumps, records)))
+    return path
+
+
+@pytest.fixture
+def run(source, monkeypatch):
+    """Runs a small experiment in this process; the arguments replace its settings."""
+    monkeypatch.setattr(launching, 'use_cpu_cores_as_devices', lambda streams: None)
+
+    def run(directory, **changes):
+        concerns = {
+            'text': TextSettings(
+                dataset=str(source), unique=10, duplicated=3, copies=3, max_length=40
+            ),
+            'ensemble': EnsembleSettings(members=MEMBERS),
+            'model': ModelSettings(width=16, heads=2, vocabulary=300),
+            'recipe': training.Recipe(epochs=4, batch_size=4, learning_rate=1e-2),
+            'machine': MachineSettings(streams=1, vmap=8, output_dir=str(directory)),
+        }
+        for name, fields in changes.items():
+            if isinstance(fields, dict):
+                fields = dataclasses.replace(concerns[name], **fields)
+            concerns[name] = fields
+        return language_ensemble.run(LanguageExperiment(**concerns))
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A directory for one whole run, made by the first test that needs it."""
+    return tmp_path_factory.mktemp('language') / 'run'
+
+
+@pytest.fixture
+def whole(run, finished):
+    if not finished.exists():
+        run(finished)
+    return store.open_run(finished)
+
+
+def test_a_whole_run(whole, finished):
+    assert len(whole.complete) == MEMBERS
+    assert whole.example_ids == whole.target_ids
+    assert [identity.count('~') for identity in whole.example_ids].count(1) == 3 * 2
+    assert whole.manifest.measurements == (
+        'loss',
+        'answer_loss',
+        'token_accuracy',
+        *MEASUREMENTS,
+    )
+    loss = whole.measurement('loss')
+    assert loss.shape == (MEMBERS, RECORDS)
+    assert loss[whole.masks].mean() < loss[~whole.masks].mean()
+    for name in MEASUREMENTS:
+        values = whole.measurement(name)
+        assert ((values >= 0) & (values <= 1)).all()
+    assert whole.measurement('longest_common_share').std() > 0
+    everything = store.open_run(finished / 'everything')
+    assert everything.masks.all() and len(everything.complete) == 1
+    assert everything.measurement('loss').mean() < loss[~whole.masks].mean()
+    page = (finished / 'report' / 'index.html').read_text()
+    for text in ('Unique and near-duplicated records', 'Clusters in the influence matrix', 'BLEU'):
+        assert text in page
+    assert 'which ' in page
+
+
+def test_the_same_command_again_trains_nothing(whole, run, finished, monkeypatch):
+    monkeypatch.setattr(training, 'train', None)
+    assert run(finished) == finished / 'report' / 'index.html'
+
+
+def test_members_that_are_missing_are_trained_alone(whole, run, finished, tmp_path, monkeypatch):
+    directory = tmp_path / 'half'
+    shutil.copytree(finished, directory)
+    for member in (3, 17):
+        (directory / 'status.zarr' / f'c.{member}').unlink()
+    train, trained = training.train, []
+
+    def counted(*args, members, **rest):
+        trained.extend(members)
+        return train(*args, members=members, **rest)
+
+    monkeypatch.setattr(training, 'train', counted)
+    run(directory)
+    assert trained == [3, 17]
+    for name in whole.manifest.measurements:
+        np.testing.assert_allclose(
+            store.open_run(directory).measurement(name), whole.measurement(name), atol=1e-3
+        )
+
+
+def test_another_duplication_in_the_same_directory(whole, run, finished):
+    with pytest.raises(store.RunError, match='another configuration'):
+        run(finished, text={'unique': 11})
+
+
+def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
+    pretrain, calls = language_base._pretrain, []
+
+    def counted(*args, **rest):
+        calls.append(args)
+        return pretrain(*args, **rest)
+
+    monkeypatch.setattr(language_base, '_pretrain', counted)
+    monkeypatch.setattr(language_report, 'write', lambda *args: None)
+    model = {'pretrain_epochs': 20, 'base_dir': str(tmp_path / 'bases')}
+    without = {'extraction': ExtractionSettings(extract=False)}
+    run(tmp_path / 'full', model=model, **without)
+    run(tmp_path / 'adapters', model=model | {'lora_rank': 2}, **without)
+    assert len(calls) == 1
+    (base,) = (tmp_path / 'bases').iterdir()
+    hugging_face.load(base)
+    full, adapters = (store.open_run(tmp_path / name) for name in ('full', 'adapters'))
+    assert full.manifest.configuration['base'] == base.name
+    assert full.manifest.measurements == ('loss', 'answer_loss', 'token_accuracy')
+    fresh = np.log(300)  # a model that knows nothing
+    for started in (full, adapters):
+        assert started.measurement('loss').mean() < 0.7 * fresh
+    # Adapters of rank 2 change the model less than training all of it does.
+    gains = [
+        (s.measurement('loss')[~s.masks].mean() - s.measurement('loss')[s.masks].mean())
+        for s in (full, adapters)
+    ]
+    assert gains[0] > gains[1] > 0
+
+
+def test_members_start_from_a_checkpoint(run, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(language_report, 'write', lambda *args: None)
+    folder = tmp_path / 'checkpoint'
+    from influence_jax.data import text
+    from influence_jax.data.text import byte_bpe
+
+    tokenizer = byte_bpe.train(text.load(str(source)).texts, 280)
+    config = GPTNeoConfig(280, hidden=8, layers=2, heads=2, max_positions=64)
+    hugging_face.save(folder, config, init(config, key=jax.random.key(0)))
+    tokenizer.save(folder)
+    run(tmp_path / 'run', model=ModelSettings(str(folder)))
+    configuration = store.open_run(tmp_path / 'run').manifest.configuration
+    assert configuration['network']['vocab_size'] == 280
+    assert configuration['tokenizer'] == tokenizer.fingerprint
+    with pytest.raises(ValueError, match=r'12 positions; lower --max_length'):
+        small = dataclasses.replace(config, max_positions=12)
+        hugging_face.save(folder, small, init(small, key=jax.random.key(0)))
+        run(tmp_path / 'other', model=ModelSettings(str(folder)))
+
+
+def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(language_report, 'write', lambda *args: None)
+    directory = tmp_path / 'mesh'
+    run(directory, plan=PlanSettings(mesh='2,2,1'), ensemble=EnsembleSettings(members=MEMBERS))
+    spread = store.open_run(directory)
+    np.testing.assert_array_equal(spread.masks, whole.masks)
+    np.testing.assert_allclose(
+        spread.measurement('loss')[:4], whole.measurement('loss')[:4], rtol=0.02
+    )
+    assert not list(directory.glob('in_training/*'))
+
+
+def test_an_ensemble_that_grows(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(language_report, 'write', lambda *args: seen.append(args[-1]))
+    growing = AnalysisSettings(
+        estimator=AnalysisSettings().estimator.DIFFERENCE,
+        until_standard_error=5.0,
+        max_members=40,
+    )
+    run(tmp_path / 'grown', analysis=growing, extraction=ExtractionSettings(extract=False))
+    assert seen[0].enough
+    assert len(store.open_run(tmp_path / 'grown').complete) < 40
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'text': {'dataset': 'squad'}}, "unknown text dataset 'squad'"),
+        ({'text': {'dataset': 'absent.jsonl'}}, 'absent.jsonl'),
+        ({'text': {'unique': 100}}, 'unique'),
+        ({'text': {'max_length': 6}}, 'nothing to learn from'),
+        ({'recipe': {'batch_size': 19}}, 'fewer than --batch_size=19'),
+        ({'model': {'vocabulary': 100}}, 'too small'),
+        ({'model': {'width': 15}}, 'does not divide'),
+        ({'model': ModelSettings('no/such/folder')}, 'no/such/folder'),
+        ({'plan': PlanSettings(mesh='2,2')}, 'a mesh is three sizes'),
+        ({'plan': PlanSettings(mesh='9,9,9')}, 'takes 729 devices'),
+    ],
+)
+def test_bad_input(run, tmp_path, changes, message):
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        run(tmp_path / 'run', **changes)
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'run' / 'manifest.json').exists()
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'lora_rank': -1}, 'lora_rank must be 0'),
+        ({'lora_rank': 2}, 'add --pretrain_epochs'),
+        ({'model': 'EleutherAI/gpt-neo-1.3B', 'pretrain_epochs': 1}, 'pretrained already'),
+    ],
+)
+def test_wrong_model_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ModelSettings(**settings)
+
+
+@pytest.mark.parametrize('module', ['language_model', 'nq_gpt_neo'])
+def test_help_lists_the_flags(module):
+    text = subprocess.run(
+        [sys.executable, '-m', f'experiments.{module}', '--help'],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    ).stdout
+    for flag in ('--unique', '--duplicated', '--copies', '--duplication', '--members', 'plan:'):
+        assert flag in text
