@@ -49,7 +49,8 @@ def run(main: Callable[[], None]) -> None:
         except jax.errors.JaxRuntimeError as error:
             if _TRACEBACK.value or 'RESOURCE_EXHAUSTED' not in str(error):
                 raise
-            sys.exit('error: out of device memory; continue with a smaller --vmap')
+            mend = 'a smaller --vmap' if 'vmap' in flags.FLAGS else 'a device that has more'
+            sys.exit(f'error: out of device memory; continue with {mend}')
         except KeyboardInterrupt:
             sys.exit('stopped; the same command continues the run')
 

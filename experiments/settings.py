@@ -39,9 +39,9 @@ class EnsembleSettings:
     Attributes:
         members: number M of models to train, each on its own random subset; with
             --until_standard_error that is --max_members instead.
-        keep: probability, or fraction, with which an image is in a subset.
-        design: how subsets are drawn: every image independently, exactly keep * N images a
-            member, or every image in exactly keep * M members.
+        keep: probability, or fraction, with which an example is in a subset.
+        design: how subsets are drawn: every example independently, exactly keep * N examples a
+            member, or every example in exactly keep * M members.
         seed: of subsets, initial parameters, batch order and augmentation.
     """
 

@@ -25,11 +25,11 @@ METHODS = {
     Estimator.RIDGE: Method(
         'ridge datamodel',
         'minus the coefficient of the example in a linear model of the loss on the target, fitted '
-        'to all examples at once with a penalty on squares',
+        'to all examples at once with a penalty on squares, its own shrinkage divided out',
     ),
     Estimator.LASSO: Method(
         'LASSO datamodel',
         'minus the coefficient of the example in a sparse linear model of the loss on the target, '
-        'fitted to all examples at once with a penalty on absolute values',
+        'fitted to all examples at once with a penalty on absolute values, its shrinkage taken back',
     ),
 }
