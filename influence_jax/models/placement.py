@@ -18,6 +18,6 @@ def over_data(rows: Shaped[Array, 'B ...']) -> Shaped[Array, 'B ...']:
     Left to itself the compiler follows the matrices, which are cut along the same axis: it would
     spread features instead, and add up whole batches after every product.
     """
-    if _DATA not in jax.sharding.get_abstract_mesh().axis_names:
+    if len(rows) == 1 or _DATA not in jax.sharding.get_abstract_mesh().axis_names:
         return rows
     return lax.with_sharding_constraint(rows, PartitionSpec(_DATA))

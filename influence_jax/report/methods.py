@@ -30,6 +30,7 @@ METHODS = {
     Estimator.LASSO: Method(
         'LASSO datamodel',
         'minus the coefficient of the example in a sparse linear model of the loss on the target, '
-        'fitted to all examples at once with a penalty on absolute values, its shrinkage taken back',
+        'fitted to all examples at once with a penalty on absolute values, whose shrinkage is '
+        'taken back',
     ),
 }

@@ -1,13 +1,19 @@
-"""Trained parameters of members on disk, through orbax."""
+"""Members on disk, through orbax: their trained parameters, and their state while they train."""
 
+import json
+import shutil
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Int
 
+from influence_jax.training.member import State
+from influence_jax.training.sharding import path_name
 from influence_jax.types import Params
 
 
@@ -50,6 +56,142 @@ def load_member(directory: Path, member: int, like: Params) -> Params:
         raise FileNotFoundError(f'no parameters of member {member} in {directory}')
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path, like)
+
+
+class InTraining:
+    """The state of large members while they train: the latest checkpoint, then nothing.
+
+    The members of one chunk at a time; they are gone when the next chunk begins. Whoever stops
+    before all members are trained clears them.
+    """
+
+    def __init__(
+        self, directory: Path, *, every: int, configuration: Mapping[str, Any] | None = None
+    ) -> None:
+        """Nothing is read or written before `open`.
+
+        Args:
+            directory: for these checkpoints alone; made when the first is written.
+            every: steps from one checkpoint to the next.
+            configuration: of the run, as JSON has it; a checkpoint of another one is refused.
+        """
+        if every < 1:
+            raise ValueError(f'checkpoints must be at least 1 step apart, not {every}')
+        self._directory, self._every = directory.absolute(), every
+        self._identity: dict[str, Any] = {'configuration': dict(configuration or {})}
+        self._manager: ocp.CheckpointManager | None = None
+
+    def open(self, identity: Mapping[str, Any], *, untrained: Int[np.ndarray, 'R']) -> None:
+        """Looks at what is there; what is left of members that are trained already is removed.
+
+        Args:
+            identity: what else a checkpoint must have in common with what is trained now.
+            untrained: numbers of the members that are to be trained.
+
+        Raises:
+            ValueError: the checkpoint is of another configuration.
+        """
+        self._identity |= identity
+        kept = self._kept()
+        if kept is None:
+            return
+        differences = sorted(_differences(kept['identity'], json.loads(json.dumps(self._identity))))
+        if differences:
+            more = f' and {len(differences) - 1} more' if len(differences) > 1 else ''
+            raise ValueError(
+                f'{self._directory} holds a checkpoint of another configuration '
+                f'({differences[0]}{more}); repeat the old one to go on from there, or remove it'
+            )
+        if not set(kept['members']) & set(untrained.tolist()):
+            self.clear()
+
+    def resume(self, members: Int[np.ndarray, 'R'], like: State) -> tuple[int, State] | None:
+        """How many steps these members have taken, and their state; None to begin anew.
+
+        Args:
+            members: their numbers.
+            like: shapes and shardings of the state.
+
+        Raises:
+            ValueError: the checkpoint is of other members.
+        """
+        kept = self._kept()
+        if kept is None:
+            return None
+        if kept['members'] != members.tolist():
+            raise ValueError(
+                f'{self._directory} holds members {_listed(kept["members"])} in training, but now '
+                f'{_listed(members.tolist())} would be trained at once; go on with as many at a '
+                'time as before, or remove it'
+            )
+        assert self._manager is not None
+        restore = ocp.args.StandardRestore(_named(like))
+        step = self._manager.latest_step()
+        named = self._manager.restore(step, args=ocp.args.Composite(state=restore))['state']
+        return step, jax.tree.unflatten(jax.tree.structure(like), [named[n] for n in _named(like)])
+
+    def keep(self, members: Int[np.ndarray, 'R'], steps: int, state: State) -> None:
+        """Writes a checkpoint, whole or not at all, if it is time to; older ones are removed.
+
+        Args:
+            members: whose.
+            steps: how many they have taken.
+            state: of all of them.
+        """
+        if steps % self._every:
+            return
+        manager = self._opened()
+        about = {'members': members.tolist(), 'identity': self._identity}
+        manager.save(
+            steps,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_named(state)), about=ocp.args.JsonSave(about)
+            ),
+        )
+        if all(device.platform == 'cpu' for device in jax.tree.leaves(state)[0].devices()):
+            # Elsewhere a copy is written while training goes on; here it could be no copy, but
+            # the memory into which the next step writes.
+            manager.wait_until_finished()
+
+    def clear(self) -> None:
+        """Removes what is there: the members are done."""
+        if self._manager:
+            self._manager.close()
+            self._manager = None
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _kept(self) -> dict[str, Any] | None:
+        if not self._directory.is_dir():
+            return None
+        manager = self._opened()
+        step = manager.latest_step()
+        if step is None:
+            return None
+        return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
+
+    def _opened(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
+        return self._manager
+
+
+def _named(state: State) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {path_name(path): leaf for path, leaf in leaves}
+
+
+def _differences(old: Any, new: Any, name: str = '') -> Iterator[str]:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        if old != new:
+            yield f'{name}: {old} -> {new}'
+        return
+    for key in sorted(old.keys() | new.keys()):
+        yield from _differences(old.get(key), new.get(key), f'{name}.{key}' if name else key)
+
+
+def _listed(members: list[int]) -> str:
+    return ', '.join(map(str, members))
 
 
 def _path(directory: Path, member: int) -> Path:

@@ -59,7 +59,7 @@ def train(
     members, masks = np.asarray(members, np.int32), np.asarray(masks)
     if not len(members):
         return
-    _check_sizes(masks, members, program.smallest_subset)
+    check_sizes(masks, members, program.smallest_subset)
     execution = execution.fitted_to(len(members))
     run_chunk = compile_chunk(program, execution, keep_params=keep_params)
     same_rows = targets is examples
@@ -81,7 +81,8 @@ def train(
     yield _fetched(*under_way)
 
 
-def _check_sizes(masks: np.ndarray, members: np.ndarray, smallest: int) -> None:
+def check_sizes(masks: np.ndarray, members: np.ndarray, smallest: int) -> None:
+    """Refuses (ValueError) subsets that are smaller than what the program was made for."""
     # A smaller subset would run out of shuffled epochs, and repeat the last without a word.
     sizes = masks[members].sum(axis=1)
     if sizes.min() < smallest:

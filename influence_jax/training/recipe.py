@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+import re
 
 import jax
 import optax
 
 from influence_jax.types import Params
+
+_VECTOR = re.compile(r"(bias|scale|shift)\W*(value)?\W*$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,4 +61,8 @@ class Recipe:
 
 
 def _is_matrix(params: Params) -> Params:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    # Layers may be stacked: a bias of all of them has two axes as well.
+    def decays(path: tuple, leaf: jax.Array) -> bool:
+        return leaf.ndim > 1 and not _VECTOR.search(jax.tree_util.keystr(path))
+
+    return jax.tree_util.tree_map_with_path(decays, params)

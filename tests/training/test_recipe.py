@@ -50,6 +50,24 @@ def test_short_trainings_have_a_schedule(warmup, steps):
     assert (rates <= 0.5 * (1 + 1e-4)).all()
 
 
+def test_biases_and_scales_of_stacked_layers_do_not_decay():
+    """They have an axis of layers, and are no matrices for that."""
+    stacked = {'norm': {'scale': jnp.ones((3, 4)), 'bias': jnp.ones((3, 4))}}
+    stacked |= {'up': jnp.ones((3, 4, 5)), 'up_bias': jnp.ones((3, 5)), 'table': jnp.ones((6, 4))}
+    optimizer = Recipe(weight_decay=0.5, learning_rate=0.1, warmup=0).optimizer(10)
+    zeros = jax.tree.map(jnp.zeros_like, stacked)
+    state = optimizer.init(stacked)
+    for _ in range(3):
+        update, state = optimizer.update(zeros, state, stacked)
+    decayed = jax.tree.map(lambda leaf: bool((leaf != 0).any()), update)
+    assert decayed == {
+        'norm': {'scale': False, 'bias': False},
+        'up': True,
+        'up_bias': False,
+        'table': True,
+    }
+
+
 def test_only_matrices_decay():
     optimizer = Recipe(weight_decay=0.5, learning_rate=0.1, warmup=0).optimizer(10)
     params = {'kernel': jnp.ones((2, 2)), 'scale': jnp.ones(2)}

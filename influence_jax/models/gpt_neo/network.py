@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int
 
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
 from influence_jax.models.gpt_neo.layers import Heads, Layer, LayerNorm, causal_attention
+from influence_jax.models.placement import over_data
 from influence_jax.types import Params
 
 UNROLLED_LAYERS = 4
@@ -119,7 +120,8 @@ class GPTNeo(nnx.Module):
         def layer(x: Array, now: tuple) -> tuple[Array, Any]:
             params, row, adapters = now
             merged: Layer = nnx.merge(structure, params)
-            return merged(x, lambda q, k, v: attend(q, k, v, row), adapters)
+            x, kept = merged(over_data(x), lambda q, k, v: attend(q, k, v, row), adapters)
+            return over_data(x), kept
 
         stacked = (params, per_layer, (adapters or {}).get('layers', {}))
         if self.config.remat:

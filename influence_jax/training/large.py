@@ -1,0 +1,128 @@
+"""Large members: each spread over several devices, several of them at once on one mesh.
+
+The steps are those of small members. One call is one step, not one chunk, so that there is a
+moment between steps in which to keep a checkpoint, and so that a state is never held twice.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Int
+
+from influence_jax.training.ensemble import Trained, check_sizes
+from influence_jax.training.large_program import LargeProgram, compile_program
+from influence_jax.training.member import Member, Program, State
+from influence_jax.training.mesh import MeshShape
+from influence_jax.training.sharding import Rules, path_name
+from influence_jax.types import Batch, Masks, Params, PRNGKey
+
+if TYPE_CHECKING:  # orbax is slow to import
+    from influence_jax.training.checkpoint import InTraining
+
+
+def train(
+    program: Program,
+    *,
+    key: PRNGKey,
+    masks: Masks,
+    members: Sequence[int] | Int[np.ndarray, 'R'],
+    examples: Batch,
+    targets: Batch,
+    shape: MeshShape,
+    rules: Rules,
+    base: Params | None = None,
+    keep_params: bool = False,
+    checkpoints: 'InTraining | None' = None,
+) -> Iterator[Trained]:
+    """Trains large members and yields them as they are done: the counterpart of `training.train`.
+
+    A member's result depends on `key`, its number and its mask alone, to the rounding of sums.
+
+    Args:
+        program: the task and how to train it.
+        key: of the ensemble; member m uses `fold_in(key, m)`.
+        masks: `[M N]`, the subset of each member.
+        members: numbers of those to train, rows of `masks`.
+        examples: pytree with a leading axis N.
+        targets: pytree with a leading axis T.
+        shape: of the mesh.
+        rules: where a member's parameters lie, and those of the base.
+        base: arrays that all members share, for a `BasedTask`.
+        keep_params: yield the trained parameters too.
+        checkpoints: where members are kept while they train, so that those of a run that was
+            killed go on from there.
+
+    Raises:
+        ValueError: a subset is too small, there are too few devices, the rules cannot place a
+            parameter, or the checkpoint is of other members or of another configuration.
+    """
+    members, masks = np.asarray(members, np.int32), np.asarray(masks)
+    if not len(members):
+        return
+    check_sizes(masks, members, program.smallest_subset)
+    run = compile_program(program, shape, rules=rules, base=base)
+    if checkpoints:
+        checkpoints.open(_identity(program, key, masks, run.state), untrained=members)
+    base = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), base, run.base)
+    everywhere = NamedSharding(run.mesh, PartitionSpec())
+    same_rows = targets is examples
+    key, examples = jax.device_put((key, examples), everywhere)
+    targets = examples if same_rows else jax.device_put(targets, everywhere)
+    for start in range(0, len(members), shape.members_at_once):
+        chunk = members[start : start + shape.members_at_once]
+        state = _train_chunk(
+            run, program.steps, key, chunk, masks, examples, base, checkpoints, shape
+        )
+        measured = jax.device_get(run.measure(state.params, targets, base))
+        params = jax.device_get(state.params) if keep_params else None
+        del state  # before the next members' is made
+        yield Trained(chunk, _first(len(chunk), Member(measured, params)))
+        if checkpoints:  # whoever trains has recorded these by now
+            checkpoints.clear()
+
+
+def _train_chunk(
+    run: LargeProgram,
+    steps: int,
+    key: PRNGKey,
+    chunk: np.ndarray,
+    masks: np.ndarray,
+    examples: Batch,
+    base: Params | None,
+    checkpoints: 'InTraining | None',
+    shape: MeshShape,
+) -> State:
+    # A last chunk that is not full is filled up: one shape, so one trace.
+    members = np.pad(chunk, (0, shape.members_at_once - len(chunk)), mode='edge')
+    schedule = run.schedule(key, members, masks[members])
+    resumed = checkpoints.resume(chunk, run.state) if checkpoints else None
+    done, state = resumed or (0, run.begin(key, members, base))
+    # On a CPU, steps that are dispatched ahead can wait for each other's collectives for ever.
+    one_by_one = run.mesh.devices.flat[0].platform == 'cpu'
+    for number in range(done, steps):
+        state = run.step(state, np.int32(number), key, members, schedule, examples, base)
+        if one_by_one:
+            jax.block_until_ready(state)
+        if checkpoints and number + 1 < steps:
+            checkpoints.keep(chunk, number + 1, state)
+    return state
+
+
+def _first(count: int, result: Member) -> Member:
+    return jax.tree.map(lambda leaf: leaf[:count], result)
+
+
+def _identity(program: Program, key: PRNGKey, masks: np.ndarray, state: State) -> dict[str, Any]:
+    """What a checkpoint must have in common with what goes on from it."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        'steps': program.steps,
+        'batch_size': program.batch_size,
+        'key': np.asarray(jax.random.key_data(key)).tolist(),
+        'subsets': hashlib.sha256(np.packbits(masks).tobytes()).hexdigest(),
+        'state': {path_name(path): f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in leaves},
+    }

@@ -1,0 +1,210 @@
+"""The compiled functions of large members, each spread over several devices of a mesh.
+
+The mesh's axis of members is manual, so that every collective stays within a member whatever the
+compiler makes of it; along the other two axes the compiler spreads what the rules leave open.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from influence_jax.training import member as one
+from influence_jax.training.member import Program, State
+from influence_jax.training.mesh import Axis, MeshShape
+from influence_jax.training.sharding import Rules, specs, state_specs
+from influence_jax.types import AnyArray, Batch, Params, PRNGKey, Task
+
+_EVERYWHERE, _BY_MEMBER = PartitionSpec(), PartitionSpec(Axis.MEMBER)
+
+
+class LargeProgram(NamedTuple):
+    """Functions of C members at once, each traced at its first call.
+
+    begin: (key, members, base) -> their states before the first step.
+    schedule: (key, members, masks) -> which examples each of their steps trains on.
+    step: (states, number, key, members, schedule, examples, base) -> the states a step later.
+        Those given are used up.
+    measure: (params, targets, base) -> the measurements of every target.
+    state: shapes and shardings of the states, leading axis C.
+    base: those of the base.
+    mesh: the devices.
+    """
+
+    begin: Callable[[PRNGKey, Int[AnyArray, 'C'], Params | None], State]
+    schedule: Callable[
+        [PRNGKey, Int[AnyArray, 'C'], Bool[AnyArray, 'C N']], Int[Array, 'C steps B']
+    ]
+    step: jax.stages.Wrapped
+    measure: Callable[[Params, Batch, Params | None], dict[str, Float[Array, 'C T']]]
+    state: State
+    base: Params | None
+    mesh: Mesh
+
+
+def compile_program(
+    program: Program,
+    shape: MeshShape,
+    *,
+    rules: Rules,
+    base: Params | None = None,
+    devices: Sequence[Any] | None = None,
+) -> LargeProgram:
+    """The functions that train C = `shape.members_at_once` members.
+
+    Args:
+        program: the task and how to train it.
+        shape: of the mesh.
+        rules: where a member's parameters lie, and those of the base.
+        base: what the members share, for a `BasedTask`; arrays or their shapes.
+        devices: of the mesh; by default the first ones that jax sees.
+
+    Raises:
+        ValueError: too few devices, or parameters that the rules cannot place.
+    """
+    mesh = shape.mesh(devices)
+    abstract = jax.eval_shape(lambda b: one.begin(program.on(b), key=jax.random.key(0)), base)
+    states = _states(abstract, state_specs(abstract, rules, shape), shape.members_at_once, mesh)
+    base = _lying(base, specs(base, rules, shape), mesh)
+    everywhere = NamedSharding(mesh, _EVERYWHERE)
+    by_member = NamedSharding(mesh, _BY_MEMBER)
+    of_states, of_base = _shardings(states), _shardings(base)
+
+    def within_members(function: Callable, *arguments: PartitionSpec) -> Callable:
+        return jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=arguments,
+            out_specs=_BY_MEMBER,
+            axis_names={Axis.MEMBER},
+            check_vma=False,  # nothing crosses members, so there is nothing to check
+        )
+
+    functions = _Lifted(program)
+    return LargeProgram(
+        begin=jax.jit(
+            within_members(functions.begin, _EVERYWHERE, _BY_MEMBER, _EVERYWHERE),
+            in_shardings=(everywhere, by_member, of_base),
+            out_shardings=of_states,
+        ),
+        schedule=jax.jit(
+            within_members(functions.schedule, _EVERYWHERE, _BY_MEMBER, _BY_MEMBER),
+            in_shardings=(everywhere, by_member, by_member),
+            out_shardings=by_member,
+        ),
+        step=jax.jit(
+            within_members(
+                functions.step,
+                *(_BY_MEMBER, _EVERYWHERE, _EVERYWHERE),
+                *(_BY_MEMBER, _BY_MEMBER, _EVERYWHERE, _EVERYWHERE),
+            ),
+            in_shardings=(
+                *(of_states, everywhere, everywhere),
+                *(by_member, by_member, everywhere, of_base),
+            ),
+            out_shardings=of_states,
+            donate_argnums=0,
+        ),
+        measure=jax.jit(
+            within_members(functions.measure, _BY_MEMBER, _EVERYWHERE, _EVERYWHERE),
+            in_shardings=(of_states.params, everywhere, of_base),
+            out_shardings=by_member,
+        ),
+        state=states,
+        base=base,
+        mesh=mesh,
+    )
+
+
+class _Lifted(NamedTuple):
+    """The pieces of a member's training, over a leading axis of members."""
+
+    program: Program
+
+    def begin(self, key: PRNGKey, members: Array, base: Params | None) -> State:
+        program = self._on(base)
+        return jax.vmap(lambda m: one.begin(program, key=_own(key, m)))(members)
+
+    def schedule(self, key: PRNGKey, members: Array, masks: Array) -> Array:
+        def of_one(member: Array, mask: Array) -> Array:
+            return one.schedule(self.program, mask, key=_own(key, member))
+
+        return jax.vmap(of_one)(members, masks)
+
+    def step(
+        self,
+        states: State,
+        number: Array,
+        key: PRNGKey,
+        members: Array,
+        schedule: Array,
+        examples: Batch,
+        base: Params | None,
+    ) -> State:
+        program = self._on(base)
+
+        def of_one(state: State, member: Array, indices: Array) -> State:
+            batch = one.take(examples, indices)
+            return one.step(program, state, number, batch, key=_own(key, member))
+
+        indices = lax.dynamic_index_in_dim(schedule, number, axis=1, keepdims=False)
+        return jax.vmap(of_one)(states, members, indices)
+
+    def measure(
+        self, params: Params, targets: Batch, base: Params | None
+    ) -> dict[str, Float[Array, 'C T']]:
+        program = self._on(base)
+        return jax.vmap(lambda p: one.measure(program, p, targets))(params)
+
+    def _on(self, base: Params | None) -> Program:
+        based = self.program.on(base)
+        return based._replace(task=_SpreadBatches(cast(Task, based.task)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _SpreadBatches:
+    """A task whose batches are spread over the devices of a member."""
+
+    task: Task
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        return self.task.measurements
+
+    def init(self, *, key: PRNGKey) -> Params:
+        return self.task.init(key=key)
+
+    def train_loss(self, params: Params, batch: Batch, *, key: PRNGKey) -> Float[Array, 'B']:
+        return self.task.train_loss(params, _over_data(batch), key=key)
+
+    def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, 'B']]:
+        return self.task.measure(params, _over_data(batch))
+
+
+def _over_data(batch: Batch) -> Batch:
+    return lax.with_sharding_constraint(batch, PartitionSpec(Axis.DATA))
+
+
+def _own(key: PRNGKey, member: Array) -> PRNGKey:
+    return jax.random.fold_in(key, member)
+
+
+def _states(one: State, where: State, members: int, mesh: Mesh) -> State:
+    many = jax.tree.map(lambda s: jax.ShapeDtypeStruct((members, *s.shape), s.dtype), one)
+    return _lying(many, jax.tree.map(lambda spec: PartitionSpec(Axis.MEMBER, *spec), where), mesh)
+
+
+def _lying(tree: Params, where: Params, mesh: Mesh) -> Params:
+    def at(leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(at, tree, where)
+
+
+def _shardings(tree: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)

@@ -1,0 +1,19 @@
+"""Will a run fit a TPU slice that nobody has yet? Its step, compiled ahead of time on a CPU."""
+
+from influence_jax.training.plan.compile import Inputs, Plan, TooLarge, compile_step
+from influence_jax.training.plan.cost import Cost, cost
+from influence_jax.training.plan.proposal import candidates, propose
+from influence_jax.training.plan.topology import Topology, find
+
+__all__ = [
+    'Cost',
+    'Inputs',
+    'Plan',
+    'TooLarge',
+    'Topology',
+    'candidates',
+    'compile_step',
+    'cost',
+    'find',
+    'propose',
+]

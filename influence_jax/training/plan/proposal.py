@@ -1,0 +1,90 @@
+"""Which mesh to choose: the one with most members at once that fits."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from influence_jax.training import member
+from influence_jax.training.member import Program
+from influence_jax.training.mesh import MeshShape
+from influence_jax.training.plan.compile import GIB, Inputs, Plan, TooLarge, compile_step
+from influence_jax.training.plan.topology import Topology
+from influence_jax.training.sharding import Rules, specs, state_specs
+
+_TRIES = 4
+
+
+def candidates(
+    program: Program, topology: Topology, *, rules: Rules, inputs: Inputs, vmapped: int = 1
+) -> Iterator[MeshShape]:
+    """Meshes on which the states fit, most members at once first, then those that cut least.
+
+    Left out are meshes on which a parameter does not divide, or a batch cannot be spread.
+
+    Args:
+        program: the task and how to train it.
+        topology: the devices.
+        rules: where parameters lie.
+        inputs: shapes of the data.
+        vmapped: members that share a group of devices.
+    """
+    state, base = _abstract(program, inputs)
+    for per_member in _divisors(topology.chips):
+        for model in _divisors(per_member):
+            shape = MeshShape(topology.chips // per_member, per_member // model, model, vmapped)
+            if shape.data > program.batch_size:
+                continue
+            try:
+                states = vmapped * _bytes(state, state_specs(state, rules, shape), shape)
+                # Gradients are there beside the states when these are updated.
+                gradients = vmapped * _bytes(state.params, specs(state.params, rules, shape), shape)
+                shared = _bytes(base, specs(base, rules, shape), shape)
+            except ValueError:
+                continue
+            if (states + gradients + shared) / GIB < topology.generation.memory_gib:
+                yield shape
+
+
+def propose(
+    program: Program, topology: Topology, *, rules: Rules, inputs: Inputs, vmapped: int = 1
+) -> Plan | None:
+    """The plan of the first candidate whose step fits; None where none of the first few does.
+
+    Args:
+        program: the task and how to train it.
+        topology: the devices.
+        rules: where parameters lie.
+        inputs: shapes of the data.
+        vmapped: members that share a group of devices.
+
+    Raises:
+        ValueError: libtpu is not installed.
+    """
+    found = candidates(program, topology, rules=rules, inputs=inputs, vmapped=vmapped)
+    for _, shape in zip(range(_TRIES), found, strict=False):
+        try:
+            return compile_step(program, topology, shape, rules=rules, inputs=inputs)
+        except TooLarge:
+            continue
+    return None
+
+
+def _abstract(program: Program, inputs: Inputs) -> tuple[member.State, Any]:
+    def begin(base: Any) -> member.State:
+        return member.begin(program.on(base), key=jax.random.key(0))
+
+    return jax.eval_shape(begin, inputs.base), inputs.base
+
+
+def _bytes(tree: Any, where: Any, shape: MeshShape) -> int:
+    def of(leaf: Any, spec: Any) -> int:
+        parts = math.prod(shape.size(axes) for axes in spec)
+        return math.prod(leaf.shape) * leaf.dtype.itemsize // parts
+
+    return sum(jax.tree.leaves(jax.tree.map(of, tree, where)))
+
+
+def _divisors(number: int) -> list[int]:
+    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]

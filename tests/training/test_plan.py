@@ -1,0 +1,127 @@
+"""Planning, as far as it needs no compiler for TPUs."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from influence_jax.training import Program, WarmStart, plan
+from influence_jax.training.mesh import MeshShape
+from influence_jax.training.plan.topology import GENERATIONS
+
+RULES = (('', P('data', 'model')),)
+INPUTS = plan.Inputs({'x': jax.ShapeDtypeStruct((8, 4), jnp.float32)})
+
+
+class Matrix:
+    """A task whose only parameter takes `gib` of memory, and is never made."""
+
+    def __init__(self, gib):
+        self.rows = int(gib * 2**30 / 4 / 1024)
+
+    def init(self, *, key):
+        return jnp.zeros((self.rows, 1024))
+
+
+def _program(gib, *, batch_size=8, optimizer=None):
+    return Program(Matrix(gib), optimizer or optax.sgd(0.1), 3, batch_size, 8, 8)
+
+
+def test_slices():
+    slice_ = plan.find('v5e:4x8')
+    assert (slice_.chips, slice_.generation.memory_gib) == (32, 15.75)
+    assert plan.find('v5p:2x2x4').chips == 16
+
+
+@pytest.mark.parametrize('name', ['', 'v5e', 'v5e:', 'v5e:3x3', 'v5e:2x2x4', 'v9:4x4', '4x4'])
+def test_a_slice_that_does_not_exist(name):
+    with pytest.raises(
+        ValueError, match=f"no TPU topology '{name}' is known; write one as v5e:4x4"
+    ):
+        plan.find(name)
+    with pytest.raises(ValueError) as raised:
+        plan.find(name)
+    message = str(raised.value)
+    assert '\n' not in message
+    assert all(kind in message for kind in GENERATIONS)
+    assert '16x16' in message
+
+
+def test_without_libtpu(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'influence_jax\[tpu\]'$"):
+        plan.find('v5e:2x2').devices()
+
+
+def test_a_mesh_of_another_size():
+    with pytest.raises(ValueError, match=r'\(4, 4, 2\) takes 32 devices, but v5e:4x4 has 16'):
+        plan.compile_step(
+            _program(1), plan.find('v5e:4x4'), MeshShape(4, 4, 2), rules=RULES, inputs=INPUTS
+        )
+
+
+def _candidates(gib, *, inputs=INPUTS, vmapped=1, **more):
+    found = plan.candidates(
+        _program(gib, **more), plan.find('v5e:2x2'), rules=RULES, inputs=inputs, vmapped=vmapped
+    )
+    return [shape.sizes for shape in found]
+
+
+def test_candidates_have_most_members_first():
+    assert _candidates(1) == [(4, 1, 1), (2, 2, 1), (2, 1, 2), (1, 4, 1), (1, 2, 2), (1, 1, 4)]
+
+
+def test_candidates_fit_with_their_gradients():
+    """15.75 GiB a chip, twice the parameters for plain SGD and four times for Adam."""
+    assert _candidates(7.8)[0] == (4, 1, 1)
+    assert _candidates(8)[0] == (2, 2, 1)
+    assert _candidates(8, optimizer=optax.adam(0.1))[0] == (1, 4, 1)
+    assert _candidates(16, optimizer=optax.adam(0.1)) == []
+    assert _candidates(4, vmapped=2)[0] == (2, 2, 1)
+
+
+def test_candidates_spread_batches_over_no_more_devices_than_there_are_records():
+    assert _candidates(1, batch_size=2) == [(4, 1, 1), (2, 2, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)]
+
+
+def test_candidates_make_room_for_the_base():
+    """Members that start from a base: it lies beside them."""
+    program = _program(5)._replace(task=WarmStart(Matrix(5)))
+    base = jax.ShapeDtypeStruct((Matrix(5).rows, 1024), jnp.float32)
+    found = plan.candidates(
+        program, plan.find('v5e:2x2'), rules=RULES, inputs=INPUTS._replace(base=base)
+    )
+    assert next(found).sizes == (4, 1, 1)
+    larger = INPUTS._replace(base=jax.ShapeDtypeStruct((Matrix(5.5).rows, 1024), jnp.float32))
+    program = program._replace(task=WarmStart(Matrix(5.5)))
+    found = plan.candidates(program, plan.find('v5e:2x2'), rules=RULES, inputs=larger)
+    assert next(found).sizes == (2, 2, 1)
+
+
+def test_chip_hours():
+    """197 TFLOP/s at one half for an hour, on 16 chips."""
+    found = plan.cost(
+        plan.find('v5e:4x4'),
+        MeshShape(4, 4, 1),
+        members=6,
+        flops_per_member=197e12 * 0.5 * 3600,
+        utilisation=0.5,
+    )
+    assert found.chip_hours == pytest.approx(8)  # two chunks of 4, the last half empty
+    assert found.hours == pytest.approx(0.5)
+    assert found.flops == pytest.approx(6 * 197e12 * 0.5 * 3600)
+
+
+@pytest.mark.parametrize('utilisation', [0, -0.1, 1.1])
+def test_utilisation_is_a_share(utilisation):
+    with pytest.raises(ValueError, match=r'utilisation must lie in \(0, 1\]'):
+        plan.cost(
+            plan.find('v5e:2x2'),
+            MeshShape(4),
+            members=1,
+            flops_per_member=1.0,
+            utilisation=utilisation,
+        )
