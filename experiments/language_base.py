@@ -107,7 +107,7 @@ def _pretrained(
     if not (folder / 'config.json').is_file():
         print(f'pretraining a base on {len(records.others):,} other records', file=sys.stderr)
         params = _pretrain(config, records, recipe, max_length=max_length, seed=seed)
-        hugging_face.save(folder, config, params)
+        hugging_face.save(folder, config, params, end=records.tokenizer.end)
     loaded, params = hugging_face.load(
         str(folder), compute_dtype=config.compute_dtype, remat=config.remat
     )

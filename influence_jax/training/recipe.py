@@ -9,7 +9,7 @@ import optax
 
 from influence_jax.types import Params
 
-_VECTOR = re.compile(r"(bias|scale|shift)\W*(value)?\W*$")
+_VECTOR = re.compile(r'(bias|scale|shift)\W*(value)?\W*$')
 
 
 @dataclasses.dataclass(frozen=True)

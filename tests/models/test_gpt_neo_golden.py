@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gpt_neo_cases import jit, logits, loss_and_gradient
 
-from influence_jax.models.gpt_neo import greedy, hugging_face, tensor_names
+from influence_jax.models.gpt_neo import bind, greedy, hugging_face, tensor_names
 from influence_jax.models.parameter_paths import named
 
 FOLDER = Path(__file__).parent / 'fixtures_gpt_neo'
@@ -27,6 +27,13 @@ def model():
 def test_logits(model, answers):
     assert answers['tokens'].shape[1] > 4 * model[0].window
     actual = logits(*model, answers['tokens'])
+    np.testing.assert_allclose(actual, answers['logits'], atol=1e-4)
+
+
+def test_parameters_in_host_memory_may_be_constants_of_a_program(model, answers):
+    config, params = model
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params))
+    actual = jit(bind(config, params))(answers['tokens'])
     np.testing.assert_allclose(actual, answers['logits'], atol=1e-4)
 
 

@@ -36,15 +36,19 @@ def _trained(lora=LORA, seed=0):
     )
 
 
+def _fresh(lora, base, seed=0):
+    return jit(lambda: lora.init(base, key=jax.random.key(seed)))()
+
+
 def test_fresh_adapters_change_nothing():
-    adapters = LORA.init(params(), key=jax.random.key(0))
+    adapters = _fresh(LORA, gpt_neo.abstract(SMALL))
     changed = logits(SMALL, params(), tokens(), LORA.scaled(adapters))
     np.testing.assert_array_equal(changed, logits(SMALL, params(), tokens(), None))
     for path, leaf in named(LORA.merge(params(), adapters)).items():
         np.testing.assert_array_equal(leaf, named(params())[path])
 
 
-@pytest.mark.parametrize('matrices', [ALL, ALL[:1], ALL[-1:]], ids=['all', 'query', 'down'])
+@pytest.mark.parametrize('matrices', [ALL, (ALL[0], ALL[-1])], ids=['all', 'two'])
 def test_adapters_are_the_merged_weights(matrices):
     lora = dataclasses.replace(LORA, matrices=matrices)
     adapters = _trained(lora)
@@ -67,12 +71,11 @@ def test_merged_is_w_plus_alpha_over_rank_a_b():
     np.testing.assert_allclose(merged, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    'config', [SMALL, dataclasses.replace(SMALL, remat=True)], ids=['plain', 'remat']
-)
-def test_gradients_are_those_of_the_merged_weights(config):
+def test_gradients_are_those_of_the_merged_weights_also_through_a_scan():
+    scanned = dataclasses.replace(SMALL, remat=True)
+
     def loss(adapters):
-        return total_loss(config, params(), tokens(), LENGTHS, LORA.scaled(adapters))
+        return total_loss(scanned, params(), tokens(), LENGTHS, LORA.scaled(adapters))
 
     def loss_of_merged(adapters):
         return total_loss(SMALL, LORA.merge(params(), adapters), tokens(), LENGTHS)
@@ -127,7 +130,7 @@ def test_decoding_with_adapters_is_decoding_with_merged_weights():
 def test_init():
     lora = LoRA(rank=64, matrices=ALL)
     config = dataclasses.replace(SMALL, hidden=128, inner=512)
-    adapters = lora.init(gpt_neo.abstract(config), key=jax.random.key(0))
+    adapters = _fresh(lora, gpt_neo.abstract(config))
     up = adapters['layers']['mlp']['up']
     assert (up.a.shape, up.b.shape) == ((2, 128, 64), (2, 64, 512))
     assert abs(np.std(up.a) * 128**0.5 - 1) < 0.02
@@ -139,7 +142,7 @@ def test_init():
 
 def test_a_matrix_begins_the_same_whichever_others_are_adapted():
     alone = LoRA(rank=3, matrices=('layers/mlp/up',))
-    a, b = (lora.init(params(), key=jax.random.key(1)) for lora in (LORA, alone))
+    a, b = (_fresh(lora, gpt_neo.abstract(SMALL), seed=1) for lora in (LORA, alone))
     np.testing.assert_array_equal(a['layers']['mlp']['up'].a, b['layers']['mlp']['up'].a)
     key, query = (a['layers']['attention'][name].a for name in ('key', 'query'))
     assert np.abs(key - query).max() > 0.01
@@ -153,7 +156,7 @@ def test_an_adapter_is_a_low_rank_change():
 @pytest.mark.parametrize('path', ['layers/attention/keys', 'token_embedding', 'layers/mlp/up_bias'])
 def test_what_is_no_matrix_of_a_layer_is_refused(path):
     with pytest.raises(ValueError, match=f"no matrix '{path}' to adapt.*layers/attention/key,"):
-        LoRA(matrices=(path,)).init(params(), key=jax.random.key(0))
+        LoRA(matrices=(path,)).init(gpt_neo.abstract(SMALL), key=jax.random.key(0))
 
 
 @pytest.mark.parametrize('wrong', [{'rank': 0}, {'matrices': ()}])

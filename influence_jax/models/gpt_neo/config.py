@@ -141,8 +141,6 @@ class GPTNeoConfig:
             'embed_dropout': 0.0,
             'attention_dropout': 0.0,
             'tie_word_embeddings': True,
-            'bos_token_id': None,
-            'eos_token_id': None,
         }
 
 

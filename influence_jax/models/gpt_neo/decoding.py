@@ -38,12 +38,12 @@ def greedy(
     lengths: Int[Array, 'B'],
     *,
     new_tokens: int,
-    end: int,
+    end: int | Int[Array, ''],
     adapters: Any = None,
 ) -> Int[Array, 'B new_tokens']:
     """The likeliest token after the prompt, the likeliest after that, and so on.
 
-    Pure: to be jitted (`config`, `new_tokens` and `end` static) and vmapped over parameters or
+    Pure: to be jitted (`config` and `new_tokens` static) and vmapped over parameters or
     adapters.
 
     Args:

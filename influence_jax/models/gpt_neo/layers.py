@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
 from influence_jax.models.lora import Adapter
@@ -26,8 +26,11 @@ def linear(
     x: Float[Array, '... I'], weight: Float[Array, 'I O'], adapter: Adapter | None = None
 ) -> Float[Array, '... O']:
     """X W, or x W + (x A) B with an adapter; W + A B is never formed."""
-    y = x @ weight.astype(x.dtype)
-    return y if adapter is None else y + adapter(x)
+    # One axis of rows: with more, XLA writes transposed copies for the weight's gradient.
+    rows = x.reshape(-1, x.shape[-1])
+    y = rows @ weight.astype(x.dtype)
+    y = y if adapter is None else y + adapter(rows)
+    return y.reshape(*x.shape[:-1], -1)
 
 
 class LayerNorm(nnx.Module):
@@ -67,25 +70,20 @@ class SelfAttention(nnx.Module):
     ) -> tuple[Float[Array, 'B S D'], Any]:
         """The layer's output, and what `attend` wants kept."""
         batch, length, width = x.shape
-        read, kept = attend(*self._heads(x, adapters))
+
+        def heads(weight: nnx.Param, adapter: Adapter | None) -> Heads:
+            y = linear(x, weight[...], adapter)
+            return y.reshape(batch, length, self.heads, width // self.heads).swapaxes(1, 2)
+
+        # One matmul for all three would be slower: it has to be taken apart again.
+        read, kept = attend(
+            heads(self.query, adapters.get('query')),
+            heads(self.key, adapters.get('key')),
+            heads(self.value, adapters.get('value')),
+        )
         read = read.swapaxes(1, 2).reshape(batch, length, width)
         y = linear(read, self.output[...], adapters.get('output'))
         return y + _as_row(self.output_bias, y), kept
-
-    def _heads(self, x: Float[Array, 'B S D'], adapters: Mapping[str, Adapter]) -> list[Heads]:
-        names = ('query', 'key', 'value')
-        # One matmul for all three; stacked on an axis of their own, so that the heads' axis
-        # can be sharded.
-        weights = jnp.stack([getattr(self, name)[...] for name in names], axis=1)
-        y = jnp.tensordot(x, weights.astype(x.dtype), 1)
-        parts = [y[..., number, :] for number in range(3)]
-        parts = [
-            part + adapters[name](x) if name in adapters else part
-            for name, part in zip(names, parts, strict=True)
-        ]
-        batch, length, width = x.shape
-        shape = (batch, length, self.heads, width // self.heads)
-        return [part.reshape(shape).swapaxes(1, 2) for part in parts]
 
 
 class MLP(nnx.Module):
@@ -137,8 +135,29 @@ def attention(
         seen: bool, broadcasts to `[B H S K]`; which keys each query may read, at least one.
     """
     scores = jnp.einsum('bhsd,bhkd->bhsk', queries, keys, preferred_element_type=jnp.float32)
-    shares = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1)
+    shares = _masked_softmax(scores, seen)
     return jnp.einsum('bhsk,bhkd->bhsd', shares.astype(values.dtype), values)
+
+
+@jax.custom_vjp
+def _masked_softmax(
+    scores: Float[Array, 'B H S K'], seen: Bool[Array, '#B #H S K']
+) -> Float[Array, 'B H S K']:
+    return jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1)
+
+
+def _forward(scores: Array, seen: Array) -> tuple[Array, Array]:
+    shares = _masked_softmax(scores, seen)
+    return shares, shares
+
+
+def _backward(shares: Array, gradient: Array) -> tuple[Array, None]:
+    # Needs no mask, nor the exponentials: where nothing is seen the share is 0.
+    mean = (gradient * shares).sum(axis=-1, keepdims=True)
+    return shares * (gradient - mean), None
+
+
+_masked_softmax.defvjp(_forward, _backward)
 
 
 def causal_attention(queries: Heads, keys: Heads, values: Heads, window: Any) -> Heads:

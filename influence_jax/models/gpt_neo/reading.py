@@ -103,7 +103,7 @@ def _assembled(config: GPTNeoConfig, found: dict[str, Stored]) -> Params:
     for name, tensor in stored_tensors.read({name: found[name] for name in places}):
         path, layer, transposed = places[name]
         array = arrays[path] if layer is None else arrays[path][layer]
-        array[...] = tensor.T if transposed else tensor
+        array[...] = tensor.T if transposed else tensor  # half precision becomes float32
     if tensor_names.HEAD in found:
         ((_, head),) = stored_tensors.read({tensor_names.HEAD: found[tensor_names.HEAD]})
         if not np.array_equal(head, arrays['token_embedding']):

@@ -50,7 +50,7 @@ def find(folder: Path) -> dict[str, Stored]:
 
 
 def read(tensors: Mapping[str, Stored]) -> Iterator[tuple[str, Float[np.ndarray, '...']]]:
-    """The tensors as float32, one after another, file after file, under the names given.
+    """The tensors, one after another, file after file, under the names given.
 
     Raises:
         ValueError: a tensor holds no floating-point numbers.
@@ -64,7 +64,7 @@ def read(tensors: Mapping[str, Stored]) -> Iterator[tuple[str, Float[np.ndarray,
                             f'{path}: {stored.name} holds {stored.dtype}; only floating-point '
                             'weights can be read, no quantized ones'
                         )
-                    yield name, file.get_tensor(stored.name).astype(np.float32)
+                    yield name, file.get_tensor(stored.name)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray]) -> None:

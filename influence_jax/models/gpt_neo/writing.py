@@ -18,7 +18,12 @@ _WEIGHTS = (stored_tensors.ONE_FILE, stored_tensors.INDEX, 'model-*-of-*.safeten
 
 
 def save(
-    folder: str | Path, config: GPTNeoConfig, params: Params, *, max_shard_bytes: int = 5 * 10**9
+    folder: str | Path,
+    config: GPTNeoConfig,
+    params: Params,
+    *,
+    end: int | None = None,
+    max_shard_bytes: int = 5 * 10**9,
 ) -> None:
     """Writes a checkpoint that `load` and transformers read.
 
@@ -29,6 +34,7 @@ def save(
         folder: made where it does not exist.
         config: the shape of the network.
         params: of one member.
+        end: the token that ends a text, for other programs that decode; unsaid where None.
         max_shard_bytes: weights that need more are spread over several files; a tensor is
             never split.
 
@@ -41,7 +47,8 @@ def save(
     mark = f'.{secrets.token_hex(4)}.partial'
     try:
         names = _write_weights(folder, config, params, max_shard_bytes, mark)
-        text = json.dumps(config.to_hugging_face(), indent=2) + '\n'
+        fields = config.to_hugging_face() | {'bos_token_id': end, 'eos_token_id': end}
+        text = json.dumps(fields, indent=2) + '\n'
         (folder / (CONFIG + mark)).write_text(text, 'utf-8')
         _put_in_place(folder, [*names, CONFIG], mark)
     finally:
