@@ -237,7 +237,7 @@ def _choose(monkeypatch, program, points, rates, members=10_000):
     """What is chosen where the wider `vmap`s are so fast, or raise; and which were measured."""
     measured = []
 
-    def rate(short, how, examples, targets):
+    def rate(short, how, examples, targets, base):
         measured.append(how.vmapped)
         assert short.steps == 4
         assert how.streams == 2
