@@ -205,11 +205,15 @@ def test_parameters_cannot_be_kept_of_members_trained_before(run_here):
         run(keep_params=True)
 
 
-def test_out_of_device_memory_is_said_in_one_line(monkeypatch):
+@pytest.mark.parametrize(
+    ('flag', 'mend'), [('vmap', 'a smaller --vmap'), ('seed', 'a device that has more')]
+)
+def test_out_of_device_memory_is_said_in_one_line(monkeypatch, flag, mend):
     def exhausted():
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
 
     monkeypatch.setattr(launching.app, 'run', lambda guarded, **_: guarded(['launch']))
     monkeypatch.setattr(launching, '_TRACEBACK', types.SimpleNamespace(value=False))
-    with pytest.raises(SystemExit, match='out of device memory; continue with a smaller --vmap'):
+    monkeypatch.setattr(launching, 'flags', types.SimpleNamespace(FLAGS={flag}))
+    with pytest.raises(SystemExit, match=f'out of device memory; continue with {mend}'):
         launching.run(exhausted)

@@ -1,17 +1,19 @@
 """The task on texts: what it trains on, what it measures, and that padding costs nothing."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from gpt_neo_cases import jit, logits
 
 from influence_jax import training
 from influence_jax.models import ragged
 from influence_jax.models.adapter_modeling import AdapterModeling
-from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, bind, init
+from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, init
 from influence_jax.models.language_modeling import LanguageModeling, TokenBatch
 from influence_jax.models.lora import LoRA
 from influence_jax.models.token_loss import token_losses
@@ -21,16 +23,20 @@ KINDS = (Attention.GLOBAL, Attention.LOCAL)
 CONFIG = GPTNeoConfig(V, hidden=16, layers=2, heads=2, max_positions=S, window=5, attention=KINDS)
 
 
-@pytest.fixture(scope='module')
-def params():
-    """Far from their initial values, so that every part of the network counts."""
-    fresh = init(CONFIG, key=jax.random.key(0))
+def _far_from_initial(config):
+    """Every part of the network counts."""
+    fresh = jit(lambda: init(config, key=jax.random.key(0)))()
     leaves, structure = jax.tree.flatten(fresh)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noisy = [
         leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)
     ]
     return jax.tree.unflatten(structure, noisy)
+
+
+@pytest.fixture(scope='module')
+def params():
+    return _far_from_initial(CONFIG)
 
 
 @pytest.fixture(scope='module')
@@ -44,34 +50,43 @@ def batch():
 
 def token_by_token(params, batch):
     """-log p of every token of every record but its first, one record alone at a time."""
-    model = bind(CONFIG, params)
     each = []
     for tokens, length in zip(np.asarray(batch.tokens), np.asarray(batch.lengths), strict=True):
         text = tokens[:length]
-        logits = np.asarray(model(jnp.asarray(text[None, :-1]))[0], np.float64)
-        log_p = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
-        log_p -= logits.max(1, keepdims=True)
+        scores = np.asarray(logits(CONFIG, params, text[None, :-1])[0], np.float64)
+        scores -= scores.max(1, keepdims=True)
+        log_p = scores - np.log(np.exp(scores).sum(1, keepdims=True))
         each.append((-log_p[np.arange(length - 1), text[1:]], log_p.argmax(1) == text[1:]))
     return each
 
 
+@functools.partial(jit, static_argnums=0)
+def measured(task, params, batch):
+    return task.measure(params, batch)
+
+
+@functools.partial(jit, static_argnums=0)
+def trained_loss(task, params, batch):
+    return task.train_loss(params, batch, key=jax.random.key(0))
+
+
 def test_measurements_are_those_of_each_record_alone(params, batch):
-    measured = LanguageModeling(CONFIG).measure(params, batch)
-    assert tuple(measured) == LanguageModeling(CONFIG).measurements
+    found = measured(LanguageModeling(CONFIG), params, batch)
+    assert set(found) == set(LanguageModeling(CONFIG).measurements)
     for record, (losses, right) in enumerate(token_by_token(params, batch)):
         start = max(int(batch.answer_starts[record]), 1)
-        np.testing.assert_allclose(measured['loss'][record], losses.mean(), rtol=1e-5)
+        np.testing.assert_allclose(found['loss'][record], losses.mean(), rtol=1e-5)
         np.testing.assert_allclose(
-            measured['answer_loss'][record], losses[start - 1 :].mean(), rtol=1e-5
+            found['answer_loss'][record], losses[start - 1 :].mean(), rtol=1e-5
         )
-        np.testing.assert_allclose(measured['token_accuracy'][record], right.mean(), rtol=1e-6)
+        np.testing.assert_allclose(found['token_accuracy'][record], right.mean(), rtol=1e-6)
 
 
 @pytest.mark.parametrize('capacity', [None, 'exactly', 'more', 10**6])
 def test_training_loss_is_the_mean_over_a_records_tokens(params, batch, capacity):
     total = int((batch.lengths - 1).sum())
     capacity = {'exactly': total, 'more': total + 17}.get(capacity, capacity)
-    losses = LanguageModeling(CONFIG, capacity).train_loss(params, batch, key=jax.random.key(0))
+    losses = trained_loss(LanguageModeling(CONFIG, capacity), params, batch)
     expected = [each.mean() for each, _ in token_by_token(params, batch)]
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
@@ -80,9 +95,11 @@ def test_gradients_of_packed_and_padded_records_are_the_same(params, batch):
     def gradient(capacity):
         task = LanguageModeling(CONFIG, capacity)
         weights = jnp.arange(1.0, RECORDS + 1)
-        return jax.grad(
-            lambda p: (weights * task.train_loss(p, batch, key=jax.random.key(0))).sum()
-        )(params)
+
+        def weighted(params):
+            return (weights * task.train_loss(params, batch, key=jax.random.key(0))).sum()
+
+        return jit(jax.grad(weighted))(params)
 
     packed, padded = gradient(int((batch.lengths - 1).sum())), gradient(None)
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(padded))
@@ -96,25 +113,24 @@ def test_padding_changes_nothing(params, batch, capacity):
     task = LanguageModeling(CONFIG, capacity)
     padding = jnp.arange(S)[None, :] >= batch.lengths[:, None]
     other = batch._replace(tokens=jnp.where(padding, (batch.tokens + 1) % V, batch.tokens))
-    key = jax.random.key(0)
     np.testing.assert_array_equal(
-        task.train_loss(params, batch, key=key), task.train_loss(params, other, key=key)
+        trained_loss(task, params, batch), trained_loss(task, params, other)
     )
     jax.tree.map(
-        np.testing.assert_array_equal, task.measure(params, batch), task.measure(params, other)
+        np.testing.assert_array_equal, measured(task, params, batch), measured(task, params, other)
     )
 
 
 def test_one_record_alone_sees_no_other(params, batch):
     """Blocks before the first one must not be those at the end."""
     alone = jax.tree.map(lambda leaf: leaf[1:2], batch)
-    loss = LanguageModeling(CONFIG, 60).train_loss(params, alone, key=jax.random.key(0))
+    loss = trained_loss(LanguageModeling(CONFIG, 60), params, alone)
     np.testing.assert_allclose(loss[0], token_by_token(params, alone)[0][0].mean(), rtol=1e-5)
 
 
 def test_a_batch_beyond_the_capacity_is_not_measured_wrongly(params, batch):
     total = int((batch.lengths - 1).sum())
-    losses = LanguageModeling(CONFIG, total - 33).train_loss(params, batch, key=jax.random.key(0))
+    losses = trained_loss(LanguageModeling(CONFIG, total - 33), params, batch)
     assert np.isnan(losses).all()
 
 
@@ -166,9 +182,18 @@ def test_token_losses_of_far_logits_are_finite():
     assert np.isfinite(gradient).all()
 
 
+# Engine programs are compiled in full: as little of them as there can be.
+TINY = dataclasses.replace(CONFIG, layers=1, hidden=8, attention=())
+
+
 @pytest.fixture(scope='module')
-def program(batch):
-    task = LanguageModeling(CONFIG)
+def base():
+    return _far_from_initial(TINY)
+
+
+@pytest.fixture(scope='module')
+def program():
+    task = LanguageModeling(TINY)
     return training.Program(task, optax.adam(1e-2), 6, 4, RECORDS, 4)
 
 
@@ -207,28 +232,28 @@ def test_capacity_is_known_before_anything_is_trained(program, batch):
     )
 
 
-def test_adapters_start_at_the_base_and_leave_it_alone(program, batch, params):
+def test_adapters_start_at_the_base_and_leave_it_alone(program, batch, base):
     masks = np.ones((2, RECORDS), bool)
     lora = LoRA(rank=2, matrices=('layers/attention/query', 'layers/mlp/up'))
     adapted = program._replace(task=AdapterModeling(program.task, lora))
-    before = _train(adapted._replace(steps=0), batch, masks, base=params)
-    expected = program.task.measure(params, batch)
+    before = _train(adapted._replace(steps=0), batch, masks, base=base)
+    expected = measured(program.task, base, batch)
     for name, values in before.measurements.items():
         np.testing.assert_allclose(values[0], expected[name], rtol=1e-5, err_msg=name)
-    after = _train(adapted._replace(steps=30), batch, masks, base=params)
+    after = _train(adapted._replace(steps=30), batch, masks, base=base)
     assert after.measurements['loss'].mean() < before.measurements['loss'].mean() - 0.1
-    merged = lora.merge(params, jax.tree.map(lambda leaf: leaf[1], after.params))
+    merged = lora.merge(base, jax.tree.map(lambda leaf: leaf[1], after.params))
     np.testing.assert_allclose(
-        after.measurements['loss'][1], program.task.measure(merged, batch)['loss'], rtol=1e-3
+        after.measurements['loss'][1], measured(program.task, merged, batch)['loss'], rtol=1e-3
     )
 
 
-def test_a_warm_start_begins_at_the_base(program, batch, params):
+def test_a_warm_start_begins_at_the_base(program, batch, base):
     masks = np.ones((2, RECORDS), bool)
     warm = program._replace(task=training.WarmStart(program.task))
-    before = _train(warm._replace(steps=0), batch, masks, base=params)
+    before = _train(warm._replace(steps=0), batch, masks, base=base)
     np.testing.assert_allclose(
-        before.measurements['loss'][1], program.task.measure(params, batch)['loss'], rtol=1e-5
+        before.measurements['loss'][1], measured(program.task, base, batch)['loss'], rtol=1e-5
     )
-    after = _train(warm._replace(steps=30), batch, masks, base=params)
+    after = _train(warm._replace(steps=30), batch, masks, base=base)
     assert after.measurements['loss'].mean() < before.measurements['loss'].mean() - 0.1
