@@ -48,7 +48,13 @@ setup(
         'importlib_resources>=6,<8',
     ],
     extras_require={
-        'test': ['hypothesis>=6.100,<7', 'mypy>=1.18.1,<3', 'pytest>=8.4,<10', 'ruff>=0.14,<0.18'],
+        'test': [
+            'hypothesis>=6.100,<7',
+            'mypy>=1.18.1,<3',
+            'pytest>=8.4,<10',
+            'pytest-xdist>=3.6,<4',
+            'ruff>=0.14,<0.18',
+        ],
         # *Preparing* CIFAR-10 with TFDS needs TensorFlow; reading a prepared copy does not.
         'tfds': ['tensorflow>=2.20,<3'],
         'tpu': ['jax[tpu]>=0.10,<0.11'],

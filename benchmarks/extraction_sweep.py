@@ -20,7 +20,6 @@ from experiments.language_ensemble import LanguageExperiment
 from experiments.language_settings import ModelSettings, TextSettings
 from experiments.settings import EnsembleSettings, MachineSettings
 from influence_jax import training
-from influence_jax.analysis import extraction
 
 _LENGTHS = flags.DEFINE_list('lengths', ['4', '6', '8', '10', '15', '20', '30'], 'epochs to try')
 _MODELS = flags.DEFINE_integer('models', 2, 'models of each length')
@@ -53,7 +52,7 @@ def main() -> None:
         )
         masks = np.ones((_MODELS.value, records.dataset.num_examples), bool)
         key = jax.random.key(seed)
-        program = language_ensemble._program(
+        program = language_ensemble.training_program(
             experiment, records, base, masks, is_spread=False, key=key
         )
         answer, bleu, exact = [], [], []
@@ -69,13 +68,9 @@ def main() -> None:
             keep_params=True,
         ):
             answer.extend(trained.result.measurements['answer_loss'])
-            for row in range(len(trained.members)):
-                params = jax.tree.map(lambda leaf, row=row: leaf[row], trained.result.params)
-                found = extraction.scores(
-                    completer.completions(params), records.dataset.completions
-                )
-                bleu.append(found.bleu)
-                exact.append(found.exact_match)
+            found = completer.measure(trained)
+            bleu.extend(found['bleu'])
+            exact.extend(found['exact_match'])
         line = f'{epochs:<8g}'
         for values, digits in ((answer, 3), (bleu, 3), (exact, 3)):
             mean = np.mean(values, axis=0)

@@ -50,7 +50,7 @@ class Problem:
 # --- JAX ---------------------------------------------------------------------------------------
 
 
-def _jax_parts(problem: Problem, *, packed: bool):
+def jax_parts(problem: Problem, *, packed: bool):
     import jax.numpy as jnp
 
     from influence_jax import training
@@ -93,7 +93,7 @@ def engine(problem: Problem, streams: int, vmapped: int, in_turn: int, packed: b
     from influence_jax import training
     from influence_jax.training.execution import compile_chunk
 
-    program, examples, lengths = _jax_parts(problem, packed=packed)
+    program, examples, lengths = jax_parts(problem, packed=packed)
     execution = training.Execution(streams, vmapped, in_turn)
     masks = np.random.default_rng(1).random((execution.chunk, problem.records)) < 0.5
     run = functools.partial(
@@ -119,7 +119,7 @@ def plain_jax(problem: Problem) -> Work:
     import jax
     import optax
 
-    program, examples, lengths = _jax_parts(problem, packed=False)
+    program, examples, lengths = jax_parts(problem, packed=False)
 
     @jax.jit
     def step(state, indices):

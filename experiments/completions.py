@@ -1,6 +1,7 @@
 """What models write after each record's prompt, and how much of the record that gives back."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,12 +11,13 @@ from jaxtyping import Array, Float, Int
 
 from experiments.language_base import Base
 from experiments.language_data import Records
+from influence_jax import training
 from influence_jax.analysis import extraction
 from influence_jax.models.gpt_neo import abstract
 from influence_jax.models.gpt_neo.decoding import greedy
 from influence_jax.models.lora import LoRA
 from influence_jax.training.ensemble import Trained
-from influence_jax.types import Params
+from influence_jax.types import AnyArray, Params
 
 MEASUREMENTS = ('bleu', 'exact_match', 'longest_common_share')
 _ROWS = 128
@@ -35,12 +37,18 @@ class Prompts(NamedTuple):
 
 
 class Completer:
-    """Completes the prompts of all records, greedily, by one member after another."""
+    """Completes the prompts of all records, greedily, by several members at once.
+
+    Attributes:
+        prompts: `[T]` what members are given.
+        continuations: `[T]` what one that knows the record goes on with.
+    """
 
     def __init__(self, records: Records, base: Base, lora: LoRA | None) -> None:
+        self.prompts, self.continuations = records.prompted()
         self._records, self._base, self._lora = records, base, lora
-        self._prompts = _prompts(records)
-        self._complete = jax.jit(self._decode)
+        self._distinct = _distinct(records)
+        self._complete = functools.cache(self._on_streams)
 
     @property
     def parameter_shapes(self) -> Params:
@@ -51,22 +59,36 @@ class Completer:
             return shapes
         return jax.eval_shape(lambda base: lora.init(base, key=jax.random.key(0)), shapes)
 
-    def completions(self, params: Params) -> list[str]:
-        """`[T]` texts of one model; `params` as members have them: adapters, with LoRA."""
-        prompts = self._prompts
+    def completions(self, params: Params) -> list[list[str]]:
+        """`[C T]` texts; `params` as members have them (adapters, with LoRA), stacked `[C ...]`."""
+        members = len(jax.tree.leaves(params)[0])
+        streams = min(members, jax.local_device_count())
+        full = jax.tree.map(lambda leaf: _filled(leaf, -members % streams), params)
         base = self._base.params if self._lora else None
-        decoded = np.asarray(self._complete(params, base, prompts.tokens, prompts.lengths))
-        texts = [self._records.tokenizer.decode(row) for row in decoded]
-        return [texts[prompt] for prompt in prompts.of_target]
+        prompts = self._distinct
+        decoded = self._complete(streams)(full, base, prompts.tokens, prompts.lengths)
+        return [
+            [texts[prompt] for prompt in prompts.of_target]
+            for texts in (self._texts(rows) for rows in np.asarray(decoded)[:members])
+        ]
 
     def measure(self, trained: Trained) -> Mapping[str, Float[np.ndarray, 'C T']]:
         """How much of each record the completions of each of these members give back."""
-        completions = [
-            self.completions(jax.tree.map(lambda leaf, row=row: leaf[row], trained.result.params))
-            for row in range(len(trained.members))
-        ]
-        scores = extraction.scores_of_members(completions, self._records.dataset.completions)
+        scores = extraction.scores_of_members(
+            self.completions(trained.result.params), self.continuations
+        )
         return {name: np.asarray(getattr(scores, name), np.float32) for name in MEASUREMENTS}
+
+    def _texts(self, rows: Int[np.ndarray, 'Q new']) -> list[str]:
+        return [self._records.tokenizer.decode(row) for row in rows]
+
+    def _on_streams(self, streams: int) -> Callable[..., Array]:
+        """Decodes for a multiple of `streams` members, which share the devices as in training."""
+
+        def stream(params: Params, base: Params | None, tokens: Array, lengths: Array) -> Array:
+            return jax.vmap(lambda own: self._decode(own, base, tokens, lengths))(params)
+
+        return training.Execution(streams).over_streams(stream, (True, False, False, False))
 
     def _decode(self, params: Params, base: Params | None, tokens: Array, lengths: Array) -> Array:
         weights = params if self._lora is None else base
@@ -77,7 +99,7 @@ class Completer:
                 self._base.config,
                 weights,
                 *rows,
-                new_tokens=self._records.longest_answer,
+                new_tokens=self._records.longest_continuation,
                 end=self._records.tokenizer.end,
                 adapters=adapters,
             )
@@ -93,12 +115,16 @@ class Completer:
         return parts.reshape(-1, parts.shape[-1])[: len(tokens)]
 
 
-def _prompts(records: Records) -> Prompts:
-    tokens, starts = records.tokens.tokens, records.tokens.answer_starts
+def _filled(leaf: AnyArray, more: int) -> np.ndarray:
+    return np.pad(leaf, [(0, more)] + [(0, 0)] * (leaf.ndim - 1), mode='edge')
+
+
+def _distinct(records: Records) -> Prompts:
     end = records.tokenizer.end
-    # A text without a prompt is completed from the token that ends the one before.
+    # A text of a single token is completed from the token that ends the one before.
     rows = [
-        tuple(row[:start]) if start else (end,) for row, start in zip(tokens, starts, strict=True)
+        tuple(row[:length]) if length else (end,)
+        for row, length in zip(records.tokens.tokens, records.prompt_lengths, strict=True)
     ]
     distinct = sorted(set(rows), key=lambda row: (len(row), row))
     place = {row: number for number, row in enumerate(distinct)}

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from experiments.language_settings import ModelSettings, TextSettings
 from influence_jax.data import near_duplicates, text
@@ -19,28 +20,41 @@ class Records(NamedTuple):
     dataset: N records, near-duplicates among them.
     tokenizer: of all models.
     tokens: the records as the models read them.
+    prompt_lengths: `[N]` tokens of each that models are prompted with; the first half of a text
+        that has no prompt.
     others: the source's records that are not in `dataset`; empty where all are.
     """
 
     dataset: text.TextDataset
     tokenizer: Tokenizer
     tokens: text.Tokenized
+    prompt_lengths: Int[np.ndarray, 'N']
     others: tuple[str, ...]
 
-    @property
-    def longest_prompt(self) -> int:
-        """In tokens."""
-        return int(self.tokens.answer_starts.max())
+    def prompted(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What a model is prompted with, and what one that knows the record goes on with."""
+        dataset, read = self.dataset, self.tokenizer.decode
+
+        def parts(record: int) -> tuple[str, str]:
+            if dataset.prompts[record]:
+                return dataset.prompts[record], dataset.completions[record]
+            tokens = self.tokens.tokens[record, : self.tokens.lengths[record]]
+            cut = self.prompt_lengths[record]
+            return read(tokens[:cut]), read(tokens[cut:])
+
+        prompts, continuations = zip(*map(parts, range(dataset.num_examples)), strict=True)
+        return prompts, continuations
 
     @property
-    def longest_answer(self) -> int:
+    def longest_continuation(self) -> int:
         """In tokens, the end included."""
-        return int((self.tokens.lengths - self.tokens.answer_starts).max())
+        return int((self.tokens.lengths - self.prompt_lengths).max())
 
     @property
     def positions(self) -> int:
         """How many positions a model needs to read any record and to complete any prompt."""
-        return max(self.tokens.tokens.shape[1], self.longest_prompt + self.longest_answer)
+        completed = int(self.prompt_lengths.max()) + self.longest_continuation
+        return max(self.tokens.tokens.shape[1], completed)
 
 
 def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Records:
@@ -64,7 +78,8 @@ def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Recor
     )
     tokens = text.encode(dataset, tokenizer, max_length=settings.max_length)
     rest = near_duplicates.unused(source, dataset)
-    return Records(dataset, tokenizer, tokens, tuple(source.texts[i] for i in rest))
+    others = tuple(source.texts[i] for i in rest)
+    return Records(dataset, tokenizer, tokens, _prompt_lengths(tokens, tokenizer), others)
 
 
 def batch(tokens: text.Tokenized) -> TokenBatch:
@@ -72,3 +87,14 @@ def batch(tokens: text.Tokenized) -> TokenBatch:
     return TokenBatch(
         jnp.asarray(tokens.tokens), jnp.asarray(tokens.lengths), jnp.asarray(tokens.answer_starts)
     )
+
+
+def _prompt_lengths(tokens: text.Tokenized, tokenizer: Tokenizer) -> Int[np.ndarray, 'N']:
+    prompts = tokens.answer_starts.copy()
+    for record in np.flatnonzero(prompts == 0):
+        length = tokens.lengths[record]
+        half = (length - 1) // 2
+        # Not where nothing but white space would be left to go on with.
+        if tokenizer.decode(tokens.tokens[record, half:length]).strip():
+            prompts[record] = half
+    return prompts

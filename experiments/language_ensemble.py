@@ -201,7 +201,9 @@ def _train(
     rows = language_data.batch(records.tokens)
     members.train_missing(
         directory,
-        _program(experiment, records, base, directory.masks, is_spread=bool(spread), key=key),
+        training_program(
+            experiment, records, base, directory.masks, is_spread=bool(spread), key=key
+        ),
         experiment.machine,
         key=key,
         examples=rows,
@@ -223,7 +225,7 @@ def _check_batch(recipe: training.Recipe, masks: np.ndarray) -> None:
         )
 
 
-def _program(
+def training_program(
     experiment: LanguageExperiment,
     records: Records,
     base: Base,
@@ -232,6 +234,7 @@ def _program(
     is_spread: bool,
     key: PRNGKey,
 ) -> training.Program:
+    """What every member is trained by; the masks say how large a batch can become."""
     recipe, lora = experiment.recipe, experiment.model.lora
     steps = recipe.steps(experiment.ensemble.keep * masks.shape[1])
     modeling = LanguageModeling(base.config)

@@ -45,16 +45,16 @@ def write(
     key = jax.random.key(directory.manifest.seeds['seed'])
     estimator = settings.estimator_for(len(directory.complete))
     overview = analysis.overview(directory.masks, losses, key=key, estimator=estimator)
-    decoded = completer.completions(everything)
-    given_back = extraction.scores(decoded, dataset.completions)
+    (decoded,) = completer.completions(jax.tree.map(lambda leaf: leaf[None], everything))
+    given_back = extraction.scores(decoded, completer.continuations)
     comparison = compare(overview.summary, dataset.groups, key=key, extraction=given_back)
     results = report.LanguageResults(
         summary=overview.summary,
         comparison=comparison,
         view=cluster_view(directory.masks, losses, dataset.groups, summary=overview.summary),
         groups=dataset.groups,
-        prompts=dataset.prompts,
-        completions=dataset.completions,
+        prompts=completer.prompts,
+        completions=completer.continuations,
         changes=dataset.changes,
         decoded=decoded,
         extraction=given_back,

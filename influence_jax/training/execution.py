@@ -9,6 +9,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ ChunkProgram = Callable[
     [PRNGKey, Int[Array, 'C'], Bool[Array, 'C N'], Batch, Batch, Params | None], Member
 ]
 """Trains the C members of a chunk: (key, members, masks, examples, targets, base) -> stacked."""
+
+Outputs = TypeVar('Outputs')
 
 _AXIS = 'member'
 
@@ -68,6 +71,32 @@ class Execution:
             (self.streams,), (_AXIS,), axis_types=kinds, devices=devices[: self.streams]
         )
 
+    def over_streams(
+        self, stream: Callable[..., Outputs], split: Sequence[bool]
+    ) -> Callable[..., Outputs]:
+        """Jits what one stream does with its share of a chunk, to be called on whole chunks.
+
+        Args:
+            stream: of arrays whose leading axis is the stream's members, and of shared ones;
+                returns arrays of the first kind.
+            split: for each of its arguments, whether it is of the first kind.
+
+        Raises:
+            ValueError: where there are fewer devices than streams.
+        """
+        mesh = self.mesh()
+        own = PartitionSpec(_AXIS)
+        return jax.jit(
+            jax.shard_map(
+                stream,
+                mesh=mesh,
+                in_specs=tuple(own if is_own else PartitionSpec() for is_own in split),
+                out_specs=own,
+                check_vma=False,  # nothing crosses streams, so there is nothing to check
+            ),
+            compiler_options=_compiler_options(mesh.devices.flat[0].platform),
+        )
+
     def replicate(self, rows: Batch) -> Batch:
         """Rows on every stream's device, so that no call has to copy them there."""
         return jax.device_put(rows, NamedSharding(self.mesh(), PartitionSpec()))
@@ -92,7 +121,6 @@ def compile_chunk(
     Raises:
         ValueError: where there are fewer devices than streams.
     """
-    mesh = execution.mesh()
 
     def stream(
         key: PRNGKey,
@@ -115,17 +143,7 @@ def compile_chunk(
 
         return _in_groups(one, execution.vmapped, members, masks)
 
-    shared, split = PartitionSpec(), PartitionSpec(_AXIS)
-    return jax.jit(
-        jax.shard_map(
-            stream,
-            mesh=mesh,
-            in_specs=(shared, split, split, shared, shared, shared),
-            out_specs=split,
-            check_vma=False,  # nothing crosses streams, so there is nothing to check
-        ),
-        compiler_options=_compiler_options(mesh.devices.flat[0].platform),
-    )
+    return execution.over_streams(stream, split=(False, True, True, False, False, False))
 
 
 def _in_groups(one: Callable, vmapped: int, *rows: Array) -> Member:

@@ -83,8 +83,8 @@ def undrawn(monkeypatch):
         sys.modules['influence_jax.analysis.overview'], 'split_half', lambda *_, **__: curve
     )
     blank = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
-    one = Picture('one', blank, blank, 'a picture')
-    pictures = Pictures(one, (one,) * 6, one, one, one)
+    each = [Picture(f'picture-{n}', blank, blank, 'a picture') for n in range(10)]
+    pictures = Pictures(each[0], tuple(each[1:7]), *each[7:])
     monkeypatch.setattr(sys.modules['influence_jax.report.write'], 'draw', lambda _: pictures)
 
 

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import tokenizers
+from jaxtyping import Int
 
 _TOKENIZER = 'tokenizer.json'
 _CONFIG = 'tokenizer_config.json'
@@ -68,7 +70,7 @@ class Tokenizer:
             )
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int] | Int[np.ndarray, 'S']) -> str:
         """The text of tokens; special ones, such as the end, and unknown ids have none."""
         return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=True))
 

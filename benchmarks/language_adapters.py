@@ -1,0 +1,111 @@
+"""LoRA members beside fully fine-tuned ones of one base: speed, and memory a member.
+
+    python -m benchmarks.language_adapters [--cores=2] [--width=256] [--layers=4] [--rank=8]
+
+All start from one base (random: its values change neither) and train on the same records
+(embedded WordNet glosses), in turns in one run. Memory is what XLA plans for the whole compiled
+chunk; what one more vmapped member adds is the difference of two chunks.
+"""
+
+import functools
+import os
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks.language_contenders import Problem, Work, jax_parts
+from benchmarks.workers import compete, ratio
+
+_CORES = flags.DEFINE_integer('cores', 2, 'cores that every contender may use')
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'turns of every contender')
+_SECONDS = flags.DEFINE_float('seconds', 5.0, 'length of a turn')
+_WIDTH = flags.DEFINE_integer('width', 256, 'width of the base')
+_LAYERS = flags.DEFINE_integer('layers', 4, 'layers of the base')
+_VOCABULARY = flags.DEFINE_integer('vocabulary', 1000, 'tokens of the vocabulary')
+_RANK = flags.DEFINE_integer('rank', 8, 'rank of the adapters')
+_WIDE = 4
+
+
+def members(problem: Problem, streams: int, vmapped: int, rank: int) -> tuple[Callable, Any, int]:
+    """The chunk's program, what it is called with, and the tokens that it trains."""
+    import jax
+
+    jax.config.update('jax_num_cpu_devices', streams)
+    import jax.numpy as jnp
+
+    from influence_jax import training
+    from influence_jax.models.adapter_modeling import AdapterModeling
+    from influence_jax.models.lora import LoRA
+    from influence_jax.training.execution import compile_chunk
+
+    program, examples, lengths = jax_parts(problem, packed=True)
+    modeling = program.task
+    base = jax.jit(modeling.init)(key=jax.random.key(3))
+    based = AdapterModeling(modeling, LoRA(rank)) if rank else training.WarmStart(modeling)
+    program = program._replace(task=based, steps=problem.steps)
+    execution = training.Execution(streams, vmapped)
+    masks = np.random.default_rng(1).random((execution.chunk, problem.records)) < 0.5
+    arguments = (
+        jax.random.key(0),
+        jnp.arange(execution.chunk),
+        jnp.asarray(masks),
+        execution.replicate(examples),
+        execution.replicate(jax.tree.map(lambda leaf: leaf[:1], examples)),
+        execution.replicate(base),
+    )
+    tokens = round(execution.chunk * problem.steps * problem.batch * (lengths - 1).mean())
+    return compile_chunk(program, execution), arguments, tokens
+
+
+def trained(problem: Problem, streams: int, vmapped: int, rank: int) -> Work:
+    """A contender of `workers.compete`."""
+    import jax
+
+    run, arguments, tokens = members(problem, streams, vmapped, rank)
+
+    def work() -> int:
+        jax.block_until_ready(run(*arguments))
+        return tokens
+
+    return work
+
+
+def planned_bytes(problem: Problem, vmapped: int, rank: int) -> int:
+    """What XLA plans for a chunk of one stream: arguments, results and all between."""
+    run, arguments, _ = members(problem, 1, vmapped, rank)
+    plan = run.lower(*arguments).compile().memory_analysis()
+    return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+
+
+def main(_: list[str]) -> None:
+    cores, rank = _CORES.value, _RANK.value
+    own = [set(sorted(os.sched_getaffinity(0))[:cores])]
+    problem = Problem(_WIDTH.value, _LAYERS.value, _VOCABULARY.value, steps=5)
+    kinds = {'full fine-tuning': 0, f'LoRA of rank {rank}': rank}
+    running = {
+        f'{name}, {vmapped} at a time': (
+            functools.partial(trained, problem, cores, vmapped, kind),
+            own,
+        )
+        for name, kind in kinds.items()
+        for vmapped in (1, _WIDE)
+    }
+    rates = compete(running, rounds=_ROUNDS.value, seconds=_SECONDS.value)
+    reference = next(iter(rates.values()))
+    print(f'\n{problem}, {cores} cores, {_ROUNDS.value} rounds\n')
+    print(f'{"":36}{"tokens/s":>10}   of full fine-tuning, one at a time (min .. max)')
+    for name, values in rates.items():
+        low, middle, high = ratio(values, reference)
+        print(f'{name:36}{statistics.median(values):10.0f}{middle:10.2f} ({low:.2f} .. {high:.2f})')
+    print(f'\n{"":36}{"one member":>14}{f"{_WIDE} members":>14}{"one more":>14}')
+    for name, kind in kinds.items():
+        few, many = (planned_bytes(problem, vmapped, kind) for vmapped in (1, _WIDE))
+        more = (many - few) / (_WIDE - 1)
+        print(f'{name:36}' + ''.join(f'{size / 2**20:10.1f} MiB' for size in (few, many, more)))
+
+
+if __name__ == '__main__':
+    app.run(main)

@@ -1,0 +1,106 @@
+"""What models are prompted with, and that decoding many at once is decoding each alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import language_data
+from experiments.completions import MEASUREMENTS, Completer
+from experiments.language_base import Base
+from experiments.language_settings import ModelSettings, TextSettings
+from influence_jax.models.gpt_neo import GPTNeoConfig, init
+from influence_jax.models.gpt_neo.decoding import greedy
+from influence_jax.models.lora import LoRA
+from influence_jax.training.ensemble import Trained
+from influence_jax.training.member import Member
+
+VOCABULARY, MEMBERS = 300, 3
+LINES = (
+    '{"prompt": "the sun is", "completion": " a star", "id": "sun"}',
+    '{"prompt": "the moon is", "completion": " no star at all", "id": "moon"}',
+    '{"text": "a text that begins and then goes on", "id": "plain"}',
+    '{"text": "x", "id": "one token"}',
+)
+
+
+@pytest.fixture(scope='module')
+def records(tmp_path_factory):
+    path = tmp_path_factory.mktemp('texts') / 'some.jsonl'
+    path.write_text('\n'.join(LINES))
+    settings = TextSettings(dataset=str(path), unique=len(LINES), duplicated=0)
+    return language_data.prepare(settings, ModelSettings(vocabulary=VOCABULARY), seed=0)
+
+
+@pytest.fixture(scope='module')
+def config(records):
+    return GPTNeoConfig(VOCABULARY, hidden=16, layers=1, heads=2, max_positions=records.positions)
+
+
+def _stacked(make):
+    """The members' parameters, on the host, far from their initial values."""
+    stacked = jax.jit(jax.vmap(make))(jax.random.split(jax.random.key(0), MEMBERS))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: leaf + 0.3 * rng.normal(size=leaf.shape).astype('f'), jax.device_get(stacked)
+    )
+
+
+def test_prompts_are_those_of_the_records_or_the_first_half_of_a_text(records, config):
+    completer = Completer(records, Base(config, None, ''), None)
+    place = {identity: n for n, identity in enumerate(records.dataset.ids)}
+    given, wanted = completer.prompts, completer.continuations
+    assert (given[place['sun']], wanted[place['sun']]) == ('the sun is', ' a star')
+    plain = place['plain']
+    assert given[plain] + wanted[plain] == 'a text that begins and then goes on'
+    counts = [len(records.tokenizer.encode(text)) for text in (given[plain], wanted[plain])]
+    assert counts[1] - counts[0] in (0, 1)
+    assert (given[place['one token']], wanted[place['one token']]) == ('', 'x')
+
+
+_greedy = jax.jit(greedy, static_argnums=0, static_argnames=('new_tokens', 'end'))
+
+
+def _alone(records, config, record, params, adapters=None):
+    length = records.prompt_lengths[record]
+    tokens = records.tokens.tokens[record]
+    prompt = tokens[:length] if length else [records.tokenizer.end]
+    decoded = _greedy(
+        config,
+        params,
+        jnp.asarray(prompt)[None],
+        jnp.array([len(prompt)]),
+        new_tokens=records.longest_continuation,
+        end=records.tokenizer.end,
+        adapters=adapters,
+    )
+    return records.tokenizer.decode(np.asarray(decoded[0]))
+
+
+@pytest.mark.parametrize('lora', [None, LoRA(2)])
+def test_members_at_once_decode_what_each_does_alone(records, config, lora):
+    full = jax.jit(lambda: init(config, key=jax.random.key(1)))()
+    base = Base(config, full if lora else None, '')
+    if lora:
+        params = _stacked(lambda key: lora.init(full, key=key))
+    else:
+        params = _stacked(lambda key: init(config, key=key))
+    found = Completer(records, base, lora).completions(params)
+    assert len(found) == MEMBERS
+    for member, texts in enumerate(found):
+        own = jax.tree.map(lambda leaf, member=member: leaf[member], params)
+        weights, adapters = (full, lora.scaled(own)) if lora else (own, None)
+        assert texts == [
+            _alone(records, config, record, weights, adapters) for record in range(len(LINES))
+        ]
+    assert found[0] != found[1]
+
+
+def test_a_member_that_knows_nothing_gives_nothing_back(records, config):
+    params = _stacked(lambda key: init(config, key=key))
+    trained = Trained(np.arange(MEMBERS), Member({}, params))
+    scores = Completer(records, Base(config, None, ''), None).measure(trained)
+    assert tuple(scores) == MEASUREMENTS
+    for name in MEASUREMENTS:
+        assert scores[name].shape == (MEMBERS, len(LINES))
+        assert scores[name].max() < 0.9
