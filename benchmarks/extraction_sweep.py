@@ -34,7 +34,7 @@ def main() -> None:
         settings,
         records,
         read(training.Recipe),
-        default_dir=Path(machine.output_dir) / language_ensemble.BASE,
+        default_dir=Path(machine.output_dir).with_name(language_ensemble.BASES),
         max_length=read(TextSettings).max_length,
         seed=seed,
     )
@@ -52,9 +52,7 @@ def main() -> None:
         )
         masks = np.ones((_MODELS.value, records.dataset.num_examples), bool)
         key = jax.random.key(seed)
-        program = language_ensemble.training_program(
-            experiment, records, base, masks, is_spread=False, key=key
-        )
+        program = language_ensemble.training_program(experiment, records, base, masks, key=key)
         answer, bleu, exact = [], [], []
         for trained in training.train(
             program,

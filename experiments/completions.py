@@ -11,12 +11,14 @@ from jaxtyping import Array, Float, Int
 
 from experiments.language_base import Base
 from experiments.language_data import Records
+from experiments.members import Spread
 from influence_jax import training
 from influence_jax.analysis import extraction
 from influence_jax.models.gpt_neo import abstract
 from influence_jax.models.gpt_neo.decoding import greedy
 from influence_jax.models.lora import LoRA
 from influence_jax.training.ensemble import Trained
+from influence_jax.training.large_program import over_members
 from influence_jax.types import AnyArray, Params
 
 MEASUREMENTS = ('bleu', 'exact_match', 'longest_common_share')
@@ -44,11 +46,13 @@ class Completer:
         continuations: `[T]` what one that knows the record goes on with.
     """
 
-    def __init__(self, records: Records, base: Base, lora: LoRA | None) -> None:
+    def __init__(
+        self, records: Records, base: Base, lora: LoRA | None, spread: Spread | None = None
+    ) -> None:
         self.prompts, self.continuations = records.prompted()
-        self._records, self._base, self._lora = records, base, lora
+        self._records, self._base, self._lora, self._spread = records, base, lora, spread
         self._distinct = _distinct(records)
-        self._complete = functools.cache(self._on_streams)
+        self._over = functools.cache(self._on_streams)
 
     @property
     def parameter_shapes(self) -> Params:
@@ -62,11 +66,12 @@ class Completer:
     def completions(self, params: Params) -> list[list[str]]:
         """`[C T]` texts; `params` as members have them (adapters, with LoRA), stacked `[C ...]`."""
         members = len(jax.tree.leaves(params)[0])
-        streams = min(members, jax.local_device_count())
-        full = jax.tree.map(lambda leaf: _filled(leaf, -members % streams), params)
+        spread, prompts = self._spread, self._distinct
+        groups = spread.shape.member if spread else min(members, jax.local_device_count())
+        full = jax.tree.map(lambda leaf: _filled(leaf, -members % groups), params)
         base = self._base.params if self._lora else None
-        prompts = self._distinct
-        decoded = self._complete(streams)(full, base, prompts.tokens, prompts.lengths)
+        decode = self._on_mesh if spread else self._over(groups)
+        decoded = decode(full, base, (prompts.tokens, prompts.lengths))
         return [
             [texts[prompt] for prompt in prompts.of_target]
             for texts in (self._texts(rows) for rows in np.asarray(decoded)[:members])
@@ -83,14 +88,26 @@ class Completer:
         return [self._records.tokenizer.decode(row) for row in rows]
 
     def _on_streams(self, streams: int) -> Callable[..., Array]:
-        """Decodes for a multiple of `streams` members, which share the devices as in training."""
+        def stream(params: Params, base: Params | None, prompts: tuple[Array, Array]) -> Array:
+            return jax.vmap(lambda own: self._decode(own, base, prompts))(params)
 
-        def stream(params: Params, base: Params | None, tokens: Array, lengths: Array) -> Array:
-            return jax.vmap(lambda own: self._decode(own, base, tokens, lengths))(params)
+        return training.Execution(streams).over_streams(stream, (True, False, False))
 
-        return training.Execution(streams).over_streams(stream, (True, False, False, False))
+    @functools.cached_property
+    def _on_mesh(self) -> Callable[..., Array]:
+        assert self._spread
+        return over_members(
+            self._decode,
+            self._spread.shape,
+            rules=self._spread.rules,
+            params=self.parameter_shapes,
+            base=self._base.params if self._lora else None,
+        )
 
-    def _decode(self, params: Params, base: Params | None, tokens: Array, lengths: Array) -> Array:
+    def _decode(
+        self, params: Params, base: Params | None, prompts: tuple[Array, Array]
+    ) -> Int[Array, 'Q new']:
+        tokens, lengths = prompts
         weights = params if self._lora is None else base
         adapters = None if self._lora is None else self._lora.scaled(params)
 

@@ -60,6 +60,11 @@ def prepare(
         config, params = hugging_face.load(
             settings.model, compute_dtype=compute, remat=settings.remat
         )
+        if records.tokenizer.vocab_size > config.vocab_size:
+            raise ValueError(
+                f'the tokenizer of {settings.model} has {records.tokenizer.vocab_size} tokens, '
+                f'but its network only {config.vocab_size}: the two do not belong together'
+            )
         if records.positions > config.max_positions:
             raise ValueError(
                 f'records and their completions need {records.positions} tokens, but '
@@ -158,7 +163,7 @@ def _identity(
     seed: int,
 ) -> str:
     described = {
-        'network': config.to_hugging_face(),
+        'network': config.to_hugging_face() | {'compute_dtype': config.compute_dtype.name},
         'recipe': dataclasses.asdict(recipe),
         'tokenizer': records.tokenizer.fingerprint,
         'texts': hashlib.sha256(json.dumps(records.others).encode()).hexdigest(),

@@ -36,7 +36,7 @@ class Records(NamedTuple):
         dataset, read = self.dataset, self.tokenizer.decode
 
         def parts(record: int) -> tuple[str, str]:
-            if dataset.prompts[record]:
+            if dataset.prompts[record] and not self.tokens.cut[record]:
                 return dataset.prompts[record], dataset.completions[record]
             tokens = self.tokens.tokens[record, : self.tokens.lengths[record]]
             cut = self.prompt_lengths[record]
@@ -75,6 +75,8 @@ def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Recor
         copies=settings.copies,
         seed=seed,
         tokenizer=tokenizer,
+        count=settings.duplication_count or None,
+        max_length=settings.max_length,
     )
     tokens = text.encode(dataset, tokenizer, max_length=settings.max_length)
     rest = near_duplicates.unused(source, dataset)

@@ -31,9 +31,9 @@ from influence_jax.types import PRNGKey
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
 _LOGITS_AT_ONCE = 2**25
-"""Most logits that are held while targets are measured: 128 MiB of them."""
+"""Most logits that a member holds on a device while targets are measured: 128 MiB of them."""
 EVERYTHING = 'everything'
-BASE = 'base'
+BASES = 'bases'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,8 @@ class LanguageExperiment:
         """Over which devices each member is; None where one device holds it."""
         if not self.plan.mesh:
             return None
+        if self.machine.streams:
+            raise ValueError('--streams is for members that fit on one device: leave out --mesh')
         shape = MeshShape.parse(self.plan.mesh, vmapped=self.machine.vmap or 1)
         return Spread(shape, RULES, self.large.checkpoint_steps)
 
@@ -124,17 +126,17 @@ def run(experiment: LanguageExperiment) -> Path:
         keep=experiment.ensemble.keep,
     )
     estimators.check_both_sides(masks)
+    _check_batch(experiment.recipe, masks)
     base = language_base.prepare(
         experiment.model,
         records,
         experiment.recipe,
-        default_dir=Path(machine.output_dir) / BASE,
+        default_dir=Path(machine.output_dir).with_name(BASES),
         max_length=experiment.text.max_length,
         seed=seed,
     )
-    completer = Completer(records, base, experiment.model.lora)
+    completer = Completer(records, base, experiment.model.lora, spread)
     extract = completer if experiment.extraction.extract else None
-    _check_batch(experiment.recipe, masks)
     with _open(experiment, records, base, masks, machine, extract) as directory:
         _train(experiment, directory, records, base, extract, growth, key=of_members)
         one = _of_everything(experiment, directory)
@@ -179,7 +181,11 @@ def _open(
 def _of_everything(experiment: LanguageExperiment, directory: store.Run) -> LanguageExperiment:
     """The same with one member that is trained on all records, beside the ensemble."""
     machine = dataclasses.replace(
-        experiment.machine, keep_params=True, output_dir=str(directory.directory / EVERYTHING)
+        experiment.machine,
+        streams=0 if experiment.plan.mesh else 1,
+        vmap=1,
+        keep_params=True,
+        output_dir=str(directory.directory / EVERYTHING),
     )
     ensemble = dataclasses.replace(experiment.ensemble, keep=1.0)
     return dataclasses.replace(experiment, machine=machine, ensemble=ensemble)
@@ -195,15 +201,14 @@ def _train(
     *,
     key: PRNGKey,
 ) -> None:
-    if not len(directory.missing):
+    if not len(directory.missing):  # then what trains need not be made
+        members.check(directory, experiment.machine)
         return
     spread = experiment.spread()
     rows = language_data.batch(records.tokens)
     members.train_missing(
         directory,
-        training_program(
-            experiment, records, base, directory.masks, is_spread=bool(spread), key=key
-        ),
+        training_program(experiment, records, base, directory.masks, key=key),
         experiment.machine,
         key=key,
         examples=rows,
@@ -231,7 +236,6 @@ def training_program(
     base: Base,
     masks: np.ndarray,
     *,
-    is_spread: bool,
     key: PRNGKey,
 ) -> training.Program:
     """What every member is trained by; the masks say how large a batch can become."""
@@ -239,15 +243,17 @@ def training_program(
     steps = recipe.steps(experiment.ensemble.keep * masks.shape[1])
     modeling = LanguageModeling(base.config)
     logits = records.tokens.tokens.shape[1] * base.config.vocab_size
+    spread = experiment.spread()
+    parts = spread.shape.data if spread else 1
     program = training.Program(
         task=modeling,
         optimizer=recipe.optimizer(steps),
         steps=steps,
         batch_size=recipe.batch_size,
-        measure_batch=max(1, _LOGITS_AT_ONCE // logits),
+        measure_batch=parts * max(1, _LOGITS_AT_ONCE // logits),
         smallest_subset=int(masks.sum(axis=1).min()),
     )
-    if not is_spread:  # on a mesh a batch stays whole, to be spread over devices
+    if not spread:  # on a mesh a batch stays whole, to be spread over devices
         counts = records.tokens.lengths - 1
         capacity = training.largest_batch(program, masks, key=key, sizes=counts)
         modeling = dataclasses.replace(modeling, capacity=capacity)
@@ -262,10 +268,11 @@ def _plan(experiment: LanguageExperiment) -> None:
         raise ValueError('--plan is for large members: name a checkpoint with --model')
     text = experiment.text
     run = plan.language_run(
-        language_base.large_config(model),
+        plan.network(model),
         plan.RunSettings(
             members=experiment.members,
             records=text.unique + text.duplicated * text.copies,
+            keep=experiment.ensemble.keep,
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             tokens=text.max_length,

@@ -16,6 +16,8 @@ from influence_jax.analysis import extraction
 from influence_jax.analysis.cluster_view import cluster_view
 from influence_jax.analysis.extraction import HeldOrNot
 from influence_jax.analysis.near_duplicate_comparison import compare
+from influence_jax.analysis.scores import PAPER_MARGIN, Score
+from influence_jax.estimators import Estimator, summarize
 from influence_jax.report.thumbnails import texts
 from influence_jax.types import Params
 
@@ -47,7 +49,13 @@ def write(
     overview = analysis.overview(directory.masks, losses, key=key, estimator=estimator)
     (decoded,) = completer.completions(jax.tree.map(lambda leaf: leaf[None], everything))
     given_back = extraction.scores(decoded, completer.continuations)
-    comparison = compare(overview.summary, dataset.groups, key=key, extraction=given_back)
+    comparison = compare(
+        overview.summary,
+        dataset.groups,
+        key=key,
+        extraction=given_back,
+        more=_as_in_the_paper(directory, estimator),
+    )
     results = report.LanguageResults(
         summary=overview.summary,
         comparison=comparison,
@@ -66,7 +74,6 @@ def write(
         **run_facts.of_members(directory, growth),
         **_memorized(directory),
         **_cut(records),
-        **run_facts.of_duplicates(overview, dataset.has_near_duplicate, 'planted'),
         **run_facts.of_provenance(directory, dataset),
         **run_facts.of_estimate(settings, estimator, growth),
     }
@@ -96,6 +103,18 @@ def write(
     )
     console.print(report.printable(f'report: {page}'), soft_wrap=True)
     return page
+
+
+def _as_in_the_paper(directory: store.Run, estimator: Estimator) -> tuple[Score, ...]:
+    """The margin of the paper's estimator, where that is not the run's own."""
+    if estimator is Estimator.DIFFERENCE:
+        return ()
+    plain = summarize(
+        directory.masks, directory.measurement('loss'), estimator=Estimator.DIFFERENCE
+    )
+    return (
+        Score('margin, by difference of means', plain.margin, low_marks=True, paper=PAPER_MARGIN),
+    )
 
 
 def _held(directory: store.Run) -> HeldOrNot | None:

@@ -18,6 +18,8 @@ class TextSettings:
         duplicated: records that are written --copies times, each time changed.
         copies: how often these are written: the original and its variants.
         duplication: what the variants differ in.
+        duplication_count: how many tokens or words of a variant are changed, for duplications
+            that have a number; 0 takes their own.
         max_length: longest record in tokens; longer ones are cut.
     """
 
@@ -27,6 +29,7 @@ class TextSettings:
     duplicated: int = 100
     copies: int = 5
     duplication: TextChange = TextChange.REPLACE_TOKEN
+    duplication_count: int = 0
     max_length: int = 100
 
 
@@ -43,7 +46,8 @@ class ModelSettings:
         vocabulary: of the tiny model.
         pretrain_epochs: train the tiny model on the dataset's other records first, so often; all
             members start from the result, which is kept in --base_dir; 0 starts from nothing.
-        base_dir: where pretrained models are kept; OUTPUT_DIR/base by default.
+        base_dir: where pretrained models are kept, for all runs that begin from the same; by
+            default the folder `bases` beside OUTPUT_DIR.
         lora_rank: train adapters of this rank on the frozen base instead of all of the model; 0
             trains all of it.
         bfloat16: compute in bfloat16, with parameters and optimiser in float32.

@@ -33,6 +33,14 @@ def command() -> str:
     return shlex.join(['python', '-m', module, *sys.argv[1:]])
 
 
+_FOR_MEMORY = {
+    'mesh': 'a smaller --vmap, or with each member spread over several devices by --mesh',
+    'vmap': 'a smaller --vmap',
+    'output_dir': 'a device that has more',
+}
+"""What to continue with, where one of these flags is there."""
+
+
 def run(main: Callable[[], None]) -> None:
     """Parses flags and runs `main`; what the user can mend is said in one line, with status 1."""
 
@@ -49,7 +57,7 @@ def run(main: Callable[[], None]) -> None:
         except jax.errors.JaxRuntimeError as error:
             if _TRACEBACK.value or 'RESOURCE_EXHAUSTED' not in str(error):
                 raise
-            mend = 'a smaller --vmap' if 'vmap' in flags.FLAGS else 'a device that has more'
+            mend = next(mend for flag, mend in _FOR_MEMORY.items() if flag in flags.FLAGS)
             sys.exit(f'error: out of device memory; continue with {mend}')
         except KeyboardInterrupt:
             sys.exit('stopped; the same command continues the run')

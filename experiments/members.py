@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -14,6 +15,7 @@ from experiments.settings import MachineSettings
 from influence_jax import store, training
 from influence_jax.training import large
 from influence_jax.training.ensemble import Trained
+from influence_jax.training.member import begin
 from influence_jax.training.mesh import MeshShape
 from influence_jax.training.sharding import Rules
 from influence_jax.types import Batch, Params, PRNGKey
@@ -22,6 +24,8 @@ Extra = Callable[[Trained], Mapping[str, Float[np.ndarray, 'C T']]]
 """More measurements of members, from their parameters."""
 
 _PARAMS, _IN_TRAINING = 'params', 'in_training'
+_LARGE = 2**26
+"""Bytes of parameters from which on a chunk holds no more members than are trained at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +71,14 @@ def train_missing(
         spread: over which devices each member is, where one cannot hold it.
 
     Raises:
-        ValueError: all members diverged, or parameters are to be kept of members that were
-            trained without.
+        ValueError: all members diverged, parameters are to be kept of members that were
+            trained without, or there are several hosts.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f'jax runs in {jax.process_count()} processes, one a host, but a run is trained by '
+            f'one: use the devices of a single host'
+        )
     if machine.keep_params:
         _refuse_lost_params(directory)
     seen = growth.look(directory) if growth else None
@@ -106,12 +115,23 @@ def train_missing(
                 if growth and (seen := growth.look(directory)):
                     progress.aim(seen.more, f'standard error {seen}')
                     if seen.enough:
+                        # Nobody goes on from these members' checkpoint.
+                        shutil.rmtree(directory.directory / _IN_TRAINING, ignore_errors=True)
                         break
+    check(directory, machine)
+
+
+def check(directory: store.Run, machine: MachineSettings) -> None:
+    """Refuses (ValueError) a run whose members all diverged, or that lacks asked-for parameters."""
     if not len(directory.complete):
+        number = len(directory.masks)
+        who = f'all {number} members' if number > 1 else 'the only member'
         raise ValueError(
-            f'all {len(directory.masks)} members diverged (their losses are not finite); '
+            f'{who} of {directory.directory} diverged (losses are not finite); '
             f'lower --learning_rate and choose a new --output_dir'
         )
+    if machine.keep_params:
+        _refuse_lost_params(directory)
 
 
 def kept_params(directory: store.Run, member: int, like: Params) -> Params:
@@ -152,13 +172,19 @@ def _small(
             base=base,
         ).vmapped
     directory.note('vmapped', vmapped)  # a continued run goes on in the same way
-    # A few members in turn hide the cost of a call; more would only delay what is recorded.
-    execution = dataclasses.replace(execution, vmapped=vmapped, in_turn=4 if vmapped == 1 else 1)
+    # A few small members in turn hide the cost of a call; more would only delay what is recorded.
+    in_turn = 4 if vmapped == 1 and _bytes_of_member(program, base) < _LARGE else 1
+    execution = dataclasses.replace(execution, vmapped=vmapped, in_turn=in_turn)
     at_once = f'{vmapped} members at a time' if vmapped > 1 else 'one by one'
     return (
         functools.partial(training.train, program, execution=execution),
         f'{execution.streams} x {jax.devices()[0].device_kind}, {at_once} on each',
     )
+
+
+def _bytes_of_member(program: training.Program, base: Params | None) -> int:
+    shapes = jax.eval_shape(lambda b: begin(program.on(b), key=jax.random.key(0)).params, base)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def _spread(
@@ -174,6 +200,7 @@ def _spread(
             configuration=directory.manifest.configuration,
         )
     shape = spread.shape
+    directory.note('mesh', str(shape))
     return (
         functools.partial(
             large.train, program, shape=shape, rules=spread.rules, checkpoints=checkpoints

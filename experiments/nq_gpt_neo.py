@@ -1,14 +1,14 @@
 """The paper's own setting (arXiv 2506.20481): GPT-Neo 1.3B fine-tuned on NQ-open, M = 1,000.
 
-    python -m experiments.nq_gpt_neo --data_dir=DIR --mesh=4,4,1 --output_dir=DIR
+    python -m experiments.nq_gpt_neo --data_dir=DIR --mesh=2,4,1 --output_dir=DIR
     python -m experiments.nq_gpt_neo --plan --topology=v5e:4x4
 
-A GPU box or a TPU slice trains it; --plan says whether a slice can, on any machine.
+The GPUs or TPUs of one host train it; --plan says whether a slice can, on any machine.
 """
 
 from experiments import language_ensemble, launch
 from experiments.language_ensemble import LanguageExperiment
-from experiments.language_settings import ModelSettings, TextSettings
+from experiments.language_settings import LargeSettings, ModelSettings, TextSettings
 from experiments.settings import EnsembleSettings, MachineSettings
 from influence_jax.training import Recipe
 
@@ -20,6 +20,7 @@ if __name__ == '__main__':
             model=ModelSettings(model='EleutherAI/gpt-neo-1.3B', bfloat16=True, remat=True),
             recipe=Recipe(epochs=3, batch_size=50, learning_rate=2e-4),
             machine=MachineSettings(output_dir='runs/nq_gpt_neo'),
+            large=LargeSettings(checkpoint_steps=15),  # of the 45 that a member takes
         )
     )
     launch.run(language_ensemble.run_from_flags)

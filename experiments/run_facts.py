@@ -1,5 +1,6 @@
 """What every report says of its run, whatever was trained."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -64,7 +65,7 @@ def of_provenance(directory: store.Run, dataset: Dataset) -> dict[str, str]:
     """How to repeat the run."""
     manifest = directory.manifest
     return {
-        'members vmapped together': str(directory.notes.get('vmapped', 'unknown')),
+        **_laid_out(directory.notes),
         'command': manifest.command,
         'started': manifest.created,
         'versions': ', '.join(f'{name} {version}' for name, version in manifest.versions.items()),
@@ -72,6 +73,12 @@ def of_provenance(directory: store.Run, dataset: Dataset) -> dict[str, str]:
         'dataset': f'{dataset.name}, sha256 {dataset.fingerprint[:16]}',
         'provenance': dataset.provenance,
     }
+
+
+def _laid_out(notes: Mapping[str, object]) -> dict[str, str]:
+    if 'mesh' in notes:
+        return {'mesh (members, data, model)': str(notes['mesh'])}
+    return {'members vmapped together': str(notes.get('vmapped', 'unknown'))}
 
 
 def of_estimate(

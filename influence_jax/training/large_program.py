@@ -5,8 +5,9 @@ compiler makes of it; along the other two axes the compiler spreads what the rul
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 from jax import lax
@@ -18,6 +19,8 @@ from influence_jax.training.member import Program, State
 from influence_jax.training.mesh import Axis, MeshShape
 from influence_jax.training.sharding import Rules, specs, state_specs
 from influence_jax.types import AnyArray, Batch, Params, PRNGKey, Task
+
+Outputs = TypeVar('Outputs')
 
 _EVERYWHERE, _BY_MEMBER = PartitionSpec(), PartitionSpec(Axis.MEMBER)
 
@@ -74,16 +77,7 @@ def compile_program(
     by_member = NamedSharding(mesh, _BY_MEMBER)
     of_states, of_base = _shardings(states), _shardings(base)
 
-    def within_members(function: Callable, *arguments: PartitionSpec) -> Callable:
-        return jax.shard_map(
-            function,
-            mesh=mesh,
-            in_specs=arguments,
-            out_specs=_BY_MEMBER,
-            axis_names={Axis.MEMBER},
-            check_vma=False,  # nothing crosses members, so there is nothing to check
-        )
-
+    within_members = functools.partial(_within_members, mesh)
     functions = _Lifted(program)
     return LargeProgram(
         begin=jax.jit(
@@ -117,6 +111,60 @@ def compile_program(
         state=states,
         base=base,
         mesh=mesh,
+    )
+
+
+def over_members(
+    function: Callable[[Params, Params | None, Any], Outputs],
+    shape: MeshShape,
+    *,
+    rules: Rules,
+    params: Params,
+    base: Params | None = None,
+) -> Callable[[Params, Params | None, Any], Outputs]:
+    """Jits a function of one trained member, to be called on those of all groups at once.
+
+    Args:
+        function: of a member's parameters, the base and what else all members share.
+        shape: of the mesh.
+        rules: where a member's parameters lie, and those of the base.
+        params: of one member; arrays or their shapes.
+        base: what the members share; arrays or their shapes.
+
+    Returns:
+        The same with a leading axis of members on parameters and results, a multiple of
+        `shape.member`.
+
+    Raises:
+        ValueError: as for `compile_program`.
+    """
+    mesh = shape.mesh()
+
+    def lying(specs: Params, *lead: str) -> Params:
+        return jax.tree.map(lambda spec: NamedSharding(mesh, PartitionSpec(*lead, *spec)), specs)
+
+    def of_all(params: Params, base: Params | None, shared: Any) -> Outputs:
+        return jax.vmap(lambda own: function(own, base, shared))(params)
+
+    return jax.jit(
+        _within_members(mesh, of_all, _BY_MEMBER, _EVERYWHERE, _EVERYWHERE),
+        in_shardings=(
+            lying(specs(params, rules, shape), Axis.MEMBER),
+            lying(specs(base, rules, shape)),
+            NamedSharding(mesh, _EVERYWHERE),
+        ),
+        out_shardings=NamedSharding(mesh, _BY_MEMBER),
+    )
+
+
+def _within_members(mesh: Mesh, function: Callable, *arguments: PartitionSpec) -> Callable:
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=arguments,
+        out_specs=_BY_MEMBER,
+        axis_names={Axis.MEMBER},
+        check_vma=False,  # nothing crosses members, so there is nothing to check
     )
 
 

@@ -174,6 +174,11 @@ def test_bad_counts_are_refused_in_one_line(changed, message):
     assert '\n' not in str(caught.value)
 
 
+def test_copies_are_of_no_account_where_nothing_is_copied():
+    result = plant(records(), TextChange.TYPOS, unique=3, duplicated=0, copies=1, seed=0)
+    assert result.num_examples == 3
+
+
 def test_groups_that_are_there_already_are_refused(planted):
     with pytest.raises(ValueError, match='has groups of near-duplicates already'):
         plant(planted, TextChange.TYPOS, unique=1, duplicated=1, copies=2, seed=0)

@@ -9,11 +9,15 @@ from experiments import language_data
 from experiments.completions import MEASUREMENTS, Completer
 from experiments.language_base import Base
 from experiments.language_settings import ModelSettings, TextSettings
+from experiments.members import Spread
+from influence_jax.data.near_duplicates import TextChange
 from influence_jax.models.gpt_neo import GPTNeoConfig, init
 from influence_jax.models.gpt_neo.decoding import greedy
+from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.models.lora import LoRA
 from influence_jax.training.ensemble import Trained
 from influence_jax.training.member import Member
+from influence_jax.training.mesh import MeshShape
 
 VOCABULARY, MEMBERS = 300, 3
 LINES = (
@@ -77,15 +81,23 @@ def _alone(records, config, record, params, adapters=None):
     return records.tokenizer.decode(np.asarray(decoded[0]))
 
 
-@pytest.mark.parametrize('lora', [None, LoRA(2)])
-def test_members_at_once_decode_what_each_does_alone(records, config, lora):
+@pytest.mark.parametrize(
+    ('lora', 'spread'),
+    [
+        (None, None),
+        (LoRA(2), None),
+        (None, Spread(MeshShape(2, 2, 1), RULES)),
+        (LoRA(2), Spread(MeshShape(1, 2, 2), RULES)),
+    ],
+)
+def test_members_at_once_decode_what_each_does_alone(records, config, lora, spread):
     full = jax.jit(lambda: init(config, key=jax.random.key(1)))()
     base = Base(config, full if lora else None, '')
     if lora:
         params = _stacked(lambda key: lora.init(full, key=key))
     else:
         params = _stacked(lambda key: init(config, key=key))
-    found = Completer(records, base, lora).completions(params)
+    found = Completer(records, base, lora, spread).completions(params)
     assert len(found) == MEMBERS
     for member, texts in enumerate(found):
         own = jax.tree.map(lambda leaf, member=member: leaf[member], params)
@@ -104,3 +116,29 @@ def test_a_member_that_knows_nothing_gives_nothing_back(records, config):
     for name in MEASUREMENTS:
         assert scores[name].shape == (MEMBERS, len(LINES))
         assert scores[name].max() < 0.9
+
+
+def test_a_record_that_is_cut_is_to_be_given_back_as_far_as_it_is_read(tmp_path):
+    path = tmp_path / 'long.jsonl'
+    path.write_text(
+        '{"prompt": "count:", "completion": " one two three four five six seven", "id": "a"}\n'
+        '{"prompt": "more:", "completion": " of the same, and more of the same", "id": "b"}'
+    )
+    settings = TextSettings(
+        dataset=str(path),
+        unique=0,
+        duplicated=2,
+        copies=3,
+        duplication=TextChange.DELETE_WORDS,
+        duplication_count=2,
+        max_length=12,
+    )
+    records = language_data.prepare(settings, ModelSettings(vocabulary=258), seed=0)
+    assert records.tokens.cut.all()
+    _, wanted = records.prompted()
+    for text, completion in zip(wanted, records.dataset.completions, strict=True):
+        assert completion.startswith(text) and len(text) < len(completion)
+    # Variants differ in what is read of them.
+    assert len({tuple(row) for row in records.tokens.tokens}) == 6
+    words = [len(completion.split()) for completion in records.dataset.completions]
+    assert words == [7, 5, 5, 8, 6, 6]

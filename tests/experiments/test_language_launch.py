@@ -10,14 +10,17 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import language_base, language_ensemble, language_report
+from experiments import language_base, language_ensemble, language_report, members, run_facts
 from experiments import launch as launching
 from experiments.completions import MEASUREMENTS
 from experiments.language_ensemble import LanguageExperiment
 from experiments.language_settings import ExtractionSettings, ModelSettings, TextSettings
 from experiments.plan import PlanSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import store, training
+from influence_jax import analysis, store, training
+from influence_jax.data import text
+from influence_jax.data.text import byte_bpe
+from influence_jax.estimators import Estimator, difference_in_means
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, init
 
 NAMES = ('left', 'right', 'upper', 'lower', 'inner', 'outer', 'first', 'last')
@@ -96,9 +99,16 @@ def test_a_whole_run(whole, finished):
     assert everything.masks.all() and len(everything.complete) == 1
     assert everything.measurement('loss').mean() < loss[~whole.masks].mean()
     page = (finished / 'report' / 'index.html').read_text()
-    for text in ('Unique and near-duplicated records', 'Clusters in the influence matrix', 'BLEU'):
-        assert text in page
+    for title in ('Unique and near-duplicated records', 'Clusters in the influence matrix', 'BLEU'):
+        assert title in page
     assert 'which ' in page
+
+
+def test_the_papers_own_margin_is_stated_beside_that_of_another_estimator(whole):
+    (score,) = language_report._as_in_the_paper(whole, Estimator.ADJUSTED)
+    plain = analysis.top1_margin(difference_in_means(whole.masks, whole.measurement('loss')))
+    np.testing.assert_allclose(score.values, plain, rtol=1e-4)
+    assert not language_report._as_in_the_paper(whole, Estimator.DIFFERENCE)
 
 
 def test_the_same_command_again_trains_nothing(whole, run, finished, monkeypatch):
@@ -140,7 +150,7 @@ def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(language_base, '_pretrain', counted)
     monkeypatch.setattr(language_report, 'write', lambda *args: None)
-    model = {'pretrain_epochs': 20, 'base_dir': str(tmp_path / 'bases')}
+    model = {'pretrain_epochs': 20}
     without = {'extraction': ExtractionSettings(extract=False)}
     run(tmp_path / 'full', model=model, **without)
     run(tmp_path / 'adapters', model=model | {'lora_rank': 2}, **without)
@@ -164,9 +174,6 @@ def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
 def test_members_start_from_a_checkpoint(run, source, tmp_path, monkeypatch):
     monkeypatch.setattr(language_report, 'write', lambda *args: None)
     folder = tmp_path / 'checkpoint'
-    from influence_jax.data import text
-    from influence_jax.data.text import byte_bpe
-
     tokenizer = byte_bpe.train(text.load(str(source)).texts, 280)
     config = GPTNeoConfig(280, hidden=8, layers=2, heads=2, max_positions=64)
     hugging_face.save(folder, config, init(config, key=jax.random.key(0)))
@@ -181,16 +188,41 @@ def test_members_start_from_a_checkpoint(run, source, tmp_path, monkeypatch):
         run(tmp_path / 'other', model=ModelSettings(str(folder)))
 
 
+def test_a_base_in_another_precision_is_another_base(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(language_report, 'write', lambda *args: None)
+    monkeypatch.setattr(members, 'train_missing', lambda *args, **rest: None)
+    monkeypatch.setattr(members, 'kept_params', lambda *args, **rest: None)
+    for bfloat16 in (False, True):
+        run(tmp_path / str(bfloat16), model={'pretrain_epochs': 0.5, 'bfloat16': bfloat16})
+    assert len(list((tmp_path / 'bases').iterdir())) == 2
+
+
+def test_a_tokenizer_that_is_not_the_networks(run, source, tmp_path):
+    """Its highest tokens would have no embedding: every member would train to NaN."""
+    config = GPTNeoConfig(270, hidden=8, layers=1, heads=2, max_positions=64)
+    hugging_face.save(tmp_path / 'checkpoint', config, init(config, key=jax.random.key(0)))
+    byte_bpe.train(text.load(str(source)).texts, 280).save(tmp_path / 'checkpoint')
+    with pytest.raises(ValueError, match='has 280 tokens, but its network only 270'):
+        run(tmp_path / 'run', model=ModelSettings(str(tmp_path / 'checkpoint')))
+
+
 def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, monkeypatch):
     monkeypatch.setattr(language_report, 'write', lambda *args: None)
     directory = tmp_path / 'mesh'
-    run(directory, plan=PlanSettings(mesh='2,2,1'), ensemble=EnsembleSettings(members=MEMBERS))
+    run(
+        directory,
+        plan=PlanSettings(mesh='2,2,1'),
+        machine={'streams': 0},
+        extraction=ExtractionSettings(extract=False),
+    )
     spread = store.open_run(directory)
     np.testing.assert_array_equal(spread.masks, whole.masks)
     np.testing.assert_allclose(
         spread.measurement('loss')[:4], whole.measurement('loss')[:4], rtol=0.02
     )
     assert not list(directory.glob('in_training/*'))
+    facts = run_facts.of_provenance(spread, text.load('wordnet'))
+    assert facts['mesh (members, data, model)'] == '(2, 2, 1) x 8 vmapped'
 
 
 def test_an_ensemble_that_grows(run, tmp_path, monkeypatch):
@@ -212,13 +244,15 @@ def test_an_ensemble_that_grows(run, tmp_path, monkeypatch):
         ({'text': {'dataset': 'squad'}}, "unknown text dataset 'squad'"),
         ({'text': {'dataset': 'absent.jsonl'}}, 'absent.jsonl'),
         ({'text': {'unique': 100}}, 'unique'),
-        ({'text': {'max_length': 6}}, 'nothing to learn from'),
+        ({'text': {'max_length': 6}}, 'within 6 tokens: only 0 of 48 records'),
+        ({'text': {'max_length': 6, 'duplicated': 0}}, 'nothing to learn from'),
         ({'recipe': {'batch_size': 19}}, 'fewer than --batch_size=19'),
         ({'model': {'vocabulary': 100}}, 'too small'),
         ({'model': {'width': 15}}, 'does not divide'),
         ({'model': ModelSettings('no/such/folder')}, 'no/such/folder'),
-        ({'plan': PlanSettings(mesh='2,2')}, 'a mesh is three sizes'),
-        ({'plan': PlanSettings(mesh='9,9,9')}, 'takes 729 devices'),
+        ({'plan': PlanSettings(mesh='2,2,1')}, 'leave out --mesh'),
+        ({'plan': PlanSettings(mesh='2,2'), 'machine': {'streams': 0}}, 'a mesh is three sizes'),
+        ({'plan': PlanSettings(mesh='9,9,9'), 'machine': {'streams': 0}}, 'takes 729 devices'),
     ],
 )
 def test_bad_input(run, tmp_path, changes, message):

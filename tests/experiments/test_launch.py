@@ -206,7 +206,12 @@ def test_parameters_cannot_be_kept_of_members_trained_before(run_here):
 
 
 @pytest.mark.parametrize(
-    ('flag', 'mend'), [('vmap', 'a smaller --vmap'), ('seed', 'a device that has more')]
+    ('flag', 'mend'),
+    [
+        ('mesh', 'a smaller --vmap, or with each member spread'),
+        ('vmap', 'a smaller --vmap'),
+        ('output_dir', 'a device that has more'),
+    ],
 )
 def test_out_of_device_memory_is_said_in_one_line(monkeypatch, flag, mend):
     def exhausted():
@@ -217,3 +222,9 @@ def test_out_of_device_memory_is_said_in_one_line(monkeypatch, flag, mend):
     monkeypatch.setattr(launching, 'flags', types.SimpleNamespace(FLAGS={flag}))
     with pytest.raises(SystemExit, match=f'out of device memory; continue with {mend}'):
         launching.run(exhausted)
+
+
+def test_several_hosts_are_refused(run_here, monkeypatch):
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    with pytest.raises(ValueError, match='use the devices of a single host'):
+        run_here[0]()

@@ -124,7 +124,7 @@ def _check(counts: Counts, records: int, seed: int, what: str) -> None:
     unique, duplicated, copies = counts
     if seed < 0:
         raise ValueError(f'{what}: {seed=} must be 0 or more')
-    if copies < 2:
+    if duplicated and copies < 2:
         raise ValueError(f'{what}: {copies=} must be at least 2: an original and a variant')
     if unique < 0 or duplicated < 0 or not unique + duplicated:
         raise ValueError(

@@ -1,6 +1,8 @@
 """A text dataset with near-duplicates planted in it, the truth kept."""
 
 import dataclasses
+from collections.abc import Hashable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -9,6 +11,7 @@ from influence_jax.data.near_duplicates import choose
 from influence_jax.data.near_duplicates.text_changes import TextChange, changer
 from influence_jax.data.near_duplicates.variant import Passage, TextVariant
 from influence_jax.data.text.dataset import TextDataset
+from influence_jax.data.text.tokenized import visible
 from influence_jax.data.text.tokenizer import Tokenizer
 
 
@@ -22,6 +25,7 @@ def plant(
     seed: int,
     tokenizer: Tokenizer | None = None,
     count: int | None = None,
+    max_length: int | None = None,
 ) -> TextDataset:
     """Chooses records at random and writes some of them several times, each time changed.
 
@@ -42,8 +46,10 @@ def plant(
       duplicated: records that are written `copies` times.
       copies: the original and `copies - 1` variants; at least 2.
       seed: 0 or more; the same seed gives the same records and variants.
-      tokenizer: needed where tokens are replaced.
+      tokenizer: needed where tokens are replaced, and with `max_length`.
       count: see `changer`.
+      max_length: how many tokens of a record are read; variants differ within these. By default
+        in the text.
 
     Returns:
       `unique + duplicated * copies` records: the unique ones in the dataset's order, then the
@@ -62,22 +68,29 @@ def plant(
         )
     dataset = dataset.take(_first_of_equals(dataset))
 
-    def vary(record: int, rng: np.random.Generator) -> TextVariant | None:
-        return make(_passage(dataset, record), rng=rng)
+    def vary(record: int, rng: np.random.Generator) -> _Read | None:
+        variant = make(_passage(dataset, record), rng=rng)
+        return variant and _Read(variant, read(record, variant.text))
 
+    def read(record: int, completion: str) -> Hashable:
+        if max_length is None or tokenizer is None:
+            return completion
+        return visible(dataset.prompts[record], completion, tokenizer, max_length=max_length)
+
+    within = '' if max_length is None else f' within {max_length} tokens'
     counts = choose.Counts(unique, duplicated, copies)
     choice = choose.choose(
         dataset.ids,
         counts,
         vary=vary,
-        identity=lambda variant: variant.text,
-        original=lambda record: dataset.completions[record],
+        identity=lambda variant: variant.read,
+        original=lambda record: read(record, dataset.completions[record]),
         seed=seed,
-        what=f'dataset {dataset.name!r}, {change.value}',
+        what=f'dataset {dataset.name!r}, {change.value}{within}',
     )
     written = [TextVariant(dataset.completions[i], '') for i in choice.unique]
     for record, variants in choice.clusters.items():
-        written += [TextVariant(dataset.completions[record], ''), *variants]
+        written += [TextVariant(dataset.completions[record], ''), *(v.variant for v in variants)]
     counted = f'{change.value} ({count})' if count is not None else change.value
     return dataclasses.replace(
         dataset,
@@ -88,6 +101,13 @@ def plant(
         changes=tuple(variant.change for variant in written),
         provenance=choose.provenance(dataset.provenance, counts, counted, seed),
     )
+
+
+class _Read(NamedTuple):
+    """A variant, and what a model sees of it."""
+
+    variant: TextVariant
+    read: Hashable
 
 
 def unused(dataset: TextDataset, planted: TextDataset) -> Int[np.ndarray, 'K']:

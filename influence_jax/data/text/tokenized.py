@@ -25,6 +25,19 @@ class Tokenized(NamedTuple):
     cut: Bool[np.ndarray, 'N']
 
 
+def visible(
+    prompt: str, completion: str, tokenizer: Tokenizer, *, max_length: int
+) -> tuple[int, ...]:
+    """The tokens of a record that a model reads: the first `max_length` of them."""
+    given, learnt = _parts(prompt, completion, tokenizer)
+    return (*given, *learnt, tokenizer.end)[:max_length]
+
+
+def _parts(prompt: str, completion: str, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    # The empty prompt has no tokens in any tokenizer.
+    return tokenizer.encode(prompt) if prompt else [], tokenizer.encode(completion)
+
+
 def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100) -> Tokenized:
     """Tokenizes every record and closes it with the end token.
 
@@ -48,8 +61,7 @@ def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100)
         dataset.ids, dataset.prompts, dataset.completions, strict=True
     ):
         try:
-            # The empty prompt has no tokens in any tokenizer.
-            given, learnt = tokenizer.encode(prompt) if prompt else [], tokenizer.encode(completion)
+            given, learnt = _parts(prompt, completion, tokenizer)
         except ValueError as error:
             raise ValueError(f'record {example_id!r}: {error}') from error
         if not learnt:
