@@ -75,7 +75,7 @@ def main() -> None:
             unique, near = mean[~duplicated].mean(), mean[duplicated].mean()
             line += f'{unique:10.{digits}f}{near:10.{digits}f}'
             if values is bleu:
-                line += f'{near / unique:8.2f}'
+                line += f'{near / unique:8.2f}' if unique else f'{"":>8}'
         print(line, flush=True)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from influence_jax.data import tfds_folders
 from influence_jax.data.dataset import ImageDataset
 
 CLASS_NAMES = (
@@ -21,7 +22,6 @@ CLASS_NAMES = (
     'truck',
 )
 
-_DEFAULT_DIR = '~/tensorflow_datasets'
 _ARCHIVE_FOLDER = 'cifar-10-batches-bin'
 _BATCH = re.compile(r'data_batch_([1-5])\.bin')
 _BATCH_EXAMPLES = 10_000
@@ -51,7 +51,7 @@ def load(data_dir: Path | None = None) -> ImageDataset:
       FileNotFoundError: nothing is there; the message says what to download and where to put it.
       ValueError: a file is truncated or wrong.
     """
-    folder = Path(_DEFAULT_DIR).expanduser() if data_dir is None else Path(data_dir)
+    folder = Path(tfds_folders.DEFAULT_DIR).expanduser() if data_dir is None else Path(data_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f'CIFAR-10: no folder {folder}; {_HOW_TO_GET_IT}')
     batches = _batch_files(folder) or _batch_files(folder / _ARCHIVE_FOLDER)
@@ -63,11 +63,11 @@ def load(data_dir: Path | None = None) -> ImageDataset:
             np.concatenate([labels for _, labels in parts]),
             np.concatenate(positions),
         )
-    if prepared := _prepared_by_tfds(folder):
+    if version := tfds_folders.newest_version(folder, 'cifar10'):
         # TFDS takes long to import and is needed on this path alone.
         from influence_jax.data import cifar10_tfds
 
-        return _dataset(*cifar10_tfds.read(prepared))
+        return _dataset(*cifar10_tfds.read(version))
     if (folder / 'data_batch_1').exists():
         raise FileNotFoundError(
             f'CIFAR-10: {folder} holds the Python version, whose pickles are not read; '
@@ -118,14 +118,3 @@ def _read_batch(path: Path) -> tuple[UInt8[np.ndarray, 'N 32 32 3'], Int32[np.nd
         )
     planes = records[:, 1:].reshape(-1, 3, 32, 32)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels
-
-
-def _prepared_by_tfds(folder: Path) -> Path | None:
-    """The newest version of `cifar10` below a `data_dir` of TFDS (or such a version itself)."""
-    if (folder / 'dataset_info.json').is_file():
-        return folder
-    versions = [path.parent for path in (folder / 'cifar10').glob('*/dataset_info.json')]
-    numbered = [path for path in versions if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
-    if not numbered:
-        return None
-    return max(numbered, key=lambda path: tuple(int(part) for part in path.name.split('.')))

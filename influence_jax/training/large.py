@@ -18,6 +18,7 @@ from influence_jax.training.large_program import LargeProgram, compile_program
 from influence_jax.training.member import Member, Program, State
 from influence_jax.training.mesh import MeshShape
 from influence_jax.training.sharding import Rules, path_name
+from influence_jax.training.warm_start import WarmStart
 from influence_jax.types import Batch, Masks, Params, PRNGKey
 
 if TYPE_CHECKING:  # orbax is slow to import
@@ -51,7 +52,8 @@ def train(
         targets: pytree with a leading axis T.
         shape: of the mesh.
         rules: where a member's parameters lie, and those of the base.
-        base: arrays that all members share, for a `BasedTask`.
+        base: arrays that all members share, for a `BasedTask`; on the devices all the time, or,
+            for a `WarmStart`, while members begin.
         keep_params: yield the trained parameters too.
         checkpoints: where members are kept while they train, so that those of a run that was
             killed go on from there.
@@ -67,7 +69,7 @@ def train(
     run = compile_program(program, shape, rules=rules, base=base)
     if checkpoints:
         checkpoints.open(_identity(program, key, masks, run.state), untrained=members)
-    base = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), base, run.base)
+    base = jax.device_get(base) if only_begins_with_base(program) else _spread(base, run)
     everywhere = NamedSharding(run.mesh, PartitionSpec())
     same_rows = targets is examples
     key, examples = jax.device_put((key, examples), everywhere)
@@ -85,6 +87,11 @@ def train(
             checkpoints.clear()
 
 
+def only_begins_with_base(program: Program) -> bool:
+    """Whether members need the base no more once they have begun, so that it makes room."""
+    return isinstance(program.task, WarmStart)
+
+
 def _train_chunk(
     run: LargeProgram,
     steps: int,
@@ -100,16 +107,21 @@ def _train_chunk(
     members = np.pad(chunk, (0, shape.members_at_once - len(chunk)), mode='edge')
     schedule = run.schedule(key, members, masks[members])
     resumed = checkpoints.resume(chunk, run.state) if checkpoints else None
-    done, state = resumed or (0, run.begin(key, members, base))
+    done, state = resumed or (0, run.begin(key, members, _spread(base, run)))
     # On a CPU, steps that are dispatched ahead can wait for each other's collectives for ever.
     one_by_one = run.mesh.devices.flat[0].platform == 'cpu'
     for number in range(done, steps):
+        # A base in host memory stays there: jit drops what a function makes no use of.
         state = run.step(state, np.int32(number), key, members, schedule, examples, base)
         if one_by_one:
             jax.block_until_ready(state)
         if checkpoints and number + 1 < steps:
             checkpoints.keep(chunk, number + 1, state)
     return state
+
+
+def _spread(base: Params | None, run: LargeProgram) -> Params | None:
+    return jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), base, run.base)
 
 
 def _first(count: int, result: Member) -> Member:

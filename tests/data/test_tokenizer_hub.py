@@ -4,12 +4,14 @@ import json
 import shutil
 import socket
 import time
+import types
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 
-from influence_jax.data.text import byte_bpe, hub_tokenizer, tokenizer
+from influence_jax import hub
+from influence_jax.data.text import byte_bpe, tokenizer
 
 TRAINED = byte_bpe.train(['the cat and the hat'], 300)
 
@@ -123,7 +125,7 @@ def test_a_network_that_never_answers(monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as silent:
         address = [(socket.AF_INET, socket.SOCK_STREAM, 6, '', silent.getsockname())]
         monkeypatch.setattr(socket, 'getaddrinfo', lambda *arguments, **options: address)
-        monkeypatch.setattr(hub_tokenizer, '_SECONDS', 0.2)
+        monkeypatch.setattr(hub, '_SECONDS', 0.2)
         start = time.monotonic()
         with pytest.raises(OSError, match='timed out'):
             tokenizer.from_pretrained('some/model')
@@ -164,7 +166,8 @@ def test_what_the_hub_has_is_downloaded(tmp_path, monkeypatch):
         return shutil.copytree(tmp_path / 'there', tmp_path / 'here')
 
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
-    monkeypatch.setattr(huggingface_hub.HfApi, 'model_info', lambda self, name, timeout: None)
+    listing = types.SimpleNamespace(siblings=[])
+    monkeypatch.setattr(huggingface_hub.HfApi, 'model_info', lambda *asked, timeout: listing)
     assert tokenizer.from_pretrained('some/model').fingerprint == TRAINED.fingerprint
     ((name, patterns, timeout),) = asked
     assert name == 'some/model'

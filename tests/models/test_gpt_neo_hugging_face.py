@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 from gpt_neo_cases import SMALL, params
 
-from influence_jax.models.gpt_neo import hub, hugging_face, writing
+from influence_jax.models.gpt_neo import hugging_face, writing
 from influence_jax.models.parameter_paths import named
 
 
@@ -190,34 +190,6 @@ def test_pickles_are_refused_with_the_way_out(folder):
     (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
     with pytest.raises(ValueError, match=r'pickle.*save_pretrained\(.*safe_serialization=True\)'):
         hugging_face.load(folder)
-
-
-def test_a_hub_name_without_network_is_one_line(monkeypatch):
-    import huggingface_hub
-
-    def unreachable(name, *, allow_patterns):
-        assert name == 'EleutherAI/gpt-neo-125m'
-        assert not any(pattern.endswith(('bin', '*', 'py')) for pattern in allow_patterns)
-        raise huggingface_hub.errors.LocalEntryNotFoundError('no connection\nsecond line')
-
-    monkeypatch.setattr(huggingface_hub, 'snapshot_download', unreachable)
-    with pytest.raises(
-        OSError, match=r'EleutherAI/gpt-neo-125m: .*no connection\); check'
-    ) as error:
-        hugging_face.load('EleutherAI/gpt-neo-125m')
-    assert '\n' not in str(error.value)
-
-
-def test_a_hub_name_is_fetched(folder, monkeypatch):
-    monkeypatch.setattr(hub, '_fetched', {'someone/model': folder}.__getitem__)
-    _assert_loads('someone/model')
-
-
-@pytest.mark.parametrize('name', ['./nowhere', '/nowhere/at/all', '~/nowhere', 'a/b/c', 'a/'])
-def test_a_path_is_not_looked_for_on_the_hub(name, monkeypatch):
-    monkeypatch.setattr(hub, '_fetched', lambda name: pytest.fail('asked the hub'))
-    with pytest.raises(FileNotFoundError, match='no such folder'):
-        hugging_face.load(name)
 
 
 def test_saving_replaces_an_earlier_checkpoint_and_nothing_else(sharded):

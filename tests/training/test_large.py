@@ -161,6 +161,36 @@ def test_adapters_vmapped_on_a_frozen_base_that_is_spread(program, points, from_
     np.testing.assert_allclose(together['loss'], one_by_one['loss'], rtol=2e-5, atol=2e-6)
 
 
+class Looking:
+    """Checkpoints that keep nothing, but see what is on the devices between steps."""
+
+    def __init__(self, leaf):
+        self.leaf, self.seen = leaf, []
+
+    def look(self):
+        live = [array for array in jax.live_arrays() if array.shape == self.leaf.shape]
+        self.seen.append(any(np.array_equal(array, self.leaf) for array in live))
+
+    def open(self, identity, *, untrained): ...
+
+    def resume(self, members, like): ...
+
+    def keep(self, members, steps, state):
+        self.look()
+
+    def clear(self): ...
+
+
+@pytest.mark.parametrize(('task', 'stays'), [(WarmStart, False), (Shift, True)])
+def test_the_base_is_on_the_devices_while_it_is_needed(program, points, from_base, task, stays):
+    """Members that start from it need it then alone; adapters in every step and to be measured."""
+    base = {**from_base[1], 'w': np.array([0.123, 0.456, 0.789], np.float32)}
+    based, looking = program._replace(task=task(program.task)), Looking(base['w'])
+    for _ in _train(based, points, MeshShape(2), base=base, checkpoints=looking):
+        looking.look()
+    assert looking.seen == [stays] * 3 * based.steps  # 3 chunks
+
+
 def test_wrong_sizes_are_said_before_anything_is_trained(program, points):
     with pytest.raises(ValueError, match='takes 16 devices, but there are 4'):
         next(_train(program, points, MeshShape(16)))

@@ -87,18 +87,23 @@ def test_candidates_spread_batches_over_no_more_devices_than_there_are_records()
     assert _candidates(1, batch_size=2) == [(4, 1, 1), (2, 2, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)]
 
 
-def test_candidates_make_room_for_the_base():
-    """Members that start from a base: it lies beside them."""
-    program = _program(5)._replace(task=WarmStart(Matrix(5)))
-    base = jax.ShapeDtypeStruct((Matrix(5).rows, 1024), jnp.float32)
-    found = plan.candidates(
-        program, plan.find('v5e:2x2'), rules=RULES, inputs=INPUTS._replace(base=base)
-    )
-    assert next(found).sizes == (4, 1, 1)
-    larger = INPUTS._replace(base=jax.ShapeDtypeStruct((Matrix(5.5).rows, 1024), jnp.float32))
-    program = program._replace(task=WarmStart(Matrix(5.5)))
-    found = plan.candidates(program, plan.find('v5e:2x2'), rules=RULES, inputs=larger)
-    assert next(found).sizes == (2, 2, 1)
+class OnBase:
+    """Begins as `WarmStart` does, but nothing says that it needs the base no more after that."""
+
+    def __init__(self, task):
+        self.on = WarmStart(task).on
+
+
+@pytest.mark.parametrize(
+    ('task', 'gib', 'first'),
+    [(OnBase, 5, (4, 1, 1)), (OnBase, 5.5, (2, 2, 1)), (WarmStart, 5.5, (4, 1, 1))],
+)
+def test_candidates_make_room_for_the_base(task, gib, first):
+    """It lies beside states and gradients, unless members only begin with it."""
+    program = _program(gib)._replace(task=task(Matrix(gib)))
+    inputs = INPUTS._replace(base=jax.ShapeDtypeStruct((Matrix(gib).rows, 1024), jnp.float32))
+    found = plan.candidates(program, plan.find('v5e:2x2'), rules=RULES, inputs=inputs)
+    assert next(found).sizes == first
 
 
 def test_chip_hours():

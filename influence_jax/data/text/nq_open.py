@@ -1,17 +1,16 @@
 """Natural Questions, open domain: from the dataset's own files, or as TFDS prepared them."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from influence_jax.data import tfds_folders
 from influence_jax.data.text import jsonl
 from influence_jax.data.text.dataset import TextDataset, content_ids, question_and_answer
 
 _NAME = 'nq_open'
 _TFDS_NAME = 'natural_questions_open'
-_DEFAULT_DIR = '~/tensorflow_datasets'
 _PREFERRED = ('NQ-open.train.jsonl', 'NQ-open.dev.jsonl')
 _URL = 'https://github.com/google-research-datasets/natural-questions/tree/master/nq_open'
 
@@ -40,18 +39,18 @@ def load(data_dir: str | Path | None = None) -> TextDataset:
       FileNotFoundError: nothing is there; the message says what to download and where to put it.
       ValueError: a record is wrong, a file is damaged, or several files could be meant.
     """
-    path = Path(_DEFAULT_DIR if data_dir is None else data_dir).expanduser()
+    path = Path(tfds_folders.DEFAULT_DIR if data_dir is None else data_dir).expanduser()
     if path.is_file():
         return _from_file(path)
     if not path.is_dir():
         raise FileNotFoundError(f'NQ-open: no folder {path}; {_HOW_TO_GET_IT}')
     if file := _own_file(path):
         return _from_file(file)
-    if prepared := _prepared_by_tfds(path):
+    if version := tfds_folders.newest_version(path, _TFDS_NAME):
         # TFDS takes long to import and is needed on this path alone.
         from influence_jax.data.text import nq_open_tfds
 
-        return _dataset(nq_open_tfds.read(prepared), where=str(prepared), source='TFDS, train')
+        return _dataset(nq_open_tfds.read(version), where=str(version), source='TFDS, train')
     raise FileNotFoundError(f'NQ-open: nothing of it in {path}; {_HOW_TO_GET_IT}')
 
 
@@ -97,14 +96,3 @@ def _dataset(pairs: Iterable[tuple[str, str]], *, where: str, source: str) -> Te
         )
     except ValueError as error:
         raise ValueError(f'{where}: {error}') from error
-
-
-def _prepared_by_tfds(folder: Path) -> Path | None:
-    """The newest version below a `data_dir` of TFDS (or such a version itself)."""
-    if (folder / 'dataset_info.json').is_file():
-        return folder
-    versions = [path.parent for path in (folder / _TFDS_NAME).glob('*/dataset_info.json')]
-    numbered = [path for path in versions if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
-    if not numbered:
-        return None
-    return max(numbered, key=lambda path: tuple(int(part) for part in path.name.split('.')))

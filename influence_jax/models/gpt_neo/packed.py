@@ -36,14 +36,14 @@ def hidden(
 
     Args:
         model: the network.
-        tokens: of all records, one after the other; C is a multiple of `longest`.
+        tokens: of all records, one after the other; C is a multiple of `BLOCK`.
         record: which record each belongs to; ascending.
         position: of each in its record.
         longest: tokens of the longest record, or more.
         adapters: as for `GPTNeo.hidden`.
 
     Raises:
-        ValueError: C is no multiple of `longest`.
+        ValueError: C is no multiple of `BLOCK`.
     """
     count, block = len(tokens), BLOCK
     if count % block:

@@ -7,15 +7,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from influence_jax import hub
 from influence_jax.models.gpt_neo import stored_tensors, tensor_names
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
-from influence_jax.models.gpt_neo.hub import folder_of
 from influence_jax.models.gpt_neo.network import abstract
 from influence_jax.models.gpt_neo.stored_tensors import Stored
 from influence_jax.models.parameter_paths import map_named, named
 from influence_jax.types import Params
 
 CONFIG = 'config.json'
+# No pickles: what is not asked for cannot be loaded.
+_WEIGHTS = ('model*.safetensors', stored_tensors.INDEX)
 
 
 def load(
@@ -33,11 +35,16 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such folder, or files are missing in it.
-        OSError: the hub cannot be reached, or has no such repository.
+        NotFetched: the hub cannot be reached, or has no such repository.
         ValueError: it is no GPT-Neo, a file is damaged, tensors are missing, of shapes other than
             config.json says or unknown, or the weights are pickles.
     """
-    folder = folder_of(name_or_folder)
+    folder = hub.folder_of(
+        name_or_folder,
+        (CONFIG, *_WEIGHTS),
+        is_whole=lambda folder: _has_config(folder) and stored_tensors.are_there(folder),
+        check=lambda names: stored_tensors.check(names, where=str(name_or_folder)),
+    )
     config = _read_config(folder / CONFIG, compute_dtype=compute_dtype, remat=remat)
     found = {
         name.removeprefix(tensor_names.PREFIX): tensor
@@ -53,9 +60,16 @@ def load(
 def load_config(
     name_or_folder: str | Path, *, compute_dtype: Any = jnp.float32, remat: bool = False
 ) -> GPTNeoConfig:
-    """The shape of a checkpoint's network; its weights are not read. Raises as `load`."""
-    folder = folder_of(name_or_folder)
+    """The shape of a checkpoint's network; its weights are neither fetched nor read.
+
+    Raises as `load`, but for what is wrong with weights.
+    """
+    folder = hub.folder_of(name_or_folder, (CONFIG,), is_whole=_has_config)
     return _read_config(folder / CONFIG, compute_dtype=compute_dtype, remat=remat)
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
 
 
 def _read_config(path: Path, **how: Any) -> GPTNeoConfig:

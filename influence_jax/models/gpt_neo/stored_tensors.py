@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,22 +72,41 @@ def write(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     safetensors.numpy.save_file(dict(tensors), path, metadata={'format': 'pt'})
 
 
-def _files(folder: Path) -> list[Path]:
-    if (folder / ONE_FILE).is_file():
-        return [folder / ONE_FILE]
-    if (folder / INDEX).is_file():
-        return _indexed(folder / INDEX)
-    if any(folder.glob('*.bin')):
+def are_there(folder: Path) -> bool:
+    """Whether the folder has its safetensors files, all of them; none is opened."""
+    try:
+        return all(file.is_file() for file in _files(folder))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def check(names: Collection[str], *, where: str) -> None:
+    """Refuses a checkpoint whose files have these names, but no safetensors among them.
+
+    Raises:
+        FileNotFoundError: there are no weights.
+        ValueError: the weights are pickles.
+    """
+    if ONE_FILE in names or INDEX in names:
+        return
+    if any(name.endswith('.bin') for name in names):
         raise ValueError(
-            f'{folder}: the weights are a pickle (.bin), which could run code and is not read; '
+            f'{where}: the weights are a pickle (.bin), which could run code and is not read; '
             'convert it once where PyTorch is installed: '
             'transformers.AutoModelForCausalLM.from_pretrained(FOLDER)'
             '.save_pretrained(NEW_FOLDER, safe_serialization=True)'
         )
     raise FileNotFoundError(
-        f'{folder}: neither {ONE_FILE} nor {INDEX}; give the folder of a checkpoint in '
+        f'{where}: neither {ONE_FILE} nor {INDEX}; give the folder of a checkpoint in '
         'safetensors (pickles, .bin, are not read)'
     )
+
+
+def _files(folder: Path) -> list[Path]:
+    check([path.name for path in folder.iterdir()], where=str(folder))
+    if (folder / ONE_FILE).is_file():
+        return [folder / ONE_FILE]
+    return _indexed(folder / INDEX)
 
 
 def _indexed(index: Path) -> list[Path]:

@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 
     topology: the devices.
     shape: of the mesh.
-    arguments_gib: states, data and base, per device.
+    arguments_gib: states, data and the base that stays on the devices, per device.
     temporaries_gib: what the step needs besides, per device.
     peak_gib: the most that is in use at any time, per device.
     collectives: who talks to whom.

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from influence_jax.training import member
+from influence_jax.training.large import only_begins_with_base
 from influence_jax.training.member import Program
 from influence_jax.training.mesh import MeshShape
 from influence_jax.training.plan.compile import GIB, Inputs, Plan, TooLarge, compile_step
@@ -40,7 +41,9 @@ def candidates(
                 states = vmapped * _bytes(state, state_specs(state, rules, shape), shape)
                 # Gradients are there beside the states when these are updated.
                 gradients = vmapped * _bytes(state.params, specs(state.params, rules, shape), shape)
-                shared = _bytes(base, specs(base, rules, shape), shape)
+                # One that is gone before there are gradients takes no more room than they do.
+                stays = None if only_begins_with_base(program) else base
+                shared = _bytes(stays, specs(stays, rules, shape), shape)
             except ValueError:
                 continue
             if (states + gradients + shared) / GIB < topology.generation.memory_gib:

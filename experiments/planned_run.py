@@ -1,0 +1,143 @@
+"""The runs that can be planned: their training step, and how many FLOPs they take."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments import language_base
+from experiments.language_settings import ModelSettings
+from influence_jax.hub import NotFetched
+from influence_jax.models.adapter_modeling import AdapterModeling
+from influence_jax.models.gpt_neo import GPTNeoConfig, abstract
+from influence_jax.models.gpt_neo.flops import Flops, flops
+from influence_jax.models.gpt_neo.sharding import RULES
+from influence_jax.models.language_modeling import LanguageModeling, TokenBatch
+from influence_jax.models.lora import LoRA
+from influence_jax.training import Program, Recipe, WarmStart
+from influence_jax.training.plan import Inputs
+from influence_jax.training.sharding import Rules
+
+GPT_NEO_1_3B_NAME = 'EleutherAI/gpt-neo-1.3B'
+GPT_NEO_1_3B = GPTNeoConfig(
+    vocab_size=50257,
+    hidden=2048,
+    layers=24,
+    heads=16,
+    max_positions=2048,
+    window=256,
+    compute_dtype=jnp.bfloat16,
+    remat=True,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """The run that is planned.
+
+    Attributes:
+        members: number M of models.
+        records: number N; all are targets.
+        keep: probability with which a record is in a subset.
+        epochs: passes over a subset of the expected size.
+        batch_size: B.
+        tokens: S, of each record, its padding included.
+        lora_rank: train adapters of this rank on a frozen model; 0 trains all weights.
+        vmap: members that share a group of devices; for adapters, which are small.
+    """
+
+    members: int = 1000
+    records: int = 1500
+    keep: float = 0.5
+    epochs: float = 3.0
+    batch_size: int = 50
+    tokens: int = 100
+    lora_rank: int = 0
+    vmap: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise ValueError(f'keep must lie in (0, 1], not {self.keep}')
+
+
+class Run(NamedTuple):
+    """What is planned: an ensemble, and one member that is trained on all records.
+
+    program: the task and how to train the ensemble's members.
+    inputs: shapes of the data and the base.
+    rules: where parameters lie.
+    members: M.
+    everything_steps: of the member that is trained on all records.
+    step_flops: of one member.
+    measure_flops: of one member, over all targets.
+    """
+
+    program: Program
+    inputs: Inputs
+    rules: Rules
+    members: int
+    everything_steps: int
+    step_flops: float
+    measure_flops: float
+
+    @property
+    def member_flops(self) -> float:
+        """Of one member of the ensemble, its measurements included."""
+        return self.program.steps * self.step_flops + self.measure_flops
+
+    @property
+    def everything_flops(self) -> float:
+        """Of the member that is trained on all records, its measurements included."""
+        return self.everything_steps * self.step_flops + self.measure_flops
+
+
+def network(settings: ModelSettings) -> GPTNeoConfig:
+    """The network of a checkpoint; GPT-Neo 1.3B's is known without a network connection, too.
+
+    Raises:
+        OSError: the checkpoint is not to be had.
+        ValueError: it is no GPT-Neo.
+    """
+    try:
+        return language_base.large_config(settings)
+    except NotFetched:
+        if settings.model != GPT_NEO_1_3B_NAME:
+            raise
+    compute = jnp.bfloat16 if settings.bfloat16 else jnp.float32
+    return dataclasses.replace(GPT_NEO_1_3B, compute_dtype=compute, remat=settings.remat)
+
+
+def language_run(config: GPTNeoConfig, settings: RunSettings) -> Run:
+    """Fine-tuning of a GPT-Neo, or of adapters on it."""
+    recipe = Recipe(epochs=settings.epochs, batch_size=settings.batch_size, learning_rate=2e-4)
+    steps = recipe.steps(settings.keep * settings.records)
+    modeling = LanguageModeling(config)
+    lora = LoRA(settings.lora_rank) if settings.lora_rank else None
+    base = abstract(config)
+    program = Program(
+        task=AdapterModeling(modeling, lora) if lora else WarmStart(modeling),
+        optimizer=recipe.optimizer(steps),
+        steps=steps,
+        batch_size=settings.batch_size,
+        measure_batch=settings.batch_size,  # of no account: measuring is not compiled
+        smallest_subset=settings.batch_size,
+    )
+
+    def count(records: int) -> Flops:
+        added = lora.parameter_count(base) if lora else 0
+        return flops(config, batch=records, tokens=settings.tokens - 1, adapter_parameters=added)
+
+    def zeros() -> TokenBatch:
+        rows = jnp.zeros(settings.records, jnp.int32)
+        return TokenBatch(jnp.zeros((settings.records, settings.tokens), jnp.int32), rows, rows)
+
+    return Run(
+        program,
+        Inputs(jax.eval_shape(zeros), base),
+        RULES,
+        settings.members,
+        everything_steps=recipe.steps(settings.records),
+        step_flops=count(settings.batch_size).step(frozen=lora is not None),
+        measure_flops=count(settings.records).forward,
+    )
