@@ -5,6 +5,7 @@ import signal
 import time
 
 import numpy as np
+import pytest
 
 from influence_jax import store
 
@@ -17,6 +18,7 @@ def _recorded(directory):
     return sorted(path.stat().st_mtime for path in written)
 
 
+@pytest.mark.slow
 def test_ten_kills_and_a_resume(finished, start, launch, small, tmp_path):
     directory = tmp_path / 'run'
     undisturbed = finished[1]

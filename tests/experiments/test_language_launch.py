@@ -188,6 +188,7 @@ def test_members_start_from_a_checkpoint(run, source, tmp_path, monkeypatch):
         run(tmp_path / 'other', model=ModelSettings(str(folder)))
 
 
+@pytest.mark.slow
 def test_a_base_in_another_precision_is_another_base(run, tmp_path, monkeypatch):
     monkeypatch.setattr(language_report, 'write', lambda *args: None)
     monkeypatch.setattr(members, 'train_missing', lambda *args, **rest: None)
@@ -206,6 +207,7 @@ def test_a_tokenizer_that_is_not_the_networks(run, source, tmp_path):
         run(tmp_path / 'run', model=ModelSettings(str(tmp_path / 'checkpoint')))
 
 
+@pytest.mark.slow
 def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, monkeypatch):
     monkeypatch.setattr(language_report, 'write', lambda *args: None)
     directory = tmp_path / 'mesh'
@@ -225,6 +227,7 @@ def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, monkeypatch):
     assert facts['mesh (members, data, model)'] == '(2, 2, 1) x 8 vmapped'
 
 
+@pytest.mark.slow
 def test_an_ensemble_that_grows(run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(language_report, 'write', lambda *args: seen.append(args[-1]))

@@ -157,6 +157,7 @@ def test_what_can_be_mended_is_said_in_one_line(monkeypatch):
         launching.run(fail(ValueError('two\nlines')))
 
 
+@pytest.mark.slow
 def test_a_continued_run_keeps_to_the_measured_way(run_here, monkeypatch):
     run, directory = run_here
     asked = []

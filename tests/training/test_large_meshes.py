@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 MESHES = ('1,1,1', '8,1,1', '2,2,2', '1,2,4')
 
 

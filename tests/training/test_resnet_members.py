@@ -61,6 +61,7 @@ def test_in_turn_and_in_streams_are_exactly_the_same(program, images, masks, alo
     np.testing.assert_array_equal(_losses(program, images, masks, execution), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'execution', [Execution(vmapped=4), Execution(streams=2, vmapped=2)], ids=str
 )
