@@ -91,4 +91,6 @@ def _mark(
         va='center',
         color=colour,
         fontsize=9.5,
+        # The line of the other mark may pass behind the name.
+        bbox={'facecolor': axes.get_facecolor(), 'edgecolor': 'none', 'pad': 1.5},
     )
