@@ -1,6 +1,6 @@
 """LoRA members beside fully fine-tuned ones of one base: speed, and memory a member.
 
-    python -m benchmarks.language_adapters [--cores=2] [--width=256] [--layers=4] [--rank=8]
+    python -m benchmarks.language_adapters [--cores=2] [--width=768] [--layers=4] [--rank=8]
 
 All start from one base (random: its values change neither) and train on the same records
 (embedded WordNet glosses), in turns in one run. Memory is what XLA plans for the whole compiled
@@ -22,10 +22,11 @@ from benchmarks.workers import compete, ratio
 _CORES = flags.DEFINE_integer('cores', 2, 'cores that every contender may use')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'turns of every contender')
 _SECONDS = flags.DEFINE_float('seconds', 5.0, 'length of a turn')
-_WIDTH = flags.DEFINE_integer('width', 256, 'width of the base')
+_WIDTH = flags.DEFINE_integer('width', 768, 'width of the base')
 _LAYERS = flags.DEFINE_integer('layers', 4, 'layers of the base')
 _VOCABULARY = flags.DEFINE_integer('vocabulary', 1000, 'tokens of the vocabulary')
 _RANK = flags.DEFINE_integer('rank', 8, 'rank of the adapters')
+_BATCH = flags.DEFINE_integer('batch', 16, 'records of a batch')
 _WIDE = 4
 
 
@@ -83,7 +84,7 @@ def planned_bytes(problem: Problem, vmapped: int, rank: int) -> int:
 def main(_: list[str]) -> None:
     cores, rank = _CORES.value, _RANK.value
     own = [set(sorted(os.sched_getaffinity(0))[:cores])]
-    problem = Problem(_WIDTH.value, _LAYERS.value, _VOCABULARY.value, steps=5)
+    problem = Problem(_WIDTH.value, _LAYERS.value, _VOCABULARY.value, _BATCH.value, steps=4)
     kinds = {'full fine-tuning': 0, f'LoRA of rank {rank}': rank}
     running = {
         f'{name}, {vmapped} at a time': (
