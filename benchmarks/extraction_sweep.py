@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import language_base, language_data, language_ensemble, launch
+from experiments import language_base, language_data, language_ensemble, language_experiment, launch
 from experiments.completions import Completer
 from experiments.flags import read
-from experiments.language_ensemble import LanguageExperiment
+from experiments.language_experiment import LanguageExperiment
 from experiments.language_settings import ModelSettings, TextSettings
 from experiments.settings import EnsembleSettings, MachineSettings
 from influence_jax import training
@@ -52,7 +52,7 @@ def main() -> None:
         )
         masks = np.ones((_MODELS.value, records.dataset.num_examples), bool)
         key = jax.random.key(seed)
-        program = language_ensemble.training_program(experiment, records, base, masks, key=key)
+        program = language_experiment.training_program(experiment, records, base, masks, key=key)
         answer, bleu, exact = [], [], []
         for trained in training.train(
             program,

@@ -7,7 +7,7 @@ run that was stopped. The report is DIR/report/index.html.
 """
 
 from experiments import language_ensemble, launch
-from experiments.language_ensemble import LanguageExperiment
+from experiments.language_experiment import LanguageExperiment
 from experiments.settings import EnsembleSettings, MachineSettings
 from influence_jax.training import Recipe
 

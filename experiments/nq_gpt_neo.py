@@ -7,7 +7,7 @@ The GPUs or TPUs of one host train it; --plan says whether a slice can, on any m
 """
 
 from experiments import language_ensemble, launch
-from experiments.language_ensemble import LanguageExperiment
+from experiments.language_experiment import LanguageExperiment
 from experiments.language_settings import LargeSettings, ModelSettings, TextSettings
 from experiments.settings import EnsembleSettings, MachineSettings
 from influence_jax.training import Recipe

@@ -13,7 +13,7 @@ import pytest
 from experiments import language_base, language_ensemble, language_report, members, run_facts
 from experiments import launch as launching
 from experiments.completions import MEASUREMENTS
-from experiments.language_ensemble import LanguageExperiment
+from experiments.language_experiment import LanguageExperiment
 from experiments.language_settings import ExtractionSettings, ModelSettings, TextSettings
 from experiments.plan import PlanSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings

@@ -13,7 +13,7 @@ import pytest
 
 from experiments import language_ensemble, plan_words
 from experiments import plan as plan_launch
-from experiments.language_ensemble import LanguageExperiment
+from experiments.language_experiment import LanguageExperiment
 from experiments.language_settings import ModelSettings, TextSettings
 from experiments.plan import PlanSettings
 from experiments.planned_run import (
