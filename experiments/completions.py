@@ -19,6 +19,7 @@ from influence_jax.models.gpt_neo.decoding import greedy
 from influence_jax.models.lora import LoRA
 from influence_jax.training.ensemble import Trained
 from influence_jax.training.large_program import over_members
+from influence_jax.training.processes import fetch
 from influence_jax.types import AnyArray, Params
 
 MEASUREMENTS = ('bleu', 'exact_match', 'longest_common_share')
@@ -55,7 +56,7 @@ class Completer:
         self._over = functools.cache(self._on_streams)
 
     @property
-    def parameter_shapes(self) -> Params:
+    def _parameter_shapes(self) -> Params:
         """Of what a member trains: adapters, with LoRA."""
         shapes = abstract(self._base.config)
         lora = self._lora
@@ -63,24 +64,29 @@ class Completer:
             return shapes
         return jax.eval_shape(lambda base: lora.init(base, key=jax.random.key(0)), shapes)
 
-    def completions(self, params: Params) -> list[list[str]]:
-        """`[C T]` texts; `params` as members have them (adapters, with LoRA), stacked `[C ...]`."""
-        members = len(jax.tree.leaves(params)[0])
+    def completions(self, params: Params, members: int) -> list[list[str]]:
+        """`[C T]` texts of the first C `members`.
+
+        Args:
+            params: as members have them (adapters, with LoRA), stacked; C rows or more.
+            members: C.
+        """
+        rows = len(jax.tree.leaves(params)[0])
         spread, prompts = self._spread, self._distinct
-        groups = spread.shape.member if spread else min(members, jax.local_device_count())
-        full = jax.tree.map(lambda leaf: _filled(leaf, -members % groups), params)
+        groups = spread.shape.member if spread else min(rows, jax.local_device_count())
+        full = jax.tree.map(lambda leaf: _filled(leaf, -rows % groups), params)
         base = self._base.params if self._lora else None
         decode = self._on_mesh if spread else self._over(groups)
         decoded = decode(full, base, (prompts.tokens, prompts.lengths))
         return [
             [texts[prompt] for prompt in prompts.of_target]
-            for texts in (self._texts(rows) for rows in np.asarray(decoded)[:members])
+            for texts in (self._texts(rows) for rows in fetch(decoded)[:members])
         ]
 
     def measure(self, trained: Trained) -> Mapping[str, Float[np.ndarray, 'C T']]:
         """How much of each record the completions of each of these members give back."""
         scores = extraction.scores_of_members(
-            self.completions(trained.result.params), self.continuations
+            self.completions(trained.result.params, len(trained.members)), self.continuations
         )
         return {name: np.asarray(getattr(scores, name), np.float32) for name in MEASUREMENTS}
 
@@ -100,7 +106,7 @@ class Completer:
             self._decode,
             self._spread.shape,
             rules=self._spread.rules,
-            params=self.parameter_shapes,
+            params=self._parameter_shapes,
             base=self._base.params if self._lora else None,
         )
 
@@ -132,7 +138,9 @@ class Completer:
         return parts.reshape(-1, parts.shape[-1])[: len(tokens)]
 
 
-def _filled(leaf: AnyArray, more: int) -> np.ndarray:
+def _filled(leaf: AnyArray, more: int) -> AnyArray:
+    if not more:  # then it may stay on the devices
+        return leaf
     return np.pad(leaf, [(0, more)] + [(0, 0)] * (leaf.ndim - 1), mode='edge')
 
 

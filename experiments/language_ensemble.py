@@ -1,26 +1,40 @@
 """The language experiments' story: records -> members -> losses and completions -> report."""
 
+import contextlib
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments import flags, language_base, language_data, language_report, launch, members, plan
+from experiments import (
+    flags,
+    language_base,
+    language_data,
+    language_report,
+    launch,
+    members,
+    plan,
+    processes,
+)
 from experiments.completions import MEASUREMENTS, Completer
 from experiments.growth import Growth
 from experiments.language_base import Base
 from experiments.language_data import Records
 from experiments.language_experiment import LanguageExperiment, training_program
+from experiments.members import Extra
+from experiments.processes import Directory
 from experiments.settings import MachineSettings
 from influence_jax import estimators, store, subsets, training
 from influence_jax.models.language_modeling import LanguageModeling
+from influence_jax.training.ensemble import Trained
 from influence_jax.types import PRNGKey
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
-EVERYTHING = 'everything'
+EVERYTHING, COMPLETIONS = 'everything', 'completions'
 BASES = 'bases'
 
 
@@ -42,10 +56,15 @@ def run_from_flags() -> None:
         run(experiment)
 
 
-def run(experiment: LanguageExperiment) -> Path:
-    """Trains what is missing of the ensemble, writes its report and returns the page's path."""
+def run(experiment: LanguageExperiment) -> Path | None:
+    """Trains what is missing of the ensemble, writes its report and returns the page's path.
+
+    Of several processes the first writes, and the others return None.
+    """
     machine, spread = experiment.machine, experiment.spread()
-    launch.use_cpu_cores_as_devices(spread.shape.devices if spread else machine.streams)
+    experiment.processes.join(spread.shape if spread else None)
+    if not experiment.processes.coordinator:
+        launch.use_cpu_cores_as_devices(spread.shape.devices if spread else machine.streams)
     # Refuses more devices than there are, before all else.
     _ = spread.shape.mesh() if spread else machine.execution().mesh()
     growth = experiment.growth()
@@ -61,31 +80,43 @@ def run(experiment: LanguageExperiment) -> Path:
     )
     estimators.check_both_sides(masks)
     _check_batch(experiment.recipe, masks)
-    base = language_base.prepare(
-        experiment.model,
-        records,
-        experiment.recipe,
-        default_dir=Path(machine.output_dir).with_name(BASES),
-        max_length=experiment.text.max_length,
-        seed=seed,
-    )
+    with processes.one_after_another():
+        base = language_base.prepare(
+            experiment.model,
+            records,
+            experiment.recipe,
+            default_dir=Path(machine.output_dir).with_name(BASES),
+            max_length=experiment.text.max_length,
+            seed=seed,
+        )
     completer = Completer(records, base, experiment.model.lora, spread)
-    extract = completer if experiment.extraction.extract else None
-    with _open(experiment, records, base, masks, machine, extract) as directory:
-        _train(experiment, directory, records, base, extract, growth, key=of_members)
+    extract = experiment.extraction.extract
+    with _open(experiment, records, base, masks, machine, extract=extract) as directory:
+        measure = completer.measure if extract else None
+        _train(experiment, directory, records, base, measure, growth, key=of_members)
         one = _of_everything(experiment, directory)
         whole = np.ones((1, records.dataset.num_examples), bool)
-        with _open(one, records, base, whole, one.machine, None) as everything:
-            _train(one, everything, records, base, None, None, key=of_everything)
-            params = members.kept_params(everything, 0, like=completer.parameter_shapes)
+        with _open(one, records, base, whole, one.machine, extract=False) as everything:
+            write_down = functools.partial(_write_down, completer, everything)
+            _train(one, everything, records, base, write_down, None, key=of_everything)
+            if not (isinstance(directory, store.Run) and isinstance(everything, store.Run)):
+                return None
+            decoded = everything.texts(COMPLETIONS)
         return language_report.write(
             directory,
             records,
             completer,
-            params,
+            decoded,
             experiment.analysis,
             growth.check(directory) if growth else None,
         )
+
+
+def _write_down(completer: Completer, everything: Directory, trained: Trained) -> dict:
+    """Keeps what the model that was trained on all records goes on with."""
+    (decoded,) = completer.completions(trained.result.params, 1)
+    everything.write_texts(COMPLETIONS, decoded)
+    return {}
 
 
 def _open(
@@ -94,8 +125,9 @@ def _open(
     base: Base,
     masks: np.ndarray,
     machine: MachineSettings,
-    completer: Completer | None,
-) -> store.Run:
+    *,
+    extract: bool,
+) -> contextlib.AbstractContextManager[Directory]:
     ids = records.dataset.ids
     names = LanguageModeling(base.config).measurements
     manifest = store.Manifest(
@@ -104,21 +136,21 @@ def _open(
         dataset=store.DatasetIdentity(records.dataset.name, records.dataset.fingerprint),
         example_ids=ids,
         target_ids=ids,
-        measurements=(*names, *MEASUREMENTS) if completer else names,
+        measurements=(*names, *MEASUREMENTS) if extract else names,
         members=len(masks),
         git_commit=store.git_commit(),
         command=launch.command(),
     )
-    return store.create_or_resume(machine.output_dir, manifest, masks)
+    return processes.create_or_resume(machine.output_dir, manifest, masks)
 
 
-def _of_everything(experiment: LanguageExperiment, directory: store.Run) -> LanguageExperiment:
+def _of_everything(experiment: LanguageExperiment, directory: Directory) -> LanguageExperiment:
     """The same with one member that is trained on all records, beside the ensemble."""
     machine = dataclasses.replace(
         experiment.machine,
         streams=0 if experiment.plan.mesh else 1,
         vmap=1,
-        keep_params=True,
+        keep_params=False,
         output_dir=str(directory.directory / EVERYTHING),
     )
     ensemble = dataclasses.replace(experiment.ensemble, keep=1.0)
@@ -127,10 +159,10 @@ def _of_everything(experiment: LanguageExperiment, directory: store.Run) -> Lang
 
 def _train(
     experiment: LanguageExperiment,
-    directory: store.Run,
+    directory: Directory,
     records: Records,
     base: Base,
-    completer: Completer | None,
+    extra: Extra | None,
     growth: Growth | None,
     *,
     key: PRNGKey,
@@ -149,7 +181,7 @@ def _train(
         targets=rows,
         base=base.params,
         growth=growth,
-        extra=completer.measure if completer else None,
+        extra=extra,
         spread=spread,
     )
 

@@ -17,6 +17,7 @@ from experiments.language_settings import (
 )
 from experiments.members import Spread
 from experiments.plan import PlanSettings
+from experiments.processes import ProcessSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import training
 from influence_jax.models.adapter_modeling import AdapterModeling
@@ -44,6 +45,7 @@ class LanguageExperiment:
     analysis: AnalysisSettings = dataclasses.field(default_factory=AnalysisSettings)
     large: LargeSettings = dataclasses.field(default_factory=LargeSettings)
     plan: PlanSettings = dataclasses.field(default_factory=PlanSettings)
+    processes: ProcessSettings = dataclasses.field(default_factory=ProcessSettings)
 
     @property
     def members(self) -> int:

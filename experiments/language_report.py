@@ -1,5 +1,6 @@
 """The report of an ensemble of language models, on the terminal and as a page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -19,7 +20,6 @@ from influence_jax.analysis.near_duplicate_comparison import compare
 from influence_jax.analysis.scores import PAPER_MARGIN, Score
 from influence_jax.estimators import Estimator, summarize
 from influence_jax.report.thumbnails import texts
-from influence_jax.types import Params
 
 _LONGEST_NAME = 60
 
@@ -28,7 +28,7 @@ def write(
     directory: store.Run,
     records: Records,
     completer: Completer,
-    everything: Params,
+    decoded: Sequence[str],
     settings: AnalysisSettings,
     growth: Check | None = None,
 ) -> Path:
@@ -37,8 +37,8 @@ def write(
     Args:
         directory: the run.
         records: its texts.
-        completer: completes their prompts.
-        everything: parameters of a model trained on all of them.
+        completer: knows their prompts.
+        decoded: `[T]` what a model that was trained on all of them writes.
         settings: how to estimate.
         growth: what was seen when training stopped, where it may stop before all members are
             trained; those are then not missing.
@@ -47,7 +47,6 @@ def write(
     key = jax.random.key(directory.manifest.seeds['seed'])
     estimator = settings.estimator_for(len(directory.complete))
     overview = analysis.overview(directory.masks, losses, key=key, estimator=estimator)
-    (decoded,) = completer.completions(jax.tree.map(lambda leaf: leaf[None], everything))
     given_back = extraction.scores(decoded, completer.continuations)
     comparison = compare(
         overview.summary,

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from experiments.growth import Growth
+from experiments.growth import Check, Growth
+from experiments.processes import Directory, agreed
 from experiments.progress import Progress
 from experiments.settings import MachineSettings
 from influence_jax import store, training
@@ -17,6 +18,7 @@ from influence_jax.training import large
 from influence_jax.training.ensemble import Trained
 from influence_jax.training.member import begin
 from influence_jax.training.mesh import MeshShape
+from influence_jax.training.processes import by_first, is_first
 from influence_jax.training.sharding import Rules
 from influence_jax.types import Batch, Params, PRNGKey
 
@@ -44,7 +46,7 @@ class Spread:
 
 
 def train_missing(
-    directory: store.Run,
+    directory: Directory,
     program: training.Program,
     machine: MachineSettings,
     *,
@@ -72,19 +74,21 @@ def train_missing(
 
     Raises:
         ValueError: all members diverged, parameters are to be kept of members that were
-            trained without, or there are several hosts.
+            trained without, or small members would be trained by several processes.
     """
-    if jax.process_count() > 1:
+    if jax.process_count() > 1 and not spread:
         raise ValueError(
-            f'jax runs in {jax.process_count()} processes, one a host, but a run is trained by '
-            f'one: use the devices of a single host'
+            f'jax runs in {jax.process_count()} processes, one a host, but members that fit on '
+            f'one device are trained by one: add --mesh, or use a single host'
         )
     if machine.keep_params:
         _refuse_lost_params(directory)
-    seen = growth.look(directory) if growth else None
-    if len(directory.missing) and not (seen and seen.enough):
+    seen, enough = _look(directory, growth)
+    if len(directory.missing) and not enough:
         with Progress(
-            total=len(directory.masks), done=len(directory.masks) - len(directory.missing)
+            total=len(directory.masks),
+            done=len(directory.masks) - len(directory.missing),
+            quiet=not is_first(),
         ) as progress:
             train, how = (
                 _spread(directory, program, spread)
@@ -112,16 +116,27 @@ def train_missing(
                 more = extra(trained) if extra else {}
                 directory.write(trained.members, {**trained.result.measurements, **more})
                 progress.advance(len(trained.members))
-                if growth and (seen := growth.look(directory)):
+                del trained  # its parameters make room for those of the next
+                seen, enough = _look(directory, growth)
+                if seen:
                     progress.aim(seen.more, f'standard error {seen}')
-                    if seen.enough:
-                        # Nobody goes on from these members' checkpoint.
-                        shutil.rmtree(directory.directory / _IN_TRAINING, ignore_errors=True)
-                        break
+                if enough:
+                    # Nobody goes on from these members' checkpoint.
+                    kept = directory.directory / _IN_TRAINING
+                    by_first(functools.partial(shutil.rmtree, kept, ignore_errors=True))
+                    break
     check(directory, machine)
 
 
-def check(directory: store.Run, machine: MachineSettings) -> None:
+def _look(directory: Directory, growth: Growth | None) -> tuple[Check | None, bool]:
+    """What is seen when it is time to look, and whether members are enough, in all processes."""
+    if growth is None:
+        return None, False
+    seen = growth.look(directory) if isinstance(directory, store.Run) else None
+    return seen, agreed(seen is not None and seen.enough)
+
+
+def check(directory: Directory, machine: MachineSettings) -> None:
     """Refuses (ValueError) a run whose members all diverged, or that lacks asked-for parameters."""
     if not len(directory.complete):
         number = len(directory.masks)
@@ -134,14 +149,7 @@ def check(directory: store.Run, machine: MachineSettings) -> None:
         _refuse_lost_params(directory)
 
 
-def kept_params(directory: store.Run, member: int, like: Params) -> Params:
-    """The parameters of a member that was trained with `keep_params`; `like` has their shapes."""
-    from influence_jax.training import checkpoint  # slow to import
-
-    return checkpoint.load_member(directory.directory / _PARAMS, member, like)
-
-
-def _refuse_lost_params(directory: store.Run) -> None:
+def _refuse_lost_params(directory: Directory) -> None:
     from influence_jax.training import checkpoint  # slow to import, seldom needed
 
     lost = np.setdiff1d(directory.complete, checkpoint.kept_members(directory.directory / _PARAMS))
@@ -153,7 +161,7 @@ def _refuse_lost_params(directory: store.Run) -> None:
 
 
 def _small(
-    directory: store.Run,
+    directory: Directory,
     program: training.Program,
     machine: MachineSettings,
     examples: Batch,
@@ -161,6 +169,7 @@ def _small(
     base: Params | None,
 ) -> tuple[Callable[..., Iterator[Trained]], str]:
     execution = machine.execution()
+    assert isinstance(directory, store.Run)  # one process trains small members
     vmapped = machine.vmap or directory.notes.get('vmapped')
     if vmapped is None:
         vmapped = training.choose(
@@ -188,7 +197,7 @@ def _bytes_of_member(program: training.Program, base: Params | None) -> int:
 
 
 def _spread(
-    directory: store.Run, program: training.Program, spread: Spread
+    directory: Directory, program: training.Program, spread: Spread
 ) -> tuple[Callable[..., Iterator[Trained]], str]:
     checkpoints = None
     if spread.checkpoint_steps:

@@ -3,7 +3,8 @@
     python -m experiments.nq_gpt_neo --data_dir=DIR --mesh=2,4,1 --output_dir=DIR
     python -m experiments.nq_gpt_neo --plan --topology=v5e:4x4
 
-The GPUs or TPUs of one host train it; --plan says whether a slice can, on any machine.
+The GPUs or TPUs of one host train it or, with --coordinator, those of several, each of which is
+given this command; --plan says whether a slice can, on any machine.
 """
 
 from experiments import language_ensemble, launch

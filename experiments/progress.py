@@ -11,11 +11,15 @@ _SECONDS_BETWEEN_LINES = 15.0
 class Progress:
     """Prints members done, members a second and the time left."""
 
-    def __init__(self, *, total: int, done: int) -> None:
-        """`done` of `total` members were there before; they do not count for the speed."""
+    def __init__(self, *, total: int, done: int, quiet: bool = False) -> None:
+        """`done` of `total` members were there before; they do not count for the speed.
+
+        With `quiet` nothing is printed: another process does.
+        """
+        self._quiet = quiet
         self._total, self._before, self._done = total, done, done
         self._note = ''
-        self._on_terminal = sys.stderr.isatty()
+        self._on_terminal = sys.stderr.isatty() and not quiet
         self._start = self._printed = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -34,7 +38,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line, and starts the clock: what came before was set-up."""
-        print(text, file=sys.stderr, flush=True)
+        self._print(text)
         self._start = time.monotonic()
 
     def advance(self, members: int) -> None:
@@ -45,7 +49,7 @@ class Progress:
             print(f'\r{self._line(now)}\033[K', end='', file=sys.stderr, flush=True)
         elif self._done == self._total or now - self._printed >= _SECONDS_BETWEEN_LINES:
             self._printed = now
-            print(self._line(now), file=sys.stderr, flush=True)
+            self._print(self._line(now))
 
     def aim(self, more: int, note: str) -> None:
         """Changes how many members are still to come, and says why behind the figures."""
@@ -53,7 +57,11 @@ class Progress:
         now = time.monotonic()
         if not self._on_terminal and self._done > self._before:
             self._printed = now
-            print(self._line(now), file=sys.stderr, flush=True)
+            self._print(self._line(now))
+
+    def _print(self, text: str) -> None:
+        if not self._quiet:
+            print(text, file=sys.stderr, flush=True)
 
     def _line(self, now: float) -> str:
         rate = (self._done - self._before) / max(now - self._start, 1e-9)

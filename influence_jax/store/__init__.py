@@ -4,6 +4,7 @@
     DIR/masks.zarr               bool [M N]
     DIR/measurements/NAME.zarr   float32 [M T], one member a chunk, NaN where missing
     DIR/status.zarr              uint8 [M], a member's entry written after all of its rows
+    DIR/texts/NAME.json          a text for each target, where there are any
     DIR/notes.json               choices kept for whoever continues the run; holds no results
     DIR/lock                     held by the one writer
 
@@ -21,8 +22,10 @@ from influence_jax.store.errors import (
     StorageFailed,
 )
 from influence_jax.store.manifest import DatasetIdentity, Manifest
+from influence_jax.store.onlooker import Onlooker
 from influence_jax.store.provenance import git_commit, versions
-from influence_jax.store.run import MemberStatus, Run, create_or_resume, open_run
+from influence_jax.store.run import Run, create_or_resume, open_run
+from influence_jax.store.status import MemberStatus
 
 __all__ = [
     'BadManifest',
@@ -32,6 +35,7 @@ __all__ = [
     'Manifest',
     'MemberStatus',
     'NotARun',
+    'Onlooker',
     'Run',
     'RunError',
     'RunLocked',

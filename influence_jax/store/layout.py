@@ -20,6 +20,7 @@ _NOTES = 'notes.json'
 _MASKS = 'masks.zarr'
 _MEASUREMENTS = 'measurements'
 _STATUS = 'status.zarr'
+_TEXTS = 'texts'
 _PARTS = {LOCK, f'{_MANIFEST}.partial', _MASKS, _MEASUREMENTS, _STATUS}
 _BYTES_PER_MASKS_FILE = 2**22
 
@@ -50,6 +51,11 @@ def read_notes(directory: Path) -> dict[str, Any]:
 def write_notes(directory: Path, notes: Mapping[str, Any]) -> None:
     """Replaces the notes of a run."""
     write_atomically(directory / _NOTES, json.dumps(notes, indent=1) + '\n')
+
+
+def texts(directory: Path, name: str) -> Path:
+    """The file of the texts of that name."""
+    return directory / _TEXTS / f'{name}.json'
 
 
 def is_run(directory: Path) -> bool:

@@ -1,7 +1,6 @@
 """A run directory as an object: made or resumed by the one writer, opened by any reader."""
 
-import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,21 +8,14 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
-from influence_jax.store import checks, layout
+from influence_jax.store import checks, layout, texts
 from influence_jax.store.arrays import write_rows
 from influence_jax.store.errors import ConfigurationMismatch, CorruptRun
 from influence_jax.store.files import Lock, make_directory
 from influence_jax.store.layout import Arrays
 from influence_jax.store.manifest import Manifest
+from influence_jax.store.status import MemberStatus, Statuses, of_rows
 from influence_jax.types import AnyArray
-
-
-class MemberStatus(enum.IntEnum):
-    """What is known of a member."""
-
-    MISSING = 0
-    COMPLETE = 1
-    DIVERGED = 2
 
 
 def create_or_resume(
@@ -90,7 +82,7 @@ def open_run(directory: Path | str) -> 'Run':
     return Run(directory, manifest, masks, arrays, None)
 
 
-class Run:
+class Run(Statuses):
     """A run: `create_or_resume` gives one to write to, `open_run` one to read.
 
     directory: its absolute path.
@@ -154,26 +146,6 @@ class Run:
         """
         layout.write_notes(self.directory, self.notes | {name: value})
 
-    @property
-    def status(self) -> Int8[np.ndarray, 'M']:
-        """Each member's `MemberStatus`."""
-        return self._status.copy()
-
-    @property
-    def missing(self) -> Int[np.ndarray, 'R']:
-        """Indices of the members still to be trained."""
-        return np.flatnonzero(self._status == MemberStatus.MISSING)
-
-    @property
-    def complete(self) -> Int[np.ndarray, 'R']:
-        """Indices of the members whose measurements are there and finite."""
-        return np.flatnonzero(self._status == MemberStatus.COMPLETE)
-
-    @property
-    def diverged(self) -> Int[np.ndarray, 'R']:
-        """Indices of the members with a measurement that is not finite."""
-        return np.flatnonzero(self._status == MemberStatus.DIVERGED)
-
     def measurement(self, name: str = 'loss') -> Float[np.ndarray, 'M T']:
         """A measurement of every member and target, float32; losses are in nats.
 
@@ -226,13 +198,33 @@ class Run:
         if len(recorded):
             raise ValueError(f'members {recorded.tolist()} are already recorded')
         rows = checks.rows(measurements, self.manifest, count=len(members))
-        finite = np.all([np.isfinite(values).all(axis=1) for values in rows.values()], axis=0)
-        status = np.where(finite, MemberStatus.COMPLETE, MemberStatus.DIVERGED).astype(np.uint8)
+        status = of_rows(rows)
         indices = members.tolist()
         write_rows(indices, [(self._arrays.measurements[n], rows[n]) for n in rows])
         # Only now: an entry in status says that all rows of the member are on the disk.
-        write_rows(indices, [(self._arrays.status, status)])
+        write_rows(indices, [(self._arrays.status, status.astype(np.uint8))])
         self._status[members] = status
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """What `write_texts` has kept, one a target; CorruptRun where it is missing or damaged."""
+        return texts.read(layout.texts(self.directory, name), count=len(self.target_ids))
+
+    def write_texts(self, name: str, of_targets: Sequence[str]) -> None:
+        """Keeps a text for each target, such as what a member has written; durable on return.
+
+        Args:
+            name: of these texts; those that had it are replaced.
+            of_targets: as many as there are targets.
+
+        Raises:
+            ValueError: the run was opened for reading or is closed, or there are more or fewer.
+            StorageFailed: disk full, read-only ...
+        """
+        if self._lock is None:
+            raise ValueError(f'{self!r} is open for reading only, or closed')
+        if len(of_targets) != len(self.target_ids):
+            raise ValueError(f'{len(of_targets)} texts for {len(self.target_ids)} targets')
+        texts.write(layout.texts(self.directory, name), of_targets)
 
     def close(self) -> None:
         """Lets the next writer in; what is recorded can still be read."""

@@ -1,20 +1,22 @@
 """Members on disk, through orbax: their trained parameters, and their state while they train."""
 
+import functools
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from influence_jax.training.member import State
+from influence_jax.training.processes import all_equal, by_first
 from influence_jax.training.sharding import path_name
-from influence_jax.types import Params
+from influence_jax.types import AnyArray, Params
 
 
 def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params) -> None:
@@ -23,15 +25,13 @@ def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params)
     Args:
         directory: holds one checkpoint a member.
         members: their numbers.
-        params: pytree with a leading axis C.
+        params: pytree with a leading axis C, or a longer one whose first rows are theirs; on the
+            host, or on the devices of one process or several.
     """
     with ocp.StandardCheckpointer() as checkpointer:
         for row, member in enumerate(members):
-            checkpointer.save(
-                _path(directory, int(member)),
-                jax.tree.map(itemgetter(row), params),
-                force=True,
-            )
+            own = jax.tree.map(functools.partial(_row, row=row), params)
+            checkpointer.save(_path(directory, int(member)), own, force=True)
 
 
 def kept_members(directory: Path) -> Int[np.ndarray, 'R']:
@@ -62,7 +62,8 @@ class InTraining:
     """The state of large members while they train: the latest checkpoint, then nothing.
 
     The members of one chunk at a time; they are gone when the next chunk begins. Whoever stops
-    before all members are trained clears them.
+    before all members are trained clears them. Where the devices belong to several processes,
+    the directory is one that all of them see.
     """
 
     def __init__(
@@ -113,9 +114,14 @@ class InTraining:
             like: shapes and shardings of the state.
 
         Raises:
-            ValueError: the checkpoint is of other members.
+            ValueError: the checkpoint is of other members, or processes do not see the same.
         """
         kept = self._kept()
+        if not all_equal(-1 if self._manager is None else self._manager.latest_step() or 0):
+            raise ValueError(
+                f'not all processes find the same in {self._directory}: choose a directory on a '
+                f'disk that they share, or keep no checkpoints of members in training'
+            )
         if kept is None:
             return None
         if kept['members'] != members.tolist():
@@ -158,7 +164,7 @@ class InTraining:
         if self._manager:
             self._manager.close()
             self._manager = None
-        shutil.rmtree(self._directory, ignore_errors=True)
+        by_first(lambda: shutil.rmtree(self._directory, ignore_errors=True))
 
     def _kept(self) -> dict[str, Any] | None:
         if not self._directory.is_dir():
@@ -174,6 +180,18 @@ class InTraining:
             options = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         return self._manager
+
+
+def _row(leaf: AnyArray, row: int) -> AnyArray:
+    if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding):
+        # Spread over devices as it was: left to itself, every one would be given all of it.
+        spread = NamedSharding(leaf.sharding.mesh, PartitionSpec(*leaf.sharding.spec[1:]))
+        return jax.jit(_at, out_shardings=spread)(leaf, np.int32(row))
+    return leaf[row]
+
+
+def _at(rows: jax.Array, row: jax.Array) -> jax.Array:
+    return rows[row]
 
 
 def _named(state: State) -> dict[str, Any]:

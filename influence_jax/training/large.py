@@ -6,19 +6,22 @@ moment between steps in which to keep a checkpoint, and so that a state is never
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from influence_jax.training.ensemble import Trained, check_sizes
-from influence_jax.training.large_program import LargeProgram, compile_program
+from influence_jax.training.large_program import (
+    LargeProgram,
+    compile_program,
+    only_begins_with_base,
+)
 from influence_jax.training.member import Member, Program, State
 from influence_jax.training.mesh import MeshShape
+from influence_jax.training.processes import fetch, place
 from influence_jax.training.sharding import Rules, path_name
-from influence_jax.training.warm_start import WarmStart
 from influence_jax.types import Batch, Masks, Params, PRNGKey
 
 if TYPE_CHECKING:  # orbax is slow to import
@@ -42,6 +45,8 @@ def train(
     """Trains large members and yields them as they are done: the counterpart of `training.train`.
 
     A member's result depends on `key`, its number and its mask alone, to the rounding of sums.
+    Where the devices belong to several processes, each calls this with the same arguments and is
+    given all measurements.
 
     Args:
         program: the task and how to train it.
@@ -54,7 +59,9 @@ def train(
         rules: where a member's parameters lie, and those of the base.
         base: arrays that all members share, for a `BasedTask`; on the devices all the time, or,
             for a `WarmStart`, while members begin.
-        keep_params: yield the trained parameters too.
+        keep_params: yield the trained parameters too, on the devices. They have a row for each of
+            `shape.members_at_once`, the first of which are the members'; drop them before the
+            next members begin.
         checkpoints: where members are kept while they train, so that those of a run that was
             killed go on from there.
 
@@ -69,50 +76,65 @@ def train(
     run = compile_program(program, shape, rules=rules, base=base)
     if checkpoints:
         checkpoints.open(_identity(program, key, masks, run.state), untrained=members)
-    base = jax.device_get(base) if only_begins_with_base(program) else _spread(base, run)
-    everywhere = NamedSharding(run.mesh, PartitionSpec())
+    base = jax.device_get(base)  # on the devices, a copy of the caller's would stay there
     same_rows = targets is examples
-    key, examples = jax.device_put((key, examples), everywhere)
-    targets = examples if same_rows else jax.device_put(targets, everywhere)
+    key, examples = place((key, examples), run.everywhere)
+    targets = examples if same_rows else place(targets, run.everywhere)
+    stays = None if only_begins_with_base(program) else place(base, _shardings(run.base))
+    shared = _Shared(key, examples, base, stays)
     for start in range(0, len(members), shape.members_at_once):
         chunk = members[start : start + shape.members_at_once]
-        state = _train_chunk(
-            run, program.steps, key, chunk, masks, examples, base, checkpoints, shape
-        )
-        measured = jax.device_get(run.measure(state.params, targets, base))
-        params = jax.device_get(state.params) if keep_params else None
+        state = _train_chunk(run, program.steps, shared, chunk, masks, checkpoints, shape)
+        measured = fetch(run.measure(state.params, targets, shared.kept_base))
+        measured = {name: values[: len(chunk)] for name, values in measured.items()}
+        result = Member(measured, state.params if keep_params else None)
         del state  # before the next members' is made
-        yield Trained(chunk, _first(len(chunk), Member(measured, params)))
+        yield Trained(chunk, result)
+        del result
         if checkpoints:  # whoever trains has recorded these by now
             checkpoints.clear()
 
 
-def only_begins_with_base(program: Program) -> bool:
-    """Whether members need the base no more once they have begun, so that it makes room."""
-    return isinstance(program.task, WarmStart)
+class _Shared(NamedTuple):
+    """What is the same for all members of a run.
+
+    key: of the ensemble, on all devices.
+    examples: on all devices.
+    base: on the host.
+    kept_base: what stays of it on the devices.
+    """
+
+    key: PRNGKey
+    examples: Batch
+    base: Params | None
+    kept_base: Params | None
 
 
 def _train_chunk(
     run: LargeProgram,
     steps: int,
-    key: PRNGKey,
+    shared: _Shared,
     chunk: np.ndarray,
     masks: np.ndarray,
-    examples: Batch,
-    base: Params | None,
     checkpoints: 'InTraining | None',
     shape: MeshShape,
 ) -> State:
+    key, examples, base, kept_base = shared
     # A last chunk that is not full is filled up: one shape, so one trace.
-    members = np.pad(chunk, (0, shape.members_at_once - len(chunk)), mode='edge')
-    schedule = run.schedule(key, members, masks[members])
+    full = np.pad(chunk, (0, shape.members_at_once - len(chunk)), mode='edge')
+    members, subsets = place((full, masks[full]), run.by_member)
+    schedule = run.schedule(key, members, subsets)
     resumed = checkpoints.resume(chunk, run.state) if checkpoints else None
-    done, state = resumed or (0, run.begin(key, members, _spread(base, run)))
+    if resumed:
+        done, state = resumed
+    else:
+        on_devices = place(base, _shardings(run.base)) if kept_base is None else kept_base
+        done, state = 0, run.begin(key, members, on_devices)
+        del on_devices
     # On a CPU, steps that are dispatched ahead can wait for each other's collectives for ever.
     one_by_one = run.mesh.devices.flat[0].platform == 'cpu'
     for number in range(done, steps):
-        # A base in host memory stays there: jit drops what a function makes no use of.
-        state = run.step(state, np.int32(number), key, members, schedule, examples, base)
+        state = run.step(state, np.int32(number), key, members, schedule, examples, kept_base)
         if one_by_one:
             jax.block_until_ready(state)
         if checkpoints and number + 1 < steps:
@@ -120,12 +142,8 @@ def _train_chunk(
     return state
 
 
-def _spread(base: Params | None, run: LargeProgram) -> Params | None:
-    return jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), base, run.base)
-
-
-def _first(count: int, result: Member) -> Member:
-    return jax.tree.map(lambda leaf: leaf[:count], result)
+def _shardings(shapes: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.sharding, shapes)
 
 
 def _identity(program: Program, key: PRNGKey, masks: np.ndarray, state: State) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from jaxtyping import Array, Bool, Float, Int
 from influence_jax.training import member as one
 from influence_jax.training.member import Program, State
 from influence_jax.training.mesh import Axis, MeshShape
+from influence_jax.training.processes import place
 from influence_jax.training.sharding import Rules, specs, state_specs
+from influence_jax.training.warm_start import WarmStart
 from influence_jax.types import AnyArray, Batch, Params, PRNGKey, Task
 
 Outputs = TypeVar('Outputs')
@@ -30,11 +32,13 @@ class LargeProgram(NamedTuple):
 
     begin: (key, members, base) -> their states before the first step.
     schedule: (key, members, masks) -> which examples each of their steps trains on.
-    step: (states, number, key, members, schedule, examples, base) -> the states a step later.
-        Those given are used up.
-    measure: (params, targets, base) -> the measurements of every target.
+    step: (states, number, key, members, schedule, examples, kept_base) -> the states a step
+        later. Those given are used up.
+    measure: (params, targets, kept_base) -> the measurements of every target.
     state: shapes and shardings of the states, leading axis C.
     base: those of the base.
+    kept_base: those of what is needed of the base once members have begun: all of it or, where
+        they only begin with it, None.
     mesh: the devices.
     """
 
@@ -46,7 +50,23 @@ class LargeProgram(NamedTuple):
     measure: Callable[[Params, Batch, Params | None], dict[str, Float[Array, 'C T']]]
     state: State
     base: Params | None
+    kept_base: Params | None
     mesh: Mesh
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """Of what every device has."""
+        return NamedSharding(self.mesh, _EVERYWHERE)
+
+    @property
+    def by_member(self) -> NamedSharding:
+        """Of what has one entry a member."""
+        return NamedSharding(self.mesh, _BY_MEMBER)
+
+
+def only_begins_with_base(program: Program) -> bool:
+    """Whether members need the base no more once they have begun, so that it makes room."""
+    return isinstance(program.task, WarmStart)
 
 
 def compile_program(
@@ -75,14 +95,17 @@ def compile_program(
     base = _lying(base, specs(base, rules, shape), mesh)
     everywhere = NamedSharding(mesh, _EVERYWHERE)
     by_member = NamedSharding(mesh, _BY_MEMBER)
-    of_states, of_base = _shardings(states), _shardings(base)
+    begun, kept_base = program, base
+    if only_begins_with_base(program):
+        begun, kept_base = program._replace(task=cast(WarmStart, program.task).task), None
+    of_states, of_kept_base = _shardings(states), _shardings(kept_base)
 
     within_members = functools.partial(_within_members, mesh)
-    functions = _Lifted(program)
+    functions = _Lifted(begun)
     return LargeProgram(
         begin=jax.jit(
-            within_members(functions.begin, _EVERYWHERE, _BY_MEMBER, _EVERYWHERE),
-            in_shardings=(everywhere, by_member, of_base),
+            within_members(_Lifted(program).begin, _EVERYWHERE, _BY_MEMBER, _EVERYWHERE),
+            in_shardings=(everywhere, by_member, _shardings(base)),
             out_shardings=of_states,
         ),
         schedule=jax.jit(
@@ -98,18 +121,19 @@ def compile_program(
             ),
             in_shardings=(
                 *(of_states, everywhere, everywhere),
-                *(by_member, by_member, everywhere, of_base),
+                *(by_member, by_member, everywhere, of_kept_base),
             ),
             out_shardings=of_states,
             donate_argnums=0,
         ),
         measure=jax.jit(
             within_members(functions.measure, _BY_MEMBER, _EVERYWHERE, _EVERYWHERE),
-            in_shardings=(of_states.params, everywhere, of_base),
+            in_shardings=(of_states.params, everywhere, of_kept_base),
             out_shardings=by_member,
         ),
         state=states,
         base=base,
+        kept_base=kept_base,
         mesh=mesh,
     )
 
@@ -123,6 +147,8 @@ def over_members(
     base: Params | None = None,
 ) -> Callable[[Params, Params | None, Any], Outputs]:
     """Jits a function of one trained member, to be called on those of all groups at once.
+
+    Parameters and base may lie on hosts or on the devices already.
 
     Args:
         function: of a member's parameters, the base and what else all members share.
@@ -146,15 +172,20 @@ def over_members(
     def of_all(params: Params, base: Params | None, shared: Any) -> Outputs:
         return jax.vmap(lambda own: function(own, base, shared))(params)
 
-    return jax.jit(
+    of_params, of_base = (
+        lying(specs(params, rules, shape), Axis.MEMBER),
+        lying(specs(base, rules, shape)),
+    )
+    jitted = jax.jit(
         _within_members(mesh, of_all, _BY_MEMBER, _EVERYWHERE, _EVERYWHERE),
-        in_shardings=(
-            lying(specs(params, rules, shape), Axis.MEMBER),
-            lying(specs(base, rules, shape)),
-            NamedSharding(mesh, _EVERYWHERE),
-        ),
+        in_shardings=(of_params, of_base, NamedSharding(mesh, _EVERYWHERE)),
         out_shardings=NamedSharding(mesh, _BY_MEMBER),
     )
+
+    def call(params: Params, base: Params | None, shared: Any) -> Outputs:
+        return jitted(place(params, of_params), place(base, of_base), shared)
+
+    return call
 
 
 def _within_members(mesh: Mesh, function: Callable, *arguments: PartitionSpec) -> Callable:

@@ -97,7 +97,7 @@ def test_members_at_once_decode_what_each_does_alone(records, config, lora, spre
         params = _stacked(lambda key: lora.init(full, key=key))
     else:
         params = _stacked(lambda key: init(config, key=key))
-    found = Completer(records, base, lora, spread).completions(params)
+    found = Completer(records, base, lora, spread).completions(params, MEMBERS)
     assert len(found) == MEMBERS
     for member, texts in enumerate(found):
         own = jax.tree.map(lambda leaf, member=member: leaf[member], params)

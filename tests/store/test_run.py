@@ -259,3 +259,36 @@ def test_notes_are_kept_and_hold_no_code(directory, manifest, masks):
     (directory / 'notes.json').write_text('[1]')
     with pytest.raises(store.BadManifest, match=r'notes\.json is not a JSON object; delete it'):
         _ = store.open_run(directory).notes
+
+
+def test_texts_of_targets(directory, manifest, masks, one_line):
+    texts = [f'<b>{n}</b>\n"é"' for n in range(len(manifest.target_ids))]
+    with store.create_or_resume(directory, manifest, masks) as run:
+        with pytest.raises(ValueError, match='3 texts for 7 targets'):
+            run.write_texts('written', texts[:3])
+        run.write_texts('written', texts[::-1])
+        run.write_texts('written', texts)
+    run = store.open_run(directory)
+    assert run.texts('written') == tuple(texts)
+    with pytest.raises(ValueError, match='reading only'):
+        run.write_texts('written', texts)
+    assert 'other.json is missing; delete' in one_line(store.CorruptRun, run.texts, 'other')
+    file = directory / 'texts' / 'written.json'
+    for damaged in (file.read_text().replace('<b>3', '<b>4'), '[]', '{', '{"texts": 1}'):
+        file.write_text(damaged)
+        assert 'written.json is damaged; delete' in one_line(store.CorruptRun, run.texts, 'written')
+
+
+def test_an_onlooker_knows_what_the_run_does(directory, manifest, masks, values):
+    with store.create_or_resume(directory, manifest, masks) as run:
+        onlooker = store.Onlooker(directory, manifest, masks, run.status)
+        values['loss'][9, 0] = np.nan
+        for one in (run, onlooker):
+            one.write(np.array([9, 11]), {name: rows[[9, 11]] for name, rows in values.items()})
+            one.note('vmapped', 2)
+            one.write_texts('written', [''] * len(manifest.target_ids))
+        for name in ('status', 'missing', 'complete', 'diverged'):
+            np.testing.assert_array_equal(getattr(onlooker, name), getattr(run, name))
+        assert onlooker.directory == run.directory
+        np.testing.assert_array_equal(onlooker.masks, run.masks)
+        assert onlooker.diverged.tolist() == [9]

@@ -90,7 +90,7 @@ def compile_step(
         inputs.examples,
     )
     start = time.perf_counter()
-    lowered = run.step.lower(run.state, number, key, members, schedule, examples, run.base)
+    lowered = run.step.lower(run.state, number, key, members, schedule, examples, run.kept_base)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from influence_jax.training import member
-from influence_jax.training.large import only_begins_with_base
+from influence_jax.training.large_program import only_begins_with_base
 from influence_jax.training.member import Program
 from influence_jax.training.mesh import MeshShape
 from influence_jax.training.plan.compile import GIB, Inputs, Plan, TooLarge, compile_step

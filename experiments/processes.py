@@ -1,0 +1,135 @@
+"""Runs over several processes, one a host: how they find each other, and who writes the run."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+
+from experiments import launch
+from influence_jax import store
+from influence_jax.training.mesh import MeshShape
+from influence_jax.training.processes import by_first, from_first, is_first
+from influence_jax.types import Masks
+
+absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
+
+AUTO = 'auto'
+Directory = store.Run | store.Onlooker
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessSettings:
+    """The processes that train one run together, one a host, each started by the same command.
+
+    Attributes:
+        coordinator: HOST:PORT of process 0, for all processes; auto where the cluster tells (Cloud
+            TPU, Slurm, Open MPI). Left empty, this process trains alone.
+        processes: how many there are; not with auto.
+        process: which of them this is, from 0; not with auto.
+    """
+
+    coordinator: str = ''
+    processes: int = 1
+    process: int = 0
+
+    def __post_init__(self) -> None:
+        numbered = self.processes != 1 or self.process != 0
+        if self.coordinator in ('', AUTO):
+            if numbered:
+                raise ValueError(
+                    '--processes and --process are for --coordinator=HOST:PORT of process 0'
+                )
+            return
+        host, _, port = self.coordinator.rpartition(':')
+        if not host or not port.isdecimal():
+            raise ValueError(f'--coordinator={self.coordinator}: give HOST:PORT of process 0')
+        if self.processes < 2 or not 0 <= self.process < self.processes:
+            raise ValueError(
+                f'--process={self.process} of --processes={self.processes}: give the number of '
+                f'processes, 2 or more, and which this is, from 0'
+            )
+
+    def join(self, shape: MeshShape | None) -> None:
+        """Meets the other processes; to be called before jax is first used.
+
+        Raises:
+            ValueError: members are not on a mesh, the mesh is not over all devices, or the
+                other processes cannot be found.
+        """
+        if not self.coordinator:
+            return
+        if shape is None:
+            raise ValueError('--coordinator is for members on a mesh: add --mesh')
+        launch.use_cpu_cores_as_devices(max(1, shape.devices // self.processes))
+        # A process that is told to stop should: the run goes on from its checkpoints.
+        jax.config.update('jax_enable_preemption_service', False)
+        where = (
+            {}
+            if self.coordinator == AUTO
+            else {
+                'coordinator_address': self.coordinator,
+                'num_processes': self.processes,
+                'process_id': self.process,
+            }
+        )
+        try:
+            jax.distributed.initialize(**where)  # type: ignore[arg-type]
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f'--coordinator={self.coordinator}: the processes did not find each other ({error})'
+            ) from error
+        if shape.devices != jax.device_count():
+            raise ValueError(
+                f'a mesh of {shape} takes {shape.devices} devices, but {jax.process_count()} '
+                f'processes have {jax.device_count()}: --mesh must be over all of them'
+            )
+
+
+@contextlib.contextmanager
+def create_or_resume(directory: str, manifest: store.Manifest, masks: Masks) -> Iterator[Directory]:
+    """As `store.create_or_resume`, by the first process; the others look on."""
+    opened: store.Run | None = None
+    failed: Exception | None = None
+    if is_first():
+        try:
+            opened = store.create_or_resume(directory, manifest, masks)
+        except (ValueError, store.RunError) as error:
+            failed = error
+    # In one piece: whether it is there, and who is.
+    told = np.zeros(1 + len(masks), np.int8)
+    if opened:
+        told = np.concatenate([[1], opened.status]).astype(np.int8)
+    told = from_first(told)
+    if failed:
+        raise failed
+    if not told[0]:
+        raise ValueError(f'process 0 could not open {directory}, and says why')
+    if opened is None:
+        yield store.Onlooker(directory, manifest, masks, told[1:])
+        return
+    with opened:
+        yield opened
+
+
+def agreed(answer: bool) -> bool:
+    """What the first process answers, in all processes."""
+    return bool(from_first(np.array(answer)))
+
+
+@contextlib.contextmanager
+def one_after_another() -> Iterator[None]:
+    """For what is to be made once, by the first process, and then found by the others."""
+    if not is_first():
+        by_first(_nothing)
+    try:
+        yield
+    finally:
+        if is_first():
+            by_first(_nothing)
+
+
+def _nothing() -> None:
+    """While the others wait."""
