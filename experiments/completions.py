@@ -78,10 +78,7 @@ class Completer:
         base = self._base.params if self._lora else None
         decode = self._on_mesh if spread else self._over(groups)
         decoded = decode(full, base, (prompts.tokens, prompts.lengths))
-        return [
-            [texts[prompt] for prompt in prompts.of_target]
-            for texts in (self._texts(rows) for rows in fetch(decoded)[:members])
-        ]
+        return [self._texts(rows) for rows in fetch(decoded)[:members]]
 
     def measure(self, trained: Trained) -> Mapping[str, Float[np.ndarray, 'C T']]:
         """How much of each record the completions of each of these members give back."""
@@ -91,7 +88,14 @@ class Completer:
         return {name: np.asarray(getattr(scores, name), np.float32) for name in MEASUREMENTS}
 
     def _texts(self, rows: Int[np.ndarray, 'Q new']) -> list[str]:
-        return [self._records.tokenizer.decode(row) for row in rows]
+        """`[T]`; those of records that are cut are cut as these are, as no end token ends them."""
+        read, records = self._records.tokenizer.decode, self._records.tokens
+        of_prompts = [read(row) for row in rows]
+        of_targets = [of_prompts[prompt] for prompt in self._distinct.of_target]
+        for target in np.flatnonzero(records.cut):
+            length = records.lengths[target] - self._records.prompt_lengths[target]
+            of_targets[target] = read(rows[self._distinct.of_target[target]][:length])
+        return of_targets
 
     def _on_streams(self, streams: int) -> Callable[..., Array]:
         def stream(params: Params, base: Params | None, prompts: tuple[Array, Array]) -> Array:

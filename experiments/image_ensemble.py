@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments import flags, image_report, launch, members
+from experiments import flags, image_data, image_report, launch, members
 from experiments.growth import Growth
 from experiments.settings import (
     AnalysisSettings,
@@ -16,6 +16,7 @@ from experiments.settings import (
     EnsembleSettings,
     MachineSettings,
     NetworkSettings,
+    PlantingSettings,
 )
 from influence_jax import data, estimators, store, subsets, training
 from influence_jax.models import ImageClassification
@@ -36,6 +37,7 @@ class ImageExperiment:
     recipe: training.Recipe
     machine: MachineSettings
     analysis: AnalysisSettings = dataclasses.field(default_factory=AnalysisSettings)
+    planting: PlantingSettings = dataclasses.field(default_factory=PlantingSettings)
 
     @property
     def members(self) -> int:
@@ -53,11 +55,14 @@ class ImageExperiment:
         """What determines the results, as the run's manifest keeps it."""
         ensemble = dataclasses.asdict(self.ensemble)
         del ensemble['seed'], ensemble['members']  # the manifest has them in their own places
-        return {
+        configuration: dict[str, object] = {
             'ensemble': ensemble | {'design': self.ensemble.design.value},
             'network': dataclasses.asdict(self.network),
             'recipe': dataclasses.asdict(self.recipe),
         }
+        if self.planting.duplicated:  # else as before images could be planted: old runs go on
+            configuration['planting'] = self.planting.configuration()
+        return configuration
 
 
 def define_flags(*settings: object) -> None:
@@ -76,6 +81,7 @@ def run_from_flags() -> None:
             flags.read(training.Recipe),
             flags.read(MachineSettings),
             flags.read(AnalysisSettings),
+            flags.read(PlantingSettings),
         )
     )
 
@@ -86,7 +92,10 @@ def run(experiment: ImageExperiment) -> Path:
     experiment.machine.execution().mesh()  # refuses more streams than devices, before all else
     growth = experiment.growth()
     seeds = jax.random.split(jax.random.key(experiment.ensemble.seed), 3)
-    dataset = _dataset(experiment.data, key=seeds[0])
+    images = image_data.prepare(
+        experiment.data, experiment.planting, key=seeds[0], seed=experiment.ensemble.seed
+    )
+    dataset = images.dataset
     masks = subsets.draw(
         experiment.ensemble.design,
         key=seeds[1],
@@ -108,33 +117,19 @@ def run(experiment: ImageExperiment) -> Path:
         command=launch.command(),
     )
     with store.create_or_resume(experiment.machine.output_dir, manifest, masks) as directory:
-        images = ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+        examples = ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
         members.train_missing(
             directory,
             program,
             experiment.machine,
             key=seeds[2],
-            examples=images,
-            targets=images,
+            examples=examples,
+            targets=examples,
             growth=growth,
         )
         return image_report.write(
-            directory, dataset, experiment.analysis, growth.check(directory) if growth else None
+            directory, images, experiment.analysis, growth.check(directory) if growth else None
         )
-
-
-def _dataset(settings: DataSettings, *, key: jax.Array) -> data.ImageDataset:
-    folder = None if settings.data_dir is None else Path(settings.data_dir)
-    dataset = data.load(settings.dataset, data_dir=folder)
-    if not settings.num_examples:
-        return dataset
-    if settings.num_examples > dataset.num_examples:
-        raise ValueError(
-            f'--num_examples={settings.num_examples}, but {settings.dataset} has only '
-            f'{dataset.num_examples} images here; ask for at most that many'
-        )
-    chosen = jax.random.permutation(key, dataset.num_examples)[: settings.num_examples]
-    return dataset.take(np.sort(chosen))
 
 
 def _program(

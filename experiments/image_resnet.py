@@ -12,6 +12,7 @@ from experiments.settings import (
     EnsembleSettings,
     MachineSettings,
     NetworkSettings,
+    PlantingSettings,
 )
 from influence_jax.training import Recipe
 
@@ -23,5 +24,6 @@ if __name__ == '__main__':
         Recipe(),
         MachineSettings(),
         AnalysisSettings(),
+        PlantingSettings(),
     )
     launch.run(image_ensemble.run_from_flags)

@@ -62,8 +62,9 @@ def prepare(
         )
         if records.tokenizer.vocab_size > config.vocab_size:
             raise ValueError(
-                f'the tokenizer of {settings.model} has {records.tokenizer.vocab_size} tokens, '
-                f'but its network only {config.vocab_size}: the two do not belong together'
+                f'the tokenizer of {settings.tokenizer or settings.model} has '
+                f'{records.tokenizer.vocab_size} tokens, but the network '
+                f'only {config.vocab_size}: the two do not belong together'
             )
         if records.positions > config.max_positions:
             raise ValueError(
@@ -72,7 +73,7 @@ def prepare(
             )
         return Base(config, params, _fingerprint(params))
     config = GPTNeoConfig(
-        settings.vocabulary,
+        records.tokenizer.vocab_size if settings.tokenizer else settings.vocabulary,
         hidden=settings.width,
         layers=settings.layers,
         heads=settings.heads,
@@ -112,6 +113,8 @@ def _pretrained(
     if not (folder / 'config.json').is_file():
         print(f'pretraining a base on {len(records.others):,} other records', file=sys.stderr)
         params = _pretrain(config, records, recipe, max_length=max_length, seed=seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        records.tokenizer.save(folder)  # first: the checkpoint's config.json makes it whole
         hugging_face.save(folder, config, params, end=records.tokenizer.end)
     loaded, params = hugging_face.load(
         str(folder), compute_dtype=config.compute_dtype, remat=config.remat

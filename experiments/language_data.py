@@ -63,10 +63,10 @@ def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Recor
     source = text.load(settings.dataset, data_dir=folder)
     # A dataset may hold near-duplicates of its own (NQ-open: questions asked twice).
     source = source.take(np.unique(source.groups, return_index=True)[1])
-    if model.is_tiny:
+    if model.is_tiny and not model.tokenizer:
         tokenizer = byte_bpe.train(source.texts, model.vocabulary)
     else:
-        tokenizer = from_pretrained(model.model)
+        tokenizer = from_pretrained(model.tokenizer or model.model)
     dataset = near_duplicates.plant(
         source,
         settings.duplication,
@@ -82,6 +82,15 @@ def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Recor
     rest = near_duplicates.unused(source, dataset)
     others = tuple(source.texts[i] for i in rest)
     return Records(dataset, tokenizer, tokens, _prompt_lengths(tokens, tokenizer), others)
+
+
+def said_of_cuts(records: Records) -> str:
+    """How many records are longer than what is read of them; '' where none is."""
+    cut = int(np.count_nonzero(records.tokens.cut))
+    if not cut:
+        return ''
+    longest = records.tokens.tokens.shape[1]
+    return f'{cut:,} of {len(records.tokens.cut):,} records are cut to {longest} tokens'
 
 
 def batch(tokens: text.Tokenized) -> TokenBatch:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import sys
 from pathlib import Path
 
 import jax
@@ -71,6 +72,8 @@ def run(experiment: LanguageExperiment) -> Path | None:
     seed = experiment.ensemble.seed
     _, of_masks, of_members, of_everything = jax.random.split(jax.random.key(seed), 4)
     records = language_data.prepare(experiment.text, experiment.model, seed=seed)
+    if processes.is_first() and (cut := language_data.said_of_cuts(records)):
+        print(cut, file=sys.stderr)
     masks = subsets.draw(
         experiment.ensemble.design,
         key=of_masks,

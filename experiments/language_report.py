@@ -8,9 +8,9 @@ import numpy as np
 from rich.console import Console
 
 from experiments import run_facts
-from experiments.completions import Completer
+from experiments.completions import MEASUREMENTS, Completer
 from experiments.growth import Check
-from experiments.language_data import Records
+from experiments.language_data import Records, said_of_cuts
 from experiments.settings import AnalysisSettings
 from influence_jax import analysis, report, store
 from influence_jax.analysis import extraction
@@ -22,6 +22,7 @@ from influence_jax.estimators import Estimator, summarize
 from influence_jax.report.thumbnails import texts
 
 _LONGEST_NAME = 60
+_BY_MEMBERS = dict(zip(('BLEU', 'exact match', 'longest common string'), MEASUREMENTS, strict=True))
 
 
 def write(
@@ -72,7 +73,8 @@ def write(
         'records': f'{dataset.num_examples:,}',
         **run_facts.of_members(directory, growth),
         **_memorized(directory),
-        **_cut(records),
+        **_lengths(records),
+        **({'records cut': cut} if (cut := said_of_cuts(records)) else {}),
         **run_facts.of_provenance(directory, dataset),
         **run_facts.of_estimate(settings, estimator, growth),
     }
@@ -91,7 +93,7 @@ def write(
         example_ids=directory.example_ids,
         example_names=names,
         example_labels=[''] * len(names),
-        show=texts(dataset.texts),
+        show=texts([report.shortened(text) for text in dataset.texts]),
         title=f'Influence distributions: {dataset.name}',
         near_duplicates=dataset.has_near_duplicate,
         mean_loss=losses[directory.complete].mean(axis=0),
@@ -99,6 +101,7 @@ def write(
         diverged=directory.diverged.tolist(),
         stopped_early=run_facts.stopped_early(directory, growth),
         sections=report.language_sections(results),
+        records_csv=report.records_csv(results, directory.target_ids),
     )
     console.print(report.printable(f'report: {page}'), soft_wrap=True)
     return page
@@ -116,10 +119,12 @@ def _as_in_the_paper(directory: store.Run, estimator: Estimator) -> tuple[Score,
     )
 
 
-def _held(directory: store.Run) -> HeldOrNot | None:
-    if 'bleu' not in directory.manifest.measurements:
-        return None
-    return extraction.by_membership(directory.masks, directory.measurement('bleu'))
+def _held(directory: store.Run) -> dict[str, HeldOrNot]:
+    return {
+        name: extraction.by_membership(directory.masks, directory.measurement(measurement))
+        for name, measurement in _BY_MEMBERS.items()
+        if measurement in directory.manifest.measurements
+    }
 
 
 def _memorized(directory: store.Run) -> dict[str, str]:
@@ -134,10 +139,15 @@ def _memorized(directory: store.Run) -> dict[str, str]:
     return facts
 
 
-def _cut(records: Records) -> dict[str, str]:
-    cut = int(np.count_nonzero(records.tokens.cut))
-    longest = records.tokens.tokens.shape[1]
-    return {'records cut to the longest length': f'{cut:,} (at {longest} tokens)'} if cut else {}
+def _lengths(records: Records) -> dict[str, str]:
+    """Of the answers: some duplications choose records with longer ones, which are harder."""
+    lengths = records.tokens.lengths - records.prompt_lengths
+    originals = np.array(['~' not in identity for identity in records.dataset.ids])
+    duplicated = np.asarray(records.dataset.has_near_duplicate)
+    if not duplicated.any() or duplicated.all():
+        return {}
+    means = (lengths[~duplicated].mean(), lengths[duplicated & originals].mean())
+    return {'mean tokens of an answer': f'{means[0]:.1f} unique, {means[1]:.1f} near-duplicated'}
 
 
 def _name(text: str) -> str:

@@ -46,6 +46,8 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(arguments: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
+        # It would say that PyTorch is not there, which nothing here needs.
+        os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
         try:
             if len(arguments) > 1:
                 raise ValueError(f'unexpected argument {arguments[1]!r}: flags begin with --')

@@ -6,6 +6,7 @@ import math
 import jax
 
 from influence_jax.analysis.convergence import least_half
+from influence_jax.data.near_duplicates import ImageChange
 from influence_jax.estimators import Estimator
 from influence_jax.models import ResNetConfig
 from influence_jax.subsets import Design
@@ -30,6 +31,53 @@ class DataSettings:
     def __post_init__(self) -> None:
         if self.num_examples < 0:
             raise ValueError(f'num_examples must be 0 (all) or more, not {self.num_examples}')
+
+
+@dataclasses.dataclass(frozen=True)
+class PlantingSettings:
+    """Which images are near-duplicated.
+
+    Attributes:
+        duplicated: images that are written --copies times, each time changed; the dataset's own
+            near-duplicates are then left out; 0 plants none.
+        copies: how often these are written: the original and its variants.
+        duplication: what the variants differ in; of an image there are 4 flips, itself included.
+        unique: images that are written once; 0 takes all the others.
+    """
+
+    duplicated: int = 0
+    copies: int = 5
+    duplication: ImageChange = ImageChange.NOISE
+    unique: int = 0
+
+    def __post_init__(self) -> None:
+        if self.duplicated < 0:
+            raise ValueError(f'duplicated must be 0 (none) or more, not {self.duplicated}')
+        if self.unique < 0:
+            raise ValueError(f'unique must be 0 (all the others) or more, not {self.unique}')
+        if self.copies < 2:
+            raise ValueError(
+                f'copies must be at least 2 (an original and a variant), not {self.copies}'
+            )
+        if not self.duplicated:
+            self._refuse_what_would_be_ignored()
+        if self.duplication is ImageChange.FLIP and self.copies > 4:
+            raise ValueError(
+                f'--duplication=flip makes only 4 different versions of an image, the original '
+                f'included, not --copies={self.copies}; make 4 or fewer, or change images otherwise'
+            )
+
+    def _refuse_what_would_be_ignored(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f'--{field.name} is of near-duplicates, but none are planted: '
+                    f'add --duplicated, the number of images to write several times'
+                )
+
+    def configuration(self) -> dict[str, object]:
+        """What determines the results, as a run's manifest keeps it."""
+        return dataclasses.asdict(self) | {'duplication': self.duplication.value}
 
 
 @dataclasses.dataclass(frozen=True)

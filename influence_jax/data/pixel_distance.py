@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
+from scipy.sparse import coo_array, csgraph
 
 from influence_jax.data.dataset import ImageDataset
 from influence_jax.types import AnyArray
@@ -73,15 +74,38 @@ def has_near_duplicate(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Bool[n
     Raises:
       ValueError: a pair names an example that does not exist.
     """
+    pairs = _checked(pairs, num_examples)
+    duplicated = np.zeros(num_examples, bool)
+    duplicated[pairs.ravel()] = True
+    return duplicated
+
+
+def one_of_each_cluster(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[np.ndarray, 'K']:
+    """What is left of N examples without near-duplicates: no two of them are joined by pairs.
+
+    Of examples that pairs join, directly or over others, the first is kept.
+
+    Returns:
+      Positions, in ascending order; all where there are no pairs.
+
+    Raises:
+      ValueError: a pair names an example that does not exist.
+    """
+    pairs = _checked(pairs, num_examples)
+    edges = (np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1]))
+    graph = coo_array(edges, shape=(num_examples, num_examples))
+    _, clusters = csgraph.connected_components(graph, directed=False)
+    return np.sort(np.unique(clusters, return_index=True)[1])
+
+
+def _checked(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[np.ndarray, 'P 2']:
     pairs = np.asarray(pairs)
     if pairs.size and not 0 <= pairs.min() <= pairs.max() < num_examples:
         raise ValueError(
             f'pairs name the examples {pairs.min()} to {pairs.max()}, but there are the examples '
             f'0 to {num_examples - 1}'
         )
-    duplicated = np.zeros(num_examples, bool)
-    duplicated[pairs.ravel()] = True
-    return duplicated
+    return pairs
 
 
 def _rms(a: UInt8[np.ndarray, 'P D'], b: UInt8[np.ndarray, 'P D']) -> Float[np.ndarray, 'P']:

@@ -1,4 +1,4 @@
-"""The numbers of the report as files: `targets.csv` and `pairs.csv`.
+"""What the report tells as files: `targets.csv`, `pairs.csv` and, of texts, `records.csv`.
 
 Their columns are explained in docs/tables.md.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from influence_jax.estimators import z_scores
 from influence_jax.report.content import Content
+from influence_jax.report.language_results import LanguageResults
 
 _CALCULATED = ('=', '+', '-', '@', '\t', '\r', '\n')
 
@@ -77,6 +78,34 @@ def pairs_csv(content: Content) -> str:
             yield _number(column[pair])
 
     return _file((*texts, *numbers), map(row, range(len(pairs.examples))))
+
+
+def records_csv(results: LanguageResults, ids: Sequence[str]) -> str:
+    """One line a record of a run on texts: what was planted, and what was given back.
+
+    Args:
+      results: of the run.
+      ids: `[T]`.
+    """
+    found = results.extraction
+    numbers = {
+        'bleu': found.bleu,
+        'exact_match': found.exact_match,
+        'longest_common_share': found.longest_common_share,
+    }
+    for name, of in results.held.items():
+        column = name.lower().replace(' ', '_')
+        numbers |= {f'{column}_held': of.held.mean, f'{column}_left_out': of.left_out.mean}
+    texts = (results.changes, results.prompts, results.completions, results.decoded)
+
+    def row(record: int) -> Iterable[str]:
+        yield _text(ids[record])
+        yield str(int(results.groups[record]))
+        yield from (_text(of[record]) for of in texts)
+        yield from (_number(values[record]) for values in numbers.values())
+
+    header = ('id', 'group', 'change', 'prompt', 'completion', 'decoded', *numbers)
+    return _file(header, map(row, range(len(ids))))
 
 
 def _text(text: str) -> str:

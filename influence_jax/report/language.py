@@ -4,11 +4,13 @@ import numpy as np
 
 from influence_jax.analysis.cluster_view import Column
 from influence_jax.report import figures
+from influence_jax.report.comparison_sections import told
+from influence_jax.report.comparison_tables import comparison_table
 from influence_jax.report.distribution_figure import distribution
 from influence_jax.report.language_figures import bleu_against, cluster_matrix
 from influence_jax.report.language_records import records
 from influence_jax.report.language_results import LanguageResults
-from influence_jax.report.language_tables import comparison_table, extraction_table, told_table
+from influence_jax.report.language_tables import extraction_table
 from influence_jax.report.picture import Picture, picture
 from influence_jax.report.sections import Matrix, Plate, Plates, Section
 from influence_jax.report.theme import Theme
@@ -22,7 +24,7 @@ def language_sections(results: LanguageResults) -> tuple[Section, ...]:
         _clusters(results),
         _distributions(results),
         _extraction(results),
-        _told(results),
+        told(results.comparison),
         records(results),
     )
 
@@ -36,7 +38,7 @@ def _paper(results: LanguageResults) -> Section:
         f'near-duplicates, these in {count(clusters, "cluster")}, beside the numbers of the paper. '
         'There, records with near-duplicates have low self-influence, as each stands in for the '
         'others, and are given back all the same; a low margin shows why.',
-        [comparison_table(results.comparison, results.unit)],
+        [comparison_table(results.comparison, beside_paper=True, unit=results.unit)],
     )
 
 
@@ -156,15 +158,4 @@ def _extraction(results: LanguageResults) -> Section:
             ),
             extraction_table(results.extraction, duplicated, results.held),
         ],
-    )
-
-
-def _told(results: LanguageResults) -> Section:
-    comparison = results.comparison
-    return Section(
-        'Which score tells them',
-        'AUROC of each score by itself: the probability that a record of the kind sought is '
-        'ranked before another, 0.5 for chance; below it the opposite of what is said marks them. '
-        f'Intervals of {comparison.level:.0%} are by bootstrap over clusters.',
-        [told_table(comparison)],
     )

@@ -1,7 +1,7 @@
 """What the sections of a run on texts are made of, checked before anything is drawn."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -29,8 +29,8 @@ class LanguageResults:
       changes: `[T]` how a record differs from the one it was made of; '' for originals.
       decoded: `[T]` what a model trained on everything wrote.
       extraction: `[T]` of that.
-      held: BLEU averaged over the members that held the record and those that did not, or None
-        where members decoded nothing.
+      held: scores of what members decoded, by name, averaged over those that held the record and
+        those that did not; none where they decoded nothing.
       unit: of influences, for labels.
     """
 
@@ -43,7 +43,7 @@ class LanguageResults:
     changes: Sequence[str]
     decoded: Sequence[str]
     extraction: Extraction
-    held: HeldOrNot | None = None
+    held: Mapping[str, HeldOrNot] = dataclasses.field(default_factory=dict)
     unit: str = UNIT
 
     def __post_init__(self) -> None:

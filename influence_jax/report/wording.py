@@ -33,6 +33,11 @@ def measured_parts(value: float, standard_error: float) -> tuple[str, ...]:
     return number(value, digits), f'{PLUS_MINUS} {number(standard_error, digits)}'
 
 
+def plus_minus(mean: float, deviation: float, digits: int) -> str:
+    """'1.410 +- 0.568': a mean and a standard deviation, both with so many digits."""
+    return f'{number(mean, digits)} {PLUS_MINUS} {number(deviation, digits)}'
+
+
 def count(amount: int, noun: str) -> str:
     """'1 member', '1,567 members'."""
     return f'{amount:,} {noun}' if amount == 1 else f'{amount:,} {noun}s'

@@ -21,6 +21,7 @@ PAGE = 'index.html'
 FIGURES = 'figures'
 TARGETS = 'targets.csv'
 PAIRS = 'pairs.csv'
+RECORDS = 'records.csv'
 
 
 def write(
@@ -42,6 +43,7 @@ def write(
     notes: Sequence[str] = (),
     unit: str = UNIT,
     sections: Sequence[Section] = (),
+    records_csv: str | None = None,
 ) -> Path:
     """Writes the report of an ensemble: `index.html`, `figures/*.png`, `targets.csv`, `pairs.csv`.
 
@@ -68,6 +70,7 @@ def write(
         notes: more sentences on what to know before believing the page.
         unit: of what was measured, for labels; matplotlib reads `$` in it as mathematics.
         sections: further pieces of the page, before all others; their pictures are written too.
+        records_csv: text of `records.csv`, of a run on texts.
 
     Returns:
         Path of the page.
@@ -106,6 +109,7 @@ def write(
     files = {
         TARGETS: targets_csv(content).encode(errors='replace'),
         PAIRS: pairs_csv(content).encode(errors='replace'),
+        **({} if records_csv is None else {RECORDS: records_csv.encode(errors='replace')}),
         PAGE: render(content, pictures).encode(errors='replace'),
         **{f'{FIGURES}/{picture.name}.png': picture.light for picture in drawn},
     }
@@ -136,7 +140,13 @@ def check_directory(directory: Path | str) -> None:
         return
     if not directory.is_dir():
         raise FileExistsError(f'{directory} is a file; choose another directory for the report')
-    others = {entry.name for entry in directory.iterdir()} - {PAGE, FIGURES, TARGETS, PAIRS}
+    others = {entry.name for entry in directory.iterdir()} - {
+        PAGE,
+        FIGURES,
+        TARGETS,
+        PAIRS,
+        RECORDS,
+    }
     if others:
         raise FileExistsError(
             f'{directory} holds {sorted(others)[0]!r}, which is no part of a report; '

@@ -87,6 +87,27 @@ def test_has_near_duplicate():
     )
 
 
+def test_one_of_each_cluster_is_the_first_whatever_joins_the_others():
+    pairs = np.array([[1, 4], [4, 6], [2, 6], [3, 5]])  # 1-4-6-2 and 3-5
+    kept = pixel_distance.one_of_each_cluster(pairs, 8)
+    np.testing.assert_array_equal(kept, [0, 1, 3, 7])
+    np.testing.assert_array_equal(pixel_distance.one_of_each_cluster(pairs[:, ::-1], 8), kept)
+    everything = pixel_distance.one_of_each_cluster(np.empty((0, 2), np.int64), 3)
+    np.testing.assert_array_equal(everything, [0, 1, 2])
+
+
+def test_nothing_near_is_left_when_one_of_each_cluster_is():
+    rng = np.random.default_rng(0)
+    originals = rng.integers(40, 216, (5, 4, 4, 3))
+    images = (np.tile(originals, (4, 1, 1, 1)) + rng.integers(-9, 10, (20, 4, 4, 3))).astype(
+        np.uint8
+    )
+    dataset = dataset_of(images, [0] * 20)
+    kept = pixel_distance.one_of_each_cluster(pixel_distance.near_duplicates(dataset), 20)
+    np.testing.assert_array_equal(kept, np.arange(5))
+    assert not len(pixel_distance.near_duplicates(dataset.take(kept)))
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match='rows of one length'):
         pixel_distance.rms_distances(np.zeros((2, 3)), np.zeros((2, 4)))
@@ -96,3 +117,5 @@ def test_bad_input():
             pixel_distance.near_duplicates(dataset, threshold)
     with pytest.raises(ValueError, match='there are the examples 0 to 4'):
         pixel_distance.has_near_duplicate(np.array([[0, 5]]), 5)
+    with pytest.raises(ValueError, match='name the examples -1 to 2'):
+        pixel_distance.one_of_each_cluster(np.array([[-1, 2]]), 5)

@@ -101,5 +101,15 @@ def test_an_answer_of_which_a_tokenizer_makes_nothing():
 
 
 def test_one_token_of_the_answer_is_enough():
-    records = encode(dataset(('xyz', ' y')), TOKENIZER, max_length=4)
+    records = encode(dataset(('xyz', 'yz')), TOKENIZER, max_length=4)
     assert (records.lengths[0], records.answer_starts[0], records.cut[0]) == (4, 3, True)
+
+
+def test_records_of_which_nothing_is_left_are_counted():
+    blank = 'x' + ' ' * 30 + 'y'
+    encode(dataset(('Q:', blank[1:])), TOKENIZER, max_length=60)
+    with pytest.raises(ValueError, match=r"'id-0' has .* its completion is white space; allow"):
+        encode(dataset(('Q:', blank[1:]), ('Q:', blank)), TOKENIZER, max_length=8)
+    message = r"'id-0' has .* prompt alone takes 9 tokens .* \(2 such records of 3\); allow"
+    with pytest.raises(ValueError, match=message):
+        encode(dataset(('Q' * 9, 'a'), ('Q:', 'b'), ('Q:', blank[1:])), TOKENIZER, max_length=8)

@@ -17,6 +17,7 @@ from experiments.settings import (
     EnsembleSettings,
     MachineSettings,
     NetworkSettings,
+    PlantingSettings,
 )
 from influence_jax.training import Recipe
 
@@ -132,6 +133,7 @@ def run_here(images, tmp_path, monkeypatch):
                 settings(Recipe, batch_size=8, epochs=2),
                 settings(MachineSettings, streams=1, vmap=1, output_dir=str(directory)),
                 settings(AnalysisSettings),
+                settings(PlantingSettings),
             )
         )
 

@@ -1,5 +1,7 @@
 """What models are prompted with, and that decoding many at once is decoding each alone."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,3 +144,26 @@ def test_a_record_that_is_cut_is_to_be_given_back_as_far_as_it_is_read(tmp_path)
     assert len({tuple(row) for row in records.tokens.tokens}) == 6
     words = [len(completion.split()) for completion in records.dataset.completions]
     assert words == [7, 5, 5, 8, 6, 6]
+
+
+def test_what_is_decoded_for_a_record_that_is_cut_is_cut_where_it_is(tmp_path):
+    """No end token ends it: one that knows the whole record is right as far as it was read."""
+    texts = {'a': ' one two three four five', 'b': ' six seven eight nine ten'}
+    path = tmp_path / 'long.jsonl'
+    path.write_text(
+        '\n'.join(
+            json.dumps({'prompt': prompt, 'completion': text, 'id': prompt})
+            for prompt, text in {'a': texts['a'], 'bbbbbb': texts['b']}.items()
+        )
+    )
+    settings = TextSettings(dataset=str(path), unique=2, duplicated=0, max_length=14)
+    records = language_data.prepare(settings, ModelSettings(vocabulary=258), seed=0)
+    assert records.tokens.cut.all()
+    completer = Completer(records, Base(None, None, ''), None)
+    new = records.longest_continuation
+    whole = {
+        int(length): records.tokenizer.encode(texts[identity[0]])[:new]
+        for length, identity in zip(records.prompt_lengths, records.dataset.ids, strict=True)
+    }
+    rows = np.array([whole[length] for length in completer._distinct.lengths.tolist()])
+    assert completer._texts(rows) == list(completer.continuations)

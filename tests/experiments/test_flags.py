@@ -13,6 +13,7 @@ from experiments.settings import (
     EnsembleSettings,
     MachineSettings,
     NetworkSettings,
+    PlantingSettings,
 )
 from influence_jax.training import Recipe
 
@@ -23,6 +24,7 @@ ALL = [
     Recipe,
     MachineSettings,
     AnalysisSettings,
+    PlantingSettings,
 ]
 
 
@@ -46,7 +48,7 @@ def _changed(value):
     if isinstance(value, bool):
         return not value
     if isinstance(value, enum.Enum):
-        return next(other for other in type(value) if other is not value)
+        return next(other for other in reversed(type(value)) if other is not value)
     if isinstance(value, int):
         return value + 8
     if isinstance(value, float):

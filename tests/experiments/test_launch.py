@@ -8,14 +8,21 @@ import pytest
 
 from experiments import image_ensemble
 from experiments import launch as launching
-from experiments.settings import DataSettings, EnsembleSettings, MachineSettings, NetworkSettings
+from experiments.settings import (
+    DataSettings,
+    EnsembleSettings,
+    MachineSettings,
+    NetworkSettings,
+    PlantingSettings,
+)
 from influence_jax import data, store, training
+from influence_jax.data.near_duplicates import ImageChange
 from influence_jax.models import ImageClassification
 from influence_jax.models.image_classification import ImageBatch
 from influence_jax.training import Recipe, checkpoint
 
 
-def test_a_small_run(finished):
+def test_a_small_run(finished, images):
     process, directory = finished
     assert process.returncode == 0, process.stderr
     assert 'error' not in process.stderr
@@ -30,6 +37,11 @@ def test_a_small_run(finished):
     assert run.measurement('loss').shape == (64, 48)
     assert run.example_ids[7] == 'tiny-00007'
     assert run.manifest.configuration['network']['width'] == 8
+    # Nothing is planted: as before images could be, so that runs of then can be continued.
+    assert run.manifest.configuration.keys() == {'ensemble', 'network', 'recipe'}
+    assert run.manifest.dataset.fingerprint == data.load(str(images)).fingerprint
+    assert 'near-duplicated' not in process.stdout
+    assert 'id="section-1"' not in (directory / 'report' / 'index.html').read_text()
 
 
 def test_the_same_command_again_trains_nothing(finished, launch, small):
@@ -56,7 +68,14 @@ def test_another_configuration_in_the_same_directory(finished, launch, small, as
 def test_help_reads_well(launch):
     text = launch('--help').stdout
     assert 'python -m experiments.image_resnet' in text
-    for settings in (DataSettings, EnsembleSettings, NetworkSettings, Recipe, MachineSettings):
+    for settings in (
+        DataSettings,
+        EnsembleSettings,
+        NetworkSettings,
+        Recipe,
+        MachineSettings,
+        PlantingSettings,
+    ):
         for field in settings.__dataclass_fields__:
             assert f'--{field}: ' in text or f'--[no]{field}: ' in text
     assert 'number M of models to train' in text
@@ -70,6 +89,7 @@ def test_help_reads_well(launch):
         (['--member=9'], ["flag 'member'", '--help']),
         (['--dataset=mnist'], ["unknown dataset 'mnist'", 'choose clipart, cifar10']),
         (['--keep=1.5'], ['keep=1.5 must lie strictly between 0 and 1']),
+        (['--copies=3'], ['--copies is of near-duplicates', 'add --duplicated']),
         (['--members=3'], ['3 usable members are too few', 'at least 4']),
     ],
     ids=str,
@@ -83,7 +103,9 @@ def test_bad_input_from_the_command_line(launch, small, tmp_path, assert_refused
 def test_cifar10_that_is_not_there(launch, tmp_path, assert_refused):
     empty, directory = tmp_path / 'empty', tmp_path / 'run'
     empty.mkdir()
-    refused = launch(f'--data_dir={empty}', f'--output_dir={directory}', name='cifar10_resnet')
+    refused = launch(
+        f'--data_dir={empty}', f'--output_dir={directory}', '--duplicated=5', name='cifar10_resnet'
+    )
     assert_refused(refused, str(empty))
     assert not directory.exists()
 
@@ -109,6 +131,14 @@ def test_cifar10_that_is_not_there(launch, tmp_path, assert_refused):
         ({'learning_rate': float('nan')}, 'learning_rate must be positive'),
         ({'vmap': -1}, 'vmap must be 0'),
         ({'streams': -1}, 'streams must be 0'),
+        ({'duplicated': -1}, 'duplicated must be 0'),
+        ({'duplicated': 1, 'unique': -1}, 'unique must be 0'),
+        ({'duplicated': 1, 'copies': 1}, 'copies must be at least 2'),
+        ({'unique': 9}, '--unique is of near-duplicates, but none are planted'),
+        ({'duplication': ImageChange.FLIP}, '--duplication is of near-duplicates'),
+        ({'duplicated': 1, 'duplication': ImageChange.FLIP}, 'only 4 .* not --copies=5'),
+        ({'duplicated': 49}, r'take 49 different images, but there are only 48'),
+        ({'duplicated': 9, 'unique': 40}, '--unique=40 and --duplicated=9 take 49'),
     ],
     ids=str,
 )

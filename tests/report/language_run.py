@@ -66,7 +66,9 @@ def results() -> tuple[LanguageResults, analysis.Overview]:
             changes=changes,
             decoded=decoded,
             extraction=extraction,
-            held=by_membership(masks[:4], scores_of_members(by_members, completions).bleu),
+            held={
+                'BLEU': by_membership(masks[:4], scores_of_members(by_members, completions).bleu)
+            },
         ),
         overview,
     )

@@ -7,16 +7,17 @@ import sys
 import language_run
 import numpy as np
 import pytest
-from language_run import CLUSTERS, COPIES, RIGHT_TO_LEFT, SCRIPT, UNIQUE, N
+from language_run import CLUSTERS, COPIES, RIGHT_TO_LEFT, SCRIPT, N
 from pages import Page, contents
 from rich.console import Console
 
 from influence_jax import report
 from influence_jax.report import figures
+from influence_jax.report.comparison_tables import comparison_table
 from influence_jax.report.distribution_figure import distribution
 from influence_jax.report.figure_style import png
 from influence_jax.report.language_figures import bleu_against, cluster_matrix
-from influence_jax.report.language_tables import comparison_table, extraction_table, told_table
+from influence_jax.report.language_tables import extraction_table
 from influence_jax.report.sections import Matrix, Records, Table
 from influence_jax.report.theme import Theme
 
@@ -79,48 +80,18 @@ def test_no_text_from_data_is_markup_or_steers_the_page(text):
     assert r'$\frac{1}{2}$' in of_sections
 
 
-def test_table_gives_the_numbers_of_this_run_beside_those_of_the_paper(language):
-    table = comparison_table(language.comparison)
-    rows = {row[0].text: row for row in table.rows}
-    unique = language.summary.self_influence[:UNIQUE]
-    cells = rows['self-influence']
-    assert cells[1].text == f'{unique.mean():.3f} ± {unique.std(ddof=1):.3f}'
-    assert cells[1].note == f'median {np.median(unique):.3f}'
-    duplicated = language.summary.self_influence[UNIQUE:]
-    assert cells[3].text == f'{unique.mean() / duplicated.mean():.2f}'
-    assert cells[3].note == f'{np.median(unique) / np.median(duplicated):.2f}'
-    paper = {name: [cell.text for cell in row[4:]] for name, row in rows.items()}
-    assert paper['self-influence'] == ['1.410 ± 0.568', '0.495 ± 0.133', '2.85']
-    assert paper['BLEU'] == ['0.070 ± 0.142', '0.363 ± 0.313', '0.19']
-    assert paper['margin'] == ['9.1 ± 7.1', '1.3 ± 0.3', '7.00']
-    assert paper['floored margin'] == ['', '', '']
-    assert sum(span for _, span in table.groups) == len(table.header)
-
-
 def test_extraction_of_members_is_beside_that_of_one_model(language):
     near = language.comparison.near_duplicated
     with_members = extraction_table(language.extraction, near, language.held)
     assert len(with_members.rows) == 5
-    held = language.held.held.mean[near]
+    held = language.held['BLEU'].held.mean[near]
     assert with_members.rows[3][2].text.startswith(f'{np.nanmean(held):.3f} ±')
     exact = language.extraction.exact_match
     assert [cell.text for cell in with_members.rows[1][1:]] == [
         f'{exact[~near].mean():.1%}',
         f'{exact[near].mean():.1%}',
     ]
-    assert len(extraction_table(language.extraction, near, None).rows) == 3
-
-
-def test_auroc_table_names_how_many_are_sought(language):
-    table = told_table(language.comparison)
-    assert table.header[2:] == [
-        f'has near-duplicates ({CLUSTERS * COPIES})',
-        f'extractable ({language.comparison.extractable.sum()})',
-    ]
-    rows = {row[0].text: row for row in table.rows}
-    assert rows['margin'][2].text == '1.000'
-    assert rows['margin'][2].interval.high == 1
-    assert rows['BLEU'][3].text == ''  # it is what is sought
+    assert len(extraction_table(language.extraction, near, {}).rows) == 3
 
 
 def test_matrix_outlines_the_planted_clusters_and_names_their_records(sections, language):
@@ -242,7 +213,7 @@ def test_terminal_table_shows_every_number_in_80_columns(language):
     text = printed(language.comparison)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert '…' not in text
-    for row in comparison_table(language.comparison).rows:
+    for row in comparison_table(language.comparison, beside_paper=True).rows:
         for cell in (row[1], row[2], *row[4:6]):
             assert cell.text in text
     assert 'has near-duplicates' in text

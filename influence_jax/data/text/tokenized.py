@@ -51,12 +51,13 @@ def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100)
         The default is the paper's (2506.20481). `cut.sum()` tells how many were shortened.
 
     Raises:
-      ValueError: a record has nothing to learn from: its completion has no tokens, was cut away
-        whole, or is a single token without another before it. The message names the record.
+      ValueError: a record has nothing to learn from: its completion has no tokens, or nothing but
+        white space is left of it within `max_length`. The message names the first such record
+        and, of those that are too long, how many there are.
     """
     if max_length < 2:
         raise ValueError(f'{max_length=} must be 2 or more: the first token is never predicted')
-    rows, answer_starts, cut = [], [], []
+    rows, answer_starts, cut, too_long = [], [], [], []
     for example_id, prompt, completion in zip(
         dataset.ids, dataset.prompts, dataset.completions, strict=True
     ):
@@ -69,16 +70,26 @@ def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100)
                 f'record {example_id!r} has nothing to learn from: the tokenizer makes no token '
                 f'of {completion!r}; leave it out'
             )
-        if len(given) >= max_length:
-            raise ValueError(
-                f'record {example_id!r} has nothing to learn from: its prompt alone takes '
-                f'{len(given)} tokens of the context of {max_length}; allow longer records '
-                '(max_length) or leave it out'
-            )
         whole = [*given, *learnt, tokenizer.end]
+        if len(given) >= max_length:
+            too_long.append(
+                f'record {example_id!r} has nothing to learn from: its prompt alone takes '
+                f'{len(given)} tokens of the context of {max_length}'
+            )
+        elif (
+            len(whole) > max_length
+            and not tokenizer.decode(learnt[: max_length - len(given)]).strip()
+        ):
+            too_long.append(
+                f'record {example_id!r} has nothing to learn from: within the context of '
+                f'{max_length} tokens its completion is white space'
+            )
         rows.append(whole[:max_length])
         answer_starts.append(len(given))
         cut.append(len(whole) > max_length)
+    if too_long:
+        more = f' ({len(too_long)} such records of {len(rows)})' if len(too_long) > 1 else ''
+        raise ValueError(f'{too_long[0]}{more}; allow longer records (max_length) or leave it out')
     lengths = np.array([len(row) for row in rows], np.int32)
     tokens = np.full((len(rows), lengths.max()), tokenizer.end, np.int32)
     for row, padded in zip(rows, tokens, strict=True):

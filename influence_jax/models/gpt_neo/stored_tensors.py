@@ -111,11 +111,15 @@ def _files(folder: Path) -> list[Path]:
 
 def _indexed(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text('utf-8'))['weight_map'].values()))
+        names = sorted(set(json.loads(index.read_text('utf-8'))['weight_map'].values()), key=str)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{index}: not an index of safetensors files; copy it again') from error
     for name in names:
-        if Path(name).name != name or not name.endswith('.safetensors'):
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or not name.endswith('.safetensors')
+        ):
             raise ValueError(f'{index}: names {name!r}, which is no safetensors file beside it')
     return [index.with_name(name) for name in names]
 

@@ -1,0 +1,80 @@
+"""Which images an ensemble has, and the near-duplicates planted among them."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import image_data
+from experiments.settings import DataSettings, PlantingSettings
+from influence_jax import data
+from influence_jax.data.near_duplicates import ImageChange
+
+KEY = jax.random.key(3)
+
+
+def prepare(path, seed=0, num_examples=0, **planting):
+    settings = DataSettings(str(path), num_examples=num_examples)
+    return image_data.prepare(settings, PlantingSettings(**planting), key=KEY, seed=seed)
+
+
+@pytest.fixture(scope='module')
+def with_duplicates(images, tmp_path_factory):
+    """The 48 images, the first two of which come twice more, a little brighter."""
+    with np.load(images) as arrays:
+        pixels, labels = arrays['images'], arrays['labels']
+    again = [pixels[:2] // 2 + pixels[:2] // 2 + number for number in (1, 3)]
+    path = tmp_path_factory.mktemp('images') / 'twice.npz'
+    np.savez(
+        path, images=np.concatenate([pixels, *again]), labels=np.append(labels, 2 * [*labels[:2]])
+    )
+    return path
+
+
+def test_nothing_changes_where_nothing_is_planted(with_duplicates):
+    loaded = data.load(str(with_duplicates))
+    images = prepare(with_duplicates)
+    assert images.groups is None
+    assert images.dataset.fingerprint == loaded.fingerprint
+    assert images.dataset.provenance == loaded.provenance
+    assert images.names == loaded.names
+    some = np.sort(jax.random.permutation(KEY, 52)[:20])
+    assert prepare(with_duplicates, num_examples=20).dataset.ids == loaded.take(some).ids
+
+
+def test_all_others_are_written_once(images):
+    source = data.load(str(images))
+    planted = prepare(images, duplicated=4, copies=3, duplication=ImageChange.NOISE)
+    _, sizes = np.unique(planted.groups, return_counts=True)
+    assert sizes.tolist() == [1] * 44 + [3] * 4
+    assert planted.dataset.num_examples == 44 + 4 * 3
+    assert {name.partition('~')[0] for name in planted.dataset.ids} == set(source.ids)
+    assert '44 unique records and 4 in 3 versions each by noise' in planted.dataset.provenance
+    assert 'left out' not in planted.dataset.provenance
+
+
+def test_names_of_variants_say_what_was_changed(images):
+    planted = prepare(images, duplicated=2, copies=3, unique=5)
+    assert planted.dataset.num_examples == 5 + 2 * 3
+    for name, known, change in zip(
+        planted.names, planted.dataset.names, planted.changes, strict=True
+    ):
+        assert name == (f'{change}: {known}' if change else known)
+    assert sum(name.startswith('shifted by ') for name in planted.names) == 2 * 2
+
+
+def test_near_duplicates_of_its_own_are_left_out_first(with_duplicates):
+    planted = prepare(with_duplicates, duplicated=4, copies=2)
+    assert planted.dataset.num_examples == 44 + 4 * 2
+    numbers = {int(name.partition('~')[0][-5:]) for name in planted.dataset.ids}
+    assert numbers == set(range(48))
+    assert '4 near-duplicates of its own left out' in planted.dataset.provenance
+    with pytest.raises(ValueError, match='there are only 48 here without near-duplicates of their'):
+        prepare(with_duplicates, duplicated=4, unique=45)
+
+
+def test_planting_follows_the_seed_and_comes_after_the_choice_of_images(images):
+    first, again, other = (prepare(images, seed=s, duplicated=4, copies=3) for s in (1, 1, 2))
+    assert first.dataset.fingerprint == again.dataset.fingerprint != other.dataset.fingerprint
+    few = prepare(images, num_examples=20, duplicated=4, copies=3)
+    chosen = prepare(images, num_examples=20).dataset
+    assert {name.partition('~')[0] for name in few.dataset.ids} == set(chosen.ids)
