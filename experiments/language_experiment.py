@@ -66,7 +66,8 @@ class LanguageExperiment:
         if self.machine.streams:
             raise ValueError('--streams is for members that fit on one device: leave out --mesh')
         shape = MeshShape.parse(self.plan.mesh, vmapped=self.machine.vmap or 1)
-        return Spread(shape, RULES, self.large.checkpoint_steps)
+        large = self.large
+        return Spread(shape, RULES, large.checkpoint_steps, large.checkpoint_minutes)
 
     def configuration(self, records: Records, base: Base) -> dict[str, object]:
         """What determines the results, as the run's manifest keeps it."""

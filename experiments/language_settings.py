@@ -1,6 +1,7 @@
 """What a launch of an ensemble of language models can be told, beside `experiments.settings`."""
 
 import dataclasses
+import math
 
 from influence_jax.data.near_duplicates import TextChange
 from influence_jax.models.lora import LoRA
@@ -17,7 +18,8 @@ class TextSettings:
         unique: records that are written once.
         duplicated: records that are written --copies times, each time changed.
         copies: how often these are written: the original and its variants.
-        duplication: what the variants differ in.
+        duplication: what the variants differ in, as far as the answer goes; paraphrase needs
+            answers with several common words, which NQ-open's seldom have.
         duplication_count: how many tokens or words of a variant are changed, for duplications
             that have a number; 0 takes their own.
         max_length: longest record in tokens; longer ones are cut.
@@ -32,6 +34,13 @@ class TextSettings:
     duplication_count: int = 0
     max_length: int = 100
 
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise ValueError(
+                f'max_length must be 2 or more, not {self.max_length}: the first token of a '
+                f'record is never predicted'
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
@@ -40,10 +49,12 @@ class ModelSettings:
     Attributes:
         model: tiny (a fresh GPT-Neo of the sizes below, with a tokenizer trained on the records),
             or the folder or hub name of a GPT-Neo checkpoint, from which every member starts.
+        tokenizer: folder or hub name of a tokenizer; by default the checkpoint's own or, for the
+            tiny model, one trained on the records.
         width: of the tiny model.
         layers: of the tiny model.
         heads: of the tiny model.
-        vocabulary: of the tiny model.
+        vocabulary: of the tiny model, where --tokenizer brings none.
         pretrain_epochs: train the tiny model on the dataset's other records first, so often; all
             members start from the result, which is kept in --base_dir; 0 starts from nothing.
         base_dir: where pretrained models are kept, for all runs that begin from the same; by
@@ -55,6 +66,7 @@ class ModelSettings:
     """
 
     model: str = 'tiny'
+    tokenizer: str | None = None
     width: int = 64
     layers: int = 1
     heads: int = 4
@@ -109,13 +121,20 @@ class LargeSettings:
     Attributes:
         plan: train nothing; compile the step for --topology and say whether it fits.
         checkpoint_steps: keep members in training after so many steps; 0 never does.
+        checkpoint_minutes: but no sooner than so many minutes after the last time, or after they
+            began; 0 does each time.
     """
 
     plan: bool = False
     checkpoint_steps: int = 200
+    checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
         if self.checkpoint_steps < 0:
             raise ValueError(
                 f'checkpoint_steps must be 0 (never) or more, not {self.checkpoint_steps}'
+            )
+        if not 0 <= self.checkpoint_minutes < math.inf:
+            raise ValueError(
+                f'checkpoint_minutes must be 0 (each time) or more, not {self.checkpoint_minutes}'
             )

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-import shutil
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -18,9 +18,12 @@ from influence_jax.training import large
 from influence_jax.training.ensemble import Trained
 from influence_jax.training.member import begin
 from influence_jax.training.mesh import MeshShape
-from influence_jax.training.processes import by_first, is_first
+from influence_jax.training.processes import is_first
 from influence_jax.training.sharding import Rules
 from influence_jax.types import Batch, Params, PRNGKey
+
+if TYPE_CHECKING:  # orbax is slow to import
+    from influence_jax.training.checkpoint import InTraining
 
 Extra = Callable[[Trained], Mapping[str, Float[np.ndarray, 'C T']]]
 """More measurements of members, from their parameters."""
@@ -38,11 +41,13 @@ class Spread:
         shape: of the mesh.
         rules: where parameters lie on it.
         checkpoint_steps: steps from one checkpoint to the next; 0 keeps none.
+        checkpoint_minutes: least minutes from one to the next.
     """
 
     shape: MeshShape
     rules: Rules
     checkpoint_steps: int = 0
+    checkpoint_minutes: float = 0.0
 
 
 def train_missing(
@@ -79,7 +84,7 @@ def train_missing(
     if jax.process_count() > 1 and not spread:
         raise ValueError(
             f'jax runs in {jax.process_count()} processes, one a host, but members that fit on '
-            f'one device are trained by one: add --mesh, or use a single host'
+            f'one device are trained by one: use the devices of a single host'
         )
     if machine.keep_params:
         _refuse_lost_params(directory)
@@ -90,8 +95,9 @@ def train_missing(
             done=len(directory.masks) - len(directory.missing),
             quiet=not is_first(),
         ) as progress:
+            checkpoints = _in_training(directory, spread) if spread else None
             train, how = (
-                _spread(directory, program, spread)
+                _spread(directory, program, spread, checkpoints)
                 if spread
                 else _small(directory, program, machine, examples, targets, base)
             )
@@ -121,9 +127,8 @@ def train_missing(
                 if seen:
                     progress.aim(seen.more, f'standard error {seen}')
                 if enough:
-                    # Nobody goes on from these members' checkpoint.
-                    kept = directory.directory / _IN_TRAINING
-                    by_first(functools.partial(shutil.rmtree, kept, ignore_errors=True))
+                    if checkpoints:  # nobody goes on from that of these members
+                        checkpoints.clear()
                     break
     check(directory, machine)
 
@@ -196,18 +201,25 @@ def _bytes_of_member(program: training.Program, base: Params | None) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def _spread(
-    directory: Directory, program: training.Program, spread: Spread
-) -> tuple[Callable[..., Iterator[Trained]], str]:
-    checkpoints = None
-    if spread.checkpoint_steps:
-        from influence_jax.training.checkpoint import InTraining  # slow to import
+def _in_training(directory: Directory, spread: Spread) -> 'InTraining | None':
+    if not spread.checkpoint_steps:
+        return None
+    from influence_jax.training.checkpoint import InTraining
 
-        checkpoints = InTraining(
-            directory.directory / _IN_TRAINING,
-            every=spread.checkpoint_steps,
-            configuration=directory.manifest.configuration,
-        )
+    return InTraining(
+        directory.directory / _IN_TRAINING,
+        every=spread.checkpoint_steps,
+        least_minutes=spread.checkpoint_minutes,
+        configuration=directory.manifest.configuration,
+    )
+
+
+def _spread(
+    directory: Directory,
+    program: training.Program,
+    spread: Spread,
+    checkpoints: 'InTraining | None',
+) -> tuple[Callable[..., Iterator[Trained]], str]:
     shape = spread.shape
     directory.note('mesh', str(shape))
     return (

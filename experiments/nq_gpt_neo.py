@@ -13,15 +13,15 @@ from experiments.language_settings import LargeSettings, ModelSettings, TextSett
 from experiments.settings import EnsembleSettings, MachineSettings
 from influence_jax.training import Recipe
 
+PAPER = LanguageExperiment(
+    text=TextSettings(dataset='nq_open'),
+    ensemble=EnsembleSettings(members=1000),
+    model=ModelSettings(model='EleutherAI/gpt-neo-1.3B', bfloat16=True, remat=True),
+    recipe=Recipe(epochs=3, batch_size=50, learning_rate=2e-4),
+    machine=MachineSettings(output_dir='runs/nq_gpt_neo'),
+    large=LargeSettings(checkpoint_steps=15),  # of the 45 that a member takes
+)
+
 if __name__ == '__main__':
-    language_ensemble.define_flags(
-        LanguageExperiment(
-            text=TextSettings(dataset='nq_open'),
-            ensemble=EnsembleSettings(members=1000),
-            model=ModelSettings(model='EleutherAI/gpt-neo-1.3B', bfloat16=True, remat=True),
-            recipe=Recipe(epochs=3, batch_size=50, learning_rate=2e-4),
-            machine=MachineSettings(output_dir='runs/nq_gpt_neo'),
-            large=LargeSettings(checkpoint_steps=15),  # of the 45 that a member takes
-        )
-    )
+    language_ensemble.define_flags(PAPER)
     launch.run(language_ensemble.run_from_flags)

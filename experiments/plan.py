@@ -8,6 +8,7 @@ Other launches plan their own run with --plan.
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 import jax
 from absl import flags as absl_flags
@@ -53,7 +54,7 @@ def run_from_flags() -> None:
 
 
 def show(settings: PlanSettings, run: Run, *, vmapped: int = 1) -> Plan | None:
-    """Prints the plan of a run and returns it; None where no mesh fits.
+    """Prints the plan of a run and returns it; None where none of the meshes tried fits.
 
     Raises:
         ValueError: a mesh that is not over the chips, or no libtpu.
@@ -70,14 +71,23 @@ def show(settings: PlanSettings, run: Run, *, vmapped: int = 1) -> Plan | None:
         else:
             _print(made, run, settings.utilisation)
             return made
-    found = plan.propose(program, topology, rules=rules, inputs=inputs, vmapped=vmapped)
+    found, tried = plan.propose(program, topology, rules=rules, inputs=inputs, vmapped=vmapped)
     if found is None:
         fewer = ', or a smaller --vmap' if vmapped > 1 else ''
-        print(f'{topology.name}: no mesh fits; choose more chips, or with more memory{fewer}')
+        print(f'{topology.name}: {_none_fits(tried)}{fewer}')
         return None
     print(f'proposed: --mesh={",".join(map(str, found.shape.sizes))}')
     _print(found, run, settings.utilisation)
     return found
+
+
+def _none_fits(tried: Sequence[MeshShape]) -> str:
+    if not tried:
+        return 'no mesh holds states and gradients; choose more chips, or with more memory'
+    return (
+        f'none of the {len(tried)} meshes tried fits, {", ".join(map(str, tried))}; '
+        f'choose another with --mesh, or chips that are more or have more memory'
+    )
 
 
 def compile_without_tpus() -> None:

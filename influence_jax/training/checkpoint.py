@@ -2,7 +2,9 @@
 
 import functools
 import json
+import math
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from influence_jax.training.member import State
-from influence_jax.training.processes import all_equal, by_first
+from influence_jax.training.processes import all_equal, by_first, from_first
 from influence_jax.training.sharding import path_name
 from influence_jax.types import AnyArray, Params
 
@@ -67,23 +69,41 @@ class InTraining:
     """
 
     def __init__(
-        self, directory: Path, *, every: int, configuration: Mapping[str, Any] | None = None
+        self,
+        directory: Path,
+        *,
+        every: int,
+        configuration: Mapping[str, Any],
+        least_minutes: float = 0.0,
     ) -> None:
         """Nothing is read or written before `open`.
 
         Args:
             directory: for these checkpoints alone; made when the first is written.
             every: steps from one checkpoint to the next.
-            configuration: of the run, as JSON has it; a checkpoint of another one is refused.
+            configuration: all that determines the run's results, as JSON has it; a checkpoint of
+                another one is refused.
+            least_minutes: no sooner after the one before, or after the members began to train;
+                the next is then at a later multiple of `every`.
+
+        Raises:
+            ValueError: less than a step apart, or less than 0 minutes.
         """
         if every < 1:
             raise ValueError(f'checkpoints must be at least 1 step apart, not {every}')
+        if not 0 <= least_minutes < math.inf:
+            raise ValueError(f'checkpoints must be 0 minutes or more apart, not {least_minutes}')
         self._directory, self._every = directory.absolute(), every
-        self._identity: dict[str, Any] = {'configuration': dict(configuration or {})}
+        self._least_seconds = 60 * least_minutes
+        self._last: float | None = None
+        self._identity: dict[str, Any] = {'configuration': dict(configuration)}
         self._manager: ocp.CheckpointManager | None = None
 
     def open(self, identity: Mapping[str, Any], *, untrained: Int[np.ndarray, 'R']) -> None:
-        """Looks at what is there; what is left of members that are trained already is removed.
+        """Looks at what is there; it is removed if any of its members is trained already.
+
+        A kill can come when some members of a chunk are on record and the others are not: the
+        others are then trained anew, in another chunk.
 
         Args:
             identity: what else a checkpoint must have in common with what is trained now.
@@ -103,7 +123,7 @@ class InTraining:
                 f'{self._directory} holds a checkpoint of another configuration '
                 f'({differences[0]}{more}); repeat the old one to go on from there, or remove it'
             )
-        if not set(kept['members']) & set(untrained.tolist()):
+        if not set(kept['members']) <= set(untrained.tolist()):
             self.clear()
 
     def resume(self, members: Int[np.ndarray, 'R'], like: State) -> tuple[int, State] | None:
@@ -116,6 +136,7 @@ class InTraining:
         Raises:
             ValueError: the checkpoint is of other members, or processes do not see the same.
         """
+        self._last = time.monotonic()
         kept = self._kept()
         if not all_equal(-1 if self._manager is None else self._manager.latest_step() or 0):
             raise ValueError(
@@ -144,7 +165,7 @@ class InTraining:
             steps: how many they have taken.
             state: of all of them.
         """
-        if steps % self._every:
+        if steps % self._every or not self._is_time():
             return
         manager = self._opened()
         about = {'members': members.tolist(), 'identity': self._identity}
@@ -158,6 +179,7 @@ class InTraining:
             # Elsewhere a copy is written while training goes on; here it could be no copy, but
             # the memory into which the next step writes.
             manager.wait_until_finished()
+        self._last = time.monotonic()
 
     def clear(self) -> None:
         """Removes what is there: the members are done."""
@@ -165,6 +187,13 @@ class InTraining:
             self._manager.close()
             self._manager = None
         by_first(lambda: shutil.rmtree(self._directory, ignore_errors=True))
+
+    def _is_time(self) -> bool:
+        now = time.monotonic()
+        if self._last is None:
+            self._last = now
+        # Clocks differ, and a checkpoint takes all processes.
+        return bool(from_first(np.array(now - self._last >= self._least_seconds)))
 
     def _kept(self) -> dict[str, Any] | None:
         if not self._directory.is_dir():

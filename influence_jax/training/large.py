@@ -75,7 +75,7 @@ def train(
     check_sizes(masks, members, program.smallest_subset)
     run = compile_program(program, shape, rules=rules, base=base)
     if checkpoints:
-        checkpoints.open(_identity(program, key, masks, run.state), untrained=members)
+        checkpoints.open(_identity(program, key, masks, examples, run.state), untrained=members)
     base = jax.device_get(base)  # on the devices, a copy of the caller's would stay there
     same_rows = targets is examples
     key, examples = place((key, examples), run.everywhere)
@@ -146,7 +146,9 @@ def _shardings(shapes: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf.sharding, shapes)
 
 
-def _identity(program: Program, key: PRNGKey, masks: np.ndarray, state: State) -> dict[str, Any]:
+def _identity(
+    program: Program, key: PRNGKey, masks: np.ndarray, examples: Batch, state: State
+) -> dict[str, Any]:
     """What a checkpoint must have in common with what goes on from it."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {
@@ -154,5 +156,15 @@ def _identity(program: Program, key: PRNGKey, masks: np.ndarray, state: State) -
         'batch_size': program.batch_size,
         'key': np.asarray(jax.random.key_data(key)).tolist(),
         'subsets': hashlib.sha256(np.packbits(masks).tobytes()).hexdigest(),
+        'examples': _digest(examples),
         'state': {path_name(path): f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in leaves},
     }
+
+
+def _digest(tree: Any) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+        # Types and shapes too: the same bytes can be other numbers.
+        digest.update(f'{path_name(path)} {leaf.dtype}{list(leaf.shape)} '.encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
@@ -100,7 +101,11 @@ class MeshShape:
             raise ValueError(
                 f'a mesh of {self} takes {self.devices} devices, but there are {len(devices)}'
             )
-        grid = mesh_utils.create_device_mesh(
-            self.sizes, list(devices), allow_split_physical_axes=True
-        )
+        try:
+            grid = mesh_utils.create_device_mesh(
+                self.sizes, list(devices), allow_split_physical_axes=True
+            )
+        except (AssertionError, NotImplementedError, ValueError):
+            # They are no grid, such as 3 of 8 TPU chips: neighbours may then be apart.
+            grid = np.array(devices).reshape(self.sizes)
         return Mesh(grid, tuple(Axis), axis_types=(AxisType.Auto,) * len(Axis))

@@ -1,5 +1,6 @@
 """The language experiment from records to report: what it records, keeps, shares and refuses."""
 
+import csv
 import dataclasses
 import json
 import shutil
@@ -14,14 +15,22 @@ from experiments import language_base, language_ensemble, language_report, membe
 from experiments import launch as launching
 from experiments.completions import MEASUREMENTS
 from experiments.language_experiment import LanguageExperiment
-from experiments.language_settings import ExtractionSettings, ModelSettings, TextSettings
+from experiments.language_settings import (
+    ExtractionSettings,
+    LargeSettings,
+    ModelSettings,
+    TextSettings,
+)
+from experiments.nq_gpt_neo import PAPER
 from experiments.plan import PlanSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import analysis, store, training
 from influence_jax.data import text
 from influence_jax.data.text import byte_bpe
+from influence_jax.data.text.tokenizer import from_pretrained
 from influence_jax.estimators import Estimator, difference_in_means
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, init
+from influence_jax.training.checkpoint import InTraining
 
 NAMES = ('left', 'right', 'upper', 'lower', 'inner', 'outer', 'first', 'last')
 THINGS = ('door', 'hand', 'shelf', 'lamp', 'row', 'page')
@@ -104,6 +113,41 @@ def test_a_whole_run(whole, finished):
     assert 'which ' in page
 
 
+def test_what_was_planted_and_given_back_is_kept(whole, finished):
+    with (finished / 'report' / 'records.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(row['id'] for row in rows) == whole.target_ids
+    assert sum(bool(row['change']) for row in rows) == 3 * 2
+    variants = [row for row in rows if '~' in row['id']]
+    assert all(row['change'] for row in variants)
+    originals = {row['id']: row['group'] for row in rows}
+    assert all(row['group'] == originals[row['id'].split('~')[0]] for row in variants)
+    decoded = store.open_run(finished / 'everything').texts('completions')
+    assert len(decoded) == RECORDS and any(decoded)
+    bleu, exact = whole.measurement('bleu'), whole.measurement('exact_match')
+    held = whole.masks[:, 0]
+    assert float(rows[0]['bleu_held']) == pytest.approx(bleu[held, 0].mean(), abs=1e-5)
+    assert float(rows[0]['exact_match_left_out']) == pytest.approx(exact[~held, 0].mean(), abs=1e-5)
+
+
+def test_a_tokenizer_of_its_own_and_records_that_are_cut(
+    run, source, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(language_report, 'write', lambda *args: None)
+    tokenizer = byte_bpe.train(text.load(str(source)).texts, 290)
+    tokenizer.save(tmp_path / 'tokenizer')
+    run(
+        tmp_path / 'run',
+        model={'tokenizer': str(tmp_path / 'tokenizer')},
+        text={'max_length': 16, 'duplicated': 0, 'unique': 20},
+        extraction=ExtractionSettings(extract=False),
+    )
+    configuration = store.open_run(tmp_path / 'run').manifest.configuration
+    assert configuration['tokenizer'] == tokenizer.fingerprint
+    assert configuration['network']['vocab_size'] == tokenizer.vocab_size
+    assert '20 of 20 records are cut to 16 tokens' in capsys.readouterr().err
+
+
 def test_the_papers_own_margin_is_stated_beside_that_of_another_estimator(whole):
     (score,) = language_report._as_in_the_paper(whole, Estimator.ADJUSTED)
     plain = analysis.top1_margin(difference_in_means(whole.masks, whole.measurement('loss')))
@@ -157,6 +201,7 @@ def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
     assert len(calls) == 1
     (base,) = (tmp_path / 'bases').iterdir()
     hugging_face.load(base)
+    from_pretrained(str(base))  # so that it can be given as --model
     full, adapters = (store.open_run(tmp_path / name) for name in ('full', 'adapters'))
     assert full.manifest.configuration['base'] == base.name
     assert full.manifest.measurements == ('loss', 'answer_loss', 'token_accuracy')
@@ -203,7 +248,7 @@ def test_a_tokenizer_that_is_not_the_networks(run, source, tmp_path):
     config = GPTNeoConfig(270, hidden=8, layers=1, heads=2, max_positions=64)
     hugging_face.save(tmp_path / 'checkpoint', config, init(config, key=jax.random.key(0)))
     byte_bpe.train(text.load(str(source)).texts, 280).save(tmp_path / 'checkpoint')
-    with pytest.raises(ValueError, match='has 280 tokens, but its network only 270'):
+    with pytest.raises(ValueError, match='has 280 tokens, but the network only 270'):
         run(tmp_path / 'run', model=ModelSettings(str(tmp_path / 'checkpoint')))
 
 
@@ -228,17 +273,35 @@ def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_ensemble_that_grows(run, tmp_path, monkeypatch):
-    seen = []
+@pytest.mark.parametrize('mesh', ['', '2,1,1'])
+def test_an_ensemble_that_grows(run, tmp_path, monkeypatch, mesh):
+    """It leaves nothing in training behind, and closes what wrote it before that is removed."""
+    seen, cleared = [], []
+    clear = InTraining.clear
+
+    def counted(self):
+        cleared.append(self._manager is not None)
+        clear(self)
+
+    monkeypatch.setattr(InTraining, 'clear', counted)
     monkeypatch.setattr(language_report, 'write', lambda *args: seen.append(args[-1]))
     growing = AnalysisSettings(
         estimator=AnalysisSettings().estimator.DIFFERENCE,
         until_standard_error=5.0,
         max_members=40,
     )
-    run(tmp_path / 'grown', analysis=growing, extraction=ExtractionSettings(extract=False))
+    run(
+        tmp_path / 'grown',
+        analysis=growing,
+        extraction=ExtractionSettings(extract=False),
+        plan=PlanSettings(mesh=mesh),
+        machine={'streams': 0 if mesh else 1},
+        large=LargeSettings(checkpoint_steps=3, checkpoint_minutes=0),
+    )
     assert seen[0].enough
     assert len(store.open_run(tmp_path / 'grown').complete) < 40
+    assert not (tmp_path / 'grown' / 'in_training').exists()
+    assert all(cleared) and bool(cleared) == bool(mesh)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +339,32 @@ def test_bad_input(run, tmp_path, changes, message):
 def test_wrong_model_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         ModelSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'checkpoint_steps': -1}, r'checkpoint_steps must be 0 \(never\) or more, not -1'),
+        ({'checkpoint_minutes': -1}, r'checkpoint_minutes must be 0 \(each time\) or more, not -1'),
+        ({'checkpoint_minutes': np.inf}, 'or more, not inf'),
+        ({'checkpoint_minutes': np.nan}, 'or more, not nan'),
+    ],
+)
+def test_wrong_settings_of_large_members(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LargeSettings(**settings)
+
+
+def test_the_papers_experiment():
+    """Section 4.2 of arXiv 2506.20481."""
+    text, ensemble, model = PAPER.text, PAPER.ensemble, PAPER.model
+    assert text.dataset == 'nq_open'
+    assert (text.unique, text.duplicated, text.copies, text.max_length) == (1000, 100, 5, 100)
+    assert (ensemble.members, ensemble.keep) == (1000, 0.5)
+    assert (model.model, model.bfloat16) == ('EleutherAI/gpt-neo-1.3B', True)
+    assert (model.lora_rank, model.pretrain_epochs) == (0, 0)
+    recipe = PAPER.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (3, 50, 2e-4)
 
 
 @pytest.mark.parametrize('module', ['language_model', 'nq_gpt_neo'])

@@ -1,5 +1,6 @@
 """A run that two processes train together, as the hosts of a pod do: killed, continued, refused."""
 
+import contextlib
 import socket
 import time
 
@@ -24,6 +25,7 @@ FLAGS = (
     '--vocabulary=300',
     '--max_length=30',
     '--checkpoint_steps=3',
+    '--checkpoint_minutes=0',
     '--keep_params',
 )
 
@@ -61,6 +63,17 @@ def _wait_for(path, pattern, count):
     raise AssertionError(f'{path} never held {count} of {pattern}')
 
 
+def _wait_for_checkpoint(path):
+    """One that is finished: until then orbax gives it another name. It is there for moments."""
+    end = time.monotonic() + 240
+    while time.monotonic() < end:
+        with contextlib.suppress(FileNotFoundError):  # also when it goes while it is looked at
+            if any(found.name.isdecimal() for found in path.iterdir()):
+                return
+        time.sleep(0.001)
+    raise AssertionError(f'{path} never held a finished checkpoint')
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(start_two, launch, tmp_path):
     """Each member over both; killed while one is in training, and continued."""
@@ -68,6 +81,7 @@ def test_two_processes_train_what_one_does(start_two, launch, tmp_path):
     flags = '--mesh=1,2,1', f'--output_dir={together}'
     pair = start_two(*flags)
     _wait_for(together, 'status.zarr/c.*', 2)
+    _wait_for_checkpoint(together / 'in_training')
     for process in pair:
         process.kill()
     _ends(pair)

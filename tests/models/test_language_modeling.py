@@ -134,6 +134,16 @@ def test_a_batch_beyond_the_capacity_is_not_measured_wrongly(params, batch):
     assert np.isnan(losses).all()
 
 
+@pytest.mark.parametrize('capacity', [None, 400])
+def test_records_longer_than_the_positions_are_refused(params, batch, capacity):
+    """S - 1 tokens are read; packed ones would all take the last position."""
+    small = dataclasses.replace(CONFIG, max_positions=S - 2)
+    with pytest.raises(ValueError, match=rf'{S - 1} tokens, but the network has max_positions=39'):
+        jax.eval_shape(
+            LanguageModeling(small, capacity).train_loss, params, batch, key=jax.random.key(0)
+        )
+
+
 def test_places_are_those_of_a_loop():
     counts = np.array([3, 0, 1, 4])
     at = ragged.places(jnp.asarray(counts), 10)
@@ -246,6 +256,18 @@ def test_adapters_start_at_the_base_and_leave_it_alone(program, batch, base):
     np.testing.assert_allclose(
         after.measurements['loss'][1], measured(program.task, merged, batch)['loss'], rtol=1e-3
     )
+
+
+@pytest.mark.parametrize('capacity', [None, 400])
+def test_adapters_are_trained_as_what_they_merge_to(params, batch, capacity):
+    """Also packed: the adapters that are trained must be those that are measured."""
+    modeling, lora = LanguageModeling(CONFIG, capacity), LoRA(rank=2)
+    zero_b = lora.init(params, key=jax.random.key(2))
+    adapters = jax.tree.map(lambda leaf: leaf + 0.2, zero_b)
+    adapted = AdapterModeling(modeling, lora).on(params)
+    loss = trained_loss(modeling, lora.merge(params, adapters), batch)
+    np.testing.assert_allclose(trained_loss(adapted, adapters, batch), loss, rtol=1e-4)
+    assert (np.abs(loss - trained_loss(modeling, params, batch)) > 0.01).all()
 
 
 def test_a_warm_start_begins_at_the_base(program, batch, base):

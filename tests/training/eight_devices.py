@@ -14,7 +14,8 @@ from influence_jax.training import Program, WarmStart, large
 from influence_jax.training.mesh import MeshShape
 
 RECORDS, TOKENS, MEMBERS = 12, 10, 2
-CONFIG = GPTNeoConfig(61, hidden=16, layers=1, heads=4, max_positions=TOKENS, window=4)
+# Every second layer looks back 4 tokens; the layers are scanned, and computed anew backwards.
+CONFIG = GPTNeoConfig(61, hidden=16, layers=5, heads=4, max_positions=TOKENS, window=4, remat=True)
 
 
 def losses(shape):

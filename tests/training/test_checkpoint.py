@@ -1,10 +1,14 @@
 """Parameters come back as they were kept."""
 
+from types import SimpleNamespace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from influence_jax.training import checkpoint
+from influence_jax.training.member import State
 
 
 def _params(*members):
@@ -57,3 +61,33 @@ def test_relative_directories(directory, monkeypatch):
     from pathlib import Path
 
     _assert_member(Path('params'), 3, 3)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds, as the test has them."""
+    now = [1000.0]
+    monkeypatch.setattr(checkpoint, 'time', SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_checkpoints_are_minutes_apart(tmp_path, clock, monkeypatch):
+    """At multiples of 2 steps, but no sooner than 5 minutes after the last one, or the start."""
+    asked = []
+    monkeypatch.setattr(checkpoint, 'from_first', lambda value: asked.append(value) or value)
+    state, members = State({'w': jnp.ones(3)}, ()), np.array([4])
+    directory = tmp_path / 'in_training'
+    checkpoints = checkpoint.InTraining(directory, every=2, configuration={}, least_minutes=5)
+    checkpoints.open({}, untrained=members)
+    kept = []
+    for _ in range(2):  # the members, and the next ones, which begin anew
+        assert checkpoints.resume(members, state) is None
+        for steps in range(1, 11):
+            clock[0] += 90
+            checkpoints.keep(members, steps, state)
+            names = [path.name for path in directory.glob('*')]
+            kept.append(int(*names) if names else 0)
+        checkpoints.clear()
+    # 6 minutes are 4 steps.
+    assert kept == 2 * [0, 0, 0, 4, 4, 4, 4, 8, 8, 8]
+    assert len(asked) == 2 * 5  # all processes, at multiples of 2 steps alone

@@ -267,12 +267,28 @@ def test_what_is_left_of_members_that_are_done_is_removed(program, points, kille
     assert next(trained).members.tolist() == [4, 5]
 
 
+def test_a_kill_between_the_recording_of_two_members_locks_nothing(
+    program, points, expected, killed
+):
+    """2 is on record, 3 is not, and what is in training is of both."""
+    trained = _train(program, points, MeshShape(2), members=[3, 4], checkpoints=_again(killed))
+    members, result = _joined(trained)
+    np.testing.assert_array_equal(members, [3, 4])
+    np.testing.assert_allclose(
+        result.measurements['loss'],
+        expected[1].measurements['loss'][3:5],
+        rtol=2e-5,
+        atol=2e-6,
+    )
+    assert not killed.exists()
+
+
 def test_other_members_at_once_are_refused(program, points, killed):
-    message = 'holds members 2, 3 in training, but now 2 would be trained at once'
+    message = 'holds members 2, 3 in training, but now 1, 2 would be trained at once'
     with pytest.raises(ValueError, match='of another configuration'):
-        next(_train(program, points, MeshShape(), members=[2], checkpoints=_again(killed)))
+        next(_train(program, points, MeshShape(), members=[2, 3], checkpoints=_again(killed)))
     with pytest.raises(ValueError, match=message):
-        next(_train(program, points, MeshShape(2), members=[2], checkpoints=_again(killed)))
+        next(_train(program, points, MeshShape(2), members=[1, 2, 3], checkpoints=_again(killed)))
     assert (killed / '3').exists()
 
 
@@ -298,6 +314,15 @@ def test_another_configuration_is_refused(program, points, killed, changes, conf
     assert (killed / '3').exists()
 
 
+def test_other_examples_are_refused(program, points, killed):
+    """As many, of the same shape: one number differs."""
+    y = points.y.copy()
+    y[7] += 1e-3
+    other = points._replace(y=y)
+    with pytest.raises(ValueError, match=r'another configuration \(examples: \w{64} -> \w{64}\)'):
+        next(_train(program, other, MeshShape(2), members=[2, 3], checkpoints=_again(killed)))
+
+
 def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before(program, points, expected, killed):
     """What orbax writes is renamed when it is whole; until then its name says so."""
     half = killed / '4.orbax-checkpoint-tmp'
@@ -310,9 +335,11 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before(program, points, e
 
 def test_checkpoints_come_every_few_steps(program, points, tmp_path):
     directory = tmp_path / 'checkpoint'
-    checkpoints = KilledAfter(directory, after=4, every=3)
+    checkpoints = KilledAfter(directory, after=4, every=3, configuration={})
     with pytest.raises(Killed):
         list(_train(program, points, MeshShape(2), members=[0, 1], checkpoints=checkpoints))
     assert [path.name for path in directory.iterdir()] == ['3']
     with pytest.raises(ValueError, match='at least 1 step apart, not 0'):
-        InTraining(directory, every=0)
+        InTraining(directory, every=0, configuration={})
+    with pytest.raises(ValueError, match='0 minutes or more apart, not -1'):
+        InTraining(directory, every=1, configuration={}, least_minutes=-1)

@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType
 
 from influence_jax.training.mesh import Axis, MeshShape
@@ -39,6 +40,17 @@ def test_the_mesh_leaves_its_axes_to_the_compiler():
     assert mesh.axis_names == tuple(Axis) == ('member', 'data', 'model')
     assert mesh.devices.shape == (1, 2, 2)
     assert set(mesh.axis_types) == {AxisType.Auto}
+
+
+@pytest.mark.parametrize('error', [AssertionError, NotImplementedError, ValueError])
+def test_devices_that_are_no_grid_are_taken_in_order(monkeypatch, error):
+    def fail(*args, **rest):
+        raise error('no such topology')
+
+    monkeypatch.setattr(mesh_utils, 'create_device_mesh', fail)
+    mesh = MeshShape(1, 3).mesh()
+    assert mesh.devices.shape == (1, 3, 1)
+    assert mesh.devices.ravel().tolist() == jax.devices()[:3]
 
 
 def test_devices_that_are_not_there():

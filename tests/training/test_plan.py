@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from influence_jax.training import Program, WarmStart, plan
 from influence_jax.training.mesh import MeshShape
+from influence_jax.training.plan import proposal
 from influence_jax.training.plan.topology import GENERATIONS
 
 RULES = (('', P('data', 'model')),)
@@ -104,6 +105,40 @@ def test_candidates_make_room_for_the_base(task, gib, first):
     inputs = INPUTS._replace(base=jax.ShapeDtypeStruct((Matrix(gib).rows, 1024), jnp.float32))
     found = plan.candidates(program, plan.find('v5e:2x2'), rules=RULES, inputs=inputs)
     assert next(found).sizes == first
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Meshes for which the step was compiled, in place of doing it; it fits on 4 chips a member."""
+    shapes = []
+
+    def compile_step(program, topology, shape, *, rules, inputs):
+        shapes.append(shape)
+        if shape.devices_per_member < 4:
+            raise plan.TooLarge('too large')
+        return shape
+
+    monkeypatch.setattr(proposal, 'compile_step', compile_step)
+    return shapes
+
+
+def _propose(gib, topology):
+    return plan.propose(_program(gib), plan.find(topology), rules=RULES, inputs=INPUTS)
+
+
+def test_one_mesh_of_each_size_is_tried(compiled):
+    """The one that cuts least; on the others of its size it would seldom fit."""
+    found = _propose(1, 'v5e:4x4')
+    assert [shape.sizes for shape in compiled] == [(16, 1, 1), (8, 2, 1), (4, 4, 1)]
+    assert found == (MeshShape(4, 4, 1), tuple(compiled))
+
+
+def test_no_more_than_a_few_are_tried(compiled, monkeypatch):
+    monkeypatch.setattr(proposal, '_TRIES', 2)
+    found = _propose(1, 'v5e:4x4')
+    assert found == (None, (MeshShape(16), MeshShape(8, 2)))
+    assert _propose(100, 'v5e:2x2') == (None, ())
+    assert len(compiled) == 2
 
 
 def test_chip_hours():

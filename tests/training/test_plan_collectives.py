@@ -2,7 +2,7 @@
 
 import pytest
 
-from influence_jax.training.plan.collectives import groups, read
+from influence_jax.training.plan.collectives import groups, pairs, read
 
 ROWS = [(0, 1, 2, 3), (4, 5, 6, 7)]
 COLUMNS = [(0, 4), (1, 5), (2, 6), (3, 7)]
@@ -30,10 +30,34 @@ def test_groups(text, expected):
 
 @pytest.mark.parametrize(
     'text',
-    ["mesh['a'=8] {'a':(2)4}", "mesh['a'=8] {'b'}", "mesh['a'=4] {'a'}", 'something new', ''],
+    [
+        "mesh['a'=8] {'a':(2)4}",
+        "mesh['a'=8] {'b'}",
+        "mesh['a'=4] {'a'}",
+        'something new',
+        '',
+        '{{0}}',  # of the only replica
+        '{{}}',
+        '{{0,1,2,3},{4,5,6}}',
+        '{{0,1,2,3},{4,5,6,7},{0}}',
+        '{{0,1,2,3},{4,5,6,8}}',
+        '[2,2]<=[4]',
+        '[4,4]<=[16]',
+        '[2,2]<=[8]',
+        '[8]<=[8]',
+        '[2,4]<=[2,4]T(0,0)',
+        '[2,4]<=[2,4]T(0)',
+    ],
 )
 def test_what_cannot_be_read_is_not_guessed(text):
     assert groups(text, 8) is None
+
+
+def test_pairs_need_not_be_of_all_devices():
+    assert pairs('{{0,1},{1,2}}, x={}', 8) == [(0, 1), (1, 2)]
+    assert pairs('{}', 8) == []
+    for text in ('{{0,8}}', '{{0,1,2}}', '{{0}}', '[2,4]<=[8]', ''):
+        assert pairs(text, 8) is None
 
 
 PROGRAM = """
@@ -54,3 +78,18 @@ def test_counting():
         0,
         1,
     )
+
+
+@pytest.mark.parametrize('quoted', ['%s', '"%s"'])
+@pytest.mark.parametrize('instruction', ['send(x, token)', 'recv(token)'])
+def test_sends_and_receives_are_counted(instruction, quoted):
+    """They have no groups: their pairs are among the attributes of the frontend."""
+
+    def counted(pairs):
+        attribute = f'_xla_send_recv_source_target_pairs={quoted % pairs}'
+        line = f'{instruction}, channel_id=1, frontend_attributes={{{attribute}}}'
+        return read(line, devices=8, devices_per_member=4)
+
+    assert counted('{{0,1},{4,5}}') == (1, 0, 0)
+    assert counted('{{0,1},{3,4}}') == (1, 1, 0)
+    assert counted('new') == (1, 0, 1)

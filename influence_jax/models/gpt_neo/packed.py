@@ -43,11 +43,16 @@ def hidden(
         adapters: as for `GPTNeo.hidden`.
 
     Raises:
-        ValueError: C is no multiple of `BLOCK`.
+        ValueError: C is no multiple of `BLOCK`, or `longest` is more than there are positions.
     """
     count, block = len(tokens), BLOCK
     if count % block:
         raise ValueError(f'{count} tokens do not divide into blocks of {block}')
+    positions = model.config.max_positions
+    if longest > positions:  # beyond them jax would take the last row again and again
+        raise ValueError(
+            f'{longest} tokens, but the network has max_positions={positions}; cut the texts'
+        )
     before = -(-(longest - 1) // block)
     same_record = _same_record(record, block, before)
     # Of a query at i of its block to a key at j of all that it sees.

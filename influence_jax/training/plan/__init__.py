@@ -2,13 +2,14 @@
 
 from influence_jax.training.plan.compile import Inputs, Plan, TooLarge, compile_step
 from influence_jax.training.plan.cost import Cost, cost
-from influence_jax.training.plan.proposal import candidates, propose
+from influence_jax.training.plan.proposal import Proposal, candidates, propose
 from influence_jax.training.plan.topology import Topology, find
 
 __all__ = [
     'Cost',
     'Inputs',
     'Plan',
+    'Proposal',
     'TooLarge',
     'Topology',
     'candidates',

@@ -1,8 +1,9 @@
 """Which mesh to choose: the one with most members at once that fits."""
 
+import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -15,6 +16,17 @@ from influence_jax.training.plan.topology import Topology
 from influence_jax.training.sharding import Rules, specs, state_specs
 
 _TRIES = 4
+
+
+class Proposal(NamedTuple):
+    """Which mesh was chosen, of which.
+
+    plan: of the mesh whose step fits; None where none of those tried does.
+    tried: meshes that were compiled for, in this order; none where not even states fit.
+    """
+
+    plan: Plan | None
+    tried: tuple[MeshShape, ...]
 
 
 def candidates(
@@ -52,8 +64,11 @@ def candidates(
 
 def propose(
     program: Program, topology: Topology, *, rules: Rules, inputs: Inputs, vmapped: int = 1
-) -> Plan | None:
-    """The plan of the first candidate whose step fits; None where none of the first few does.
+) -> Proposal:
+    """The plan of the first mesh whose step fits, of a few that are tried.
+
+    Compiling takes minutes. Only that candidate is tried, of those with as many devices a member,
+    which cuts parameters least; where its step does not fit, the next has more devices a member.
 
     Args:
         program: the task and how to train it.
@@ -66,12 +81,16 @@ def propose(
         ValueError: libtpu is not installed.
     """
     found = candidates(program, topology, rules=rules, inputs=inputs, vmapped=vmapped)
-    for _, shape in zip(range(_TRIES), found, strict=False):
+    tried: list[MeshShape] = []
+    by_size = itertools.groupby(found, key=lambda shape: shape.devices_per_member)
+    for _, shapes in itertools.islice(by_size, _TRIES):
+        tried.append(next(shapes))
         try:
-            return compile_step(program, topology, shape, rules=rules, inputs=inputs)
+            plan = compile_step(program, topology, tried[-1], rules=rules, inputs=inputs)
         except TooLarge:
             continue
-    return None
+        return Proposal(plan, tuple(tried))
+    return Proposal(None, tuple(tried))
 
 
 def _abstract(program: Program, inputs: Inputs) -> tuple[member.State, Any]:
