@@ -132,7 +132,8 @@ class Completer:
             )
 
         # A few rows at a time: their caches stay small.
-        rows = min(_ROWS, len(tokens))
+        vmapped = self._spread.shape.vmapped if self._spread else 1
+        rows = min(max(1, _ROWS // vmapped), len(tokens))
         short = -len(tokens) % rows
         padded = [
             jnp.pad(x, [(0, short)] + [(0, 0)] * (x.ndim - 1), mode='edge')

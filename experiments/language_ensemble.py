@@ -29,8 +29,10 @@ from experiments.members import Extra
 from experiments.processes import Directory
 from experiments.settings import MachineSettings
 from influence_jax import estimators, store, subsets, training
+from influence_jax.hub import NotFetched
 from influence_jax.models.language_modeling import LanguageModeling
 from influence_jax.training.ensemble import Trained
+from influence_jax.training.large_program import lying
 from influence_jax.types import PRNGKey
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
@@ -92,6 +94,8 @@ def run(experiment: LanguageExperiment) -> Path | None:
             max_length=experiment.text.max_length,
             seed=seed,
         )
+    if spread and experiment.model.lora:  # one copy on the devices, for training and decoding
+        base = base._replace(params=lying(base.params, spread.shape, rules=spread.rules))
     completer = Completer(records, base, experiment.model.lora, spread)
     extract = experiment.extraction.extract
     with _open(experiment, records, base, masks, machine, extract=extract) as directory:
@@ -199,6 +203,18 @@ def _check_batch(recipe: training.Recipe, masks: np.ndarray) -> None:
         )
 
 
+def _longest_record(experiment: LanguageExperiment) -> int:
+    """In tokens; the most there can be where records or tokenizer are not at hand."""
+    text = experiment.text
+    if text.dataset == 'nq_open' and text.data_dir is None:
+        return text.max_length
+    try:
+        records = language_data.prepare(text, experiment.model, seed=experiment.ensemble.seed)
+    except NotFetched:
+        return text.max_length
+    return records.tokens.tokens.shape[1]
+
+
 def _plan(experiment: LanguageExperiment) -> None:
     recipe, model = experiment.recipe, experiment.model
     if model.is_tiny:
@@ -212,7 +228,7 @@ def _plan(experiment: LanguageExperiment) -> None:
             keep=experiment.ensemble.keep,
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
-            tokens=text.max_length,
+            tokens=_longest_record(experiment),
             lora_rank=model.lora_rank,
             vmap=experiment.machine.vmap or 1,
         ),

@@ -17,6 +17,7 @@ def described(made: Plan, run: Run, utilisation: float) -> dict[str, str]:
             f'{topology.generation.memory_gib:g} GiB of HBM each'
         ),
         'mesh': f'{shape} = members, data, model; compiled in {made.seconds:.0f} s',
+        'records': _records(run),
         'members at a time': f'{shape.members_at_once}, on {shape.devices_per_member} chips each',
         'HBM a device': (
             f'{made.peak_gib:.2f} GiB at the peak, {made.free_gib:.2f} GiB free '
@@ -60,6 +61,11 @@ def _hours(made: Plan, run: Run, utilisation: float) -> str:
         f'({everything.chip_hours:,.2f} of them for the member on all records): '
         f'{ensemble.hours + everything.hours:,.2f} hours on this slice'
     )
+
+
+def _records(run: Run) -> str:
+    count, tokens = run.inputs.examples.tokens.shape
+    return f'{count:,} of {tokens} tokens (the longest; with --data_dir those of the data)'
 
 
 def _crossing(made: Plan) -> str:

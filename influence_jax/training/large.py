@@ -76,7 +76,8 @@ def train(
     run = compile_program(program, shape, rules=rules, base=base)
     if checkpoints:
         checkpoints.open(_identity(program, key, masks, examples, run.state), untrained=members)
-    base = jax.device_get(base)  # on the devices, a copy of the caller's would stay there
+    if only_begins_with_base(program):
+        base = jax.device_get(base)  # on the devices, a copy of the caller's would stay there
     same_rows = targets is examples
     key, examples = place((key, examples), run.everywhere)
     targets = examples if same_rows else place(targets, run.everywhere)
@@ -100,7 +101,7 @@ class _Shared(NamedTuple):
 
     key: of the ensemble, on all devices.
     examples: on all devices.
-    base: on the host.
+    base: on the host, where it does not stay on the devices.
     kept_base: what stays of it on the devices.
     """
 

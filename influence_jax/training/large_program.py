@@ -138,6 +138,15 @@ def compile_program(
     )
 
 
+def lying(params: Params, shape: MeshShape, *, rules: Rules) -> Params:
+    """One member's parameters, or the base, on the devices where the rules want them.
+
+    Raises:
+        ValueError: as for `compile_program`.
+    """
+    return place(params, _on_mesh(specs(params, rules, shape), shape.mesh()))
+
+
 def over_members(
     function: Callable[[Params, Params | None, Any], Outputs],
     shape: MeshShape,
@@ -166,15 +175,12 @@ def over_members(
     """
     mesh = shape.mesh()
 
-    def lying(specs: Params, *lead: str) -> Params:
-        return jax.tree.map(lambda spec: NamedSharding(mesh, PartitionSpec(*lead, *spec)), specs)
-
     def of_all(params: Params, base: Params | None, shared: Any) -> Outputs:
         return jax.vmap(lambda own: function(own, base, shared))(params)
 
     of_params, of_base = (
-        lying(specs(params, rules, shape), Axis.MEMBER),
-        lying(specs(base, rules, shape)),
+        _on_mesh(specs(params, rules, shape), mesh, Axis.MEMBER),
+        _on_mesh(specs(base, rules, shape), mesh),
     )
     jitted = jax.jit(
         _within_members(mesh, of_all, _BY_MEMBER, _EVERYWHERE, _EVERYWHERE),
@@ -186,6 +192,10 @@ def over_members(
         return jitted(place(params, of_params), place(base, of_base), shared)
 
     return call
+
+
+def _on_mesh(specs: Params, mesh: Mesh, *lead: str) -> Params:
+    return jax.tree.map(lambda spec: NamedSharding(mesh, PartitionSpec(*lead, *spec)), specs)
 
 
 def _within_members(mesh: Mesh, function: Callable, *arguments: PartitionSpec) -> Callable:

@@ -25,6 +25,7 @@ from experiments.planned_run import (
 )
 from experiments.settings import EnsembleSettings
 from influence_jax import hub
+from influence_jax.data.text import byte_bpe
 from influence_jax.models.gpt_neo import GPTNeoConfig
 from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.training import Recipe, WarmStart, plan
@@ -132,7 +133,7 @@ def test_keep_determines_how_long_members_train():
     assert half.everything_flops - half.member_flops == pytest.approx(45 * half.step_flops)
 
 
-def test_a_launch_plans_the_run_that_it_would_train(monkeypatch):
+def test_a_launch_plans_the_run_that_it_would_train(unreachable, monkeypatch):
     planned = []
     monkeypatch.setattr(plan_launch, 'show', lambda settings, run, **how: planned.append(run))
     monkeypatch.setattr(plan_launch, 'network', lambda settings: GPT_NEO_1_3B)
@@ -146,6 +147,24 @@ def test_a_launch_plans_the_run_that_it_would_train(monkeypatch):
     )
     (run,) = planned
     assert (run.members, run.program.steps, run.everything_steps) == (7, 12, 16)
+    assert run.inputs.examples.tokens.shape == (120, 100)
+
+
+def test_a_launch_that_can_read_its_records_plans_with_their_lengths(tmp_path, monkeypatch):
+    planned = []
+    monkeypatch.setattr(plan_launch, 'show', lambda settings, run, **how: planned.append(run))
+    monkeypatch.setattr(plan_launch, 'network', lambda settings: GPT_NEO_1_3B)
+    byte_bpe.train(['a'], 258).save(tmp_path)  # a token a byte
+    path = tmp_path / 'some.jsonl'
+    lines = [{'prompt': 'p', 'completion': f' {n:04}'} for n in range(60)]
+    path.write_text('\n'.join(map(json.dumps, lines)))
+    language_ensemble._plan(
+        LanguageExperiment(
+            text=TextSettings(dataset=str(path), unique=60, duplicated=0),
+            model=ModelSettings(model='someone/model', tokenizer=str(tmp_path)),
+        )
+    )
+    assert planned[0].inputs.examples.tokens.shape == (60, 1 + 5 + 1)
 
 
 @pytest.fixture
