@@ -4,7 +4,9 @@
     python -m experiments.nq_gpt_neo --plan --topology=v5e:4x4
 
 The GPUs or TPUs of one host train it or, with --coordinator, those of several, each of which is
-given this command; --plan says whether a slice can, on any machine.
+given this command; --plan says whether a slice can, on any machine. What we could read of the paper
+does not state the rest of the optimiser: it is that of all launches here (--warmup, --weight_decay,
+--b1, --b2).
 """
 
 from experiments import language_ensemble, launch
