@@ -57,7 +57,11 @@ def run(main: Callable[[], None]) -> None:
                 raise
             sys.exit(_one_line(error))
         except jax.errors.JaxRuntimeError as error:
-            if _TRACEBACK.value or 'RESOURCE_EXHAUSTED' not in str(error):
+            if _TRACEBACK.value:
+                raise
+            if 'RESOURCE_EXHAUSTED' not in str(error):
+                if jax.distributed.is_initialized():
+                    _leave_others(error)
                 raise
             mend = next(mend for flag, mend in _FOR_MEMORY.items() if flag in flags.FLAGS)
             sys.exit(f'error: out of device memory; continue with {mend}')
@@ -65,6 +69,18 @@ def run(main: Callable[[], None]) -> None:
             sys.exit('stopped; the same command continues the run')
 
     app.run(guarded, flags_parser=_parse)
+
+
+def _leave_others(error: Exception) -> None:
+    """Ends this process at once: in the usual way it would wait for those that are gone."""
+    said = str(error).splitlines()[0]
+    print(
+        f'error: the processes of this run have lost each other ({said}); '
+        f'the same commands continue it',
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -255,6 +255,27 @@ def test_out_of_device_memory_is_said_in_one_line(monkeypatch, flag, mend):
         launching.run(exhausted)
 
 
+def test_a_process_that_has_lost_the_others_says_so_and_waits_for_nobody(monkeypatch, capsys):
+    def lost():
+        raise jax.errors.JaxRuntimeError('UNKNOWN: Gloo AllGather failed\nmore of it')
+
+    def leave(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(launching.app, 'run', lambda guarded, **_: guarded(['launch']))
+    monkeypatch.setattr(launching, '_TRACEBACK', types.SimpleNamespace(value=False))
+    with pytest.raises(jax.errors.JaxRuntimeError):  # alone, it is another error
+        launching.run(lost)
+    monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(launching.os, '_exit', leave)
+    with pytest.raises(SystemExit, match='1'):
+        launching.run(lost)
+    assert capsys.readouterr().err == (
+        'error: the processes of this run have lost each other (UNKNOWN: Gloo AllGather failed); '
+        'the same commands continue it\n'
+    )
+
+
 def test_several_hosts_are_refused(run_here, monkeypatch):
     monkeypatch.setattr(jax, 'process_count', lambda: 2)
     with pytest.raises(ValueError, match='use the devices of a single host'):
