@@ -74,7 +74,7 @@ class LanguageExperiment:
         ensemble = dataclasses.asdict(self.ensemble)
         del ensemble['seed'], ensemble['members']  # the manifest has them in their own places
         text = dataclasses.asdict(self.text) | {'duplication': self.text.duplication.value}
-        del text['data_dir']
+        del text['dataset'], text['data_dir']  # what was read there counts: its fingerprint
         return {
             'ensemble': ensemble | {'design': self.ensemble.design.value},
             'text': text,

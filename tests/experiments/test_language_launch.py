@@ -155,9 +155,12 @@ def test_the_papers_own_margin_is_stated_beside_that_of_another_estimator(whole)
     assert not language_report._as_in_the_paper(whole, Estimator.DIFFERENCE)
 
 
-def test_the_same_command_again_trains_nothing(whole, run, finished, monkeypatch):
+def test_the_same_command_again_trains_nothing(whole, run, source, finished, tmp_path, monkeypatch):
+    """Also when the same records have moved."""
     monkeypatch.setattr(training, 'train', None)
-    assert run(finished) == finished / 'report' / 'index.html'
+    moved = shutil.copy(source, tmp_path / source.name)
+    page = run(finished, text={'dataset': str(moved)})
+    assert page == finished / 'report' / 'index.html'
 
 
 def test_members_that_are_missing_are_trained_alone(whole, run, finished, tmp_path, monkeypatch):
