@@ -59,7 +59,7 @@ def test_names_of_variants_say_what_was_changed(images):
         planted.names, planted.dataset.names, planted.changes, strict=True
     ):
         assert name == (f'{change}: {known}' if change else known)
-    assert sum(name.startswith('shifted by ') for name in planted.names) == 2 * 2
+    assert sum(name.startswith('noise of ') for name in planted.names) == 2 * 2
 
 
 def test_near_duplicates_of_its_own_are_left_out_first(with_duplicates):
