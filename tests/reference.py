@@ -4,11 +4,14 @@ import itertools
 import math
 
 import numpy as np
+import scipy.stats
 
 
-def difference_in_means(masks, losses):
+def difference_in_means(masks, losses, target_examples=None):
     """Influence [N T] and its standard error [N T], one entry at a time."""
     examples, targets = masks.shape[1], losses.shape[1]
+    if target_examples is None:
+        target_examples = range(targets) if targets == examples else [-1] * targets
     values = np.zeros((examples, targets))
     standard_error = np.zeros((examples, targets))
     for i in range(examples):
@@ -16,10 +19,59 @@ def difference_in_means(masks, losses):
             with_i = [float(x) for x in losses[masks[:, i], t]]
             without_i = [float(x) for x in losses[~masks[:, i], t]]
             values[i, t] = mean(without_i) - mean(with_i)
-            standard_error[i, t] = math.sqrt(
-                variance(with_i) / len(with_i) + variance(without_i) / len(without_i)
-            )
+            standard_error[i, t] = error_of_difference(with_i, without_i)
+    if any(own >= 0 for own in target_examples):
+        for t, error in enumerate(self_errors(masks, losses, target_examples)):
+            if target_examples[t] >= 0:
+                standard_error[target_examples[t], t] = error
     return values, standard_error
+
+
+def error_of_difference(with_i, without_i):
+    """Student's, widened for the shape of the losses; or Welch's if beyond noise and larger."""
+    n, m = len(with_i), len(without_i)
+    every = [*with_i, *without_i]
+    centre, share = mean(every), n / (n + m)
+    moments = [mean([(x - centre) ** power for x in every]) for power in (2, 3, 4)]
+    skewness, kurtosis = 0.0, 0.0
+    if moments[0] > 0:
+        skewness = moments[1] / moments[0] ** 1.5
+        kurtosis = moments[2] / moments[0] ** 2 - 3
+    spread = share * (1 - share)
+    of_kurtosis = (1 - 6 * spread) / spread * kurtosis / (n + m)
+    of_skewness = (1 - 2 * share) ** 2 / spread * skewness**2 / (n + m)
+    z = 1.96
+    # Of P(|sum| > z) for a sum of these cumulants, divided by the normal density and by z.
+    widening = 1 + of_kurtosis * (z**2 - 3) / 24 + of_skewness * (z**4 - 10 * z**2 + 15) / 72
+    widening = min(max(widening, 1), 1.3)
+    within = (n - 1) * variance(with_i) + (m - 1) * variance(without_i)
+    pooled = within / (n + m - 2) * (1 / n + 1 / m) * widening**2
+    difference = mean(without_i) - mean(with_i)
+    if difference**2 > 16 * pooled:
+        pooled = max(pooled, variance(with_i) / n + variance(without_i) / m)
+    return math.sqrt(pooled)
+
+
+def self_errors(masks, losses, target_examples):
+    """Welch's, with what was not met, times a ratio of quantiles of Student's t."""
+    members = len(masks)
+    own = [t for t, example in enumerate(target_examples) if example >= 0]
+    without = {t: losses[~masks[:, target_examples[t]], t].astype(float) for t in own}
+    high = np.quantile([max(without[t]) for t in own], 0.75)
+    found = np.full(len(target_examples), np.nan)
+    for t in own:
+        contributions = []
+        for group in (losses[masks[:, target_examples[t]], t].astype(float), without[t]):
+            size, centre = len(group), mean(group)
+            contributions += [
+                (x - centre) / math.sqrt(size * (size - 1)) * (1 if group is without[t] else -1)
+                for x in group
+            ]
+        unseen = 0.0
+        if len(without[t]) < 32:
+            unseen = max(high - max(without[t]), 0) / len(without[t])
+        found[t] = widened_error(contributions, members, unseen)
+    return found
 
 
 def mean(numbers):
@@ -132,18 +184,35 @@ def adjusted_given(masks, losses, regressors):
     residual = losses - design @ fitted
     freedom = members - 1 - len(regressors)
     values, errors = np.empty(examples), np.empty(examples)
-    inverse = np.linalg.inv(design.T @ design)
-    covariance = inverse @ (design.T * residual**2) @ design @ inverse * members / freedom
+    weights = np.linalg.inv(design.T @ design) @ design.T
+    leverage = [float(design[m] @ weights[:, m]) for m in range(members)]
     for i in range(examples):
         if i in regressors:
             place = 1 + list(regressors).index(i)
-            values[i], errors[i] = -fitted[place], covariance[place, place] ** 0.5
+            values[i] = -fitted[place]
+            contributions = [
+                weights[place, m] * residual[m] / math.sqrt(1 - leverage[m]) for m in range(members)
+            ]
+            errors[i] = widened_error(contributions, members)
         else:
             with_i, without_i = residual[masks[:, i]], residual[~masks[:, i]]
             values[i] = mean(without_i) - mean(with_i)
-            spread = variance(with_i) / len(with_i) + variance(without_i) / len(without_i)
-            errors[i] = (spread * (members - 1) / freedom) ** 0.5
+            error = error_of_difference(with_i.tolist(), without_i.tolist())
+            errors[i] = error * ((members - 1) / freedom) ** 0.5
     return values, errors
+
+
+def widened_error(contributions, members, unseen=0.0):
+    """Root of the sum of squares, times a ratio of quantiles of Student's t."""
+    square, cube, fourth = (math.fsum(c**power for c in contributions) for power in (2, 3, 4))
+    freedom = 1.0
+    if square > 0:
+        freedom = 3 * square**2 / fourth
+        if cube:
+            freedom = min(freedom, square**3 / (2 * cube**2))
+        freedom = min(max(freedom, 1.0), members - 2.0)
+    quantiles = [scipy.stats.t.ppf(0.975, degrees) for degrees in (freedom, members - 2)]
+    return math.hypot(math.sqrt(square), unseen) * quantiles[0] / quantiles[1]
 
 
 # Convergence
@@ -151,7 +220,7 @@ def adjusted_given(masks, losses, regressors):
 
 def median_standard_error(masks, losses, target_examples):
     """Of the off-diagonal entries, by the difference of means."""
-    _, standard_error = difference_in_means(masks, losses)
+    _, standard_error = difference_in_means(masks, losses, target_examples)
     return float(np.median(off_diagonal(standard_error, target_examples)))
 
 
@@ -309,6 +378,10 @@ def ridge(masks, losses, own, *, penalty):
         effect = x[:, i] @ weight @ y / through
         residual = weight @ (y - x[:, i] * effect)
         squares = math.fsum((x[m, i] * residual[m]) ** 2 for m in range(members))
+        pooled = mean(x[:, i] ** 2) * math.fsum(residual**2)
+        noise = effect**2 <= 16 * pooled * members / (members - 2) / through**2
+        if i != own:
+            squares = pooled if noise else max(pooled, squares)
         values[i] = -effect
         errors[i] = math.sqrt(squares * members / (members - 2)) / through
     return values, errors

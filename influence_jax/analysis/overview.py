@@ -29,8 +29,8 @@ class Overview:
       z_threshold: in a whole matrix without any influence, one entry is expected to lie more
         than this many standard errors above zero (Bonferroni over N T, Student's t).
       lowest_margin: up to 48 targets for the gallery, lowest Top-1 Influence Margin first. Those
-        whose strongest other example stands above `z_threshold` come before all others: below
-        it a low margin is only noise over noise.
+        whose strongest other example stands out (`Summary.other_stands_out`) come before all
+        others: without one a low margin is only noise over noise.
       most_memorized: up to 48 targets, largest self-influence first; empty where no target
         is an example.
       matrix_block: `[b c]` a readable piece of the influence matrix: rows are `block_examples`,
@@ -89,13 +89,11 @@ def overview(
     own = examples_of_targets(target_examples, examples=examples, targets=targets)
     summary = summarize(masks, losses, estimator=estimator, top_k=top_k, target_examples=own)
     threshold = largest_of_noise(members=len(masks), examples=examples, targets=targets)
-    by_margin = selection.by_margin(summary, threshold)
+    by_margin = selection.by_margin(summary)
     by_self_influence = selection.by_self_influence(summary)
     lowest_margin = by_margin[:_GALLERY]
 
-    block = selection.block_of_neighbours(
-        summary, own, lowest_margin, threshold=threshold, size=_BLOCK
-    )
+    block = selection.block_of_neighbours(summary, own, lowest_margin, size=_BLOCK)
 
     def whole_columns(which: Int[np.ndarray, '_']) -> Influence:
         return estimate(estimator, masks, losses[:, which], target_examples=own[which])
@@ -103,6 +101,12 @@ def overview(
     block_columns = whole_columns(block.targets)
     chosen = selection.spread_of_kinds(by_margin, by_self_influence, each=_CHOSEN_OF_EACH_KIND)
     columns = whole_columns(chosen)
+    errors = np.array(columns.standard_error)
+    # The error of self-influence looks at all targets: the same here as everywhere.
+    examples_chosen = np.flatnonzero(own[chosen] >= 0)
+    errors[own[chosen][examples_chosen], examples_chosen] = summary.self_standard_error[
+        chosen[examples_chosen]
+    ]
     return Overview(
         summary=summary,
         convergence=split_half(masks, losses, key=key, estimator=estimator, target_examples=own),
@@ -115,5 +119,5 @@ def overview(
         block_targets=block.targets,
         chosen=chosen,
         distributions=np.asarray(columns.values),
-        distribution_standard_errors=np.asarray(columns.standard_error),
+        distribution_standard_errors=errors,
     )

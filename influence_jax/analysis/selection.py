@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from influence_jax.estimators.summary import Summary
-from influence_jax.estimators.uncertainty import z_scores
 
 
 class Block(NamedTuple):
@@ -20,10 +19,9 @@ class Block(NamedTuple):
     targets: Int[np.ndarray, 'c']
 
 
-def by_margin(summary: Summary, threshold: float) -> Int[np.ndarray, 'T']:
-    """All targets, lowest margin first; those without a significant other example behind."""
-    significant = z_scores(summary.other_value, summary.other_standard_error) > threshold
-    return np.lexsort((_undefined_last(summary.margin), ~significant))
+def by_margin(summary: Summary) -> Int[np.ndarray, 'T']:
+    """All targets, lowest margin first; those without an other example beyond noise behind."""
+    return np.lexsort((_undefined_last(summary.margin), ~summary.other_stands_out))
 
 
 def by_self_influence(summary: Summary) -> Int[np.ndarray, '_']:
@@ -46,20 +44,18 @@ def block_of_neighbours(
     own: Int[np.ndarray, 'T'],
     targets: Int[np.ndarray, '_'],
     *,
-    threshold: float,
     size: int,
 ) -> Block:
-    """Targets next to what influences them, and that next to what influences it, and so on.
+    """Targets next to what influences them beyond noise, that next to what influences it, ...
 
     Args:
       summary: of the whole matrix.
       own: `[T]` the example that each target is, or -1.
       targets: from which to start, in order.
-      threshold: z-score above which an influence is followed.
       size: at most so many rows.
     """
     target_of = {int(e): t for t, e in enumerate(own) if e >= 0}
-    significant = z_scores(summary.top_values, summary.top_standard_errors) > threshold
+    significant = summary.top_stands_out
 
     placed: dict[int, None] = {}
     for start in targets:

@@ -15,6 +15,7 @@ from influence_jax.estimators.uncertainty import (
     intervals,
     largest_of_noise,
     p_values,
+    selected_intervals,
     z_scores,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     'measurements',
     'p_values',
     'ridge',
+    'selected_intervals',
     'summarize',
     'tiles',
     'z_margin',

@@ -16,15 +16,23 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from influence_jax.estimators import difference
+from influence_jax.estimators import difference, errors
+from influence_jax.estimators.columns import nearly_equal
+from influence_jax.estimators.cross_fit import strongest_other, without_own
 from influence_jax.estimators.ensemble import check_both_sides, examples_of_targets, usable
 from influence_jax.estimators.scan import Scan, scan_for
+from influence_jax.estimators.self_error import unseen_error
+from influence_jax.estimators.tiling import TILE, cut, padded, standardized_tiles, whole
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _COUNTS = (0, 1, 2, 3, 5, 8)
 """Numbers of regressors among which cross-validation chooses."""
 
 FEWEST_MEMBERS = 3 * _COUNTS[-1]
+
+_COLLINEAR = 2.0
+"""How many times the variance of a coefficient must be that of its column alone (its variance
+inflation factor) for the columns to be called collinear."""
 
 _AXIS = 'target'
 
@@ -41,13 +49,19 @@ def adjusted(
     """Influence of every example on every target, with less noise than `difference_in_means`.
 
     The losses of a target are regressed (least squares) on the mask columns of its own example
-    and of its strongest influencers. Their values are minus the fitted coefficients, with
-    heteroscedasticity-consistent errors (HC1); those of all other examples are the difference of
-    means of the residual. How many influencers, up to 8, is chosen for each target by two-fold
+    and of its strongest influencers, which are looked for in what the own example leaves. Their
+    values are minus the fitted coefficients, with heteroscedasticity-consistent errors (HC2,
+    which is Welch's for one column; MacKinnon and White 1985), widened where few members carry
+    the effect (`estimators.errors`); those of all other examples are the difference of means of
+    the residual. How many influencers, up to 8, is chosen for each target by two-fold
     cross-validation in which each half of the members selects its own.
 
-    Both estimates converge to the same quantity as the members grow; sign and unit are those of
-    `difference_in_means`.
+    Where examples are included independently of one another this converges, as the members grow,
+    to the quantity of `difference_in_means`. Subsets of exact size k of N make inclusions
+    correlated by -1 / (N - 1), and this estimates the effect of an example among others: its
+    difference of means is lower by the sum of all others' effects / (N - 1). Examples of one
+    group, whose columns are (nearly) equal, are never adjusted for one another: each has the
+    influence of what goes with it, as in `difference_in_means`.
 
     Args:
       masks: as in `difference_in_means`.
@@ -59,7 +73,7 @@ def adjusted(
       ValueError: as in `difference_in_means`, or fewer than 24 usable members.
     """
     blocks = tiles(masks, losses, target_examples=target_examples)
-    return difference.whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
+    return whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
 
 
 def tiles(
@@ -67,7 +81,7 @@ def tiles(
     losses: Measurement,
     *,
     target_examples: Int[AnyArray, 'T'] | None = None,
-    tile: int = difference.TILE,
+    tile: int = TILE,
 ) -> Iterator[tuple[slice, Influence]]:
     """Yields `adjusted` by blocks of targets, as `difference.tiles` does."""
     if tile < 1:
@@ -78,17 +92,24 @@ def tiles(
     check_members(members)
     targets = ensemble.losses.shape[1]
     own = examples_of_targets(target_examples, examples=examples, targets=targets)
-    scan = scan_for(ensemble.masks, targets=targets)
-    fit = Fitting(ensemble.masks, scan)
+    fit = Fitting(ensemble.masks, scan_for(ensemble.masks, targets=targets), targets=targets)
+    unseen = unseen_error(ensemble.masks, ensemble.losses, own)
 
     def blocks() -> Iterator[tuple[slice, Influence]]:
         weights = jnp.asarray(ensemble.masks, jnp.float32)
-        for columns, losses, scale in difference.standardized_tiles(ensemble.losses, tile=tile):
-            of_block = difference.padded(own[columns], len(scale), fill=-1)
-            block = _completed(weights, scale, fit(losses, of_block))
-            yield columns, difference.cut(block, columns)
+        for columns, losses, scale in standardized_tiles(ensemble.losses, tile=tile):
+            of_block = padded(own[columns], len(scale), fill=-1)
+            fitted = fit(losses, of_block, unseen=scaled(unseen, columns, scale))
+            yield columns, cut(_completed(weights, scale, fitted), columns)
 
     return blocks()
+
+
+def scaled(
+    unseen: Float[np.ndarray, 'T'], columns: slice, scale: Float[np.ndarray, 't']
+) -> Float[np.ndarray, 't']:
+    """Of a block of targets, in the unit of its standardized losses."""
+    return padded(unseen[columns], len(scale)) / np.where(scale > 0, scale, 1)
 
 
 def check_members(members: int) -> None:
@@ -104,41 +125,144 @@ class Fit(NamedTuple):
     """Regressions of a block of targets, in the unit of the losses given.
 
     residual: `[M t]` what of the losses the regressors leave.
-    examples: `[t K]` the regressors, -1 where fewer are used.
-    values: `[t K]` their influences.
-    errors: `[t K]` the standard errors of these.
+    examples: `[t F]` the regressors, own example first where there is one, and what nearly equals
+        them; -1 where there are fewer.
+    values: `[t F]` their influences.
+    errors: `[t F]` the standard errors of these.
     inflation: `[t]` by which errors of the residual's differences of means grow, since the
         regressors took up degrees of freedom.
+    effective_members: `[t]` of self-influence, see `errors.Reliability`; NaN without.
+    other_cross_fitted: `[t]` see `cross_fit.strongest_other`.
     """
 
     residual: Float[AnyArray, 'M t']
-    examples: Int[AnyArray, 't K']
-    values: Float[AnyArray, 't K']
-    errors: Float[AnyArray, 't K']
+    examples: Int[AnyArray, 't F']
+    values: Float[AnyArray, 't F']
+    errors: Float[AnyArray, 't F']
     inflation: Float[AnyArray, 't']
+    effective_members: Float[AnyArray, 't']
+    other_cross_fitted: Float[AnyArray, 't']
+
+
+class _Fitted(NamedTuple):
+    """What is computed of a block on the devices; K regressors a target, not all used.
+
+    reliability: `[t K]` each, of the regressors' values.
+    """
+
+    residual: Float[Array, 'M t']
+    examples: Int[Array, 't K']
+    values: Float[Array, 't K']
+    inflation: Float[Array, 't']
+    reliability: errors.Reliability
 
 
 class Fitting:
     """Fits block after block of targets of one ensemble, spread over this process's devices."""
 
-    def __init__(self, masks: Bool[np.ndarray, 'M N'], scan: Scan) -> None:
-        self._scan = scan
+    def __init__(self, masks: Bool[np.ndarray, 'M N'], scan: Scan, *, targets: int = 0) -> None:
+        self._masks = masks
         self._by_example = jnp.asarray(masks.T)
-        self._most = min(_COUNTS[-1], masks.shape[1])
+        self._clusters = nearly_equal(masks)
+        # Of examples that go together one is a regressor, and none stands in for another.
+        first = self._clusters.first
+        if not self._clusters.trivial:
+            scan = scan_for(masks[:, first], targets=targets)
+        self._scan = scan
+        self._most = min(_COUNTS[-1], len(first))
+        order = np.argsort(self._clusters.cluster, kind='stable')
+        self._likes = np.split(order, np.cumsum(np.bincount(self._clusters.cluster))[:-1])
 
-    def __call__(self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't']) -> Fit:
-        """Fits losses that are centred and within [-1, 1]; `own` as in `examples_of_targets`."""
-        suspects = self._scan.suspects(losses, own, self._most)
+    def __call__(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        own: Int[np.ndarray, 't'],
+        *,
+        unseen: Float[np.ndarray, 't'] | None = None,
+    ) -> Fit:
+        """Fits losses that are centred and within [-1, 1].
+
+        Args:
+          losses: of the block.
+          own: as in `examples_of_targets`.
+          unseen: see `self_error.unseen_error`; in the unit of `losses`. None adds nothing.
+        """
+        left = without_own(self._masks, losses, own)
+        suspects = self._suspects(left, own)
         fit, devices = _fit_on_all_devices()
         filling = (0, -losses.shape[1] % devices)
         found = fit(
             self._by_example,
             np.pad(losses, [(0, 0), filling]),
             np.pad(suspects, [(0, 0), filling, (0, 0)]).astype(np.int32),
+            np.pad(own >= 0, filling),
         )
-        residual, *others = (np.asarray(part) for part in found)
         given = losses.shape[1]
-        return Fit(residual[:, :given], *(part[:given] for part in others))
+        residual, examples, values, inflation, (variance, freedom, effective) = jax.tree.map(
+            np.asarray, found
+        )
+        widening = errors.widened(freedom, members=len(losses)).astype(np.float32)
+        is_own = (examples == padded(own, len(examples), fill=-2)[:, None]) & (examples >= 0)
+        added = 0 if unseen is None else is_own * padded(unseen, len(examples))[:, None]
+        fitted = Fit(
+            residual[:, :given],
+            examples[:given],
+            values[:given],
+            (widening * np.hypot(np.sqrt(variance), added))[:given].astype(np.float32),
+            inflation[:given],
+            np.where(own >= 0, effective[:given, 0], np.nan),
+            strongest_other(self._masks, left, suspects[:2], own),
+        )
+        return fitted if self._clusters.trivial else self._with_likes(fitted)
+
+    def _suspects(
+        self, left: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't']
+    ) -> Int[np.ndarray, '3 t K']:
+        """Candidates for regressors, as `Scan.suspects`; own ones exactly, not what equals them."""
+        if self._clusters.trivial:
+            return self._scan.suspects(left, own, self._most)
+        cluster, first = self._clusters
+        found = first[self._scan.suspects(left, np.where(own >= 0, cluster[own], -1), self._most)]
+        found[:, own >= 0, 0] = own[own >= 0]
+        return found
+
+    def _with_likes(self, fit: Fit) -> Fit:
+        """Entries of all examples that go with a regressor: each as if it had been the regressor.
+
+        Adjusted for all other regressors, that is, but not for the one that it cannot be told from.
+        """
+        rows = []
+        for regressors in fit.examples:
+            used = np.flatnonzero(regressors >= 0)
+            likes = [self._likes[self._clusters.cluster[regressors[k]]] for k in used]
+            rows.append((used, [np.setdiff1d(like, regressors[used]) for like in likes]))
+        most = fit.examples.shape[1] + max(sum(map(len, others)) for _, others in rows)
+        filling = [(0, 0), (0, most - fit.examples.shape[1])]
+        examples = np.pad(fit.examples, filling, constant_values=-1)
+        values, standard_errors = np.pad(fit.values, filling), np.pad(fit.errors, filling)
+        for target, (used, others) in enumerate(rows):
+            place = fit.examples.shape[1]
+            for k, like in zip(used, others, strict=True):
+                at = slice(place, place + len(like))
+                examples[target, at] = like
+                of = self._like(fit, target, int(k), like)
+                values[target, at], standard_errors[target, at] = of
+                place = at.stop
+        return fit._replace(examples=examples, values=values, errors=standard_errors)
+
+    def _like(
+        self, fit: Fit, target: int, k: int, like: Int[np.ndarray, 'L']
+    ) -> tuple[Float[np.ndarray, 'L'], Float[np.ndarray, 'L']]:
+        """Values and errors of examples that go with the k-th regressor of a target."""
+        value, error = fit.values[target, k], fit.errors[target, k]
+        regressor, columns = self._masks[:, fit.examples[target, k]], self._masks[:, like]
+        # Without the regressor among the regressors; equal columns then have its value.
+        partial = fit.residual[:, target] - value * (regressor - regressor.mean())
+        included = columns.sum(axis=0)
+        inside = columns.T.astype(np.float32) @ partial
+        values = (partial.sum() - inside) / (len(columns) - included) - inside / included
+        same = (columns == regressor[:, None]).all(axis=0)
+        return np.where(same, value, values), np.full(len(like), error)
 
 
 @functools.cache
@@ -150,21 +274,28 @@ def _fit_on_all_devices() -> tuple[jax.stages.Wrapped, int]:
     sharded = jax.shard_map(
         _fit,
         mesh=mesh,
-        in_specs=(P(), of_members, of_members),
-        out_specs=Fit(of_members, of_targets, of_targets, of_targets, of_targets),
+        in_specs=(P(), of_members, of_members, of_targets),
+        out_specs=_Fitted(
+            of_members, of_targets, of_targets, of_targets, errors.Reliability(*[of_targets] * 3)
+        ),
     )
     return jax.jit(sharded), len(devices)
 
 
 def _fit(
-    by_example: Bool[Array, 'N M'], losses: Float[Array, 'M t'], suspects: Int[Array, '3 t K']
-) -> Fit:
+    by_example: Bool[Array, 'N M'],
+    losses: Float[Array, 'M t'],
+    suspects: Int[Array, '3 t K'],
+    has_own: Bool[Array, 't'],
+) -> _Fitted:
     members = len(losses)
     of_even, of_odd, chosen = suspects
     even, odd = slice(0, None, 2), slice(1, None, 2)
     counts = jnp.array([count for count in _COUNTS if count <= chosen.shape[1]])
     wrong = _held_out_errors(by_example, losses, of_even, counts, train=even, test=odd)
     wrong += _held_out_errors(by_example, losses, of_odd, counts, train=odd, test=even)
+    # The own example is always among the regressors: its error is to be that of one.
+    wrong = jnp.where((counts == 0)[:, None] & has_own[None], jnp.inf, wrong)
     count = counts[jnp.argmin(wrong, axis=0)]
 
     used = jnp.arange(chosen.shape[1])[None] < count[:, None]
@@ -175,15 +306,24 @@ def _fit(
     residual = losses - _einsum('tk,tkm->mt', coefficients, columns)
 
     freedom = jnp.maximum(members - 1 - count, 1)
-    meat = _einsum('tkm,mt,tlm->tkl', columns, residual**2, columns)
-    covariance = _einsum('tkl,tlm,tmn->tkn', inverse, meat, inverse)
-    covariance *= (members / freedom)[:, None, None]
-    return Fit(
+    weights = _einsum('tkl,tlm->tkm', inverse, columns)
+    leverage = (weights * columns).sum(axis=1) + 1 / members
+    corrected = residual.T / jnp.sqrt(jnp.maximum(1 - leverage, 1 / members))
+    of = errors.reliability(weights * corrected[:, None], members=members, axis=2, xp=jnp)
+    # Where other regressors nearly explain a column, what is left of it rests on a few members,
+    # which the fit follows: then at least the variance of least squares.
+    squares = (residual**2).sum(axis=0) / freedom
+    alone = 1 / jnp.maximum(jnp.diagonal(products, axis1=1, axis2=2), 1)
+    plain = jnp.diagonal(inverse, axis1=1, axis2=2)
+    variance = jnp.where(
+        plain > _COLLINEAR * alone, jnp.maximum(of.variance, squares[:, None] * plain), of.variance
+    )
+    return _Fitted(
         residual,
         jnp.where(used, chosen, -1),
         -coefficients,
-        jnp.sqrt(jnp.maximum(jnp.diagonal(covariance, axis1=1, axis2=2), 0)),
         jnp.sqrt((members - 1) / freedom),
+        of._replace(variance=variance),
     )
 
 
@@ -229,8 +369,8 @@ def _least_squares(
 ) -> tuple[Float[Array, 't K'], Float[Array, 't K K']]:
     """Coefficients, 0 where not used, and the inverse of the columns' products."""
     both = used[:, :, None] & used[:, None, :]
-    # A 1 on the diagonal keeps what is not used apart from the rest. The small ridge shares an
-    # effect evenly between columns that are equal, as within a group.
+    # A 1 on the diagonal keeps what is not used apart from the rest. The small ridge is for
+    # columns of which others are a sum: equal ones are not used together.
     ridge = jnp.where(used, 1e-5 * members, 1.0)
     diagonal = ridge[:, None] * jnp.eye(used.shape[1])[None]
     inverse = jnp.linalg.inv(jnp.where(both, products, 0) + diagonal)
@@ -247,7 +387,7 @@ def _completed(
     targets, places = np.nonzero(fit.examples >= 0)
     at = fit.examples[targets, places], targets
     values = np.array(rest.values)
-    errors = np.asarray(rest.standard_error) * fit.inflation
+    standard_errors = np.asarray(rest.standard_error) * fit.inflation
     values[at] = fit.values[targets, places] * scale[targets]
-    errors[at] = fit.errors[targets, places] * scale[targets]
-    return Influence(values, errors)
+    standard_errors[at] = fit.errors[targets, places] * scale[targets]
+    return Influence(values, standard_errors)

@@ -6,10 +6,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators import difference
-from influence_jax.estimators.adjusted import Fit, Fitting, check_members
+from influence_jax.estimators.adjusted import Fit, Fitting, check_members, scaled
+from influence_jax.estimators.cross_fit import strongest_other, without_own
 from influence_jax.estimators.kinds import Estimator, tiles
+from influence_jax.estimators.pairs import PValues
+from influence_jax.estimators.randomization import p_values as randomization_p_values
 from influence_jax.estimators.scan import EDGES, Asked, Scan, Scanned, Targets, scan_for
+from influence_jax.estimators.self_error import self_errors, unseen_error
+from influence_jax.estimators.tiling import padded, standardized_tiles
+from influence_jax.estimators.uncertainty import p_values
 from influence_jax.types import AnyArray
 
 Entries = Callable[
@@ -17,6 +22,9 @@ Entries = Callable[
     tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']],
 ]
 """From positions in the block and examples to values and standard errors."""
+
+_COMPARED = 8
+_GATHERED = 2**24  # losses looked up at once
 
 
 class Block(NamedTuple):
@@ -27,7 +35,11 @@ class Block(NamedTuple):
     null_error: `[t]` see `Targets`; in the same units.
     scale: `[t]` what makes of them the unit of the measurement.
     entries: values and standard errors of single entries, in the same units.
-    fitted: `[t F]` examples of which the errors are not Welch's, candidates all; -1 for none.
+    fitted: `[t F]` examples that were regressed on, candidates all; -1 for none.
+    p_values: two-sided p-values of single entries, by the randomness of the masks where the
+        estimate is a difference of means; given, besides targets and examples, their z-scores.
+    effective_members: `[t]` of self-influence, see `errors.Reliability`.
+    other_cross_fitted: `[t]` see `cross_fit.strongest_other`; in the unit of the measurement.
     """
 
     columns: slice
@@ -36,6 +48,9 @@ class Block(NamedTuple):
     scale: Float[np.ndarray, 't']
     entries: Entries
     fitted: Int[AnyArray, 't F']
+    p_values: PValues
+    effective_members: Float[AnyArray, 't']
+    other_cross_fitted: Float[AnyArray, 't']
 
 
 def blocks(
@@ -69,12 +84,21 @@ def _of_scans(
     tile: int,
 ) -> Iterator[Block]:
     scan = scan_for(masks, targets=losses.shape[1])
-    fit = Fitting(masks, scan) if estimator is Estimator.ADJUSTED else _nothing_fitted
+    fit = (
+        Fitting(masks, scan, targets=losses.shape[1])
+        if estimator is Estimator.ADJUSTED
+        else _NothingFitted(masks, losses, own, scan)
+    )
+    unseen = unseen_error(masks, losses, own)
     included = masks.sum(axis=0)
-    for columns, centred, scale in difference.standardized_tiles(losses, tile=tile):
+    for columns, centred, scale in standardized_tiles(losses, tile=tile):
         width = columns.stop - columns.start
-        of_block = difference.padded(own[columns], len(scale), fill=-1)
-        fitted = _cut(fit(centred, of_block), width)
+        of_block = padded(own[columns], len(scale), fill=-1)
+        if isinstance(fit, Fitting):
+            fitted = fit(centred, of_block, unseen=scaled(unseen, columns, scale))
+        else:
+            fitted = fit(centred, of_block, columns, scale)
+        fitted = _cut(fitted, width)
         squares = np.square(fitted.residual, dtype=np.float64).sum(axis=0)
         null_error = fitted.inflation * _null_error(squares, included, len(masks))
         targets = Targets(
@@ -92,12 +116,63 @@ def _of_scans(
             scale[:width],
             _entries(scan, fitted),
             fitted.examples,
+            _by_randomization(masks, fitted),
+            fitted.effective_members,
+            fitted.other_cross_fitted * scale[:width],
         )
 
 
-def _nothing_fitted(losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't']) -> Fit:
-    none = np.empty((len(own), 0), np.float32)
-    return Fit(losses, none.astype(np.int32), none, none, np.ones(len(own), np.float32))
+class _NothingFitted:
+    """The difference of means as a `Fitting` that regresses on nothing, own errors apart."""
+
+    def __init__(
+        self,
+        masks: Bool[np.ndarray, 'M N'],
+        losses: Float[np.ndarray, 'M T'],
+        own: Int[np.ndarray, 'T'],
+        scan: Scan,
+    ) -> None:
+        self._compare = _Comparison(masks, scan)
+        self._masks, self._of_own = masks, self_errors(masks, losses, own)
+
+    def __call__(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        own: Int[np.ndarray, 't'],
+        columns: slice,
+        scale: Float[np.ndarray, 't'],
+    ) -> Fit:
+        """Of losses that are centred and within [-1, 1], of the targets `columns`."""
+        included = self._masks[:, own]
+        inside = np.maximum(included.sum(axis=0), 1)
+        outside = np.maximum(len(losses) - inside, 1)
+        total = (losses * included).sum(axis=0, dtype=np.float64)
+        value = (losses.sum(axis=0, dtype=np.float64) - total) / outside - total / inside
+        error = padded(self._of_own.standard_error[columns], len(own))
+        return Fit(
+            losses,
+            own[:, None],
+            value[:, None].astype(np.float32),
+            (error / np.where(scale > 0, scale, 1))[:, None].astype(np.float32),
+            np.ones(len(own), np.float32),
+            padded(self._of_own.effective_members[columns], len(own)),
+            self._compare(losses, own),
+        )
+
+
+class _Comparison:
+    """The strongest others of a block of targets, cross-fitted by difference of means."""
+
+    def __init__(self, masks: Bool[np.ndarray, 'M N'], scan: Scan) -> None:
+        self._masks, self._scan = masks, scan
+        self._most = min(_COMPARED, masks.shape[1])
+
+    def __call__(
+        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't']
+    ) -> Float[np.ndarray, 't']:
+        left = without_own(self._masks, losses, own)
+        halves = self._scan.suspects(left, own, self._most)[:2]
+        return strongest_other(self._masks, left, halves, own)
 
 
 def _null_error(
@@ -110,14 +185,14 @@ def _null_error(
 def _floor(
     squares: Float[np.ndarray, 't'], included: Int[np.ndarray, 'N'], members: int, least_z: float
 ) -> Float[np.ndarray, 't']:
-    """No entry of smaller absolute value d can have a Welch |z| of `least_z`.
+    """No entry of smaller absolute value can have a |z| of `least_z`.
 
-    Of all ways to share the squares that are left within the two groups of members, n_1 >= n_2,
-    Welch's variance is least where all lie in the larger: (squares - d^2 n_1 n_2 / M) divided by
-    n_1 (n_1 - 1).
+    Student's error of a difference d between n_1 and n_2 members is least where the squares within
+    both are: squares - d^2 n_1 n_2 / M.
     """
-    larger = float(np.maximum(included, members - included).max())
-    return least_z * np.sqrt(squares / (larger * (larger - 1) + least_z**2 * members / 4))
+    product = float((included * (members - included)).max())
+    part = least_z**2 / (members - 2 + least_z**2)
+    return np.sqrt(squares * part * members / product)
 
 
 def _entries(scan: Scan, fitted: Fit) -> Entries:
@@ -134,9 +209,39 @@ def _entries(scan: Scan, fitted: Fit) -> Entries:
     return entries
 
 
+def _by_randomization(masks: Bool[np.ndarray, 'M N'], fitted: Fit) -> PValues:
+    """Of a regressor with the losses as they would be were it none: what is left, and its part."""
+
+    def of_entries(
+        targets: Int[np.ndarray, 'C'], examples: Int[np.ndarray, 'C'], z: Float[np.ndarray, 'C']
+    ) -> Float[np.ndarray, 'C']:
+        p = np.ones(len(targets))
+        chunk = max(1, _GATHERED // len(masks))
+        for start in range(0, len(targets), chunk):
+            some = slice(start, start + chunk)
+            columns = np.ascontiguousarray(masks[:, examples[some]].T)
+            losses = np.array(fitted.residual[:, targets[some]].T)
+            at, place = np.nonzero(fitted.examples[targets[some]] == examples[some][:, None])
+            part = fitted.values[targets[some][at], place][:, None] * columns[at]
+            losses[at] -= part
+            p[some] = randomization_p_values(columns, losses)
+        return p
+
+    return of_entries
+
+
 def _cut(fit: Fit, width: int) -> Fit:
     residual, *others = fit
     return Fit(residual[:, :width], *(part[:width] for part in others))
+
+
+def _by_students_t(members: int) -> PValues:
+    def of_entries(
+        targets: Int[np.ndarray, 'C'], examples: Int[np.ndarray, 'C'], z: Float[np.ndarray, 'C']
+    ) -> Float[np.ndarray, 'C']:
+        return p_values(z, members=members)
+
+    return of_entries
 
 
 def _of_matrices(
@@ -148,7 +253,14 @@ def _of_matrices(
     least_z: float,
     tile: int,
 ) -> Iterator[Block]:
-    for columns, influence in tiles(estimator, masks, losses, target_examples=own, tile=tile):
+    effective = self_errors(masks, losses, own).effective_members
+    compare = _Comparison(masks, scan_for(masks, targets=losses.shape[1]))
+    both = zip(
+        tiles(estimator, masks, losses, target_examples=own, tile=tile),
+        standardized_tiles(losses, tile=tile),
+        strict=True,
+    )
+    for (columns, influence), (_, centred, scale) in both:
         values, errors = (np.asarray(part).T for part in influence)
         null_error = np.median(errors, axis=1).astype(np.float64)
 
@@ -167,6 +279,9 @@ def _of_matrices(
             np.ones(len(values)),
             entries,
             np.empty((len(values), 0), int),
+            _by_students_t(len(masks)),
+            effective[columns],
+            (compare(centred, padded(own[columns], len(scale), fill=-1)) * scale)[: len(values)],
         )
 
 

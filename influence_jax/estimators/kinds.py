@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Int
 
-from influence_jax.estimators import difference
 from influence_jax.estimators.adjusted import tiles as adjusted_tiles
+from influence_jax.estimators.difference import tiles as difference_tiles
 from influence_jax.estimators.lasso import tiles as lasso_tiles
 from influence_jax.estimators.ridge import tiles as ridge_tiles
+from influence_jax.estimators.tiling import TILE, whole
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 
@@ -40,7 +41,7 @@ def estimate(
     Arguments and errors as for the estimator's own function.
     """
     blocks = tiles(estimator, masks, losses, target_examples=target_examples)
-    return difference.whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
+    return whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
 
 
 def tiles(
@@ -49,14 +50,14 @@ def tiles(
     losses: Measurement,
     *,
     target_examples: Int[AnyArray, 'T'] | None = None,
-    tile: int = difference.TILE,
+    tile: int = TILE,
 ) -> Iterator[tuple[slice, Influence]]:
     """Yields `estimate` by blocks of targets: a slice, and their Influence `[N tile]`."""
     return _TILES[estimator](masks, losses, target_examples=target_examples, tile=tile)
 
 
 _TILES: dict[Estimator, Callable[..., Iterator[tuple[slice, Influence]]]] = {
-    Estimator.DIFFERENCE: difference.tiles,
+    Estimator.DIFFERENCE: difference_tiles,
     Estimator.ADJUSTED: adjusted_tiles,
     Estimator.RIDGE: ridge_tiles,
     Estimator.LASSO: lasso_tiles,

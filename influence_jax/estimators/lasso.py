@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from influence_jax.estimators import difference
 from influence_jax.estimators.linear import of_examples, regression
+from influence_jax.estimators.self_error import self_errors, with_self_errors
+from influence_jax.estimators.tiling import TILE, by_tiles, whole
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _THRESHOLDS = (16.0, 11.0, 8.0, 6.0, 5.0, 4.3, 3.8, 3.3, 2.8, 2.4)
@@ -64,7 +66,8 @@ def lasso(
     diagonal and known. The division, k being the number of coefficients that are not zero, undoes
     what the fit took up of the effects of all others (degrees-of-freedom adjustment of Bellec and
     Zhang 2022), without which values are shrunken by that part. Standard errors are those of the
-    residual's difference of means, Welch's, over the same factor.
+    residual's difference of means, over the same factor; those of self-influence are widened
+    (`estimators.self_error`).
 
     So the quantity, its sign and its unit are those of `difference_in_means`, which is what comes
     out where no coefficient is kept. The penalty is chosen for each target on a path of ten by
@@ -85,7 +88,7 @@ def lasso(
       ValueError: as in `difference_in_means`.
     """
     blocks = tiles(masks, losses, target_examples=target_examples)
-    return difference.whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
+    return whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
 
 
 def tiles(
@@ -93,12 +96,13 @@ def tiles(
     losses: Measurement,
     *,
     target_examples: Int[AnyArray, 'T'] | None = None,
-    tile: int = difference.TILE,
+    tile: int = TILE,
 ) -> Iterator[tuple[slice, Influence]]:
     """Yields `lasso` by blocks of targets, as `difference.tiles` does."""
     of = regression(masks, losses, target_examples, tile=tile)
-    blocks = difference.by_tiles(_debiased, of.masks, of.losses, of.own, tile=tile)
-    return of_examples(blocks, of.column)
+    blocks = by_tiles(_debiased, of.masks, of.losses, of.own, tile=tile)
+    of_own = self_errors(of.masks, of.losses, of.own)
+    return of_examples(with_self_errors(blocks, of.own, of_own), of.column)
 
 
 def lasso_coefficients(
@@ -106,7 +110,7 @@ def lasso_coefficients(
     losses: Measurement,
     *,
     target_examples: Int[AnyArray, 'T'] | None = None,
-    tile: int = difference.TILE,
+    tile: int = TILE,
 ) -> Float[np.ndarray, 'N T']:
     """The datamodels themselves: minus the LASSO's coefficients, most of them exactly zero.
 
@@ -118,10 +122,10 @@ def lasso_coefficients(
       go together share the coefficient of their column evenly.
     """
     of = regression(masks, losses, target_examples, tile=tile)
-    blocks = difference.by_tiles(_sparse, of.masks, of.losses, of.own, tile=tile)
+    blocks = by_tiles(_sparse, of.masks, of.losses, of.own, tile=tile)
     examples, targets = len(of.column), of.losses.shape[1]
-    whole = difference.whole(of_examples(blocks, of.column), examples=examples, targets=targets)
-    return whole.values / np.bincount(of.column)[of.column].astype(np.float32)[:, None]
+    found = whole(of_examples(blocks, of.column), examples=examples, targets=targets)
+    return found.values / np.bincount(of.column)[of.column].astype(np.float32)[:, None]
 
 
 def _debiased(

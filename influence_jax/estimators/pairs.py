@@ -1,29 +1,59 @@
 """The entries of the influence matrix that are not noise, as a sparse matrix."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Bool, Float, Int
+import scipy.stats
+from jaxtyping import Float, Int
 
-from influence_jax.estimators.uncertainty import benjamini_hochberg, p_values, z_of_p, z_scores
+from influence_jax.estimators.cross_fit import of_listed
+from influence_jax.estimators.uncertainty import (
+    benjamini_hochberg,
+    p_values,
+    selected_intervals,
+    z_of_p,
+    z_scores,
+)
+
+LEAST_ON_A_SIDE = 10
+"""Members with, and without, an example from which on its pairs are tested."""
 
 _MOST_PAIRS = 2**20
+# The exact p-value hardly ever lies below this power of Student's, whose tail it may undercut.
+_LENIENT = 1.2
+_LEAST_P = 1e-300
+
+PValues = Callable[
+    [Int[np.ndarray, 'C'], Int[np.ndarray, 'C'], Float[np.ndarray, 'C']], Float[np.ndarray, 'C']
+]
+"""From positions of targets in a block, examples and z-scores to two-sided p-values."""
 
 
 class SignificantPairs(NamedTuple):
     """Pairs of an example and another target that are discoveries; smallest p-value first.
 
     Benjamini and Hochberg (1995) over all pairs but those of a target with itself: at most `level`
-    of those listed are false on average. Positive and negative influences both.
+    of those listed are false on average. Positive and negative influences both. P-values are from
+    the randomness of the masks (`estimators.randomization`), for ridge and LASSO by Student's t.
+
+    Being listed for their size, values are on average too large (the winner's curse);
+    `cross_fitted` are not, and `low` .. `high` hold the truth of all but `level` of them.
 
     examples: `[P]` int32 positions.
     targets: `[P]` int32 positions.
     values: `[P]` influences, in the unit of the measurement.
     standard_errors: `[P]` of these.
     p_values: `[P]` two-sided, float64.
+    cross_fitted: `[P]` influences as told by members that had no part in the listing, see
+        `cross_fit.of_listed`.
+    low: `[P]` lower ends of intervals adjusted for the selection, see `selected_intervals`.
+    high: `[P]` upper ends of the same.
     level: the false discovery rate.
     tests: how many pairs were tested.
+    untested_examples: how many examples are in, or out of, fewer than 10 members, of which no
+        pair was tested: noise cannot be told from influence there.
     complete: False where there are more discoveries than memory was kept for (2^20 at least);
         those of smallest p-value are listed then.
     """
@@ -33,8 +63,12 @@ class SignificantPairs(NamedTuple):
     values: Float[np.ndarray, 'P']
     standard_errors: Float[np.ndarray, 'P']
     p_values: Float[np.ndarray, 'P']
+    cross_fitted: Float[np.ndarray, 'P']
+    low: Float[np.ndarray, 'P']
+    high: Float[np.ndarray, 'P']
     level: float
     tests: int
+    untested_examples: int
     complete: bool
 
     def matrix(self, *, examples: int, targets: int) -> scipy.sparse.csr_array:
@@ -47,21 +81,33 @@ class Discoveries:
     """Collects the candidates of block after block and finds the discoveries among all.
 
     Only p-values up to `level` times the kept share of all pairs can be discoveries as long as
-    no more than that share is discovered, so all others may be forgotten at once.
+    no more than that share is discovered, so all others may be forgotten at once. Exact p-values
+    are computed at the end, of those alone that Student's t, taken leniently, would list.
     """
 
-    def __init__(self, *, level: float, members: int, tests: int) -> None:
+    def __init__(
+        self,
+        *,
+        level: float,
+        included: Int[np.ndarray, 'N'],
+        members: int,
+        own: Int[np.ndarray, 'T'],
+    ) -> None:
         if not 0 < level < 1:
             raise ValueError(f'{level=} of false discoveries must lie strictly between 0 and 1')
-        self._level, self._members, self._tests = level, members, tests
-        self._most_p = level * min(1.0, _MOST_PAIRS / max(tests, 1))
+        self._level, self._members = level, members
+        self._tested = np.minimum(included, members - included) >= LEAST_ON_A_SIDE
+        tests = int(self._tested.sum()) * len(own)
+        self._tests = tests - int(self._tested[own[own >= 0]].sum())
+        self._most_p = level * min(1.0, _MOST_PAIRS / max(self._tests, 1))
         self._parts: list[np.ndarray] = []
+        self._blocks: list[tuple[int, PValues]] = []
         self._complete = True
 
     @property
     def least_z(self) -> float:
         """The |z| from which on an entry may be a discovery."""
-        return z_of_p(self._most_p, members=self._members)
+        return z_of_p(self._most_p ** (1 / _LENIENT), members=self._members)
 
     def add(
         self,
@@ -69,40 +115,90 @@ class Discoveries:
         targets: Int[np.ndarray, 'C'],
         values: Float[np.ndarray, 'C'],
         standard_errors: Float[np.ndarray, 'C'],
+        *,
+        first_target: int,
+        p_values_of: PValues,
     ) -> None:
-        """Adds candidates, each pair once."""
+        """Adds the candidates of a block, each pair once.
+
+        Args:
+          examples: positions.
+          targets: positions among all.
+          values: influences.
+          standard_errors: of these.
+          first_target: of the block.
+          p_values_of: exact p-values of the block's entries, targets counted from its first.
+        """
         # Without any noise there is nothing to compare with: 0 / 0 is no discovery.
         p = p_values(z_scores(values, standard_errors), members=self._members)
-        self._keep(p <= self._most_p, examples, targets, values, standard_errors, p)
+        may = self._tested[examples] & (p**_LENIENT <= self._most_p)
+        part = _nothing(int(may.sum()))
+        columns = (examples, targets, values, standard_errors, p)
+        for name, column in zip(('example', 'target', 'value', 'error', 'p'), columns, strict=True):
+            part[name] = column[may]
+        part['block'] = len(self._blocks)
+        self._blocks.append((first_target, p_values_of))
+        self._parts.append(part)
         if sum(map(len, self._parts)) > 4 * _MOST_PAIRS:
             kept = np.sort(np.concatenate(self._parts), order='p')[:_MOST_PAIRS]
             self._parts, self._complete = [kept], False
 
     def found(self) -> SignificantPairs:
         """The discoveries among everything added."""
-        candidates = np.sort(np.concatenate([_nothing(0), *self._parts]), order='p')
-        found = benjamini_hochberg(candidates['p'], level=self._level, tests=self._tests)
+        candidates = np.concatenate([_nothing(0), *self._parts])
+        lenient = candidates['p'] ** _LENIENT
+        may = benjamini_hochberg(lenient, level=self._level, tests=max(self._tests, lenient.size))
+        candidates = self._exact(candidates[may])
+        found = benjamini_hochberg(
+            candidates['p'], level=self._level, tests=max(self._tests, len(candidates))
+        )
         # A threshold at the end of what was kept might have been passed by what was not.
         complete = self._complete and int(found.sum()) <= _MOST_PAIRS
         pairs = candidates[found]
+        low, high, cross_fitted = self._selected(pairs)
         return SignificantPairs(
             pairs['example'],
             pairs['target'],
             pairs['value'],
             pairs['error'],
             pairs['p'],
+            cross_fitted,
+            low,
+            high,
             self._level,
             self._tests,
+            int((~self._tested).sum()),
             complete,
         )
 
-    def _keep(self, which: Bool[np.ndarray, 'C'], *columns: np.ndarray) -> None:
-        part = _nothing(int(which.sum()))
-        for name, column in zip(part.dtype.names or (), columns, strict=True):
-            part[name] = column[which]
-        self._parts.append(part)
+    def _exact(self, candidates: np.ndarray) -> np.ndarray:
+        """The same with exact p-values, smallest first."""
+        for block in np.unique(candidates['block']):
+            first, p_values_of = self._blocks[block]
+            of = candidates['block'] == block
+            z = z_scores(candidates['value'][of], candidates['error'][of])
+            targets = candidates['target'][of].astype(int) - first
+            candidates['p'][of] = p_values_of(targets, candidates['example'][of].astype(int), z)
+        return np.sort(candidates, order=['p', 'target', 'example'])
+
+    def _selected(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ends of the intervals, and cross-fitted values."""
+        values, standard_errors = (pairs[name].astype(np.float64) for name in ('value', 'error'))
+        low, high = selected_intervals(
+            values,
+            standard_errors,
+            members=self._members,
+            selected=len(pairs),
+            candidates=max(self._tests, 1, len(pairs)),
+            level=1 - self._level,
+        )
+        threshold = self._level * max(len(pairs), 1) / max(self._tests, 1)
+        z = scipy.stats.norm.isf(np.maximum(pairs['p'], _LEAST_P) / 2)
+        fitted = of_listed(values, z, least_z=float(scipy.stats.norm.isf(min(threshold, 1) / 2)))
+        return low.astype(np.float32), high.astype(np.float32), fitted.astype(np.float32)
 
 
 def _nothing(rows: int) -> np.ndarray:
-    fields = [('example', 'i4'), ('target', 'i4'), ('value', 'f4'), ('error', 'f4'), ('p', 'f8')]
+    fields = [('example', 'i4'), ('target', 'i4'), ('block', 'i4')]
+    fields += [('value', 'f4'), ('error', 'f4'), ('p', 'f8')]
     return np.empty(rows, fields)

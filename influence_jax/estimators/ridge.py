@@ -11,8 +11,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from influence_jax.estimators import difference
+from influence_jax.estimators.errors import SURELY_NOT_NOISE
 from influence_jax.estimators.linear import of_examples, regression
+from influence_jax.estimators.self_error import self_errors, with_self_errors
+from influence_jax.estimators.tiling import TILE, by_tiles, whole
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _PENALTIES = np.geomspace(1e-2, 1e4, 37)
@@ -66,10 +68,11 @@ def ridge(
     shrunken; an infinite penalty gives exactly that. Sign and unit are the same.
 
     Standard errors: values[i, t] = -x' r / x' q, where the residual r of the regression without
-    example i, and q, know nothing of the mask column x of i. So the squared error is the sum of
-    x^2 r^2 over members / (x' q)^2, whatever the distribution of r and the spread of the single
-    members (our reconstruction, from the randomness of the masks). The example's own effect is
-    taken out of r first.
+    example i, and q, know nothing of the mask column x of i. So the squared error is the mean of
+    x^2 times the sum of r^2 over members / (x' q)^2, whatever the distribution of r (our
+    reconstruction, from the randomness of the masks); for entries beyond noise, and own ones, the
+    sum of x^2 r^2 takes the place of that product where it is larger. The example's own effect is
+    taken out of r first. Errors of self-influence are widened (`estimators.self_error`).
 
     Ridge suits many weak effects; for few strong ones see `adjusted` and `lasso`.
 
@@ -92,7 +95,7 @@ def ridge(
       ValueError: as in `difference_in_means`, or a penalty that is not positive and finite.
     """
     blocks = tiles(masks, losses, target_examples=target_examples, penalty=penalty)
-    return difference.whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
+    return whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
 
 
 def tiles(
@@ -100,7 +103,7 @@ def tiles(
     losses: Measurement,
     *,
     target_examples: Int[AnyArray, 'T'] | None = None,
-    tile: int = difference.TILE,
+    tile: int = TILE,
     penalty: float | None = None,
 ) -> Iterator[tuple[slice, Influence]]:
     """Yields `ridge` by blocks of targets, as `difference.tiles` does."""
@@ -108,8 +111,9 @@ def tiles(
         raise ValueError(f'{penalty=} must be positive and finite: give none to have it chosen')
     of = regression(masks, losses, target_examples, tile=tile)
     of_tile = partial(_estimate, _smoother(of.masks, of.losses, of.own, penalty))
-    blocks = difference.by_tiles(of_tile, of.masks, of.losses, of.own, tile=tile)
-    return of_examples(blocks, of.column)
+    blocks = by_tiles(of_tile, of.masks, of.losses, of.own, tile=tile)
+    of_own = self_errors(of.masks, of.losses, of.own)
+    return of_examples(with_self_errors(blocks, of.own, of_own), of.column)
 
 
 def _smoother(
@@ -154,8 +158,8 @@ def _cross_validated(
     left_over = penalties[:, None] / (spectrum.values + penalties[:, None])
     beyond = len(columns) - 1 - len(spectrum.values)  # dimensions that no column reaches
     total = np.zeros(len(penalties))
-    for start in range(0, losses.shape[1], difference.TILE):
-        block = slice(start, start + difference.TILE)
+    for start in range(0, losses.shape[1], TILE):
+        block = slice(start, start + TILE)
         centred = losses[:, block] - losses[:, block].mean(axis=0, dtype=np.float64, keepdims=True)
         own_column = columns[:, own[block]] * (own[block] >= 0)
         squares = np.square(own_column).sum(axis=0)
@@ -202,7 +206,13 @@ def _estimate(
     removed = jnp.where(is_own, 0, penalty * effects)
     spread = _matmul(squares, residual**2) - 2 * removed * _matmul(squares * h, residual)
     spread += removed**2 * (squares * h**2).sum(axis=1)[:, None]
-    freedom = len(x) - 2
-    error = jnp.sqrt(jnp.maximum(spread, 0) * len(x) / freedom)
-    error *= (1 - resolved) / (penalty * resolved)
+    # As x knows nothing of r, their squares are independent too: the sum of all r^2 says more than
+    # that of a few members, unless the entry is surely not noise (see `estimators.errors`).
+    total = (residual**2).sum(axis=0)[None] - 2 * removed * _matmul(h, residual)
+    total += removed**2 * (h**2).sum(axis=1)[:, None]
+    pooled = squares.sum(axis=1)[:, None] * total / len(x)
+    unit = (1 - resolved) / (penalty * resolved) * jnp.sqrt(len(x) / (len(x) - 2))
+    unlike = effects**2 > SURELY_NOT_NOISE**2 * pooled * unit**2
+    either = jnp.where(unlike, jnp.maximum(pooled, spread), pooled)
+    error = jnp.sqrt(jnp.maximum(jnp.where(is_own, spread, either), 0)) * unit
     return Influence(-effects * scale[None, :], error * scale[None, :])

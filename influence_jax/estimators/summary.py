@@ -3,21 +3,22 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.blocks import Block, blocks
-from influence_jax.estimators.difference import TILE
 from influence_jax.estimators.ensemble import check_both_sides, examples_of_targets, usable
 from influence_jax.estimators.kinds import Estimator
 from influence_jax.estimators.margin import floored_margin, margin_of_largest, z_margin
-from influence_jax.estimators.pairs import Discoveries, SignificantPairs
+from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, Discoveries, SignificantPairs
 from influence_jax.estimators.scan import EDGES, Asked
+from influence_jax.estimators.tiling import TILE
 from influence_jax.estimators.uncertainty import largest_of_noise, z_scores
 from influence_jax.types import AnyArray, Masks, Measurement
 
 QUANTILE_LEVELS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 _BINS_JOINED = 4
+_STORED = {'f': np.float32, 'i': np.int32}
 
 
 class Summary(NamedTuple):
@@ -30,6 +31,8 @@ class Summary(NamedTuple):
 
     self_influence: `[T]` influence of the target's own example on it; NaN where it is no example.
     self_standard_error: `[T]` its standard error; NaN likewise.
+    effective_members: `[T]` on how many members self-influence rests, see `errors.Reliability`;
+        below 20 neither it nor its error is to be relied upon. NaN likewise.
     margin: `[T]` the paper's Top-1 Influence Margin, largest over second largest influence of
         the column, self included; at least 1, inf where only the largest is positive, NaN where
         none is. Depends on M and N where the second is noise: see `docs/margins.md`.
@@ -46,6 +49,12 @@ class Summary(NamedTuple):
     strongest_other: `[T]` the example of largest influence, other than the target itself.
     other_value: `[T]` its influence.
     other_standard_error: `[T]` the standard error of that.
+    other_cross_fitted: `[T]` influence of the example that half of the members find strongest, by
+        the other half: not exaggerated by the choice, see `cross_fit.strongest_other`.
+    other_stands_out: `[T]` whether `strongest_other` is more than noise, as in `top_stands_out`.
+    top_stands_out: `[T K]` whether the entries of `top_examples` are more than noise: in a whole
+        matrix without influence, one is expected to be so far above zero. Own ones by their error;
+        never those of an example that is in, or out of, fewer than 10 members.
     mean: `[T]` of the target's whole column, self included.
     standard_deviation: `[T]` of the same entries (over N, not N - 1).
     skewness: `[T]` of the same entries; 0 for a symmetric column, NaN for a constant one.
@@ -64,6 +73,7 @@ class Summary(NamedTuple):
 
     self_influence: Float[np.ndarray, 'T']
     self_standard_error: Float[np.ndarray, 'T']
+    effective_members: Float[np.ndarray, 'T']
     margin: Float[np.ndarray, 'T']
     floored_margin: Float[np.ndarray, 'T']
     z_margin: Float[np.ndarray, 'T']
@@ -76,6 +86,9 @@ class Summary(NamedTuple):
     strongest_other: Int[np.ndarray, 'T']
     other_value: Float[np.ndarray, 'T']
     other_standard_error: Float[np.ndarray, 'T']
+    other_cross_fitted: Float[np.ndarray, 'T']
+    other_stands_out: Bool[np.ndarray, 'T']
+    top_stands_out: Bool[np.ndarray, 'T K']
     mean: Float[np.ndarray, 'T']
     standard_deviation: Float[np.ndarray, 'T']
     skewness: Float[np.ndarray, 'T']
@@ -142,8 +155,10 @@ def summarize(
         raise ValueError('one example has no others to be compared with: give at least 2')
     check_both_sides(masks)
     own = examples_of_targets(target_examples, examples=examples, targets=targets)
-    tests = examples * targets - int((own >= 0).sum())
-    discoveries = Discoveries(level=false_discoveries, members=members, tests=tests)
+    included = masks.sum(axis=0)
+    discoveries = Discoveries(level=false_discoveries, included=included, members=members, own=own)
+    noise = largest_of_noise(members=members, examples=examples, targets=targets)
+    known = np.minimum(included, members - included) >= LEAST_ON_A_SIDE
     quantiles = _Quantiles(levels, examples)
     asked = Asked(max(2, min(top_k, examples)), quantiles.ranks)
 
@@ -153,19 +168,25 @@ def summarize(
         estimator, masks, losses, own, asked=asked, least_z=discoveries.least_z, tile=tile
     ):
         part = _named_entries(block, own[block.columns]) | _moments(block)
+        part |= _stand_out(
+            part, block, own[block.columns], known, noise=noise, most_p=2 / (examples * targets)
+        )
         part['quantiles'] = quantiles(block.scanned.ranked) * block.scale[:, None]
         parts.append(part)
         histogram += block.scanned.histogram
-        discoveries.add(*_candidates(block, own[block.columns]))
+        discoveries.add(
+            *_candidates(block, own[block.columns]),
+            first_target=block.columns.start,
+            p_values_of=block.p_values,
+        )
 
     def joined(name: str) -> np.ndarray:
         whole = np.concatenate([part[name] for part in parts])
-        return whole.astype(np.float32 if whole.dtype.kind == 'f' else np.int32)
+        return whole if whole.dtype == bool else whole.astype(_STORED[whole.dtype.kind])
 
     columns = {name: joined(name) for name in parts[0]}
     largest, second = columns['top_values'][:, :2].T
     errors = columns['top_standard_errors'][:, :2].T
-    noise = largest_of_noise(members=members, examples=examples, targets=targets)
     floor = np.maximum(noise * errors[1], np.finfo(np.float32).tiny)
     several = {name: whole for name, whole in columns.items() if name.startswith(('top', 'bottom'))}
     return Summary(
@@ -228,7 +249,30 @@ def _named_entries(block: Block, own: Int[np.ndarray, 't']) -> dict[str, np.ndar
         'strongest_other': part['top_examples'][other],
         'other_value': part['top_values'][other],
         'other_standard_error': part['top_standard_errors'][other],
+        'other_cross_fitted': np.asarray(block.other_cross_fitted),
+        'effective_members': np.asarray(block.effective_members),
     }
+
+
+def _stand_out(
+    part: dict[str, np.ndarray],
+    block: Block,
+    own: Int[np.ndarray, 't'],
+    known: Bool[np.ndarray, 'N'],
+    *,
+    noise: float,
+    most_p: float,
+) -> dict[str, np.ndarray]:
+    """Which of the largest entries one entry of a matrix of noise is not expected to reach."""
+    examples = part['top_examples']
+    z = z_scores(part['top_values'], part['top_standard_errors'])
+    is_own = examples == own[:, None]
+    beyond = (z > noise) & (is_own | known[examples])
+    targets, places = np.nonzero(beyond & ~is_own)
+    p = block.p_values(targets, examples[targets, places], z[targets, places])
+    beyond[targets, places] &= p <= most_p
+    others = beyond & (examples == part['strongest_other'][:, None])
+    return {'top_stands_out': beyond, 'other_stands_out': others.any(axis=1)}
 
 
 def _moments(block: Block) -> dict[str, np.ndarray]:

@@ -55,6 +55,42 @@ def intervals(
     return values - reach, values + reach
 
 
+def selected_intervals(
+    values: Float[AnyArray, '...'],
+    standard_errors: Float[AnyArray, '...'],
+    *,
+    members: int,
+    selected: int,
+    candidates: int,
+    level: float = 0.95,
+) -> tuple[Float[np.ndarray, '...'], Float[np.ndarray, '...']]:
+    """Confidence intervals of what was selected by its value: `(low, high)`.
+
+    Of the intervals of all that was selected, on average at most 1 - level miss the truth (false
+    coverage rate, Benjamini and Yekutieli 2005): each is one of level 1 - (1 - level) R / m.
+    `intervals` of selected entries alone miss it far more often.
+
+    Args:
+      values: of the selected entries, of any shape.
+      standard_errors: of the same.
+      members: M, usable members behind them.
+      selected: R, how many were selected.
+      candidates: m, from how many.
+      level: in (0, 1).
+
+    Raises:
+      ValueError: `level` outside (0, 1), more selected than candidates, fewer than 3 members.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f'{level=} must lie strictly between 0 and 1')
+    if selected > candidates:
+        raise ValueError(f'{selected=} are more than the {candidates=} they were selected from')
+    p = (1 - level) * max(selected, 1) / max(candidates, 1)
+    reach = z_of_p(p, members=members) * np.asarray(standard_errors)
+    values = np.asarray(values)
+    return values - reach, values + reach
+
+
 def benjamini_hochberg(
     p: Float[AnyArray, '...'], *, level: float = 0.05, tests: int | None = None
 ) -> Bool[np.ndarray, '...']:

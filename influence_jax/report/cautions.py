@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from influence_jax.estimators.pairs import LEAST_ON_A_SIDE
+from influence_jax.estimators.self_error import RELIABLE
 from influence_jax.report.content import Content
 from influence_jax.report.wording import count, listing, number
 
@@ -24,6 +26,14 @@ def cautions(content: Content) -> tuple[str, ...]:
             f'again to train the missing ones.'
         )
     found.append(_noise(content))
+    few = int((content.overview.summary.effective_members < RELIABLE).sum())
+    if few:
+        found.append(
+            f'The self-influence of {count(few, "target")} rests on fewer than {RELIABLE} '
+            f'effective members (targets.csv has the number): few members carry it, as with '
+            f'near-duplicates of which nearly always one is in the subset, and neither it nor its '
+            f'error is to be relied upon. More members help.'
+        )
     undefined = ~np.isfinite(content.overview.summary.margin)
     if undefined.any():
         found.append(
@@ -44,14 +54,23 @@ def _noise(content: Content) -> str:
         )
     else:
         level = f'The median standard error of entries off the diagonal is {error}.'
-    above = int((summary.other_value > overview.z_threshold * summary.other_standard_error).sum())
+    above = int(summary.other_stands_out.sum())
     pairs = summary.pairs
+    untested = ''
+    if pairs.untested_examples:
+        untested = (
+            f'Of {count(pairs.untested_examples, "example")} in, or out of, fewer than '
+            f'{LEAST_ON_A_SIDE} members no influence on others is tested, since it cannot be told '
+            f'from noise. '
+        )
     least = '' if pairs.complete else 'at least '
     return (
         f'{level} {above:,} of {count(content.num_targets, "target")} have another example more '
         f'than {number(overview.z_threshold, 1)} standard errors above zero (noise alone would '
-        f'give about one); fainter influences are greyed below. Of {pairs.tests:,} pairs of an '
-        f'example and another target {least}{len(pairs.examples):,} are significant '
+        f'give about one); fainter influences are greyed below. {untested}Of {pairs.tests:,} pairs '
+        f'of an example and another target {least}{len(pairs.examples):,} are significant '
         f'({pairs.level:.0%} of them false on average). '
+        f"Values of what is shown because it is large are exaggerated (the winner's curse): the "
+        f'cross-fitted ones beside them are not. '
         f'Errors shrink with the square root of the number of members.'
     )

@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
-from influence_jax.estimators import z_scores
+from influence_jax.estimators import selected_intervals, z_scores
 from influence_jax.report.content import Content
 from influence_jax.report.language_results import LanguageResults
 
@@ -18,14 +18,26 @@ _CALCULATED = ('=', '+', '-', '@', '\t', '\r', '\n')
 def targets_csv(content: Content) -> str:
     """One line a target, in the targets' own order; influences in nats, empty where undefined."""
     summary = content.overview.summary
+    low, high = selected_intervals(
+        summary.other_value,
+        summary.other_standard_error,
+        members=summary.members_used,
+        selected=content.num_targets,
+        candidates=content.num_targets * content.num_examples,
+    )
     numbers = {
         'self_influence': summary.self_influence,
         'self_influence_standard_error': summary.self_standard_error,
+        'self_influence_effective_members': summary.effective_members,
         'margin': summary.margin,
         'floored_margin': summary.floored_margin,
         'z_margin': summary.z_margin,
         'strongest_other_influence': summary.other_value,
         'strongest_other_standard_error': summary.other_standard_error,
+        'strongest_other_low': low,
+        'strongest_other_high': high,
+        'strongest_other_stands_out': summary.other_stands_out,
+        'strongest_other_cross_fitted': summary.other_cross_fitted,
         'column_mean': summary.mean,
         'column_standard_deviation': summary.standard_deviation,
         'column_skewness': summary.skewness,
@@ -63,6 +75,9 @@ def pairs_csv(content: Content) -> str:
     numbers = {
         'influence': pairs.values,
         'standard_error': pairs.standard_errors,
+        'interval_low': pairs.low,
+        'interval_high': pairs.high,
+        'influence_cross_fitted': pairs.cross_fitted,
         'z': z_scores(pairs.values, pairs.standard_errors),
         'p_value': pairs.p_values,
     }

@@ -8,19 +8,30 @@ from jaxtyping import Int
 from markupsafe import Markup
 
 from influence_jax.estimators import z_scores
+from influence_jax.estimators.cross_fit import of_listed
 from influence_jax.report.content import Content
 
 
 class Entry(NamedTuple):
-    """One influence with its standard error, in nats, and the record that exerts it."""
+    """One influence with its standard error, in nats, and the record that exerts it.
+
+    `cross_fitted` is the influence less what selecting it added, see `cross_fit.of_listed`; NaN
+    for the target itself and for noise.
+    """
 
     record: Markup
     name: str
     label: str
     value: float
     standard_error: float
+    cross_fitted: float
     is_target: bool = False
     is_noise: bool = False
+
+    @property
+    def has_cross_fitted(self) -> bool:
+        """Whether there is a value without the exaggeration of having been selected."""
+        return not math.isnan(self.cross_fitted)
 
 
 class TargetRow(NamedTuple):
@@ -43,7 +54,7 @@ class TargetRow(NamedTuple):
 
 
 class PairRow(NamedTuple):
-    """A significant influence of one record on another, in nats."""
+    """A significant influence of one record on another, in nats; see `SignificantPairs`."""
 
     example: Markup
     example_name: str
@@ -51,6 +62,9 @@ class PairRow(NamedTuple):
     target_name: str
     value: float
     standard_error: float
+    cross_fitted: float
+    low: float
+    high: float
     z: float
 
 
@@ -74,6 +88,9 @@ def _pair_row(content: Content, pair: int, z: float) -> PairRow:
         target_name=content.target_name(target),
         value=float(pairs.values[pair]),
         standard_error=float(pairs.standard_errors[pair]),
+        cross_fitted=float(pairs.cross_fitted[pair]),
+        low=float(pairs.low[pair]),
+        high=float(pairs.high[pair]),
         z=z,
     )
 
@@ -109,12 +126,19 @@ def _entry(content: Content, target: int, rank: int) -> Entry:
     example = int(summary.top_examples[target, rank])
     value = float(summary.top_values[target, rank])
     standard_error = float(summary.top_standard_errors[target, rank])
+    is_target = example == content.example_of(target)
+    is_noise = not bool(summary.top_stands_out[target, rank])
+    cross_fitted = float('nan')
+    if not (is_target or is_noise or standard_error == 0):
+        z = np.array(value / standard_error)
+        cross_fitted = float(of_listed(np.array(value), z, least_z=content.overview.z_threshold))
     return Entry(
         record=content.show(example),
         name=content.example_names[example],
         label=content.example_labels[example],
         value=value,
         standard_error=standard_error,
-        is_target=example == content.example_of(target),
-        is_noise=value <= content.overview.z_threshold * standard_error,
+        cross_fitted=cross_fitted,
+        is_target=is_target,
+        is_noise=is_noise,
     )

@@ -49,6 +49,7 @@ def terminal_table(
         lines.add_column('margin', justify='right', no_wrap=True, min_width=6)
         lines.add_column('strongest other', overflow='ellipsis', no_wrap=True, ratio=1)
         lines.add_column('its influence', justify='right', no_wrap=True, min_width=13)
+        lines.add_column('held out', justify='right', no_wrap=True, min_width=8)
         for target in targets[:rows].tolist():
             lines.add_row(
                 name(target),
@@ -56,10 +57,18 @@ def terminal_table(
                 number(summary.margin[target]),
                 printable(example_names[int(summary.strongest_other[target])]),
                 measured(summary.other_value[target], summary.other_standard_error[target]),
+                number(summary.other_cross_fitted[target]),
             )
         return lines
 
     parts: list[RenderableType] = [table('Lowest margin', overview.lowest_margin)]
+    parts.append(
+        Text(
+            'held out: the strongest other influence as half of the members choose it, by the '
+            'other half, so without the exaggeration of having been chosen',
+            style='dim',
+        )
+    )
     if len(overview.most_memorized):
         parts += [Text(), table('Most memorized', overview.most_memorized)]
     return Group(*parts)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 
-from influence_jax.estimators import adjusted, difference_in_means
+from influence_jax.estimators import Estimator, adjusted, difference_in_means, summarize
 from influence_jax.estimators.adjusted import Fitting, tiles
 from influence_jax.estimators.scan import scan_for
 
@@ -73,7 +73,7 @@ def test_without_influence_next_to_nothing_is_regressed_out():
     assert (counts == 0).mean() > 0.6
     none = np.flatnonzero(counts == 0)
     estimate = adjusted(masks, losses, target_examples=np.full(40, -1))
-    plain = difference_in_means(masks, losses)
+    plain = difference_in_means(masks, losses, target_examples=np.full(40, -1))
     np.testing.assert_allclose(estimate.values[:, none], plain.values[:, none], atol=1e-6)
     np.testing.assert_allclose(
         estimate.standard_error[:, none], plain.standard_error[:, none], rtol=1e-5
@@ -102,13 +102,42 @@ def test_permuting_examples_permutes_influence():
     np.testing.assert_allclose(second.values, first.values[order][:, order], atol=1e-4)
 
 
-def test_examples_that_go_together_share_their_effect():
-    masks = masks_of(300, 10)
-    masks[:, 1] = masks[:, 0]
-    losses = noise(300, 1) - 4 * masks[:, :1]
-    estimate = adjusted(masks, losses)
-    assert np.isfinite(estimate.values).all() and np.isfinite(estimate.standard_error).all()
-    assert estimate.values[0, 0] + estimate.values[1, 0] == pytest.approx(4, abs=0.5)
+@pytest.mark.parametrize('differing', [0, 6], ids=['equal', 'nearly equal'])
+def test_examples_that_go_together_each_have_their_effect(differing):
+    """As by difference of means, and with its coverage: they cannot be told apart."""
+    generator = np.random.default_rng(0)
+    masks = np.repeat(generator.random((256, 12)) < 0.5, 5, axis=1)
+    for column in range(0, 60, 2):
+        masks[generator.permutation(256)[:differing], column] ^= True
+    group = np.arange(60) // 5
+    losses = generator.normal(size=(256, 60)) - 3 * masks
+    estimate, plain = adjusted(masks, losses), difference_in_means(masks, losses)
+    same = group[:, None] == group[None, :]
+    expected = np.array([[3 * between(masks[:, i], of) for of in masks.T] for i in range(60)])
+    z = (estimate.values - expected)[same] / estimate.standard_error[same]
+    assert np.abs(z).max() < 4.5
+    assert np.mean(np.abs(z) < 1.97) > 0.9
+    # What differs is the noise that other groups add to the difference of means.
+    off = (estimate.values - plain.values)[same] / plain.standard_error[same]
+    assert np.abs(off).max() < 1
+    pairs = summarize(masks, losses, estimator=Estimator.ADJUSTED).pairs
+    right = group[pairs.examples] == group[pairs.targets]
+    assert right.sum() >= 0.95 * (same.sum() - 60) and right.mean() > 0.9
+
+
+def between(column, of_target):
+    """Difference, over the members without and with an example, of another's share."""
+    return of_target[column].mean() - of_target[~column].mean()
+
+
+def test_regressors_are_looked_for_in_what_the_own_example_leaves():
+    """A strong own effect hides weaker ones from a screen of raw differences."""
+    masks = masks_of(128, 300)
+    losses = noise(128, 300) - 8 * masks - 1.2 * np.roll(masks, 1, axis=1)
+    chosen = regressors_of(masks, losses, np.arange(300))
+    assert (chosen[:, 0] == np.arange(300)).all()
+    found = (chosen == ((np.arange(300) - 1) % 300)[:, None]).any(axis=1)
+    assert found.mean() > 0.9
 
 
 def test_tiles_are_the_whole():

@@ -6,6 +6,7 @@ import reference
 
 from influence_jax.estimators import difference_in_means
 from influence_jax.estimators.ridge import _PENALTIES, _smoother, ridge, tiles
+from influence_jax.estimators.self_error import self_errors
 
 NONE = np.full(9, -1)
 
@@ -38,8 +39,10 @@ def test_the_own_example_is_not_penalized():
     masks = masks_of(60, 9)
     losses = noise(60, 9) - 3 * masks
     estimate = ridge(masks, losses, penalty=20.0)
+    of_own = self_errors(masks, losses, np.arange(9))
     for target in range(9):
         values, errors = reference.ridge(masks, losses[:, target], target, penalty=20.0)
+        errors[target] = of_own.widening[target] * np.hypot(errors[target], of_own.unseen[target])
         np.testing.assert_allclose(estimate.values[:, target], values, atol=2e-4)
         # The errors of others neglect that the own column shares a little of theirs.
         np.testing.assert_allclose(estimate.standard_error[:, target], errors, rtol=0.01)

@@ -13,6 +13,7 @@ from influence_jax.estimators import (
     floored_margin,
     intervals,
     p_values,
+    selected_intervals,
     summarize,
     z_margin,
     z_scores,
@@ -53,6 +54,15 @@ def test_wider_intervals_for_more_confidence():
     low, high = intervals(found, members=400, level=0.95)
     lower, higher = intervals(found, members=400, level=0.99)
     assert (lower < low).all() and (higher > high).all()
+
+
+def test_intervals_of_all_that_was_tested_are_the_usual_ones_and_of_few_are_wider():
+    values, errors = np.array([1.0, -2]), np.array([0.5, 0.1])
+    usual = values - scipy.stats.t(48).ppf(0.975) * errors
+    low, _ = selected_intervals(values, errors, members=50, selected=7, candidates=7)
+    np.testing.assert_allclose(low, usual)
+    low, high = selected_intervals(values, errors, members=50, selected=1, candidates=100)
+    np.testing.assert_allclose(high - low, 2 * scipy.stats.t(48).ppf(1 - 0.00025) * errors)
 
 
 def test_benjamini_hochberg_equals_the_loops():
@@ -174,5 +184,10 @@ def test_levels_outside_of_0_to_1_are_refused(level):
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match='fewer than the 2 p-values'):
         benjamini_hochberg(np.array([0.1, 0.2]), tests=1)
+    few = {'members': 20, 'selected': 3, 'candidates': 2}
+    with pytest.raises(ValueError, match='selected=3'):
+        selected_intervals(np.zeros(3), np.ones(3), **few)
+    with pytest.raises(ValueError, match='level=0'):
+        selected_intervals(np.zeros(3), np.ones(3), members=20, selected=3, candidates=9, level=0)
     with pytest.raises(ValueError, match='use at least 3'):
         p_values(np.array([1.0]), members=2)

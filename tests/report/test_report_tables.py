@@ -23,11 +23,14 @@ def test_targets_csv_gives_back_what_went_in(written, overview, hostile):
     for column, expected in (
         ('self_influence', summary.self_influence),
         ('self_influence_standard_error', summary.self_standard_error),
+        ('self_influence_effective_members', summary.effective_members),
         ('margin', summary.margin),
         ('floored_margin', summary.floored_margin),
         ('z_margin', summary.z_margin),
         ('strongest_other_influence', summary.other_value),
         ('strongest_other_standard_error', summary.other_standard_error),
+        ('strongest_other_stands_out', summary.other_stands_out),
+        ('strongest_other_cross_fitted', summary.other_cross_fitted),
         ('column_mean', summary.mean),
         ('column_standard_deviation', summary.standard_deviation),
         ('column_skewness', summary.skewness),
@@ -50,6 +53,9 @@ def test_pairs_csv_gives_back_what_went_in(written, overview):
         ('standard_error', pairs.standard_errors),
         ('z', pairs.values / pairs.standard_errors),
         ('p_value', pairs.p_values),
+        ('interval_low', pairs.low),
+        ('interval_high', pairs.high),
+        ('influence_cross_fitted', pairs.cross_fitted),
     ):
         np.testing.assert_allclose([float(row[column]) for row in rows], expected, rtol=1e-5)
     assert min(float(row['influence']) for row in rows) < 0

@@ -112,6 +112,26 @@ def test_page_shows_the_surest_pairs_of_both_signs(written, overview):
     )
     assert [sign for sign, *_ in shown] == ['positive' if one > 0 else 'negative' for one in surest]
     assert f'Of 132 pairs of an example and another target {len(z)} are significant (5%' in text
+    told = re.findall(r'cross-fitted <span class="numeric">([^<]+)', section)
+    fitted = [pairs.cross_fitted[np.flatnonzero(np.isclose(z, one))[0]] for one in surest]
+    assert [float(one.replace('\N{MINUS SIGN}', '-')) for one in told] == pytest.approx(
+        fitted, abs=0.006
+    )
+
+
+def test_what_stands_out_is_shown_without_the_exaggeration_of_selecting_it(written, overview):
+    text = written.read_text()
+    section = text[text.index('<section id="lowest-margin">') :]
+    told = re.findall(r'cf ([^<]+)</span>', section[: section.index('</section>')])
+    summary = overview.summary
+    others = summary.top_examples != np.arange(12)[:, None]
+    assert len(told) == (summary.top_stands_out & others).sum() > 0
+    strongest = summary.other_value[summary.other_stands_out].max()
+    assert 0 < max(map(float, told)) <= strongest + 0.005
+
+
+def test_targets_on_which_nothing_can_be_relied_are_counted(written):
+    assert 'The self-influence of 2 targets rests on fewer than 20 effective' in written.read_text()
 
 
 def test_page_says_how_influence_was_estimated_and_how_reliably(written, overview):
@@ -127,7 +147,7 @@ def test_page_says_how_influence_was_estimated_and_how_reliably(written, overvie
 @pytest.mark.usefixtures('undrawn')
 def test_no_pairs_no_section(tmp_path, arguments, overview):
     none = overview.summary.pairs._replace(
-        **{name: np.empty(0, int) for name in overview.summary.pairs._fields[:5]}
+        **{name: np.empty(0, int) for name in overview.summary.pairs._fields[:8]}
     )
     summary = overview.summary._replace(pairs=none)
     arguments['overview'] = dataclasses.replace(overview, summary=summary)

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators import errors
 from influence_jax.types import AnyArray
 
 BINS_A_SIDE = 512
@@ -93,7 +94,26 @@ class Scan(Protocol):
         targets: Int[np.ndarray, 'C'],
         examples: Int[np.ndarray, 'C'],
     ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
-        """Difference of means of single entries and its standard error (Welch).
+        """Difference of means of single entries and its standard error (`estimators.errors`).
 
         Computed from the losses themselves, whatever rounding `columns` allows itself.
         """
+
+
+def error_of_entries(
+    masks: Bool[np.ndarray, 'M N'],
+    losses: Float[AnyArray, 'M t'],
+    targets: Int[np.ndarray, 'C'],
+    examples: Int[np.ndarray, 'C'],
+    values: Float[np.ndarray, 'C'],
+    within: Float[np.ndarray, '2 C'],
+) -> Float[np.ndarray, 'C']:
+    """Standard errors of entries from the sums of squares within the members in and out."""
+    of = errors.shape(np.asarray(losses, np.float64))
+    return errors.standard_error(
+        values,
+        *within,
+        included=masks.sum(axis=0)[examples],
+        members=len(masks),
+        of=errors.Shape(of.skewness[targets], of.kurtosis[targets]),
+    )

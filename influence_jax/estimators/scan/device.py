@@ -13,7 +13,13 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from influence_jax.estimators.scan import products
-from influence_jax.estimators.scan.contract import EDGES, Asked, Scanned, Targets
+from influence_jax.estimators.scan.contract import (
+    EDGES,
+    Asked,
+    Scanned,
+    Targets,
+    error_of_entries,
+)
 from influence_jax.estimators.scan.products import Product
 from influence_jax.types import AnyArray
 
@@ -89,21 +95,21 @@ class DeviceScan:
         examples: Int[np.ndarray, 'C'],
     ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
         """See `Scan`."""
-        values, errors = np.empty(len(targets)), np.empty(len(targets))
+        values, within = np.empty(len(targets)), np.empty((2, len(targets)))
         by_target = jnp.asarray(losses.T, jnp.float32)
         chunk = min(_ENTRIES, 1 << max(len(targets) - 1, 0).bit_length())
         for first in range(0, len(targets), chunk):
             some = slice(first, min(first + chunk, len(targets)))
             filling = (0, chunk - (some.stop - first))
-            value, error = _entries(
+            value, squares = _entries(
                 self._by_example,
                 by_target,
                 np.pad(targets[some], filling).astype(np.int32),
                 np.pad(examples[some], filling).astype(np.int32),
             )
             values[some] = value[: some.stop - first]
-            errors[some] = error[: some.stop - first]
-        return values, errors
+            within[:, some] = squares[:, : some.stop - first]
+        return values, error_of_entries(self._masks, losses, targets, examples, values, within)
 
     def _prepare(self, product: Product) -> '_Masks':
         halves = self._masks[0::2], self._masks[1::2]
@@ -244,15 +250,14 @@ def _entries(
     by_target: Float[Array, 't M'],
     targets: Int[Array, 'C'],
     examples: Int[Array, 'C'],
-) -> tuple[Float[Array, 'C'], Float[Array, 'C']]:
+) -> tuple[Float[Array, 'C'], Float[Array, '2 C']]:
+    """Differences of means, and the sums of squares within both groups of members."""
     included, losses = by_example[examples].astype(jnp.float32), by_target[targets]
 
-    def mean_and_its_variance(weights: Array) -> tuple[Array, Array]:
-        count = weights.sum(axis=1)
-        mean = (weights * losses).sum(axis=1) / count
-        squares = (weights * (losses - mean[:, None]) ** 2).sum(axis=1)
-        return mean, squares / ((count - 1) * count)
+    def mean_and_squares_about_it(weights: Array) -> tuple[Array, Array]:
+        mean = (weights * losses).sum(axis=1) / weights.sum(axis=1)
+        return mean, (weights * (losses - mean[:, None]) ** 2).sum(axis=1)
 
-    mean_in, variance_in = mean_and_its_variance(included)
-    mean_out, variance_out = mean_and_its_variance(1 - included)
-    return mean_out - mean_in, jnp.sqrt(variance_in + variance_out)
+    mean_in, within_in = mean_and_squares_about_it(included)
+    mean_out, within_out = mean_and_squares_about_it(1 - included)
+    return mean_out - mean_in, jnp.stack([within_in, within_out])

@@ -9,7 +9,14 @@ import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from influence_jax.estimators.scan.contract import BINS_A_SIDE, REACH, Asked, Scanned, Targets
+from influence_jax.estimators.scan.contract import (
+    BINS_A_SIDE,
+    REACH,
+    Asked,
+    Scanned,
+    Targets,
+    error_of_entries,
+)
 from influence_jax.types import AnyArray
 
 _BITS = 7  # members a lookup: four tables of 2^7 rows fill an eighth of a usual L2 cache
@@ -86,12 +93,14 @@ class HostScan:
         examples: Int[np.ndarray, 'C'],
     ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
         """See `Scan`."""
-        return _entries(
+        values, within = _entries(
             self._by_example,
             np.ascontiguousarray(losses.T, np.float32),
             targets.astype(np.int64),
             examples.astype(np.int64),
         )
+        masks = self._by_example.T
+        return values, error_of_entries(masks, losses, targets, examples, values, within)
 
     def _arranged(self, losses: Float[AnyArray, 'M t']) -> Float[np.ndarray, 'rows lanes']:
         """Rows in the order of the index, with zeros where it was filled up."""
@@ -374,7 +383,7 @@ def _insert(score, example, best, chosen):
 # Sums of one entry may be added in any order, so that they can be vectorized.
 @numba.njit(cache=True, parallel=True, fastmath={'reassoc', 'contract'})
 def _entries(by_example, losses, targets, examples):
-    values, errors = np.empty(len(targets)), np.empty(len(targets))
+    values, within = np.empty(len(targets)), np.empty((2, len(targets)))
     members = losses.shape[1]
     whole = np.zeros((len(losses), 2))
     for t in numba.prange(len(losses)):
@@ -395,7 +404,6 @@ def _entries(by_example, losses, targets, examples):
         outside = members - inside
         rest, rest_squares = whole[targets[j], 0] - total, whole[targets[j], 1] - squares
         values[j] = rest / outside - total / inside
-        variance = max(squares - total * total / inside, 0.0) / ((inside - 1) * inside)
-        variance += max(rest_squares - rest * rest / outside, 0.0) / ((outside - 1) * outside)
-        errors[j] = np.sqrt(variance)
-    return values, errors
+        within[0, j] = max(squares - total * total / inside, 0.0)
+        within[1, j] = max(rest_squares - rest * rest / outside, 0.0)
+    return values, within

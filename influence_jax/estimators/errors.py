@@ -1,0 +1,141 @@
+"""Standard errors of a difference of means between random subsets of the members.
+
+Without influence the mask column of an example is independent of the losses, so both groups of
+members are draws from the same losses and share one variance. Welch's error takes each group's
+own, and has hardly any degrees of freedom where one group is small: among many entries it is far
+too small for some. So the error of an entry is Student's, of the squares within both groups
+together, and Welch's only where the entry is beyond what noise does and Welch's is the larger.
+
+The functions take arrays of numpy or of jax; `xp` is the module of theirs.
+"""
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+from influence_jax.types import AnyArray
+
+SURELY_NOT_NOISE = 4.0
+"""|z| from which on the two groups of an entry are not taken for alike; noise: 6 in 100,000."""
+
+_WIDEST = 1.3
+
+# How far the 97.5 % point of a sum moves, as a part of itself, for an excess kurtosis and a
+# squared skewness of 1: Edgeworth's second order, x = 1.96.
+_BY_KURTOSIS = (1.96**2 - 3) / 24
+_BY_SKEWNESS = (1.96**4 - 10 * 1.96**2 + 15) / 72
+
+
+class Shape(NamedTuple):
+    """Third and fourth moments of each target's losses over all members.
+
+    skewness: `[t]`.
+    kurtosis: `[t]` in excess of a normal distribution's.
+    """
+
+    skewness: Float[AnyArray, 't']
+    kurtosis: Float[AnyArray, 't']
+
+
+def shape(losses: Float[AnyArray, 'M t'], *, xp: ModuleType = np) -> Shape:
+    """The shape of centred losses; 0 for a target of which all are equal."""
+    second = (losses**2).mean(axis=0)
+    known = second > 0
+    second = xp.where(known, second, 1)
+    return Shape(
+        xp.where(known, (losses**3).mean(axis=0) / second**1.5, 0),
+        xp.where(known, (losses**4).mean(axis=0) / second**2 - 3, 0),
+    )
+
+
+def standard_error(
+    difference: Any,
+    within_in: Any,
+    within_out: Any,
+    *,
+    included: Any,
+    members: int,
+    of: Shape,
+    xp: ModuleType = np,
+) -> Any:
+    """The standard error of differences of means; all arguments broadcast to one shape.
+
+    `difference` +- Student's t (M - 2 degrees of freedom) times this error is meant to hold the
+    truth: of skewed or heavy-tailed losses and few members with the example it is widened by
+    Edgeworth's second order under the randomness of the masks (our reconstruction).
+
+    Args:
+      difference: mean without the example - mean with it.
+      within_in: sum of squares about their mean of the members with the example.
+      within_out: of those without it.
+      included: how many members have the example, at least 2 and at most M - 2.
+      members: M.
+      of: the shape of the losses.
+      xp: numpy or jax.numpy.
+    """
+    excluded = members - included
+    within = within_in + within_out
+    pooled = within / (members - 2) * (1 / included + 1 / excluded)
+    pooled = pooled * _widening(included / members, members, of, xp) ** 2
+    welch = within_in / ((included - 1) * included) + within_out / ((excluded - 1) * excluded)
+    unlike = difference**2 > SURELY_NOT_NOISE**2 * pooled
+    return xp.sqrt(xp.where(unlike, xp.maximum(pooled, welch), pooled))
+
+
+def _widening(share: Any, members: int, of: Shape, xp: ModuleType) -> Any:
+    """For a mask column of that share of ones, drawn at random, and losses of that shape."""
+    spread = share * (1 - share)
+    kurtosis = (1 - 6 * spread) / spread * of.kurtosis / members
+    squared_skewness = (1 - 2 * share) ** 2 / spread * of.skewness**2 / members
+    widening = 1 + _BY_KURTOSIS * kurtosis + _BY_SKEWNESS * squared_skewness
+    return xp.clip(widening, 1, _WIDEST)
+
+
+class Reliability(NamedTuple):
+    """How far a standard error can be believed that is the root of a sum of squares.
+
+    variance: the sum of squares of the members' contributions to an estimate.
+    freedom: degrees of freedom of Student's t with which value +- t error covers.
+    effective_members: on how many members the estimate rests: of losses that differ in k members
+        alone it is k, however many others there are.
+    """
+
+    variance: Any
+    freedom: Any
+    effective_members: Any
+
+
+def reliability(contributions: Any, *, members: int, axis: int, xp: ModuleType = np) -> Reliability:
+    """From each member's contribution to an estimate: its residual times its weight.
+
+    The variance of a sum of squares is seen in the fourth powers (Satterthwaite's approximation).
+    A skewed sum needs more: by Cochran's rule an interval by Student's t is good where the
+    number of members is large against the squared skewness of one, that is where 1 / (squared
+    skewness of the sum) is large. In units in which a few members that alone carry an effect
+    count one each, that is the effective number, and half of it the degrees of freedom
+    (our reconstruction; calibrated in docs/results/calibration.md).
+    """
+    largest = xp.abs(contributions).max(axis=axis, keepdims=True)
+    # Fourth powers of small numbers would vanish in float32.
+    contributions = contributions / xp.where(largest > 0, largest, 1)
+    second = (contributions**2).sum(axis=axis)
+    known = second > 0
+    second = xp.where(known, second, 1)
+    by_kurtosis = 3 * second**2 / xp.maximum((contributions**4).sum(axis=axis), 1e-30)
+    skewness = xp.maximum((contributions**3).sum(axis=axis) ** 2 / second**3, 1e-30)
+    return Reliability(
+        xp.where(known, second, 0) * xp.squeeze(largest, axis=axis) ** 2,
+        xp.where(known, xp.clip(xp.minimum(by_kurtosis, 0.5 / skewness), 1, members - 2), 1),
+        xp.where(known, xp.minimum(xp.minimum(by_kurtosis, 1 / skewness), members), 0),
+    )
+
+
+def widened(freedom: Float[np.ndarray, '...'], *, members: int) -> Float[np.ndarray, '...']:
+    """What an error of so many degrees of freedom must be multiplied by.
+
+    So that it is read like all others, with Student's t of M - 2 degrees of freedom at 95 %.
+    """
+    return scipy.stats.t.isf(0.025, freedom) / scipy.stats.t.isf(0.025, members - 2)

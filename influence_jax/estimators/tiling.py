@@ -1,0 +1,83 @@
+"""Estimates by blocks of targets, so that the matrix need never exist."""
+
+from collections.abc import Callable, Iterator
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from influence_jax.types import Influence
+
+TILE = 512
+"""Targets estimated at once: large enough for fast products, small enough for any memory."""
+
+
+def whole(blocks: Iterator[tuple[slice, Influence]], *, examples: int, targets: int) -> Influence:
+    """The matrix from its tiles: float32 numpy `[N T]`."""
+    values = np.empty((examples, targets), np.float32)
+    standard_error = np.empty_like(values)
+    for columns, block in blocks:
+        values[:, columns], standard_error[:, columns] = block
+    return Influence(values, standard_error)
+
+
+def by_tiles(
+    estimate_tile: Callable[..., Influence],
+    masks: Bool[np.ndarray, 'M N'],
+    losses: Float[np.ndarray, 'M T'],
+    *per_target: Int[np.ndarray, 'T'],
+    tile: int,
+) -> Iterator[tuple[slice, Influence]]:
+    """Runs an estimator over blocks of targets, each standardized and padded to one shape.
+
+    Args:
+      estimate_tile: jitted; takes the masks as floats `[M N]`, losses `[M t]` centred and within
+        [-1, 1], their scale `[t]`, and the block of every `per_target`.
+      masks: of usable members.
+      losses: of the same.
+      per_target: more arguments of the estimator; padded with zeros.
+      tile: how many targets at once.
+    """
+    member_weights = jnp.asarray(masks, jnp.float32)
+    for columns, centred, scale in standardized_tiles(losses, tile=tile):
+        own_rows = (padded(row[columns], len(scale)) for row in per_target)
+        block = estimate_tile(member_weights, centred, scale, *own_rows)
+        yield columns, cut(block, columns)
+
+
+def standardized_tiles(
+    losses: Float[np.ndarray, 'M T'], *, tile: int
+) -> Iterator[tuple[slice, Float[np.ndarray, 'M t'], Float[np.ndarray, 't']]]:
+    """Yields blocks of targets: which, their losses centred and within [-1, 1], their scale.
+
+    The last block is filled up with zeros to the width of the others: one compilation for all.
+    """
+    targets = losses.shape[1]
+    tile = min(tile, targets)
+    for start in range(0, targets, tile):
+        columns = slice(start, min(start + tile, targets))
+        centred, scale = _standardize(losses[:, columns])
+        filling = tile - len(scale)
+        yield columns, np.pad(centred, [(0, 0), (0, filling)]), padded(scale, tile)
+
+
+def padded(row: np.ndarray, width: int, *, fill: int = 0) -> np.ndarray:
+    """One entry a target, filled up to the width of a block."""
+    return np.pad(row, (0, width - len(row)), constant_values=fill)
+
+
+def cut(block: Influence, columns: slice) -> Influence:
+    """A block without what it was filled up with."""
+    width = columns.stop - columns.start
+    return block if block.values.shape[1] == width else Influence(*(a[:, :width] for a in block))
+
+
+def _standardize(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centred and scaled into [-1, 1], so that float32 sums of squares neither cancel nor overflow.
+
+    Done in float64 on the host, where one tile costs nothing.
+    """
+    centred = losses - losses.mean(axis=0, dtype=np.float64, keepdims=True)
+    largest = np.abs(centred).max(axis=0)
+    centred /= np.where(largest > 0, largest, 1)
+    return centred.astype(np.float32), largest.astype(np.float32)
