@@ -16,7 +16,19 @@ _KINDS = {
     stat.S_IFSOCK: 'a socket',
     stat.S_IFCHR: 'a device',
     stat.S_IFBLK: 'a device',
+    stat.S_IFLNK: 'a link',
 }
+
+
+class NotRegular(ValueError):
+    """What has a file's name is no regular file.
+
+    kind: what it is instead, as in "is a pipe".
+    """
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.kind = kind
+        super().__init__(f'{path} is {kind}, not a regular file; remove it or give another')
 
 
 def check_regular(path: Path) -> os.stat_result:
@@ -26,14 +38,15 @@ def check_regular(path: Path) -> os.stat_result:
 
     Raises:
         FileNotFoundError: nothing has that name.
-        ValueError: it is a directory, pipe, socket or device, or a link that leads nowhere.
+        NotRegular: it is a directory, pipe, socket or device, or a link that leads nowhere; a
+            ValueError.
         OSError: the system does not say, e.g. for lack of permission.
     """
     try:
         found = path.stat()
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP) and path.is_symlink():
-            raise ValueError(f'{path} is a link that leads to no file; replace it') from error
+            raise NotRegular(path, 'a link that leads to no file') from error
         raise
     _require_regular(path, found)
     return found
@@ -69,7 +82,11 @@ def read_bytes(path: Path, *, most_bytes: int) -> bytes:
     return content
 
 
+def kind(mode: int) -> str | None:
+    """What a file of this mode is that is no regular one, as in "is a pipe"; None if it is one."""
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), 'something else')
+
+
 def _require_regular(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), 'something else')
-        raise ValueError(f'{path} is {kind}, not a regular file; remove it or give another')
+    if what := kind(found.st_mode):
+        raise NotRegular(path, what)

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+AGAIN = 'copy the directory again, or start the run anew in another'
+"""What to do about damage that no member alone is lost to."""
+
 
 class RunError(Exception):
     """Something is wrong with a run directory, not with the program."""
@@ -22,6 +25,10 @@ class BadManifest(RunError):
 
 class RunLocked(RunError):
     """Another process is writing to the run."""
+
+
+class RunGone(RunError):
+    """The directory of a run was deleted, moved or replaced while it was written."""
 
 
 class StorageFailed(RunError):
