@@ -80,6 +80,7 @@ def train_missing(
     Raises:
         ValueError: all members diverged, parameters are to be kept of members that were
             trained without, or small members would be trained by several processes.
+        RunGone: the run was deleted or replaced while members were trained.
     """
     if jax.process_count() > 1 and not spread:
         raise ValueError(
@@ -113,6 +114,7 @@ def train_missing(
                 base=base,
                 keep_params=machine.keep_params or extra is not None,
             ):
+                directory.require_in_place()
                 if machine.keep_params:  # first, so that a member on record has its parameters
                     from influence_jax.training import checkpoint
 
@@ -130,6 +132,7 @@ def train_missing(
                     if checkpoints:  # nobody goes on from that of these members
                         checkpoints.clear()
                     break
+    directory.require_in_place()
     check(directory, machine)
 
 

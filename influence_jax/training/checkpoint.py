@@ -3,9 +3,11 @@
 import functools
 import json
 import math
+import os
+import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,15 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Int
 
+from influence_jax import files
+from influence_jax.json_files import MOST_DEPTH, read_json
 from influence_jax.training.member import State
 from influence_jax.training.processes import all_equal, by_first, from_first
 from influence_jax.training.sharding import path_name
 from influence_jax.types import AnyArray, Params
+
+_MOST_BYTES = 2**26
+"""Of one of orbax's own files about a checkpoint."""
 
 
 def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params) -> None:
@@ -38,7 +45,7 @@ def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params)
 
 def kept_members(directory: Path) -> Int[np.ndarray, 'R']:
     """Numbers of the members whose parameters are there, ascending."""
-    names = [path.name for path in directory.glob('*') if path.name.isdecimal()]
+    names = [path.name for path in directory.glob('*') if re.fullmatch('[0-9]{6,9}', path.name)]
     return np.array(sorted(map(int, names)), int)
 
 
@@ -52,12 +59,13 @@ def load_member(directory: Path, member: int, like: Params) -> Params:
 
     Raises:
         FileNotFoundError: the member's parameters were not kept.
+        ValueError: they cannot be read, or are of other shapes.
     """
     path = _path(directory, member)
     if not path.exists():
         raise FileNotFoundError(f'no parameters of member {member} in {directory}')
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path, like)
+        return _restored(path, lambda: checkpointer.restore(path, like), remedy='remove it')
 
 
 class InTraining:
@@ -98,6 +106,7 @@ class InTraining:
         self._last: float | None = None
         self._identity: dict[str, Any] = {'configuration': dict(configuration)}
         self._manager: ocp.CheckpointManager | None = None
+        self._home: tuple[int, int] | None = None
 
     def open(self, identity: Mapping[str, Any], *, untrained: Int[np.ndarray, 'R']) -> None:
         """Looks at what is there; it is removed if any of its members is trained already.
@@ -110,9 +119,10 @@ class InTraining:
             untrained: numbers of the members that are to be trained.
 
         Raises:
-            ValueError: the checkpoint is of another configuration.
+            ValueError: the checkpoint is of another configuration, or cannot be read.
         """
         self._identity |= identity
+        self._home = _inode(self._directory.parent)
         kept = self._kept()
         if kept is None:
             return
@@ -134,7 +144,8 @@ class InTraining:
             like: shapes and shardings of the state.
 
         Raises:
-            ValueError: the checkpoint is of other members, or processes do not see the same.
+            ValueError: the checkpoint is of other members, or cannot be read, or processes do not
+                see the same.
         """
         self._last = time.monotonic()
         kept = self._kept()
@@ -153,8 +164,12 @@ class InTraining:
             )
         assert self._manager is not None
         restore = ocp.args.StandardRestore(_named(like))
-        step = self._manager.latest_step()
-        named = self._manager.restore(step, args=ocp.args.Composite(state=restore))['state']
+        manager, step = self._manager, self._manager.latest_step()
+        named = _restored(
+            self._directory,
+            lambda: manager.restore(step, args=ocp.args.Composite(state=restore))['state'],
+            remedy=_BEGIN_ANEW,
+        )
         return step, jax.tree.unflatten(jax.tree.structure(like), [named[n] for n in _named(like)])
 
     def keep(self, members: Int[np.ndarray, 'R'], steps: int, state: State) -> None:
@@ -164,6 +179,9 @@ class InTraining:
             members: whose.
             steps: how many they have taken.
             state: of all of them.
+
+        Raises:
+            FileNotFoundError: the directory around this one was deleted or replaced meanwhile.
         """
         if steps % self._every or not self._is_time():
             return
@@ -192,23 +210,85 @@ class InTraining:
         now = time.monotonic()
         if self._last is None:
             self._last = now
-        # Clocks differ, and a checkpoint takes all processes.
-        return bool(from_first(np.array(now - self._last >= self._least_seconds)))
+        late = now - self._last >= self._least_seconds
+        gone = self._home is not None and _inode(self._directory.parent) != self._home
+        # Clocks differ, and a checkpoint takes all processes, as it takes all to give up.
+        late, gone = from_first(np.array([late, gone]))
+        if gone:
+            raise FileNotFoundError(
+                f'{self._directory.parent} was deleted, moved or replaced while members were '
+                f'trained; put it back or remove what is left of it, and start the same command '
+                f'again'
+            )
+        return bool(late)
 
     def _kept(self) -> dict[str, Any] | None:
         if not self._directory.is_dir():
             return None
+        return _restored(self._directory, self._about, remedy=_BEGIN_ANEW)
+
+    def _about(self) -> dict[str, Any] | None:
+        for step in self._directory.iterdir():
+            if step.name.isdecimal():
+                _check_files(step)
         manager = self._opened()
         step = manager.latest_step()
         if step is None:
             return None
-        return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
+        args = ocp.args.Composite(about=ocp.args.JsonRestore())
+        about = manager.restore(step, args=args)['about']
+        members = about['members']
+        if not (isinstance(members, list) and all(type(member) is int for member in members)):
+            raise ValueError(f'{members!r:.60} are no members')
+        return {'members': members, 'identity': dict(about['identity'])}
 
     def _opened(self) -> ocp.CheckpointManager:
         if self._manager is None:
             options = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         return self._manager
+
+
+_BEGIN_ANEW = 'remove it: the members that were in training begin anew'
+
+
+def _restored(path: Path, restore: Callable[[], Any], *, remedy: str) -> Any:
+    """What is read from a checkpoint; ValueError where that fails, whatever orbax says of it."""
+    try:
+        if path.name.isdecimal():
+            _check_files(path)
+        return restore()
+    except jax.errors.JaxRuntimeError:
+        raise  # too little memory says nothing of the checkpoint
+    except Exception as error:
+        # Damage shows as any kind of error, in orbax or in what it builds on.
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        raise ValueError(f'{path} cannot be read ({reason:.300}); {remedy}') from error
+
+
+def _check_files(checkpoint: Path) -> None:
+    """ValueError unless there are regular files alone, and those of JSON can be parsed."""
+    for folder, _, names in os.walk(checkpoint):
+        for name in names:
+            path = Path(folder, name)
+            files.check_regular(path)
+            if _is_json(path):
+                # orbax recurses as deep as they are nested.
+                read_json(path, most_bytes=_MOST_BYTES, most_depth=MOST_DEPTH + 4)
+
+
+def _is_json(path: Path) -> bool:
+    about = {'_CHECKPOINT_METADATA', '_METADATA', '_sharding', 'metadata'}
+    return path.name in about or path.parent.name == 'array_metadatas'
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """Which directory this is; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _row(leaf: AnyArray, row: int) -> AnyArray:
