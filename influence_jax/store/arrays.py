@@ -21,6 +21,7 @@ _RAISED = (ValueError, OSError, NotImplementedError)
 """What tensorstore raises; mostly ValueError, whatever happened."""
 _CRC_BYTES = 4
 _MOST_METADATA_BYTES, _MOST_METADATA_DEPTH = 2**16, 16
+_SHOWN = 300
 _BYTES_AT_ONCE = 2**22
 """Of rows that are read together."""
 
@@ -250,7 +251,7 @@ def _check_metadata(file: Path) -> None:
     except files.NotRegular as error:
         raise _damaged_metadata(file, f'it is {error.kind}, not a file') from error
     except ValueError as error:
-        reason = str(error).removeprefix(f'{file}').lstrip(': ')
+        reason = str(error).removeprefix(f'{file}').lstrip(': ')[:_SHOWN]
         raise _damaged_metadata(file, reason) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _damaged_metadata(file, 'it is missing') from error
@@ -275,4 +276,4 @@ def _reason(error: BaseException) -> str:
         return 'it is truncated'
     if 'does not exist' in text:
         return 'it is missing'
-    return text
+    return text if len(text) <= _SHOWN else f'{text[:_SHOWN]} ...'

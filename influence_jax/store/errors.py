@@ -11,8 +11,10 @@ class RunError(Exception):
     """Something is wrong with a run directory, not with the program."""
 
     def __init__(self, message: str) -> None:
-        # Paths and what other libraries say may hold line breaks; a message may not.
-        super().__init__(' '.join(message.split()))
+        # Paths and what other libraries say may hold line breaks and what moves a terminal's
+        # cursor; a message may not.
+        line = ' '.join(message.split())
+        super().__init__(''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
 
 
 class NotARun(RunError):

@@ -146,7 +146,9 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         return Manifest.from_json(text)
     except ValueError as error:
-        raise BadManifest(f'{path} is not the manifest of a run: {error}; {AGAIN}') from error
+        raise BadManifest(
+            f'{path} is not the manifest of a run: {error!s:.300}; {AGAIN}'
+        ) from error
 
 
 def create(
