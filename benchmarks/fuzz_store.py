@@ -182,7 +182,7 @@ def _other_json(rng: random.Random, file: Path) -> None:
     """Another value somewhere in a file of JSON, a key less or more, or no JSON at all."""
     try:
         value = json.loads(file.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if value is None or rng.random() < 0.2:
         file.write_text(rng.choice(_RAW + [json.dumps(odd) for odd in _ODD]))
@@ -394,6 +394,7 @@ def run(seed: int, number: int) -> tuple[Counter[str], list[str]]:
             outcomes[case()] += 1
         except Escape as error:
             escapes.append(f'case {index}: {error}')
+            print(f'ESCAPE  {escapes[-1]}', file=sys.stderr)
     return outcomes, escapes
 
 
@@ -420,6 +421,7 @@ def main() -> None:
         )
         if done.returncode:
             escapes.append(f'cases {first} to {first + number - 1}: status {done.returncode}')
+            print(f'ESCAPE  {escapes[-1]}', file=sys.stderr)
             continue
         of_chunk, more = json.loads(done.stdout)
         outcomes.update(of_chunk)
@@ -427,8 +429,6 @@ def main() -> None:
         print(f'{first + number - asked.seed} cases, {len(escapes)} escapes', file=sys.stderr)
     for outcome, count in outcomes.most_common():
         print(f'{count:8}  {outcome}')
-    for escape in escapes:
-        print(f'ESCAPE  {escape}')
     seconds = time.monotonic() - start
     print(f'{asked.number} cases in {seconds:.0f} s, {len(escapes)} escapes')
     sys.exit(bool(escapes))

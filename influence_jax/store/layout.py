@@ -48,8 +48,16 @@ class Arrays:
         return [array for array in found if array is not None]
 
 
-def read_notes(directory: Path) -> dict[str, Any]:
-    """The notes of a run; BadManifest where the file is no JSON object, or was changed."""
+def read_notes(directory: Path, *, checked: bool) -> dict[str, Any]:
+    """The notes of a run; empty where there are none yet.
+
+    Args:
+        directory: the run.
+        checked: whether the notes must have a checksum, which earlier versions did not write.
+
+    Raises:
+        BadManifest: the file is no JSON object, or was changed.
+    """
     path = directory / _NOTES
     with os_errors(path):
         try:
@@ -62,10 +70,10 @@ def read_notes(directory: Path) -> dict[str, Any]:
             notes = None
     if not isinstance(notes, dict):
         raise BadManifest(f'{path} is not a JSON object; delete it: it holds no results')
-    # Earlier versions wrote none.
-    if (checksum := notes.pop(_CHECKSUM, None)) not in (None, digests.of_json(notes)):
+    found = notes.pop(_CHECKSUM, None)
+    if found != digests.of_json(notes) and (checked or found is not None):
         raise BadManifest(
-            f'{path}: its checksum is not {checksum!r:.80}; delete it: it holds no results'
+            f'{path} is damaged: its checksum does not match; delete it: it holds no results'
         )
     return notes
 

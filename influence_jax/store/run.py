@@ -176,7 +176,7 @@ class Run(Statuses):
     @property
     def notes(self) -> dict[str, Any]:
         """What `note` has kept; empty at first."""
-        return layout.read_notes(self.directory)
+        return layout.read_notes(self.directory, checked=self.manifest.has_digests)
 
     def note(self, name: str, value: Any) -> None:
         """Keeps a value (of what JSON can hold) for whoever continues the run; durable on return.

@@ -14,7 +14,7 @@ def _flip(path):
 
 DAMAGES = {
     'a flipped bit': _flip,
-    'truncated': lambda path: path.write_bytes(path.read_bytes()[:9]),
+    'truncated': lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 3]),
     'truncated by a byte': lambda path: path.write_bytes(path.read_bytes()[:-1]),
     'empty': lambda path: path.write_bytes(b''),
     'shifted': lambda path: path.write_bytes(b'\0' + path.read_bytes()),
