@@ -184,7 +184,7 @@ def _other_json(rng: random.Random, file: Path) -> None:
         value = json.loads(file.read_bytes())
     except (ValueError, RecursionError):
         value = None
-    if value is None or rng.random() < 0.2:
+    if not isinstance(value, dict | list) or rng.random() < 0.2:
         file.write_text(rng.choice(_RAW + [json.dumps(odd) for odd in _ODD]))
         return
     inner = value
@@ -232,7 +232,7 @@ def damage(rng: random.Random, directory: Path, original: Original) -> str:
         return _other_member(rng, directory, original)
     if kind < 0.3:  # whole folders
         folders = sorted(path for path in directory.rglob('*') if path.is_dir())
-        folder = rng.choice(folders) if folders else directory
+        folder = rng.choice([path for path in folders if not path.is_symlink()] or [directory])
         source = original.other / folder.relative_to(directory)
         shutil.rmtree(folder)
         what = rng.randrange(3)
@@ -253,9 +253,9 @@ def damage(rng: random.Random, directory: Path, original: Original) -> str:
 def _other_member(rng: random.Random, directory: Path, original: Original) -> str:
     to, of = rng.randrange(MEMBERS), rng.randrange(MEMBERS)
     source = rng.choice([directory, original.directory, original.other])
-    parts = [part for part in directory.rglob('*.zarr') if part.name != 'masks.zarr']
+    parts = sorted(part for part in directory.rglob('*.zarr') if part.is_dir())
     for part in parts:
-        if rng.random() < 0.2:
+        if part.name == 'masks.zarr' or rng.random() < 0.2:
             continue
         ends = {'status.zarr': '', 'digests.zarr': '.0.0'}.get(part.name, '.0')
         found = source / part.relative_to(directory) / f'c.{of}{ends}'

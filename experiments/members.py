@@ -178,7 +178,7 @@ def _small(
 ) -> tuple[Callable[..., Iterator[Trained]], str]:
     execution = machine.execution()
     assert isinstance(directory, store.Run)  # one process trains small members
-    vmapped = machine.vmap or directory.notes.get('vmapped')
+    vmapped = machine.vmap or _noted_vmapped(directory)
     if vmapped is None:
         vmapped = training.choose(
             program,
@@ -197,6 +197,17 @@ def _small(
         functools.partial(training.train, program, execution=execution),
         f'{execution.streams} x {jax.devices()[0].device_kind}, {at_once} on each',
     )
+
+
+def _noted_vmapped(run: store.Run) -> int | None:
+    """With how many members at a time the run was begun; None where it says nothing."""
+    noted = run.notes.get('vmapped')
+    if noted is not None and (type(noted) is not int or noted < 1):
+        raise ValueError(
+            f'{run.directory / "notes.json"}: vmapped is {noted!r:.40}, which is no number of '
+            f'members; delete the file'
+        )
+    return noted
 
 
 def _bytes_of_member(program: training.Program, base: Params | None) -> int:

@@ -22,8 +22,8 @@ _RAISED = (ValueError, OSError, NotImplementedError)
 _CRC_BYTES = 4
 _MOST_METADATA_BYTES, _MOST_METADATA_DEPTH = 2**16, 16
 _SHOWN = 300
-_BYTES_AT_ONCE = 2**22
-"""Of rows that are read together."""
+_BYTES_AT_ONCE = 2**20
+"""Of rows that are read together; a file is read whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,8 +225,7 @@ def write_rows(
     for array, _ in arrays:
         for row in rows:
             # Where tensorstore writes first: what a kill has left there it writes over.
-            file = array.file_of(row)
-            refuse_irregular(file.with_name(f'{file.name}.__lock'))
+            refuse_irregular(lock_of(array.file_of(row)))
     futures = []
     path = None
     for array, values in arrays:
@@ -235,6 +234,11 @@ def write_rows(
         futures += [array._store[row].write(value) for row, value in zip(rows, values, strict=True)]
     if path is not None:
         _wait(futures, path)
+
+
+def lock_of(file: Path) -> Path:
+    """Where tensorstore writes what is then renamed to the file."""
+    return file.with_name(f'{file.name}.__lock')
 
 
 def _wait(futures: Sequence[Any], path: Path) -> None:

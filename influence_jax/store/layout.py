@@ -1,9 +1,10 @@
 """Where things lie in a run directory, and how one comes to be."""
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxtyping import Bool
 from influence_jax import files
 from influence_jax.json_files import MOST_DEPTH, parse_json, read_json
 from influence_jax.store import digests
-from influence_jax.store.arrays import RowArray, RowFormat
+from influence_jax.store.arrays import RowArray, RowFormat, lock_of
 from influence_jax.store.errors import AGAIN, BadManifest, CorruptRun, NotARun
 from influence_jax.store.files import make_directory, os_errors, sync_directory, write_atomically
 from influence_jax.store.manifest import Manifest
@@ -42,21 +43,25 @@ class Arrays:
     digests: RowArray | None
     status: RowArray
 
-    def all(self) -> list[RowArray]:
-        """Each of them."""
-        found = [self.masks, *self.measurements.values(), self.digests, self.status]
+    def of_members(self) -> list[RowArray]:
+        """Those of which each member has a file."""
+        found = [*self.measurements.values(), self.digests, self.status]
         return [array for array in found if array is not None]
 
+    def all(self) -> list[RowArray]:
+        """Each of them."""
+        return [self.masks, *self.of_members()]
 
-def read_notes(directory: Path, *, checked: bool) -> dict[str, Any]:
+
+def read_notes(directory: Path, *, run: str | None) -> dict[str, Any]:
     """The notes of a run; empty where there are none yet.
 
     Args:
-        directory: the run.
-        checked: whether the notes must have a checksum, which earlier versions did not write.
+        directory: where the run is.
+        run: its identity; None in a run of an earlier version, whose notes have no checksum.
 
     Raises:
-        BadManifest: the file is no JSON object, or was changed.
+        BadManifest: the file is no JSON object, was changed, or is not of this run.
     """
     path = directory / _NOTES
     with os_errors(path):
@@ -70,23 +75,27 @@ def read_notes(directory: Path, *, checked: bool) -> dict[str, Any]:
             notes = None
     if not isinstance(notes, dict):
         raise BadManifest(f'{path} is not a JSON object; delete it: it holds no results')
-    found = notes.pop(_CHECKSUM, None)
-    if found != digests.of_json(notes) and (checked or found is not None):
+    if run is not None and notes.pop(_CHECKSUM, None) != _checksum_of_notes(run, notes):
         raise BadManifest(
             f'{path} is damaged: its checksum does not match; delete it: it holds no results'
         )
     return notes
 
 
-def write_notes(directory: Path, notes: Mapping[str, Any]) -> None:
+def write_notes(directory: Path, notes: Mapping[str, Any], *, run: str | None) -> None:
     """Replaces the notes of a run; ValueError where JSON cannot hold them."""
     try:
         text = json.dumps(dict(notes), indent=1, allow_nan=False)
-        checksum = digests.of_json(parse_json(text, most_depth=MOST_DEPTH - 1))
+        notes = parse_json(text, most_depth=MOST_DEPTH - 1)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f'notes must hold only what JSON can: {error}') from error
-    text = json.dumps({**notes, _CHECKSUM: checksum}, indent=1)
-    write_atomically(directory / _NOTES, text + '\n')
+    if run is not None:
+        notes = {**notes, _CHECKSUM: _checksum_of_notes(run, notes)}
+    write_atomically(directory / _NOTES, json.dumps(notes, indent=1) + '\n')
+
+
+def _checksum_of_notes(run: str, notes: Mapping[str, Any]) -> str:
+    return digests.of_json([run, 'notes', dict(notes)])
 
 
 def texts(directory: Path, name: str) -> Path:
@@ -211,6 +220,24 @@ def open_arrays(directory: Path, manifest: Manifest) -> Arrays:
         digests=arrays.get(_DIGESTS),
         status=arrays[_STATUS],
     )
+
+
+def remove_remains(directory: Path, arrays: Arrays, members: Sequence[int]) -> None:
+    """Removes members' files, and folders that are then empty, where there is no run any more.
+
+    Writing makes the folders in which it writes. A run that was put there by somebody else stays.
+    """
+    with contextlib.suppress(OSError):
+        if is_run(directory) or (directory / LOCK).exists():
+            return
+        for array in arrays.of_members():
+            for member in members:
+                file = array.file_of(member)
+                for path in (file, lock_of(file)):
+                    path.unlink(missing_ok=True)
+    for folder in (*(array.path for array in arrays.all()), directory / _MEASUREMENTS, directory):
+        with contextlib.suppress(OSError):  # not empty, or gone
+            folder.rmdir()
 
 
 def read_masks(arrays: Arrays, manifest: Manifest) -> Bool[np.ndarray, 'M N']:

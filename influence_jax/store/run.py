@@ -176,7 +176,7 @@ class Run(Statuses):
     @property
     def notes(self) -> dict[str, Any]:
         """What `note` has kept; empty at first."""
-        return layout.read_notes(self.directory, checked=self.manifest.has_digests)
+        return layout.read_notes(self.directory, run=self._owner)
 
     def note(self, name: str, value: Any) -> None:
         """Keeps a value (of what JSON can hold) for whoever continues the run; durable on return.
@@ -185,7 +185,7 @@ class Run(Statuses):
         they change results within floating-point noise, so they are no part of the manifest.
         """
         self.require_in_place()
-        layout.write_notes(self.directory, self.notes | {name: value})
+        layout.write_notes(self.directory, self.notes | {name: value}, run=self._owner)
 
     def measurement(self, name: str = 'loss') -> Float[np.ndarray, 'M T']:
         """A measurement of every member and target, float32; losses are in nats.
@@ -267,11 +267,18 @@ class Run(Statuses):
             recorded = digests.of_rows(self.manifest.identity, members, rows, status)
             to_write.append((self._arrays.digests, recorded))
         self.require_in_place()
-        write_rows(indices, to_write)
-        # Only now: an entry in status says that all rows of the member are on the disk.
-        write_rows(indices, [(self._arrays.status, status.astype(np.uint8))])
-        # Once more: files may have been written to a directory that came to be by writing them.
-        self.require_in_place()
+        try:
+            write_rows(indices, to_write)
+            self.require_in_place()
+            # Only now: an entry in status says that all rows of the member are on the disk.
+            write_rows(indices, [(self._arrays.status, status.astype(np.uint8))])
+        finally:
+            # Once more: it may have gone meanwhile, and what was written have made part of it.
+            try:
+                self.require_in_place()
+            except RunGone:
+                layout.remove_remains(self.directory, self._arrays, indices)
+                raise
         self._status[members] = status
         if recorded is not None:
             self._digests.update(zip(indices, recorded, strict=True))

@@ -57,7 +57,7 @@ def _are_texts(texts: object, count: int) -> bool:
 
 def _digest(path: Path, texts: list[str], run: str | None) -> str:
     # The second is the digest of earlier versions, which says nothing of whose they are.
-    return digests.of_json([run, path.stem, texts]) if run else _sha256(json.dumps(texts))
+    return digests.of_json([run, 'texts', path.stem, texts]) if run else _sha256(json.dumps(texts))
 
 
 def _sha256(text: str) -> str:

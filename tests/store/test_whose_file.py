@@ -200,6 +200,12 @@ def test_texts_of_another_name_are_noticed(whole, one_line):
     assert 'other.json' in one_line(store.CorruptRun, store.open_run(whole).texts, 'other')
 
 
+@pytest.mark.parametrize('other', ['manifest.json', 'texts/written.json'])
+def test_other_json_of_the_run_is_no_notes(whole, other, one_line):
+    shutil.copy(whole / other, whole / 'notes.json')
+    assert 'notes.json' in one_line(store.BadManifest, lambda: store.open_run(whole).notes)
+
+
 def test_files_of_masks_that_changed_places(tmp_path, manifest, masks, monkeypatch, one_line):
     monkeypatch.setattr(layout, '_BYTES_PER_MASKS_FILE', 4 * masks.shape[1])
     store.create_or_resume(tmp_path, manifest, masks).close()
@@ -222,7 +228,7 @@ def test_no_flipped_bit_of_what_was_configured_goes_unnoticed(whole, name, one_l
         path.write_bytes(data)
         try:
             if name == 'notes.json':
-                found, expected = layout.read_notes(whole, checked=True), {'vmapped': 2}
+                found, expected = store.open_run(whole).notes, {'vmapped': 2}
             else:
                 found = layout.read_manifest(whole)
         except store.RunError as error:
@@ -324,21 +330,40 @@ def test_a_run_that_is_gone_is_noticed_and_not_made_again(
         assert 8 in run.missing
 
 
+@pytest.mark.parametrize('late', [True, False], ids=['rows are written', 'rows are not'])
 def test_a_run_that_goes_while_rows_are_written_is_noticed(
-    directory, manifest, masks, record, monkeypatch, one_line
+    directory, manifest, masks, record, monkeypatch, late, one_line
 ):
     from influence_jax.store import arrays
 
-    def late(rows, pairs):
+    def writing(rows, pairs):
         shutil.rmtree(directory)
+        if late:
+            arrays.write_rows(rows, pairs)
+        else:
+            raise store.StorageFailed('no such file or directory')
+
+    with store.create_or_resume(directory, manifest, masks) as run:
+        monkeypatch.setattr('influence_jax.store.run.write_rows', writing)
+        one_line(store.RunGone, record, run, 8)
+        assert 8 in run.missing
+    assert not directory.exists()
+
+
+def test_what_somebody_else_has_put_there_stays(
+    directory, manifest, masks, record, recorded_once, monkeypatch, one_line
+):
+    from influence_jax.store import arrays
+
+    def writing(rows, pairs):
+        shutil.rmtree(directory)
+        shutil.copytree(recorded_once, directory)
         arrays.write_rows(rows, pairs)
 
     with store.create_or_resume(directory, manifest, masks) as run:
-        monkeypatch.setattr('influence_jax.store.run.write_rows', late)
-        one_line(store.RunError, record, run, 8)
-        assert 8 in run.missing
-    with pytest.raises(store.NotARun):
-        store.open_run(directory)
+        monkeypatch.setattr('influence_jax.store.run.write_rows', writing)
+        one_line(store.RunGone, record, run, 8)
+    assert len(store.open_run(directory).complete) >= 8
 
 
 def test_reading_a_run_that_is_gone_does_not_blame_a_member(directory, one_line):

@@ -1,5 +1,6 @@
 """Parameters come back as they were kept."""
 
+import os
 from types import SimpleNamespace
 
 import jax
@@ -91,3 +92,79 @@ def test_checkpoints_are_minutes_apart(tmp_path, clock, monkeypatch):
     # 6 minutes are 4 steps.
     assert kept == 2 * [0, 0, 0, 4, 4, 4, 4, 8, 8, 8]
     assert len(asked) == 2 * 5  # all processes, at multiples of 2 steps alone
+
+
+def _begun(directory):
+    checkpoints = checkpoint.InTraining(directory, every=1, configuration={'a': 1})
+    checkpoints.open({}, untrained=np.arange(8))
+    return checkpoints
+
+
+@pytest.fixture
+def in_training(tmp_path):
+    """Members 4 and 5 after 3 steps, and their state."""
+    state, members = State({'w': jnp.arange(6.0)}, ()), np.array([4, 5])
+    directory = tmp_path / 'run' / 'in_training'
+    directory.parent.mkdir()
+    _begun(directory).keep(members, 3, state)
+    return directory, members, state
+
+
+def _nested(path):
+    path.write_text('[' * 100_000)
+
+
+def _pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _other_members(path):
+    path.write_text('{"members": ["x"], "identity": {"configuration": {"a": 1}}}')
+
+
+DAMAGES = [
+    *[(name, _nested) for name in ('about/metadata', 'state/_METADATA', '_CHECKPOINT_METADATA')],
+    *[(name, _pipe) for name in ('about/metadata', 'state/manifest.ocdbt')],
+    ('about/metadata', lambda path: path.write_text('{}')),
+    ('about/metadata', lambda path: path.unlink()),
+    ('about/metadata', _other_members),
+    ('state/manifest.ocdbt', lambda path: path.write_bytes(b'x')),
+]
+
+
+@pytest.mark.parametrize(('name', 'damage'), DAMAGES)
+def test_a_damaged_checkpoint_is_refused_in_one_line(in_training, name, damage):
+    directory, members, state = in_training
+    damage(directory / '3' / name)
+    with pytest.raises(ValueError, match='remove it') as caught:
+        _begun(directory).resume(members, state)
+    assert str(directory) in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(('name', 'damage'), [('_METADATA', _nested), ('manifest.ocdbt', _pipe)])
+def test_damaged_parameters_are_refused_in_one_line(tmp_path, name, damage):
+    checkpoint.save_members(tmp_path, np.array([3]), _params(3))
+    damage(tmp_path / '000003' / name)
+    with pytest.raises(ValueError, match='000003') as caught:
+        checkpoint.load_member(tmp_path, 3, LIKE)
+    assert '\n' not in str(caught.value)
+
+
+def test_other_names_are_no_members(directory):
+    for name in ('9' * 30, '٣٣٣٣٣٣', '7', 'x'):
+        (directory / name).mkdir(exist_ok=True)
+    assert set(checkpoint.kept_members(directory)) <= {3, 12, 20}
+
+
+@pytest.mark.parametrize('put', [None, 'another'])
+def test_a_run_that_is_gone_is_noticed_and_not_made_again(in_training, put):
+    directory, members, state = in_training
+    checkpoints = _begun(directory)
+    checkpoints.resume(members, state)
+    directory.parent.rename(directory.parent.with_name('moved'))
+    if put:
+        directory.parent.mkdir()
+    with pytest.raises(FileNotFoundError, match='replaced'):
+        checkpoints.keep(members, 4, state)
+    assert not directory.exists()
