@@ -215,8 +215,7 @@ _OF_FILES: list[Callable[[random.Random, Path], None]] = [
 
 def damage(rng: random.Random, directory: Path, original: Original) -> str:
     """Damages one thing in a copy of the run; returns what, in words."""
-    files = sorted(path for path in directory.rglob('*') if path.is_file())
-    files = [path for path in files if not path.is_symlink() and path.stat().st_size < 2**30]
+    files = sorted(path for path in directory.rglob('*') if _is_plain(path))
     if not files:
         return 'nothing is left'
     file = rng.choice(files)
@@ -225,7 +224,7 @@ def damage(rng: random.Random, directory: Path, original: Original) -> str:
     if kind < 0.15:  # one file in the place of another of its array, of any, or of the other run's
         near = [path for path in files if path.parent == file.parent]
         source = rng.choice([rng.choice(near), rng.choice(files), original.other / name])
-        if source.is_file():
+        if _is_plain(source):
             file.write_bytes(source.read_bytes())
         return f'{source} copied to {name}'
     if kind < 0.25:  # all of a member's files, or some, from another member or from the other run
@@ -250,6 +249,11 @@ def damage(rng: random.Random, directory: Path, original: Original) -> str:
     return f'{act.__name__} {name}'
 
 
+def _is_plain(path: Path) -> bool:
+    """Whether it is a file that can be read whole, and not a link to one elsewhere."""
+    return not path.is_symlink() and path.is_file() and path.stat().st_size < 2**30
+
+
 def _other_member(rng: random.Random, directory: Path, original: Original) -> str:
     to, of = rng.randrange(MEMBERS), rng.randrange(MEMBERS)
     source = rng.choice([directory, original.directory, original.other])
@@ -260,7 +264,7 @@ def _other_member(rng: random.Random, directory: Path, original: Original) -> st
         ends = {'status.zarr': '', 'digests.zarr': '.0.0'}.get(part.name, '.0')
         found = source / part.relative_to(directory) / f'c.{of}{ends}'
         target = part / f'c.{to}{ends}'
-        if found.is_file() and (target.is_file() or not os.path.lexists(target)):
+        if _is_plain(found) and (_is_plain(target) or not os.path.lexists(target)):
             target.write_bytes(found.read_bytes())
     return f'member {of} of {source.name} copied to {to}'
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 SIZE = 16
 """Bytes of a digest."""
@@ -33,9 +33,7 @@ def of_masks(masks: Bool[np.ndarray, 'M N']) -> str:
     return digest.hexdigest()
 
 
-def of_row(
-    run: str, name: str, member: int, row: Shaped[np.ndarray, 'T']
-) -> UInt8[np.ndarray, 'B']:
+def of_row(run: str, name: str, member: int, row: Float[np.ndarray, 'T']) -> UInt8[np.ndarray, 'B']:
     """The digest of a member's row of a measurement.
 
     Args:
@@ -44,7 +42,7 @@ def of_row(
         member: whose row it is.
         row: the values.
     """
-    return _digest([run, 'row', name, member], np.ascontiguousarray(row, row.dtype).tobytes())
+    return _digest([run, 'row', name, member], row.astype('<f4').tobytes())
 
 
 def of_rows(

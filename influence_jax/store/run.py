@@ -1,5 +1,6 @@
 """A run directory as an object: made or resumed by the one writer, opened by any reader."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Int8, UInt8
 
 from influence_jax.store import checks, digests, layout, texts
 from influence_jax.store.arrays import write_rows
-from influence_jax.store.errors import ConfigurationMismatch, CorruptRun, RunGone
+from influence_jax.store.errors import ConfigurationMismatch, CorruptRun, RunError, RunGone
 from influence_jax.store.files import Lock, make_directory, os_errors
 from influence_jax.store.layout import Arrays
 from influence_jax.store.manifest import Manifest
@@ -195,20 +196,29 @@ class Run(Statuses):
         Raises:
             ValueError: no measurement has that name.
             CorruptRun: a complete member's row is damaged; names the member and the file.
+            RunGone: the directory is no longer there.
+            RunError: there is not enough memory.
         """
         if name not in self._arrays.measurements:
             names = ', '.join(self.manifest.measurements)
             raise ValueError(f'{self.directory} has no measurement {name!r}; it has: {names}')
         array = self._arrays.measurements[name]
-        values = np.full((len(self._status), len(self.target_ids)), np.nan, np.float32)
+        shape = len(self._status), len(self.target_ids)
         complete = self.complete.tolist()
         start = 0
         try:
+            array.check_files(complete)  # before memory is taken
+            values = np.full(shape, np.nan, np.float32)
             for block in array.blocks(complete):
                 members = complete[start : start + len(block)]
                 self._check_rows(name, members, block)
                 values[members] = block
                 start += len(block)
+        except MemoryError as error:
+            raise RunError(
+                f'{self.directory}: {name} of {shape[0]:,} members and {shape[1]:,} targets takes '
+                f'{4 * math.prod(shape):,} bytes, more than there are here; use a larger machine'
+            ) from error
         except CorruptRun as error:
             assert error.member is not None
             if not layout.is_run(self.directory):
@@ -250,6 +260,7 @@ class Run(Statuses):
         Raises:
             ValueError: the run was opened for reading or is closed, a member is not missing,
                 or names or shapes do not fit the manifest.
+            RunGone: the directory was deleted, moved or replaced.
             StorageFailed: disk full, read-only ...; these members stay missing.
         """
         if self._lock is None:

@@ -394,6 +394,15 @@ def test_reading_takes_little_more_memory_than_the_array(tmp_path, changed_manif
     assert _status('VmHWM') - before < 1.0 * values.nbytes + 2**24
 
 
+def test_a_measurement_beyond_memory_is_one_line(directory, monkeypatch, one_line):
+    def full(*arguments):
+        raise MemoryError
+
+    run = store.open_run(directory)
+    monkeypatch.setattr(np, 'full', full)
+    assert '12 members and 7 targets' in one_line(store.RunError, run.measurement)
+
+
 def _status(name):
     lines = Path('/proc/self/status').read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
