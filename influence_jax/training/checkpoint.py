@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
@@ -19,6 +20,7 @@ from jaxtyping import Int
 
 from influence_jax import files
 from influence_jax.json_files import MOST_DEPTH, read_json
+from influence_jax.training import checksums
 from influence_jax.training.member import State
 from influence_jax.training.processes import all_equal, by_first, from_first
 from influence_jax.training.sharding import path_name
@@ -40,7 +42,11 @@ def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params)
     with ocp.StandardCheckpointer() as checkpointer:
         for row, member in enumerate(members):
             own = jax.tree.map(functools.partial(_row, row=row), params)
-            checkpointer.save(_path(directory, int(member)), own, force=True)
+            path = _path(directory, int(member))
+            about = {'member': int(member), 'arrays': _about_arrays(own)}
+            # Before them: parameters that are there can always be checked.
+            by_first(functools.partial(_write_about, path, about))
+            checkpointer.save(path, own, force=True)
 
 
 def kept_members(directory: Path) -> Int[np.ndarray, 'R']:
@@ -59,13 +65,20 @@ def load_member(directory: Path, member: int, like: Params) -> Params:
 
     Raises:
         FileNotFoundError: the member's parameters were not kept.
-        ValueError: they cannot be read, or are of other shapes.
+        ValueError: they cannot be read, are of other shapes, or are not those that were written
+            for this member, as far as that is on record: earlier versions kept none.
     """
     path = _path(directory, member)
     if not path.exists():
         raise FileNotFoundError(f'no parameters of member {member} in {directory}')
     with ocp.StandardCheckpointer() as checkpointer:
-        return _restored(path, lambda: checkpointer.restore(path, like), remedy='remove it')
+        params = _restored(path, lambda: checkpointer.restore(path, like), remedy='remove it')
+    about = _about_path(path)
+    if about.is_symlink() or about.exists():
+        kept = read_json(about, most_bytes=_MOST_BYTES)
+        if not _agrees(kept, member, params):
+            raise ValueError(f'{path} is not what was written for member {member}; remove it')
+    return params
 
 
 class InTraining:
@@ -170,6 +183,12 @@ class InTraining:
             lambda: manager.restore(step, args=ocp.args.Composite(state=restore))['state'],
             remedy=_BEGIN_ANEW,
         )
+        # Earlier versions kept none.
+        expected = kept['checksums']
+        if expected is not None and (damaged := checksums.differing(named, expected)):
+            raise ValueError(
+                f'{self._directory} is damaged: {damaged[0]} is not what was written; {_BEGIN_ANEW}'
+            )
         return step, jax.tree.unflatten(jax.tree.structure(like), [named[n] for n in _named(like)])
 
     def keep(self, members: Int[np.ndarray, 'R'], steps: int, state: State) -> None:
@@ -186,7 +205,11 @@ class InTraining:
         if steps % self._every or not self._is_time():
             return
         manager = self._opened()
-        about = {'members': members.tolist(), 'identity': self._identity}
+        about = {
+            'members': members.tolist(),
+            'identity': self._identity,
+            'checksums': checksums.of_arrays(_named(state)),
+        }
         manager.save(
             steps,
             args=ocp.args.Composite(
@@ -240,7 +263,12 @@ class InTraining:
         members = about['members']
         if not (isinstance(members, list) and all(type(member) is int for member in members)):
             raise ValueError(f'{members!r:.60} are no members')
-        return {'members': members, 'identity': dict(about['identity'])}
+        sums = about.get('checksums')
+        return {
+            'members': members,
+            'identity': dict(about['identity']),
+            'checksums': None if sums is None else dict(sums),
+        }
 
     def _opened(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -264,6 +292,41 @@ def _restored(path: Path, restore: Callable[[], Any], *, remedy: str) -> Any:
         # Damage shows as any kind of error, in orbax or in what it builds on.
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise ValueError(f'{path} cannot be read ({reason:.300}); {remedy}') from error
+
+
+def _about_path(path: Path) -> Path:
+    return path.with_name(f'{path.name}.json')
+
+
+def _write_about(path: Path, about: Mapping[str, Any]) -> None:
+    """Writes, whole or not at all, what is known of a member's parameters, beside them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'{path.name}.partial')
+    partial.unlink(missing_ok=True)
+    with partial.open('x', encoding='utf-8') as file:
+        json.dump(about, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(_about_path(path))
+
+
+def _about_arrays(params: Params) -> dict[str, Any]:
+    """The type and the checksum of each array."""
+    named = _named(params)
+    sums = checksums.of_arrays(named)
+    return {name: [str(jnp.result_type(leaf)), sums[name]] for name, leaf in named.items()}
+
+
+def _agrees(kept: Any, member: int, params: Params) -> bool:
+    """Whether parameters are those of the member on record; arrays read as another type may be."""
+    try:
+        if kept['member'] != member:
+            return False
+        found, arrays = _about_arrays(params), dict(kept['arrays'])
+        same = {name for name in found if arrays[name][0] == found[name][0]}
+        return all(arrays[name] == found[name] for name in same)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return False
 
 
 def _check_files(checkpoint: Path) -> None:
@@ -303,7 +366,7 @@ def _at(rows: jax.Array, row: jax.Array) -> jax.Array:
     return rows[row]
 
 
-def _named(state: State) -> dict[str, Any]:
+def _named(state: State | Params) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {path_name(path): leaf for path, leaf in leaves}
 

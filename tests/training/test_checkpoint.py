@@ -1,6 +1,7 @@
 """Parameters come back as they were kept."""
 
 import os
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_jax.training import checkpoint
+from influence_jax.training import checkpoint, checksums
 from influence_jax.training.member import State
 
 
@@ -168,3 +169,77 @@ def test_a_run_that_is_gone_is_noticed_and_not_made_again(in_training, put):
     with pytest.raises(FileNotFoundError, match='replaced'):
         checkpoints.keep(members, 4, state)
     assert not directory.exists()
+
+
+def _flipped(path, byte):
+    content = bytearray(path.read_bytes())
+    content[byte % len(content)] ^= 1 << byte % 8
+    path.write_bytes(content)
+
+
+def _largest(directory):
+    return max((p for p in directory.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Parameters of which orbax itself has no checksum."""
+    rng = np.random.default_rng(0)
+    params = {'w': rng.normal(size=(2, 60, 50)).astype(np.float32), 'b': rng.random((2, 70)) < 0.5}
+    checkpoint.save_members(tmp_path / 'params', np.array([3, 4]), params)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    return tmp_path / 'params', params, like
+
+
+@pytest.mark.parametrize('byte', [1003, 5004, 9000])
+def test_flipped_bits_of_parameters_are_noticed(large, byte):
+    directory, _, like = large
+    _flipped(_largest(directory / '000003'), byte)
+    with pytest.raises(ValueError, match='000003'):
+        checkpoint.load_member(directory, 3, like)
+
+
+def test_another_members_parameters_are_noticed(large):
+    directory, _, like = large
+    shutil.rmtree(directory / '000003')
+    shutil.copytree(directory / '000004', directory / '000003')
+    with pytest.raises(ValueError, match='member 3'):
+        checkpoint.load_member(directory, 3, like)
+    shutil.copy(directory / '000004.json', directory / '000003.json')
+    with pytest.raises(ValueError, match='member 3'):
+        checkpoint.load_member(directory, 3, like)
+    (directory / '000003.json').write_text('{}')
+    with pytest.raises(ValueError, match='member 3'):
+        checkpoint.load_member(directory, 3, like)
+
+
+def test_parameters_of_earlier_versions_are_read(large):
+    directory, params, like = large
+    (directory / '000003.json').unlink()
+    loaded = checkpoint.load_member(directory, 3, like)
+    jax.tree.map(np.testing.assert_array_equal, loaded, jax.tree.map(lambda x: x[0], params))
+    assert checkpoint.kept_members(directory).tolist() == [3, 4]
+
+
+def test_flipped_bits_of_members_in_training_are_noticed(tmp_path):
+    weights = np.random.default_rng(0).normal(size=(60, 50)).astype(np.float32)
+    state, members = State({'w': jnp.asarray(weights)}, ()), np.array([4, 5])
+    _begun(tmp_path / 'a').keep(members, 3, state)
+    _, found = _begun(tmp_path / 'a').resume(members, state)
+    np.testing.assert_array_equal(found.params['w'], weights)
+    _flipped(_largest(tmp_path / 'a' / '3'), 5003)
+    with pytest.raises(ValueError, match=r'remove it'):
+        _begun(tmp_path / 'a').resume(members, state)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int8', 'uint32', 'bool'])
+def test_any_change_to_an_element_changes_the_checksum(dtype):
+    rng = np.random.default_rng(0)
+    array = jnp.asarray(rng.integers(0, 2, (3, 4, 5)), dtype)
+    seen = {checksums.of_arrays({'a': array})['a']}
+    for index in np.ndindex(array.shape):
+        changed = array.at[index].set((1 - array[index].astype(int)).astype(dtype))
+        seen.add(checksums.of_arrays({'a': changed})['a'])
+    assert len(seen) == 1 + array.size
+    assert checksums.of_arrays({'a': array.reshape(4, 3, 5)})['a'] not in seen
+    assert checksums.of_arrays({'a': np.asarray(array)})['a'] in seen
