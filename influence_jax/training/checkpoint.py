@@ -26,6 +26,7 @@ from influence_jax.training.processes import all_equal, by_first, from_first
 from influence_jax.training.sharding import path_name
 from influence_jax.types import AnyArray, Params
 
+_ABOUT = 'influence_jax'
 _MOST_BYTES = 2**26
 """Of one of orbax's own files about a checkpoint."""
 
@@ -42,11 +43,9 @@ def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params)
     with ocp.StandardCheckpointer() as checkpointer:
         for row, member in enumerate(members):
             own = jax.tree.map(functools.partial(_row, row=row), params)
-            path = _path(directory, int(member))
             about = {'member': int(member), 'arrays': _about_arrays(own)}
-            # Before them: parameters that are there can always be checked.
-            by_first(functools.partial(_write_about, path, about))
-            checkpointer.save(path, own, force=True)
+            path = _path(directory, int(member))
+            checkpointer.save(path, own, force=True, custom_metadata={_ABOUT: about})
 
 
 def kept_members(directory: Path) -> Int[np.ndarray, 'R']:
@@ -73,11 +72,8 @@ def load_member(directory: Path, member: int, like: Params) -> Params:
         raise FileNotFoundError(f'no parameters of member {member} in {directory}')
     with ocp.StandardCheckpointer() as checkpointer:
         params = _restored(path, lambda: checkpointer.restore(path, like), remedy='remove it')
-    about = _about_path(path)
-    if about.is_symlink() or about.exists():
-        kept = read_json(about, most_bytes=_MOST_BYTES)
-        if not _agrees(kept, member, params):
-            raise ValueError(f'{path} is not what was written for member {member}; remove it')
+    if not _agrees(_restored(path, lambda: _kept_about(path), remedy='remove it'), member, params):
+        raise ValueError(f'{path} is not what was written for member {member}; remove it')
     return params
 
 
@@ -294,20 +290,10 @@ def _restored(path: Path, restore: Callable[[], Any], *, remedy: str) -> Any:
         raise ValueError(f'{path} cannot be read ({reason:.300}); {remedy}') from error
 
 
-def _about_path(path: Path) -> Path:
-    return path.with_name(f'{path.name}.json')
-
-
-def _write_about(path: Path, about: Mapping[str, Any]) -> None:
-    """Writes, whole or not at all, what is known of a member's parameters, beside them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.partial')
-    partial.unlink(missing_ok=True)
-    with partial.open('x', encoding='utf-8') as file:
-        json.dump(about, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(_about_path(path))
+def _kept_about(path: Path) -> Any:
+    """What `save_members` has kept of a member's parameters; None in an earlier version."""
+    metadata = read_json(path / '_CHECKPOINT_METADATA', most_bytes=_MOST_BYTES)
+    return (metadata.get('custom_metadata') or {}).get(_ABOUT)
 
 
 def _about_arrays(params: Params) -> dict[str, Any]:
@@ -319,6 +305,8 @@ def _about_arrays(params: Params) -> dict[str, Any]:
 
 def _agrees(kept: Any, member: int, params: Params) -> bool:
     """Whether parameters are those of the member on record; arrays read as another type may be."""
+    if kept is None:
+        return True
     try:
         if kept['member'] != member:
             return False

@@ -1,5 +1,6 @@
 """Parameters come back as they were kept."""
 
+import json
 import os
 import shutil
 from types import SimpleNamespace
@@ -205,17 +206,20 @@ def test_another_members_parameters_are_noticed(large):
     shutil.copytree(directory / '000004', directory / '000003')
     with pytest.raises(ValueError, match='member 3'):
         checkpoint.load_member(directory, 3, like)
-    shutil.copy(directory / '000004.json', directory / '000003.json')
-    with pytest.raises(ValueError, match='member 3'):
-        checkpoint.load_member(directory, 3, like)
-    (directory / '000003.json').write_text('{}')
+    file = directory / '000003' / '_CHECKPOINT_METADATA'
+    fields = json.loads(file.read_text())
+    fields['custom_metadata'] = {'influence_jax': {'member': 3}}
+    file.write_text(json.dumps(fields))
     with pytest.raises(ValueError, match='member 3'):
         checkpoint.load_member(directory, 3, like)
 
 
 def test_parameters_of_earlier_versions_are_read(large):
     directory, params, like = large
-    (directory / '000003.json').unlink()
+    file = directory / '000003' / '_CHECKPOINT_METADATA'
+    fields = json.loads(file.read_text())
+    assert fields.pop('custom_metadata')
+    file.write_text(json.dumps(fields))
     loaded = checkpoint.load_member(directory, 3, like)
     jax.tree.map(np.testing.assert_array_equal, loaded, jax.tree.map(lambda x: x[0], params))
     assert checkpoint.kept_members(directory).tolist() == [3, 4]
