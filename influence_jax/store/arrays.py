@@ -188,14 +188,14 @@ class RowArray:
     def _read(self, rows: Sequence[int]) -> Shaped[np.ndarray, 'R ...']:
         try:
             values = self._store[list(rows)].read().result()
-        except _RAISED:
+        except _RAISED as first:
             # Which file it was is found by reading them one after another.
             for row in rows:
                 try:
                     self._store[row].read().result()
                 except _RAISED as error:
                     raise self._translated(error, row) from error
-            raise
+            raise RunError(f'{self.path}: {_reason(first)}; repeat the command') from first
         if values.dtype == np.bool_ and (bad := values.view(np.uint8) > 1).any():
             row = rows[int(np.argwhere(bad)[0, 0])]
             raise self._corrupt(row, 'it holds bytes that are neither true nor false')

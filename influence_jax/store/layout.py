@@ -186,8 +186,12 @@ def create(
             f'the manifest would have {len(text):,} bytes, but at most '
             f'{_MOST_MANIFEST_BYTES:,} are read again: choose shorter ids'
         )
-    make_directory(directory / _MEASUREMENTS)
     forms = _formats(manifest)
+    for part in (directory / name for name in (_MEASUREMENTS, *forms)):
+        # What an interrupted making has left is deleted, but nothing where a link leads.
+        if part.is_symlink():
+            raise NotARun(f'{part} is a link; remove it, or choose another directory')
+    make_directory(directory / _MEASUREMENTS)
     for path, form in forms.items():
         RowArray.create(directory / path, form)
     RowArray.open(directory / _MASKS, forms[_MASKS]).write(masks)

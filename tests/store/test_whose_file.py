@@ -130,6 +130,19 @@ def test_a_writer_waits_for_no_pipe_and_writes_through_no_link(
     write()
 
 
+@pytest.mark.parametrize('part', ['masks.zarr', 'measurements', 'measurements/loss.zarr'])
+def test_making_a_run_deletes_nothing_where_a_link_leads(tmp_path, manifest, masks, part, one_line):
+    mine = tmp_path / 'mine'
+    mine.mkdir()
+    (mine / 'thesis.tex').write_text('dear')
+    path = tmp_path / 'run' / part
+    path.parent.mkdir(parents=True)
+    path.symlink_to(mine)
+    message = one_line(store.NotARun, store.create_or_resume, tmp_path / 'run', manifest, masks)
+    assert f'{path} is a link' in message
+    assert (mine / 'thesis.tex').read_text() == 'dear'
+
+
 MEMBERS_FILES = [ROW, 'digests.zarr/c.3.0.0', 'status.zarr/c.3']
 
 
