@@ -80,6 +80,7 @@ def train_missing(
     Raises:
         ValueError: all members diverged, parameters are to be kept of members that were
             trained without, or small members would be trained by several processes.
+        RunGone: the run was deleted or replaced while members were trained.
     """
     if jax.process_count() > 1 and not spread:
         raise ValueError(
@@ -113,6 +114,7 @@ def train_missing(
                 base=base,
                 keep_params=machine.keep_params or extra is not None,
             ):
+                directory.require_in_place()
                 if machine.keep_params:  # first, so that a member on record has its parameters
                     from influence_jax.training import checkpoint
 
@@ -130,6 +132,7 @@ def train_missing(
                     if checkpoints:  # nobody goes on from that of these members
                         checkpoints.clear()
                     break
+    directory.require_in_place()
     check(directory, machine)
 
 
@@ -175,7 +178,7 @@ def _small(
 ) -> tuple[Callable[..., Iterator[Trained]], str]:
     execution = machine.execution()
     assert isinstance(directory, store.Run)  # one process trains small members
-    vmapped = machine.vmap or directory.notes.get('vmapped')
+    vmapped = machine.vmap or _noted_vmapped(directory)
     if vmapped is None:
         vmapped = training.choose(
             program,
@@ -194,6 +197,17 @@ def _small(
         functools.partial(training.train, program, execution=execution),
         f'{execution.streams} x {jax.devices()[0].device_kind}, {at_once} on each',
     )
+
+
+def _noted_vmapped(run: store.Run) -> int | None:
+    """With how many members at a time the run was begun; None where it says nothing."""
+    noted = run.notes.get('vmapped')
+    if noted is not None and (type(noted) is not int or noted < 1):
+        raise ValueError(
+            f'{run.directory / "notes.json"}: vmapped is {noted!r:.40}, which is no number of '
+            f'members; delete the file'
+        )
+    return noted
 
 
 def _bytes_of_member(program: training.Program, base: Params | None) -> int:

@@ -3,13 +3,16 @@
     DIR/manifest.json            written last on creation: without it DIR is no run
     DIR/masks.zarr               bool [M N]
     DIR/measurements/NAME.zarr   float32 [M T], one member a chunk, NaN where missing
+    DIR/digests.zarr             uint8 [M 1+K 16], whose the rows of K measurements are
     DIR/status.zarr              uint8 [M], a member's entry written after all of its rows
     DIR/texts/NAME.json          a text for each target, where there are any
     DIR/notes.json               choices kept for whoever continues the run; holds no results
     DIR/lock                     held by the one writer
 
-All arrays are zarr 3 with checksums; nothing in the directory can run code. A kill at any
-moment loses the members under way and no other.
+All arrays are zarr 3 with checksums, the manifest has one of itself and of the masks, and digests
+bind each member's status and rows to the member and the run; runs of earlier versions have neither
+of the latter. Nothing in the directory can run code. A kill at any moment loses the members under
+way and no other.
 """
 
 from influence_jax.store.errors import (
@@ -18,6 +21,7 @@ from influence_jax.store.errors import (
     CorruptRun,
     NotARun,
     RunError,
+    RunGone,
     RunLocked,
     StorageFailed,
 )
@@ -38,6 +42,7 @@ __all__ = [
     'Onlooker',
     'Run',
     'RunError',
+    'RunGone',
     'RunLocked',
     'StorageFailed',
     'create_or_resume',

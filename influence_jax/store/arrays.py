@@ -1,8 +1,10 @@
 """Arrays on the disk, a few rows a file: zarr 3 with checksums, through tensorstore."""
 
 import dataclasses
+import errno
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,11 +12,18 @@ import numpy as np
 import tensorstore as ts
 from jaxtyping import Shaped
 
-from influence_jax.store.errors import CorruptRun, RunError, StorageFailed
-from influence_jax.store.files import os_errors, storage_failed
+from influence_jax import files
+from influence_jax.json_files import read_json
+from influence_jax.store.errors import AGAIN, CorruptRun, RunError, StorageFailed
+from influence_jax.store.files import os_errors, refuse_irregular, storage_failed
 
 _RAISED = (ValueError, OSError, NotImplementedError)
 """What tensorstore raises; mostly ValueError, whatever happened."""
+_CRC_BYTES = 4
+_MOST_METADATA_BYTES, _MOST_METADATA_DEPTH = 2**16, 16
+_SHOWN = 300
+_BYTES_AT_ONCE = 2**20
+"""Of rows that are read together; a file is read whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +62,20 @@ class RowFormat:
             'codecs': codecs,
         }
 
+    @property
+    def bytes_per_row(self) -> int:
+        """Bytes of a row's values."""
+        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+
+    @property
+    def bytes_per_file(self) -> tuple[int, int]:
+        """The least and the most bytes that a file of this format has, checksum included."""
+        values = self.rows_per_file * self.bytes_per_row
+        if not self.compressed:
+            return values + _CRC_BYTES, values + _CRC_BYTES
+        # What cannot be compressed is a little longer: RFC 8878 has 3 bytes a block of 128 KB.
+        return _CRC_BYTES + 1, values + values // 128 + 512
+
 
 class RowArray:
     """An array of M rows on the disk."""
@@ -82,46 +105,101 @@ class RowArray:
             'store_data_equal_to_fill_value': True,
         }
         file = path / 'zarr.json'
+        if mode.open:
+            _check_metadata(file)
         try:
             return cls(path, form, ts.open(spec, open_mode=mode).result())
         except _RAISED as error:
-            raise _storage_failed(error, file) or CorruptRun(
-                f'{file} is damaged: {_reason(error)}', file=file
-            ) from error
+            raise _storage_failed(error, file) or _damaged_metadata(file, _reason(error)) from error
 
     def file_of(self, row: int) -> Path:
         """The file that holds a row."""
         indices = [row // self._form.rows_per_file] + [0] * (len(self._form.shape) - 1)
         return self.path / '.'.join(['c', *map(str, indices)])
 
-    def read(self) -> Shaped[np.ndarray, 'M ...']:
-        """All rows, the fill value where nothing was written; CorruptRun as `read_written`."""
-        return self._read(range(self._form.shape[0]))
+    def is_in_place(self) -> bool:
+        """Whether the directory still holds this array."""
+        return (self.path / 'zarr.json').exists()
+
+    def files(self) -> list[int]:
+        """Rows of which something has the file's name, ascending; of one row a file."""
+        ends = '.0' * (len(self._form.shape) - 1)
+        name = re.compile(rf'c\.(0|[1-9][0-9]{{0,17}}){re.escape(ends)}')
+        with os_errors(self.path):
+            names = [name.fullmatch(path.name) for path in self.path.iterdir()]
+        rows = (int(found[1]) for found in names if found)
+        return sorted(row for row in rows if row < self._form.shape[0])
 
     def read_written(self, rows: Sequence[int]) -> Shaped[np.ndarray, 'R ...']:
-        """Rows that have been written; CorruptRun names the first file damaged or gone."""
+        """Rows that have been written; CorruptRun as `blocks`."""
+        # Before memory is taken: a shape is a claim.
+        self.check_files(rows)
+        values = np.empty((len(rows), *self._form.shape[1:]), self._form.dtype)
+        start = 0
+        for block in self._blocks(rows):
+            values[start : start + len(block)] = block
+            start += len(block)
+        return values
+
+    def blocks(self, rows: Sequence[int]) -> Iterator[Shaped[np.ndarray, 'R ...']]:
+        """Rows that have been written, in turn, some MB at a time.
+
+        Raises:
+            CorruptRun: names the first file that is gone, damaged, no file, or not of this format.
+        """
+        self.check_files(rows)
+        yield from self._blocks(rows)
+
+    def _blocks(self, rows: Sequence[int]) -> Iterator[Shaped[np.ndarray, 'R ...']]:
+        at_once = max(1, _BYTES_AT_ONCE // max(1, self._form.bytes_per_row))
+        # Whole files, as far as rows ascend: none is read twice.
+        per_file = self._form.rows_per_file
+        at_once = max(per_file, at_once // per_file * per_file)
+        for start in range(0, len(rows), at_once):
+            yield self._read(rows[start : start + at_once])
+
+    def check_files(self, rows: Sequence[int]) -> None:
+        """CorruptRun unless the rows' files are there, regular, and of the size they must have."""
+        checked = None
         for row in rows:
-            # tensorstore would read a file that is gone as rows of the fill value.
-            file = self.file_of(row)
-            with os_errors(file):
-                present = file.exists()
-            if not present:
-                raise self._corrupt(row, 'it is missing')
-        return self._read(rows)
+            if checked == (number := row // self._form.rows_per_file):
+                continue
+            checked = number
+            self._check_file(row)
+
+    def _check_file(self, row: int) -> None:
+        # tensorstore would read a file that is gone, or a directory, as rows of the fill value,
+        # wait for a pipe's writer, and leave alone what follows a row.
+        file = self.file_of(row)
+        try:
+            size = files.check_regular(file).st_size
+        except files.NotRegular as error:
+            raise self._corrupt(row, f'it is {error.kind}, not a file') from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._corrupt(row, 'it is missing') from error
+        except OSError as error:
+            raise storage_failed(file, error.errno or errno.EIO) from error
+        least, most = self._form.bytes_per_file
+        if size < least:
+            raise self._corrupt(row, f'it is truncated, to {size:,} of {least:,} bytes')
+        if size > most:
+            raise self._corrupt(row, f'it has {size:,} bytes, more than {most:,}')
 
     def _read(self, rows: Sequence[int]) -> Shaped[np.ndarray, 'R ...']:
-        if not len(rows):
-            return np.empty((0, *self._form.shape[1:]), self._form.dtype)
         try:
-            return self._store[list(rows)].read().result()
-        except _RAISED:
+            values = self._store[list(rows)].read().result()
+        except _RAISED as first:
             # Which file it was is found by reading them one after another.
             for row in rows:
                 try:
                     self._store[row].read().result()
                 except _RAISED as error:
                     raise self._translated(error, row) from error
-            raise
+            raise RunError(f'{self.path}: {_reason(first)}; repeat the command') from first
+        if values.dtype == np.bool_ and (bad := values.view(np.uint8) > 1).any():
+            row = rows[int(np.argwhere(bad)[0, 0])]
+            raise self._corrupt(row, 'it holds bytes that are neither true nor false')
+        return values
 
     def _translated(self, error: Exception, row: int) -> RunError:
         failed = _storage_failed(error, self.file_of(row))
@@ -143,6 +221,11 @@ def write_rows(
 ) -> None:
     """Writes the same rows of several arrays of one row a file, at once; durable on return."""
     rows = list(rows)
+    arrays = list(arrays)
+    for array, _ in arrays:
+        for row in rows:
+            # Where tensorstore writes first: what a kill has left there it writes over.
+            refuse_irregular(lock_of(array.file_of(row)))
     futures = []
     path = None
     for array, values in arrays:
@@ -153,11 +236,35 @@ def write_rows(
         _wait(futures, path)
 
 
+def lock_of(file: Path) -> Path:
+    """Where tensorstore writes what is then renamed to the file."""
+    return file.with_name(f'{file.name}.__lock')
+
+
 def _wait(futures: Sequence[Any], path: Path) -> None:
     # All of them, also after one has failed: nothing may be under way once the caller goes on.
     errors = [error for future in futures if (error := future.exception()) is not None]
     for error in errors[:1]:
         raise (_storage_failed(error, path) or RunError(f'{path}: {_reason(error)}')) from error
+
+
+def _check_metadata(file: Path) -> None:
+    """CorruptRun unless it is small JSON: tensorstore recurses as deep as it is nested."""
+    try:
+        read_json(file, most_bytes=_MOST_METADATA_BYTES, most_depth=_MOST_METADATA_DEPTH)
+    except files.NotRegular as error:
+        raise _damaged_metadata(file, f'it is {error.kind}, not a file') from error
+    except ValueError as error:
+        reason = str(error).removeprefix(f'{file}').lstrip(': ')[:_SHOWN]
+        raise _damaged_metadata(file, reason) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _damaged_metadata(file, 'it is missing') from error
+    except OSError as error:
+        raise storage_failed(file, error.errno or errno.EIO) from error
+
+
+def _damaged_metadata(file: Path, reason: str) -> CorruptRun:
+    return CorruptRun(f'{file} is damaged: {reason}; {AGAIN}', file=file)
 
 
 def _storage_failed(error: BaseException, path: Path) -> StorageFailed | None:
@@ -173,4 +280,4 @@ def _reason(error: BaseException) -> str:
         return 'it is truncated'
     if 'does not exist' in text:
         return 'it is missing'
-    return text
+    return text if len(text) <= _SHOWN else f'{text[:_SHOWN]} ...'

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+AGAIN = 'copy the directory again, or start the run anew in another'
+"""What to do about damage that no member alone is lost to."""
+
 
 class RunError(Exception):
     """Something is wrong with a run directory, not with the program."""
 
     def __init__(self, message: str) -> None:
-        # Paths and what other libraries say may hold line breaks; a message may not.
-        super().__init__(' '.join(message.split()))
+        # Paths and what other libraries say may hold line breaks and what moves a terminal's
+        # cursor; a message may not.
+        line = ' '.join(message.split())
+        super().__init__(''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
 
 
 class NotARun(RunError):
@@ -22,6 +27,10 @@ class BadManifest(RunError):
 
 class RunLocked(RunError):
     """Another process is writing to the run."""
+
+
+class RunGone(RunError):
+    """The directory of a run was deleted, moved or replaced while it was written."""
 
 
 class StorageFailed(RunError):

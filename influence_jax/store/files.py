@@ -8,7 +8,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from influence_jax.store.errors import RunLocked, StorageFailed
+from influence_jax import files
+from influence_jax.store.errors import CorruptRun, RunLocked, StorageFailed
 
 
 def storage_failed(path: Path, code: int) -> StorageFailed:
@@ -25,6 +26,17 @@ def os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_failed(path, error.errno or errno.EIO) from error
+
+
+def refuse_irregular(path: Path) -> None:
+    """CorruptRun unless there is nothing, or a regular file, where one is to be written."""
+    with os_errors(path):
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return
+    if what := files.kind(found.st_mode):
+        raise CorruptRun(f'{path} is {what}, not a file; remove it', file=path)
 
 
 def sync_directory(path: Path) -> None:
@@ -50,8 +62,11 @@ def make_directory(path: Path) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file so that a kill or a power cut leaves the whole of it, or nothing."""
     partial = path.with_name(f'{path.name}.partial')
+    # What a kill has left may go; through a link, or into a pipe, nothing is written.
+    refuse_irregular(partial)
     with os_errors(path):
-        with partial.open('w', encoding='utf-8') as file:
+        partial.unlink(missing_ok=True)
+        with partial.open('x', encoding='utf-8') as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -64,8 +79,12 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         """Takes the lock; RunLocked where another process (or `Run`) holds it."""
+        self._path = path
+        refuse_irregular(path)
         with os_errors(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            # Not through a link that has come since, to a file which would be emptied.
+            safely = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safely, 0o644)
         try:
             with os_errors(path):
                 self._take(path)
@@ -84,6 +103,14 @@ class Lock:
             ) from error
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f'process {os.getpid()} on {socket.gethostname()}'.encode(), 0)
+
+    def is_in_place(self) -> bool:
+        """Whether the file that is locked is still the one of that name."""
+        try:
+            held, named = os.fstat(self._descriptor), self._path.lstat()
+        except OSError:
+            return False
+        return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 
     def release(self) -> None:
         """Gives the lock back; again is no error."""

@@ -1,13 +1,15 @@
 """The manifest: everything that determines a run's results, and where they came from."""
 
 import dataclasses
+import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from influence_jax.store import provenance
+from influence_jax.json_files import MOST_DEPTH, parse_json
+from influence_jax.store import digests, provenance
 
 FORMAT = 1
 """Version of the run directory's layout."""
@@ -21,6 +23,7 @@ _IDENTITY = (
     'measurements',
     'members',
 )
+_CHECKSUM = 'checksum'
 # Measurement names become file names: nothing that could lead out of the directory.
 _MEASUREMENT_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 _SHOWN = 60
@@ -48,6 +51,8 @@ class Manifest:
     measurements: names of what is recorded of each member and target.
     members: M.
     versions, git_commit, created, command: where the run came from; not compared on resuming.
+    masks_sha256: of the masks that were written; None before they are, and in the runs of earlier
+        versions, which have no digests of rows either.
 
     Raises ValueError where a field has the wrong type or ids are repeated.
     """
@@ -63,6 +68,7 @@ class Manifest:
     git_commit: str | None = None
     created: str = dataclasses.field(default_factory=_now)
     command: str = ''
+    masks_sha256: str | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ('example_ids', 'target_ids', 'measurements'):
@@ -75,8 +81,9 @@ class Manifest:
         texts += (self.dataset.name, self.dataset.fingerprint)
         _require(
             all(isinstance(text, str) for text in texts)
-            and isinstance(self.git_commit, str | None),
-            'versions, dataset, git_commit, created and command must be text',
+            and isinstance(self.git_commit, str | None)
+            and isinstance(self.masks_sha256, str | None),
+            'versions, dataset, git_commit, created, command and masks_sha256 must be text',
         )
         _require(
             _is_int(self.members) and self.members >= 1,
@@ -89,18 +96,24 @@ class Manifest:
             )
 
     def to_json(self) -> str:
-        """The manifest as JSON text."""
+        """The manifest as JSON text, with a checksum of the rest."""
         fields = {'format': FORMAT, **dataclasses.asdict(self)}
+        fields[_CHECKSUM] = digests.of_json(fields)
         return json.dumps(fields, indent=1, allow_nan=False) + '\n'
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Reads `to_json`'s text; ValueError where a key is missing, unknown or of wrong type."""
-        try:
-            fields = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f'not JSON ({error})') from error
+        """Reads `to_json`'s text.
+
+        Earlier versions wrote neither `checksum` nor `masks_sha256`: what they wrote is read, too.
+
+        Raises:
+            ValueError: a key is missing, unknown or of wrong type, or the checksum is another.
+        """
+        fields = parse_json(text, most_depth=MOST_DEPTH)
         _require(isinstance(fields, dict), 'not a JSON object')
+        checksum = fields.pop(_CHECKSUM, None)
+        actual = digests.of_json(fields)
         found = fields.pop('format', None)
         _require(found is not None, 'no key "format"')
         _require(
@@ -110,7 +123,24 @@ class Manifest:
         _require_keys('the manifest', fields, cls)
         _require(isinstance(fields['dataset'], dict), 'dataset must be an object')
         _require_keys('dataset', fields['dataset'], DatasetIdentity)
-        return cls(**{**fields, 'dataset': DatasetIdentity(**fields['dataset'])})
+        manifest = cls(**{**fields, 'dataset': DatasetIdentity(**fields['dataset'])})
+        _require(
+            checksum == actual or (checksum is None and manifest.masks_sha256 is None),
+            'its checksum does not match what it holds',
+        )
+        return manifest
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether the run was made with digests of its masks and rows."""
+        return self.masks_sha256 is not None
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """The sha256 of what determines a member's results; the number of members does not."""
+        fields = {name: getattr(self, name) for name in _IDENTITY if name != 'members'}
+        fields['dataset'] = dataclasses.asdict(self.dataset)
+        return digests.of_json(fields)
 
     def differences(self, new: 'Manifest') -> tuple[str, ...]:
         """`key: old -> new` for each key in which `new` would give other results than this one."""
@@ -136,11 +166,16 @@ def _is_int(value: Any) -> bool:
 
 
 def _require_keys(what: str, fields: Mapping[str, Any], cls: type) -> None:
-    expected = {field.name for field in dataclasses.fields(cls)}
+    known = {field.name for field in dataclasses.fields(cls)}
+    expected = known - {'masks_sha256'}
     _require(expected <= fields.keys(), f'{what} lacks {sorted(expected - fields.keys())}')
-    _require(
-        fields.keys() <= expected, f'{what} has unknown keys {sorted(fields.keys() - expected)}'
-    )
+    _require(fields.keys() <= known, f'{what} has unknown keys {_listed(fields.keys() - known)}')
+
+
+def _listed(keys: Set[str]) -> str:
+    """Keys of somebody else's, of which there may be many and long ones."""
+    shown = ascii([key[:_SHOWN] for key in sorted(keys)[:3]])
+    return shown if len(keys) <= 3 else f'{shown} and {len(keys) - 3} more'
 
 
 def _distinct_strings(name: str, values: Any) -> tuple[str, ...]:
@@ -159,8 +194,9 @@ def _distinct_strings(name: str, values: Any) -> tuple[str, ...]:
 def _through_json(name: str, values: Any) -> dict[str, Any]:
     _require(isinstance(values, Mapping), f'{name} must map names to values')
     try:
-        return json.loads(json.dumps(dict(values), allow_nan=False))
-    except (TypeError, ValueError) as error:
+        # Within the bounds in which a manifest is read again, one level of which is its own.
+        return parse_json(json.dumps(dict(values), allow_nan=False), most_depth=MOST_DEPTH - 1)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f'{name} must hold only what JSON can: {error}') from error
 
 

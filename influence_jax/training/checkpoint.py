@@ -3,22 +3,32 @@
 import functools
 import json
 import math
+import os
+import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Int
 
+from influence_jax import files
+from influence_jax.json_files import MOST_DEPTH, read_json
+from influence_jax.training import checksums
 from influence_jax.training.member import State
 from influence_jax.training.processes import all_equal, by_first, from_first
 from influence_jax.training.sharding import path_name
 from influence_jax.types import AnyArray, Params
+
+_ABOUT = 'influence_jax'
+_MOST_BYTES = 2**26
+"""Of one of orbax's own files about a checkpoint."""
 
 
 def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params) -> None:
@@ -33,12 +43,14 @@ def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params)
     with ocp.StandardCheckpointer() as checkpointer:
         for row, member in enumerate(members):
             own = jax.tree.map(functools.partial(_row, row=row), params)
-            checkpointer.save(_path(directory, int(member)), own, force=True)
+            about = {'member': int(member), 'arrays': _about_arrays(own)}
+            path = _path(directory, int(member))
+            checkpointer.save(path, own, force=True, custom_metadata={_ABOUT: about})
 
 
 def kept_members(directory: Path) -> Int[np.ndarray, 'R']:
     """Numbers of the members whose parameters are there, ascending."""
-    names = [path.name for path in directory.glob('*') if path.name.isdecimal()]
+    names = [path.name for path in directory.glob('*') if re.fullmatch('[0-9]{6,9}', path.name)]
     return np.array(sorted(map(int, names)), int)
 
 
@@ -52,12 +64,17 @@ def load_member(directory: Path, member: int, like: Params) -> Params:
 
     Raises:
         FileNotFoundError: the member's parameters were not kept.
+        ValueError: they cannot be read, are of other shapes, or are not those that were written
+            for this member, as far as that is on record: earlier versions kept none.
     """
     path = _path(directory, member)
     if not path.exists():
         raise FileNotFoundError(f'no parameters of member {member} in {directory}')
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path, like)
+        params = _restored(path, lambda: checkpointer.restore(path, like), remedy='remove it')
+    if not _agrees(_restored(path, lambda: _kept_about(path), remedy='remove it'), member, params):
+        raise ValueError(f'{path} is not what was written for member {member}; remove it')
+    return params
 
 
 class InTraining:
@@ -98,6 +115,7 @@ class InTraining:
         self._last: float | None = None
         self._identity: dict[str, Any] = {'configuration': dict(configuration)}
         self._manager: ocp.CheckpointManager | None = None
+        self._home: tuple[int, int] | None = None
 
     def open(self, identity: Mapping[str, Any], *, untrained: Int[np.ndarray, 'R']) -> None:
         """Looks at what is there; it is removed if any of its members is trained already.
@@ -110,9 +128,10 @@ class InTraining:
             untrained: numbers of the members that are to be trained.
 
         Raises:
-            ValueError: the checkpoint is of another configuration.
+            ValueError: the checkpoint is of another configuration, or cannot be read.
         """
         self._identity |= identity
+        self._home = _inode(self._directory.parent)
         kept = self._kept()
         if kept is None:
             return
@@ -134,7 +153,8 @@ class InTraining:
             like: shapes and shardings of the state.
 
         Raises:
-            ValueError: the checkpoint is of other members, or processes do not see the same.
+            ValueError: the checkpoint is of other members, or cannot be read, or processes do not
+                see the same.
         """
         self._last = time.monotonic()
         kept = self._kept()
@@ -153,8 +173,18 @@ class InTraining:
             )
         assert self._manager is not None
         restore = ocp.args.StandardRestore(_named(like))
-        step = self._manager.latest_step()
-        named = self._manager.restore(step, args=ocp.args.Composite(state=restore))['state']
+        manager, step = self._manager, self._manager.latest_step()
+        named = _restored(
+            self._directory,
+            lambda: manager.restore(step, args=ocp.args.Composite(state=restore))['state'],
+            remedy=_BEGIN_ANEW,
+        )
+        # Earlier versions kept none.
+        expected = kept['checksums']
+        if expected is not None and (damaged := checksums.differing(named, expected)):
+            raise ValueError(
+                f'{self._directory} is damaged: {damaged[0]} is not what was written; {_BEGIN_ANEW}'
+            )
         return step, jax.tree.unflatten(jax.tree.structure(like), [named[n] for n in _named(like)])
 
     def keep(self, members: Int[np.ndarray, 'R'], steps: int, state: State) -> None:
@@ -164,11 +194,18 @@ class InTraining:
             members: whose.
             steps: how many they have taken.
             state: of all of them.
+
+        Raises:
+            FileNotFoundError: the directory around this one was deleted or replaced meanwhile.
         """
         if steps % self._every or not self._is_time():
             return
         manager = self._opened()
-        about = {'members': members.tolist(), 'identity': self._identity}
+        about = {
+            'members': members.tolist(),
+            'identity': self._identity,
+            'checksums': checksums.of_arrays(_named(state)),
+        }
         manager.save(
             steps,
             args=ocp.args.Composite(
@@ -192,23 +229,117 @@ class InTraining:
         now = time.monotonic()
         if self._last is None:
             self._last = now
-        # Clocks differ, and a checkpoint takes all processes.
-        return bool(from_first(np.array(now - self._last >= self._least_seconds)))
+        late = now - self._last >= self._least_seconds
+        gone = self._home is not None and _inode(self._directory.parent) != self._home
+        # Clocks differ, and a checkpoint takes all processes, as it takes all to give up.
+        late, gone = from_first(np.array([late, gone]))
+        if gone:
+            raise FileNotFoundError(
+                f'{self._directory.parent} was deleted, moved or replaced while members were '
+                f'trained; put it back or remove what is left of it, and start the same command '
+                f'again'
+            )
+        return bool(late)
 
     def _kept(self) -> dict[str, Any] | None:
         if not self._directory.is_dir():
             return None
+        return _restored(self._directory, self._about, remedy=_BEGIN_ANEW)
+
+    def _about(self) -> dict[str, Any] | None:
+        for step in self._directory.iterdir():
+            if step.name.isdecimal():
+                _check_files(step)
         manager = self._opened()
         step = manager.latest_step()
         if step is None:
             return None
-        return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
+        args = ocp.args.Composite(about=ocp.args.JsonRestore())
+        about = manager.restore(step, args=args)['about']
+        members = about['members']
+        if not (isinstance(members, list) and all(type(member) is int for member in members)):
+            raise ValueError(f'{members!r:.60} are no members')
+        sums = about.get('checksums')
+        return {
+            'members': members,
+            'identity': dict(about['identity']),
+            'checksums': None if sums is None else dict(sums),
+        }
 
     def _opened(self) -> ocp.CheckpointManager:
         if self._manager is None:
             options = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         return self._manager
+
+
+_BEGIN_ANEW = 'remove it: the members that were in training begin anew'
+
+
+def _restored(path: Path, restore: Callable[[], Any], *, remedy: str) -> Any:
+    """What is read from a checkpoint; ValueError where that fails, whatever orbax says of it."""
+    try:
+        if path.name.isdecimal():
+            _check_files(path)
+        return restore()
+    except jax.errors.JaxRuntimeError:
+        raise  # too little memory says nothing of the checkpoint
+    except Exception as error:
+        # Damage shows as any kind of error, in orbax or in what it builds on.
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        raise ValueError(f'{path} cannot be read ({reason:.300}); {remedy}') from error
+
+
+def _kept_about(path: Path) -> Any:
+    """What `save_members` has kept of a member's parameters; None in an earlier version."""
+    metadata = read_json(path / '_CHECKPOINT_METADATA', most_bytes=_MOST_BYTES)
+    return (metadata.get('custom_metadata') or {}).get(_ABOUT)
+
+
+def _about_arrays(params: Params) -> dict[str, Any]:
+    """The type and the checksum of each array."""
+    named = _named(params)
+    sums = checksums.of_arrays(named)
+    return {name: [str(jnp.result_type(leaf)), sums[name]] for name, leaf in named.items()}
+
+
+def _agrees(kept: Any, member: int, params: Params) -> bool:
+    """Whether parameters are those of the member on record; arrays read as another type may be."""
+    if kept is None:
+        return True
+    try:
+        if kept['member'] != member:
+            return False
+        found, arrays = _about_arrays(params), dict(kept['arrays'])
+        same = {name for name in found if arrays[name][0] == found[name][0]}
+        return all(arrays[name] == found[name] for name in same)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return False
+
+
+def _check_files(checkpoint: Path) -> None:
+    """ValueError unless there are regular files alone, and those of JSON can be parsed."""
+    for folder, _, names in os.walk(checkpoint):
+        for name in names:
+            path = Path(folder, name)
+            files.check_regular(path)
+            if _is_json(path):
+                # orbax recurses as deep as they are nested.
+                read_json(path, most_bytes=_MOST_BYTES, most_depth=MOST_DEPTH + 4)
+
+
+def _is_json(path: Path) -> bool:
+    about = {'_CHECKPOINT_METADATA', '_METADATA', '_sharding', 'metadata'}
+    return path.name in about or path.parent.name == 'array_metadatas'
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """Which directory this is; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _row(leaf: AnyArray, row: int) -> AnyArray:
@@ -223,7 +354,7 @@ def _at(rows: jax.Array, row: jax.Array) -> jax.Array:
     return rows[row]
 
 
-def _named(state: State) -> dict[str, Any]:
+def _named(state: State | Params) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {path_name(path): leaf for path, leaf in leaves}
 

@@ -1,5 +1,8 @@
 """A small run to write, read and damage."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -38,12 +41,20 @@ def changed_manifest():
 
 @pytest.fixture
 def masks():
+    return _masks()
+
+
+def _masks():
     return np.random.default_rng(0).random((MEMBERS, EXAMPLES)) < 0.5
 
 
 @pytest.fixture
 def values():
     """What is to be recorded: float32 [M T] for each measurement."""
+    return _values()
+
+
+def _values():
     rng = np.random.default_rng(1)
     return {name: rng.normal(size=(MEMBERS, TARGETS)).astype(np.float32) for name in NAMES}
 
@@ -58,12 +69,29 @@ def record(values):
     return write
 
 
+@pytest.fixture(scope='session')
+def recorded_once(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('recorded') / 'run'
+    with store.create_or_resume(directory, small_manifest(), _masks()) as run:
+        run.write(np.arange(8), {name: rows[:8] for name, rows in _values().items()})
+    return directory
+
+
 @pytest.fixture
-def directory(tmp_path, manifest, masks, record):
+def directory(tmp_path, recorded_once):
     """A closed run with members 0 to 7 recorded."""
-    with store.create_or_resume(tmp_path / 'run', manifest, masks) as run:
-        record(run, *range(8))
-    return tmp_path / 'run'
+    return shutil.copytree(recorded_once, tmp_path / 'run')
+
+
+@pytest.fixture
+def old_directory(directory):
+    """The closed run as an earlier version wrote it: a manifest without checksums, no digests."""
+    path = directory / 'manifest.json'
+    fields = json.loads(path.read_text())
+    del fields['checksum'], fields['masks_sha256']
+    path.write_text(json.dumps(fields, indent=1) + '\n')
+    shutil.rmtree(directory / 'digests.zarr')
+    return directory
 
 
 @pytest.fixture

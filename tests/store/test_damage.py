@@ -14,7 +14,7 @@ def _flip(path):
 
 DAMAGES = {
     'a flipped bit': _flip,
-    'truncated': lambda path: path.write_bytes(path.read_bytes()[:9]),
+    'truncated': lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 3]),
     'truncated by a byte': lambda path: path.write_bytes(path.read_bytes()[:-1]),
     'empty': lambda path: path.write_bytes(b''),
     'shifted': lambda path: path.write_bytes(b'\0' + path.read_bytes()),
@@ -57,11 +57,11 @@ def test_no_flipped_bit_of_a_row_goes_unnoticed(directory):
             run.measurement()
 
 
-def test_bytes_after_a_rows_end_change_nothing(directory, values):
+def test_bytes_after_a_rows_end_are_damage(directory, one_line):
     path = directory / 'measurements/loss.zarr/c.3.0'
     path.write_bytes(path.read_bytes() + bytes(4))
-    run = store.open_run(directory)
-    np.testing.assert_array_equal(run.measurement()[:8], values['loss'][:8])
+    message = one_line(store.CorruptRun, store.open_run(directory).measurement)
+    assert f'{path} of member 3' in message and '36 bytes' in message
 
 
 @damaged
@@ -74,10 +74,23 @@ def test_damaged_masks_name_the_file(directory, manifest, masks, damage, one_lin
     )
 
 
-def test_a_damaged_status_names_member_and_file(directory, one_line):
-    path = directory / 'status.zarr/c.5'
-    _flip(path)
-    assert f'{path} of member 5' in one_line(store.CorruptRun, store.open_run, directory)
+@damaged
+@pytest.mark.parametrize('part', ['status.zarr/c.5', 'digests.zarr/c.5.0.0'])
+def test_a_damaged_status_names_member_and_file_and_can_be_mended(
+    directory, manifest, masks, values, record, part, damage, one_line
+):
+    path, status = directory / part, directory / 'status.zarr/c.5'
+    damage(path)
+    if path.exists() or path != status:  # a status that is gone is a member that is missing
+        message = one_line(store.CorruptRun, store.open_run, directory)
+        assert f'{path} of member 5' in message
+        assert (f'delete {status} and' if path != status else 'delete it and') in message
+        status.unlink()
+    with store.create_or_resume(directory, manifest, masks) as run:
+        assert run.missing.tolist() == [5, 8, 9, 10, 11]
+        record(run, 5)
+    run = store.open_run(directory)
+    np.testing.assert_array_equal(run.measurement()[:8], values['loss'][:8])
 
 
 @pytest.mark.parametrize('part', ['masks.zarr', 'status.zarr', 'measurements/loss.zarr'])

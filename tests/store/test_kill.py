@@ -37,6 +37,7 @@ manifest = store.Manifest.from_json((here / 'manifest.json').read_text())
 masks = np.load(here / 'masks.npy')
 print('ready', flush=True)
 with store.create_or_resume(here / 'run', manifest, masks) as run:
+    print('made', flush=True)
     missing = run.missing
     for start in range(0, len(missing), 8):
         members = missing[start : start + 8]
@@ -62,13 +63,19 @@ def _check(run):
     return len(run.complete)
 
 
-def _child_until_killed(here, seconds):
+def _child_until_killed(here, seconds, *, after):
     child = subprocess.Popen(
-        [sys.executable, '-c', CHILD, here], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, '-c', CHILD, here],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,  # so that what is not yet read can be waited for
     )
     try:
-        assert select.select([child.stdout], [], [], 60)[0], 'the child says nothing'
-        assert child.stdout.readline() == b'ready\n', child.stderr.read().decode()
+        line = None
+        while line != after:
+            assert select.select([child.stdout], [], [], 60)[0], 'the child says nothing'
+            line = child.stdout.readline()
+            assert line, child.stderr.read().decode()
         time.sleep(seconds)
     finally:
         child.send_signal(signal.SIGKILL)
@@ -86,8 +93,8 @@ def test_sigkill_at_random_moments(tmp_path, changed_manifest):
     counts = []
     for killed in range(ROUNDS):
         # The first rounds are killed while the run is made.
-        longest = 0.02 if killed < 2 else 0.2
-        _child_until_killed(tmp_path, moments.uniform(0, longest))
+        after, longest = (b'ready\n', 0.02) if killed < 2 else (b'made\n', 0.2)
+        _child_until_killed(tmp_path, moments.uniform(0, longest), after=after)
         try:
             run = store.open_run(tmp_path / 'run')
         except store.NotARun:
@@ -109,11 +116,11 @@ def test_sigkill_at_random_moments(tmp_path, changed_manifest):
     assert _check(run) == MEMBERS * 9 // 10
 
 
-@pytest.mark.parametrize('stop_at', range(4))
+@pytest.mark.parametrize('stop_at', range(5))
 def test_a_members_status_is_written_after_all_its_rows(
     directory, manifest, masks, values, record, monkeypatch, stop_at
 ):
-    """Stopped before any of the four arrays' writes, the member is missing, not wrong."""
+    """Stopped before any of the five arrays' writes, the member is missing, not wrong."""
     real = arrays.write_rows
     reached = []
 
