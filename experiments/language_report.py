@@ -49,11 +49,13 @@ def write(
     estimator = settings.estimator_for(len(directory.complete))
     overview = analysis.overview(directory.masks, losses, key=key, estimator=estimator)
     given_back = extraction.scores(decoded, completer.continuations)
+    siblings = extraction.nearest_siblings(decoded, completer.continuations, dataset.groups)
     comparison = compare(
         overview.summary,
         dataset.groups,
         key=key,
         extraction=given_back,
+        siblings=siblings,
         more=_as_in_the_paper(directory, estimator),
     )
     results = report.LanguageResults(
@@ -66,6 +68,7 @@ def write(
         changes=dataset.changes,
         decoded=decoded,
         extraction=given_back,
+        siblings=siblings,
         held=_held(directory),
     )
     names = [_name(text) for text in dataset.texts]
