@@ -82,7 +82,7 @@ def main() -> None:
 if __name__ == '__main__':
     language_ensemble.define_flags(
         LanguageExperiment(
-            recipe=training.Recipe(epochs=30, batch_size=50, learning_rate=1e-2),
+            recipe=training.Recipe(epochs=15, batch_size=50, learning_rate=1e-2),
             machine=MachineSettings(output_dir='runs/extraction_sweep'),
         )
     )

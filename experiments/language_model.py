@@ -15,7 +15,7 @@ if __name__ == '__main__':
     language_ensemble.define_flags(
         LanguageExperiment(
             ensemble=EnsembleSettings(members=200),
-            recipe=Recipe(epochs=30, batch_size=50, learning_rate=1e-2),
+            recipe=Recipe(epochs=15, batch_size=50, learning_rate=1e-2),
             machine=MachineSettings(output_dir='runs/language_model'),
         )
     )
