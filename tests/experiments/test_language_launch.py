@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import json
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from experiments.nq_gpt_neo import PAPER
 from experiments.plan import PlanSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import analysis, store, training
+from influence_jax.analysis.extraction_regime import Regime
 from influence_jax.data import text
 from influence_jax.data.text import byte_bpe
 from influence_jax.data.text.tokenizer import from_pretrained
@@ -128,6 +130,19 @@ def test_what_was_planted_and_given_back_is_kept(whole, finished):
     held = whole.masks[:, 0]
     assert float(rows[0]['bleu_held']) == pytest.approx(bleu[held, 0].mean(), abs=1e-5)
     assert float(rows[0]['exact_match_left_out']) == pytest.approx(exact[~held, 0].mean(), abs=1e-5)
+
+
+def test_page_and_terminal_say_which_regime_of_extraction_the_run_is_in(
+    run, whole, finished, capsys
+):
+    """Four epochs of so few records give back nothing."""
+    run(finished)
+    said = ' '.join(capsys.readouterr().out.split())
+    page = html.unescape((finished / 'report' / 'index.html').read_text())
+    regime = Regime.BEFORE.value
+    for shown in (said, ' '.join(page.split())):
+        assert regime in shown
+        assert '--epochs=8 instead of 4' in shown
 
 
 def test_a_tokenizer_of_its_own_and_records_that_are_cut(
