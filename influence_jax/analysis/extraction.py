@@ -161,10 +161,8 @@ def nearest_siblings(
             }
             if not siblings:
                 continue
-            own, nearest = (
-                remoteness(written, texts[target]),
-                min(siblings, key=siblings.__getitem__),
-            )
+            own = remoteness(written, texts[target])
+            nearest = min(siblings, key=siblings.__getitem__)
             found.nearest[target] = nearest
             found.bleu[target] = -siblings[nearest][0]
             found.exact_match[target] = normalised(written) == normalised(texts[nearest])
