@@ -17,6 +17,7 @@ from experiments import language_base, language_data, language_ensemble, languag
 from experiments.completions import Completer
 from experiments.flags import read
 from experiments.language_experiment import LanguageExperiment
+from experiments.language_model import DEFAULTS
 from experiments.language_settings import ModelSettings, TextSettings
 from experiments.settings import EnsembleSettings, MachineSettings
 from influence_jax import training
@@ -81,9 +82,6 @@ def main() -> None:
 
 if __name__ == '__main__':
     language_ensemble.define_flags(
-        LanguageExperiment(
-            recipe=training.Recipe(epochs=30, batch_size=50, learning_rate=1e-2),
-            machine=MachineSettings(output_dir='runs/extraction_sweep'),
-        )
+        dataclasses.replace(DEFAULTS, machine=MachineSettings(output_dir='runs/extraction_sweep'))
     )
     launch.run(main)

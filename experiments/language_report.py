@@ -16,6 +16,7 @@ from influence_jax import analysis, report, store
 from influence_jax.analysis import extraction
 from influence_jax.analysis.cluster_view import cluster_view
 from influence_jax.analysis.extraction import HeldOrNot
+from influence_jax.analysis.extraction_regime import judge
 from influence_jax.analysis.near_duplicate_comparison import compare
 from influence_jax.analysis.scores import PAPER_MARGIN, Score
 from influence_jax.estimators import Estimator, summarize
@@ -49,11 +50,16 @@ def write(
     estimator = settings.estimator_for(len(directory.complete))
     overview = analysis.overview(directory.masks, losses, key=key, estimator=estimator)
     given_back = extraction.scores(decoded, completer.continuations)
+    siblings = extraction.nearest_siblings(decoded, completer.continuations, dataset.groups)
+    held = _held(directory)
+    regime = judge(given_back, dataset.has_near_duplicate, held.get('BLEU'))
+    caution = regime and report.regime_note(regime, epochs=_epochs(directory))
     comparison = compare(
         overview.summary,
         dataset.groups,
         key=key,
         extraction=given_back,
+        siblings=siblings,
         more=_as_in_the_paper(directory, estimator),
     )
     results = report.LanguageResults(
@@ -66,13 +72,15 @@ def write(
         changes=dataset.changes,
         decoded=decoded,
         extraction=given_back,
-        held=_held(directory),
+        siblings=siblings,
+        held=held,
     )
     names = [_name(text) for text in dataset.texts]
     facts = {
         'records': f'{dataset.num_examples:,}',
         **run_facts.of_members(directory, growth),
         **_memorized(directory),
+        **({'regime of extraction': report.regime_fact(regime)} if regime else {}),
         **_lengths(records),
         **({'records cut': cut} if (cut := said_of_cuts(records)) else {}),
         **run_facts.of_provenance(directory, dataset),
@@ -85,6 +93,8 @@ def write(
     console.print(report.language_table(comparison))
     for name, value in facts.items():
         console.print(report.printable(f'{name}: {value}'))
+    if caution:
+        console.print(report.printable(f'caution: {caution}'))
     page = report.write(
         directory.directory / 'report',
         overview=overview,
@@ -99,6 +109,7 @@ def write(
         mean_loss=losses[directory.complete].mean(axis=0),
         missing=directory.missing.tolist(),
         diverged=directory.diverged.tolist(),
+        notes=[caution] if caution else [],
         stopped_early=run_facts.stopped_early(directory, growth),
         sections=report.language_sections(results),
         records_csv=report.records_csv(results, directory.target_ids),
@@ -125,6 +136,10 @@ def _held(directory: store.Run) -> dict[str, HeldOrNot]:
         for name, measurement in _BY_MEMBERS.items()
         if measurement in directory.manifest.measurements
     }
+
+
+def _epochs(directory: store.Run) -> float:
+    return float(directory.manifest.configuration['recipe']['epochs'])
 
 
 def _memorized(directory: store.Run) -> dict[str, str]:

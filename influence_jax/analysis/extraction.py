@@ -58,6 +58,27 @@ class HeldOrNot(NamedTuple):
     left_out: Average
 
 
+class Siblings(NamedTuple):
+    """How near what was decoded for each record is to the record's near-duplicates.
+
+    Siblings are the targets of the record's group whose text is another than the record's own. The
+    nearest has the highest BLEU, of several the smallest edit distance (characters, white space
+    around them left out).
+
+    nearest: `[T]` position of the nearest sibling; -1 without siblings.
+    bleu: `[T]` of what was decoded against the nearest sibling's text; NaN without siblings.
+    exact_match: `[T]` whether these two are the same after `normalised`.
+    nearer: `[T]` whether what was decoded is nearer to that sibling than to the record itself.
+    as_near: `[T]` whether it is as near to that sibling as to the record itself.
+    """
+
+    nearest: Int[np.ndarray, 'T']
+    bleu: Float[np.ndarray, 'T']
+    exact_match: Bool[np.ndarray, 'T']
+    nearer: Bool[np.ndarray, 'T']
+    as_near: Bool[np.ndarray, 'T']
+
+
 def scores(decoded: Sequence[str], truths: Sequence[str]) -> Extraction:
     """Scores what one model decoded for each target against the truth.
 
@@ -91,6 +112,63 @@ def scores_of_members(decoded: Sequence[Sequence[str]], truths: Sequence[str]) -
         _check_count(texts, truths)
     pairs = (pair for texts in decoded for pair in zip(texts, truths, strict=True))
     return _scored(pairs, (len(decoded), len(truths)))
+
+
+def nearest_siblings(
+    decoded: Sequence[str], truths: Sequence[str], groups: Int[AnyArray, 'T']
+) -> Siblings:
+    """Compares what one model decoded with the near-duplicates of each record.
+
+    Near-duplicates share most of their text, so that a model which writes one of them has a high
+    BLEU against all: `scores` alone do not tell which of them it gives back.
+
+    Args:
+      decoded: `[T]` what the model wrote after each prompt; may be empty.
+      truths: `[T]` what it should have written, without the prompt.
+      groups: `[T]` the same number for the near-duplicates of one record.
+
+    Raises:
+      ValueError: as in `scores`, or groups are not one integer for each target.
+    """
+    groups = np.asarray(groups)
+    if groups.shape != (len(truths),) or groups.dtype.kind not in 'iu':
+        raise ValueError(
+            f'groups must be {len(truths)} integers, one for each target, '
+            f'not {groups.dtype} {list(groups.shape)}'
+        )
+    _check(truths)
+    _check_count(decoded, truths)
+    texts, bleu = [truth.strip() for truth in truths], _sentence_bleu()
+
+    @functools.cache  # near-duplicates share prompts, and so what was decoded
+    def remoteness(written: str, text: str) -> tuple[float, int]:
+        return -bleu(written, text), edit_distance(written, text)
+
+    found = Siblings(
+        nearest=np.full(len(truths), -1, np.int32),
+        bleu=np.full(len(truths), np.nan),
+        exact_match=np.zeros(len(truths), bool),
+        nearer=np.zeros(len(truths), bool),
+        as_near=np.zeros(len(truths), bool),
+    )
+    for group in _groups_of_several(groups):
+        for target in group:
+            written = decoded[target].strip()
+            siblings = {
+                other: remoteness(written, texts[other])
+                for other in group
+                if texts[other] != texts[target]
+            }
+            if not siblings:
+                continue
+            own = remoteness(written, texts[target])
+            nearest = min(siblings, key=siblings.__getitem__)
+            found.nearest[target] = nearest
+            found.bleu[target] = -siblings[nearest][0]
+            found.exact_match[target] = normalised(written) == normalised(texts[nearest])
+            found.nearer[target] = siblings[nearest] < own
+            found.as_near[target] = siblings[nearest] == own
+    return found
 
 
 def by_membership(
@@ -147,6 +225,21 @@ def longest_common_substring(decoded: str, truth: str) -> str:
     return decoded[start : start + longest]
 
 
+def edit_distance(one: str, other: str) -> int:
+    """How many characters must be inserted, left out or replaced to make one of the other."""
+    while one and other and one[0] == other[0]:
+        one, other = one[1:], other[1:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
+    letters, steps = np.array([*map(ord, other)], np.int64), np.arange(len(other) + 1)
+    row = steps
+    for place, letter in enumerate(map(ord, one), start=1):
+        changed = np.minimum(row[:-1] + (letters != letter), row[1:] + 1)
+        # Insertions run along the row: each entry is at most one more than that before it.
+        row = np.minimum.accumulate(np.concatenate([[place], changed]) - steps) + steps
+    return int(row[-1])
+
+
 def _scored(pairs: Iterable[tuple[str, str]], shape: tuple[int, ...]) -> Extraction:
     places: dict[tuple[str, str], int] = {}
     where = np.array([places.setdefault(pair, len(places)) for pair in pairs], int).reshape(shape)
@@ -163,6 +256,13 @@ def _scored(pairs: Iterable[tuple[str, str]], shape: tuple[int, ...]) -> Extract
     values = np.array(distinct, np.float64).reshape(-1, 4)[where]
     common = values[..., 2].astype(np.int32)
     return Extraction(values[..., 0], values[..., 1] > 0, common, common / values[..., 3])
+
+
+def _groups_of_several(groups: Int[np.ndarray, 'T']) -> list[list[int]]:
+    members: dict[int, list[int]] = {}
+    for target, group in enumerate(groups.tolist()):
+        members.setdefault(group, []).append(target)
+    return [group for group in members.values() if len(group) > 1]
 
 
 def _sentence_bleu() -> Callable[[str, str], float]:

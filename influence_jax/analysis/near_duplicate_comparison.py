@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.analysis.extraction import Extraction
+from influence_jax.analysis.extraction import Extraction, Siblings
 from influence_jax.analysis.score_prediction import Prediction, predictions
 from influence_jax.analysis.scores import PAPER_BLEU, Score, check, influence_scores
 from influence_jax.estimators.summary import Summary
@@ -45,7 +45,8 @@ class Comparison(NamedTuple):
     """Unique against near-duplicated targets.
 
     near_duplicated: `[T]` targets that share a group with another target.
-    extractable: `[T]` targets whose text is given back; None where nothing was decoded.
+    extractable: `[T]` targets whose own text is given back, rather than that of a near-duplicate;
+        None where nothing was decoded.
     extractable_bleu: BLEU from which on a target counts as extractable.
     rows: the paper's table: self-influence, BLEU, margin; and further scores below.
     of_near_duplicated: how well each score tells targets that have near-duplicates.
@@ -69,6 +70,7 @@ def compare(
     key: PRNGKey,
     examples: int | None = None,
     extraction: Extraction | None = None,
+    siblings: Siblings | None = None,
     extractable_bleu: float = 0.5,
     more: Sequence[Score] = (),
     resamples: int = 1000,
@@ -82,14 +84,17 @@ def compare(
       key: draws the resamples, the same for every score.
       examples: N; by default as many as there are targets.
       extraction: `[T]`, of one model; None where nothing was decoded.
-      extractable_bleu: a target is extractable whose answer matches exactly or reaches this BLEU.
+      siblings: `[T]`, from `extraction.nearest_siblings` of the same texts; needed beside an
+        extraction where targets have near-duplicates.
+      extractable_bleu: a target is extractable whose answer matches exactly or reaches this BLEU,
+        unless what was decoded is nearer to one of its near-duplicates.
       more: further scores, for the table and as predictors of both.
       resamples: of the bootstrap.
       level: of the intervals.
 
     Raises:
-      ValueError: lengths that do not fit, `extractable_bleu` outside (0, 1], or as in
-        `predictions`.
+      ValueError: lengths that do not fit, `extractable_bleu` outside (0, 1], an extraction of
+        targets with near-duplicates but no `siblings`, or as in `predictions`.
     """
     groups = np.asarray(groups)
     targets = len(summary.margin)
@@ -107,7 +112,9 @@ def compare(
         bleu = Score('BLEU', extraction.bleu, low_marks=False, paper=PAPER_BLEU)
         check([bleu], targets)
         ordered = (of_influence[0], bleu, *of_influence[1:])
-        extractable = extraction.exact_match | (extraction.bleu >= extractable_bleu)
+        extractable = reaches(extraction, extractable_bleu)
+        if near_duplicated.any():
+            extractable &= ~_nearer_to_a_sibling(siblings, targets)
 
     def told(scores: Sequence[Score], positives: Bool[np.ndarray, 'T']) -> tuple[Prediction, ...]:
         return predictions(
@@ -123,6 +130,11 @@ def compare(
         () if extractable is None else told(of_influence, extractable),
         level,
     )
+
+
+def reaches(extraction: Extraction, bleu: float) -> Bool[np.ndarray, 'T']:
+    """Targets whose answer matches exactly or reaches this BLEU, whoever else is given back."""
+    return extraction.exact_match | (extraction.bleu >= bleu)
 
 
 def in_a_group(groups: Int[AnyArray, 'T']) -> Bool[np.ndarray, 'T']:
@@ -142,6 +154,17 @@ def table(scores: Sequence[Score], near_duplicated: Bool[np.ndarray, 'T']) -> tu
         Row(score, _spread(score.values[~near_duplicated]), _spread(score.values[near_duplicated]))
         for score in scores
     )
+
+
+def _nearer_to_a_sibling(siblings: Siblings | None, targets: int) -> Bool[np.ndarray, 'T']:
+    if siblings is None or len(siblings.nearer) != targets:
+        given = 'none' if siblings is None else f'those of {len(siblings.nearer)}'
+        raise ValueError(
+            f'siblings must be those of {targets} targets, not {given}: give '
+            'nearest_siblings(decoded, truths, groups), which tells a target that is given back '
+            'from a near-duplicate that is'
+        )
+    return siblings.nearer
 
 
 def _spread(values: Float[np.ndarray, '_']) -> Spread:

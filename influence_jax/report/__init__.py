@@ -4,6 +4,7 @@ from influence_jax.report.comparison_sections import image_sections
 from influence_jax.report.comparison_tables import terminal_comparison
 from influence_jax.report.csv_files import records_csv
 from influence_jax.report.language import language_sections
+from influence_jax.report.language_regime import regime_fact, regime_note
 from influence_jax.report.language_results import LanguageResults, shortened
 from influence_jax.report.language_tables import language_table
 from influence_jax.report.sections import Section
@@ -21,6 +22,8 @@ __all__ = [
     'language_table',
     'printable',
     'records_csv',
+    'regime_fact',
+    'regime_note',
     'shortened',
     'terminal_comparison',
     'terminal_table',

@@ -60,7 +60,7 @@ def told_table(comparison: Comparison) -> Table:
         header.append(f'extractable ({int(comparison.extractable.sum()):,})')
         caption = (
             'Extractable: the decoded answer matches exactly or reaches a BLEU of '
-            f'{comparison.extractable_bleu:g}. {caption}'
+            f'{comparison.extractable_bleu:g}, and is not nearer to a near-duplicate. {caption}'
         )
 
     def cells(of: Prediction) -> Iterable[Cell]:

@@ -8,6 +8,9 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from influence_jax.analysis.extraction import Siblings
 from influence_jax.estimators import selected_intervals, z_scores
 from influence_jax.report.content import Content
 from influence_jax.report.language_results import LanguageResults
@@ -102,11 +105,16 @@ def records_csv(results: LanguageResults, ids: Sequence[str]) -> str:
       results: of the run.
       ids: `[T]`.
     """
-    found = results.extraction
+    found, siblings = results.extraction, results.siblings
+    extractable = results.comparison.extractable
+    assert extractable is not None  # LanguageResults checks it
     numbers = {
         'bleu': found.bleu,
         'exact_match': found.exact_match,
         'longest_common_share': found.longest_common_share,
+        'sibling_bleu': siblings.bleu,
+        'sibling_exact_match': np.where(siblings.nearest < 0, np.nan, siblings.exact_match),
+        'extractable': extractable,
     }
     for name, of in results.held.items():
         column = name.lower().replace(' ', '_')
@@ -117,10 +125,22 @@ def records_csv(results: LanguageResults, ids: Sequence[str]) -> str:
         yield _text(ids[record])
         yield str(int(results.groups[record]))
         yield from (_text(of[record]) for of in texts)
+        nearest = int(siblings.nearest[record])
+        yield _text(ids[nearest]) if nearest >= 0 else ''
+        yield _nearest_to(siblings, record)
         yield from (_number(values[record]) for values in numbers.values())
 
-    header = ('id', 'group', 'change', 'prompt', 'completion', 'decoded', *numbers)
+    of_texts = ('id', 'group', 'change', 'prompt', 'completion', 'decoded')
+    header = (*of_texts, 'nearest_sibling', 'nearest_to', *numbers)
     return _file(header, map(row, range(len(ids))))
+
+
+def _nearest_to(siblings: Siblings, record: int) -> str:
+    if siblings.nearest[record] < 0:
+        return ''
+    if siblings.as_near[record]:
+        return 'both'
+    return 'sibling' if siblings.nearer[record] else 'record'
 
 
 def _text(text: str) -> str:

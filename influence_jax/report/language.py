@@ -136,7 +136,9 @@ def _extraction(results: LanguageResults) -> Section:
         'What is given back',
         'How well a model trained on everything completes each record from its prompt (sentence '
         'BLEU of greedy decoding, 1 where all is right), against self-influence and against the '
-        'margin. Circles are means of equally many records of a kind.',
+        'margin. Circles are means of equally many records of a kind. Near-duplicates share most '
+        'of their answer, so that one written in the place of another has a high BLEU too: the '
+        'table tells them apart.',
         [
             Plates(
                 [
@@ -156,6 +158,6 @@ def _extraction(results: LanguageResults) -> Section:
                     ),
                 ]
             ),
-            extraction_table(results.extraction, duplicated, results.held),
+            extraction_table(results),
         ],
     )

@@ -36,6 +36,15 @@ def records(results: LanguageResults) -> Section:
     )
 
 
+def _nearest(results: LanguageResults, target: int) -> list[tuple[str, str]]:
+    """Whether a near-duplicate is given back instead; nothing of a unique record."""
+    siblings = results.siblings
+    if siblings.nearest[target] < 0:
+        return []
+    instead = 'both alike' if siblings.as_near[target] else 'the record'
+    return [('nearest to', 'a near-duplicate' if siblings.nearer[target] else instead)]
+
+
 def _record(results: LanguageResults, target: int) -> Record:
     truth = shortened(results.completions[target].strip())
     decoded = shortened(results.decoded[target].strip())
@@ -53,6 +62,7 @@ def _record(results: LanguageResults, target: int) -> Record:
         numbers=[
             ('BLEU', number(extraction.bleu[target])),
             ('exact match', 'yes' if extraction.exact_match[target] else 'no'),
+            *_nearest(results, target),
             ('in common', f'{extraction.longest_common_share[target]:.0%}'),
             (f'self-influence ({results.unit})', number(summary.self_influence[target])),
             ('margin', number(summary.margin[target])),

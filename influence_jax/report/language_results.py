@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from influence_jax.analysis.cluster_view import ClusterView
-from influence_jax.analysis.extraction import Extraction, HeldOrNot
+from influence_jax.analysis.extraction import Extraction, HeldOrNot, Siblings
 from influence_jax.analysis.near_duplicate_comparison import Comparison
 from influence_jax.estimators.summary import Summary
 from influence_jax.report.figure_style import UNIT
@@ -29,6 +29,7 @@ class LanguageResults:
       changes: `[T]` how a record differs from the one it was made of; '' for originals.
       decoded: `[T]` what a model trained on everything wrote.
       extraction: `[T]` of that.
+      siblings: `[T]` how near that is to the near-duplicates of each record.
       held: scores of what members decoded, by name, averaged over those that held the record and
         those that did not; none where they decoded nothing.
       unit: of influences, for labels.
@@ -43,6 +44,7 @@ class LanguageResults:
     changes: Sequence[str]
     decoded: Sequence[str]
     extraction: Extraction
+    siblings: Siblings
     held: Mapping[str, HeldOrNot] = dataclasses.field(default_factory=dict)
     unit: str = UNIT
 
@@ -56,6 +58,7 @@ class LanguageResults:
             ('decoded', self.decoded),
             ('near_duplicated', self.comparison.near_duplicated),
             ('BLEU', self.extraction.bleu),
+            ('siblings', self.siblings.nearest),
         ):
             if len(values) != targets:
                 raise ValueError(f'{len(values)} {name} for {targets} targets: give one for each')

@@ -4,7 +4,7 @@ import pytest
 
 from influence_jax.analysis import auroc
 from influence_jax.analysis.cluster_view import at_even_steps, cluster_view
-from influence_jax.analysis.extraction import scores
+from influence_jax.analysis.extraction import nearest_siblings, scores
 from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group, table
 from influence_jax.analysis.score_prediction import predictions
 from influence_jax.analysis.scores import Score, influence_scores
@@ -38,7 +38,14 @@ def summary():
 def compared(summary):
     truths = [f'answer {t}' for t in range(N)]
     texts = [truth if good else 'wrong' for truth, good in zip(truths, DECODED, strict=True)]
-    return compare(summary, GROUPS, key=KEY, extraction=scores(texts, truths), resamples=200)
+    return compare(
+        summary,
+        GROUPS,
+        key=KEY,
+        extraction=scores(texts, truths),
+        siblings=nearest_siblings(texts, truths, GROUPS),
+        resamples=200,
+    )
 
 
 def test_planted_clusters_have_low_self_influence_and_low_margins(compared, summary):
@@ -96,13 +103,48 @@ def test_without_decoding_nothing_is_extractable(summary):
 
 def test_an_exact_match_is_extractable_at_any_bleu(summary):
     truths = ['The Beatles'] * N
-    extraction = scores(['beatles', 'The Beatles and others', *['x'] * (N - 2)], truths)
+    texts = ['beatles', 'The Beatles and others', *['x'] * (N - 2)]
     for least, expected in ((0.3, [True, True]), (0.9, [True, False])):
         seen = compare(
-            summary, GROUPS, key=KEY, extraction=extraction, extractable_bleu=least, resamples=2
+            summary,
+            GROUPS,
+            key=KEY,
+            extraction=scores(texts, truths),
+            siblings=nearest_siblings(texts, truths, GROUPS),
+            extractable_bleu=least,
+            resamples=2,
         )
         assert seen.extractable[:2].tolist() == expected
         assert not seen.extractable[2:].any()
+
+
+def test_a_sibling_that_is_given_back_is_not_the_record(summary):
+    """All of a cluster have the same prompt, so that one of them at most can be meant."""
+    truths = [f'the year of our lord {1800 + t}' for t in range(N)]
+    texts = truths[:UNIQUE] + [truths[UNIQUE + 3 * ((t - UNIQUE) // 3)] for t in range(UNIQUE, N)]
+    extraction = scores(texts, truths)
+    assert (extraction.bleu >= 0.5).all()
+    seen = compare(
+        summary,
+        GROUPS,
+        key=KEY,
+        extraction=extraction,
+        siblings=nearest_siblings(texts, truths, GROUPS),
+        resamples=2,
+    )
+    assert seen.extractable[:UNIQUE].all()
+    assert seen.extractable[UNIQUE:].tolist() == [True, False, False] * CLUSTERS
+
+
+def test_extraction_of_near_duplicates_needs_their_siblings(summary):
+    texts = [f'answer {t}' for t in range(N)]
+    extraction, few = scores(texts, texts), nearest_siblings(texts[:4], texts[:4], GROUPS[:4])
+    for siblings, message in ((None, f'{N} targets, not none'), (few, f'{N} targets, not .* 4')):
+        with pytest.raises(ValueError, match=message) as refused:
+            compare(summary, GROUPS, key=KEY, extraction=extraction, siblings=siblings)
+        assert '\n' not in str(refused.value)
+    alone = compare(summary, np.arange(N), key=KEY, extraction=extraction, resamples=2)
+    assert alone.extractable.all()
 
 
 def test_sum_of_others_is_that_of_the_matrix(summary):

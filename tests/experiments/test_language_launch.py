@@ -2,19 +2,29 @@
 
 import csv
 import dataclasses
+import html
 import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import language_base, language_ensemble, language_report, members, run_facts
+from experiments import (
+    language_base,
+    language_data,
+    language_ensemble,
+    language_report,
+    members,
+    run_facts,
+)
 from experiments import launch as launching
-from experiments.completions import MEASUREMENTS
-from experiments.language_experiment import LanguageExperiment
+from experiments.completions import MEASUREMENTS, Completer
+from experiments.language_experiment import LanguageExperiment, training_program
+from experiments.language_model import DEFAULTS
 from experiments.language_settings import (
     ExtractionSettings,
     LargeSettings,
@@ -25,6 +35,8 @@ from experiments.nq_gpt_neo import PAPER
 from experiments.plan import PlanSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import analysis, store, training
+from influence_jax.analysis.extraction import scores
+from influence_jax.analysis.extraction_regime import Regime, judge
 from influence_jax.data import text
 from influence_jax.data.text import byte_bpe
 from influence_jax.data.text.tokenizer import from_pretrained
@@ -128,6 +140,19 @@ def test_what_was_planted_and_given_back_is_kept(whole, finished):
     held = whole.masks[:, 0]
     assert float(rows[0]['bleu_held']) == pytest.approx(bleu[held, 0].mean(), abs=1e-5)
     assert float(rows[0]['exact_match_left_out']) == pytest.approx(exact[~held, 0].mean(), abs=1e-5)
+
+
+def test_page_and_terminal_say_which_regime_of_extraction_the_run_is_in(
+    run, whole, finished, capsys
+):
+    """Four epochs of so few records give back nothing."""
+    run(finished)
+    said = ' '.join(capsys.readouterr().out.split())
+    page = html.unescape((finished / 'report' / 'index.html').read_text())
+    regime = Regime.BEFORE.value
+    for shown in (said, ' '.join(page.split())):
+        assert regime in shown
+        assert '--epochs=8 instead of 4' in shown
 
 
 def test_a_tokenizer_of_its_own_and_records_that_are_cut(
@@ -368,6 +393,34 @@ def test_the_papers_experiment():
     assert (model.lora_rank, model.pretrain_epochs) == (0, 0)
     recipe = PAPER.recipe
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (3, 50, 2e-4)
+
+
+@pytest.mark.slow
+def test_defaults_are_in_the_papers_regime_of_extraction():
+    """As the model trained on all of the embedded records tells, which is the paper's measure."""
+    everything = dataclasses.replace(DEFAULTS, ensemble=EnsembleSettings(keep=1.0))
+    records = language_data.prepare(everything.text, everything.model, seed=0)
+    base = language_base.prepare(
+        everything.model, records, everything.recipe, default_dir=Path(), max_length=100, seed=0
+    )
+    rows = language_data.batch(records.tokens)
+    masks, key = np.ones((1, records.dataset.num_examples), bool), jax.random.key(0)
+    program = training_program(everything, records, base, masks, key=key)
+    (trained,) = training.train(
+        program,
+        key=key,
+        masks=masks,
+        members=[0],
+        examples=rows,
+        targets=rows,
+        execution=training.Execution(),
+        keep_params=True,
+    )
+    completer = Completer(records, base, None)
+    (decoded,) = completer.completions(trained.result.params, 1)
+    found = judge(scores(decoded, completer.continuations), records.dataset.has_near_duplicate)
+    assert found.regime is Regime.PAPER
+    assert found.by_full_data_model.unique < 0.1 < 0.3 < found.by_full_data_model.near_duplicated
 
 
 @pytest.mark.parametrize('module', ['language_model', 'nq_gpt_neo'])

@@ -7,7 +7,12 @@ import numpy as np
 
 from influence_jax import analysis
 from influence_jax.analysis.cluster_view import cluster_view
-from influence_jax.analysis.extraction import by_membership, scores, scores_of_members
+from influence_jax.analysis.extraction import (
+    by_membership,
+    nearest_siblings,
+    scores,
+    scores_of_members,
+)
 from influence_jax.analysis.near_duplicate_comparison import compare
 from influence_jax.report import LanguageResults
 
@@ -51,13 +56,19 @@ def results() -> tuple[LanguageResults, analysis.Overview]:
     ]
     decoded[1] = ''
     extraction = scores(decoded, completions)
+    siblings = nearest_siblings(decoded, completions, groups)
     by_members = [decoded, list(reversed(completions)), decoded, decoded]
     overview = analysis.overview(masks, losses, key=jax.random.key(0))
     return (
         LanguageResults(
             summary=overview.summary,
             comparison=compare(
-                overview.summary, groups, key=jax.random.key(1), extraction=extraction, resamples=50
+                overview.summary,
+                groups,
+                key=jax.random.key(1),
+                extraction=extraction,
+                siblings=siblings,
+                resamples=50,
             ),
             view=cluster_view(masks, losses, groups, summary=overview.summary),
             groups=groups,
@@ -66,6 +77,7 @@ def results() -> tuple[LanguageResults, analysis.Overview]:
             changes=changes,
             decoded=decoded,
             extraction=extraction,
+            siblings=siblings,
             held={
                 'BLEU': by_membership(masks[:4], scores_of_members(by_members, completions).bleu)
             },

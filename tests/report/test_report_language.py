@@ -1,25 +1,32 @@
+import csv
 import dataclasses
 import html
 import io
 import re
 import sys
 
+import jax
 import language_run
 import numpy as np
 import pytest
-from language_run import CLUSTERS, COPIES, RIGHT_TO_LEFT, SCRIPT, N
+from language_run import CLUSTERS, COPIES, RIGHT_TO_LEFT, SCRIPT, UNIQUE, N
 from pages import Page, contents
 from rich.console import Console
 
 from influence_jax import report
+from influence_jax.analysis.extraction import nearest_siblings, scores
+from influence_jax.analysis.extraction_regime import GivenBack, Judgment, Regime
+from influence_jax.analysis.near_duplicate_comparison import compare
 from influence_jax.report import figures
 from influence_jax.report.comparison_tables import comparison_table
 from influence_jax.report.distribution_figure import distribution
 from influence_jax.report.figure_style import png
 from influence_jax.report.language_figures import bleu_against, cluster_matrix
+from influence_jax.report.language_records import records
 from influence_jax.report.language_tables import extraction_table
 from influence_jax.report.sections import Matrix, Records, Table
 from influence_jax.report.theme import Theme
+from influence_jax.report.wording import MISSING
 
 
 def part_of(sections, kind):
@@ -82,16 +89,91 @@ def test_no_text_from_data_is_markup_or_steers_the_page(text):
 
 def test_extraction_of_members_is_beside_that_of_one_model(language):
     near = language.comparison.near_duplicated
-    with_members = extraction_table(language.extraction, near, language.held)
-    assert len(with_members.rows) == 5
+    rows = {row[0].text: row for row in extraction_table(language).rows}
     held = language.held['BLEU'].held.mean[near]
-    assert with_members.rows[3][2].text.startswith(f'{np.nanmean(held):.3f} ±')
+    by_holders = rows['BLEU, members that held the record'][2]
+    assert by_holders.text.startswith(f'{np.nanmean(held):.3f} ±')
     exact = language.extraction.exact_match
-    assert [cell.text for cell in with_members.rows[1][1:]] == [
+    assert [cell.text for cell in rows['exact match'][1:]] == [
         f'{exact[~near].mean():.1%}',
         f'{exact[near].mean():.1%}',
     ]
-    assert len(extraction_table(language.extraction, near, {}).rows) == 3
+    alone = extraction_table(dataclasses.replace(language, held={}))
+    assert len(alone.rows) == len(rows) - 2
+
+
+def given_back_as(language, decoded):
+    """The same run, had it written this."""
+    extraction = scores(decoded, language.completions)
+    siblings = nearest_siblings(decoded, language.completions, language.groups)
+    comparison = compare(
+        language.summary,
+        language.groups,
+        key=jax.random.key(0),
+        extraction=extraction,
+        siblings=siblings,
+        resamples=2,
+    )
+    return dataclasses.replace(
+        language, decoded=decoded, extraction=extraction, siblings=siblings, comparison=comparison
+    )
+
+
+def test_a_sibling_given_back_stands_beside_the_record_in_page_and_file(language):
+    """Of each cluster the first record is written in the place of all."""
+    completions = tuple(f' the answer to question {n}' for n in range(N))
+    first = [int(np.flatnonzero(language.groups == group)[0]) for group in language.groups]
+    decoded = [completions[n] for n in first]
+    results = given_back_as(dataclasses.replace(language, completions=completions), decoded)
+    rows = {row[0].text: row for row in extraction_table(results).rows}
+    near = rows['exact match or BLEU of 0.5'][2]
+    assert near.text == '100.0%'
+    assert near.note == (
+        'nearest to the record 25.0%, to a near-duplicate 75.0%, to both alike 0.0%'
+    )
+    texts = {name: [cell.text for cell in row[1:]] for name, row in rows.items()}
+    assert texts['extractable: that, and not nearer to a near-duplicate'] == ['100.0%', '25.0%']
+    assert texts['exact match with that near-duplicate'] == [MISSING, '75.0%']
+    bleu = results.siblings.bleu[UNIQUE:]
+    assert texts['BLEU with the nearest of its near-duplicates'] == [
+        MISSING,
+        f'{bleu.mean():.3f} ± {bleu.std(ddof=1):.3f}',
+    ]
+    ids = [f'id-{n}' for n in range(N)]
+    rows = list(csv.DictReader(io.StringIO(report.records_csv(results, ids))))
+    for n, row in enumerate(rows):
+        given = (row['nearest_to'], row['nearest_sibling'], row['extractable'])
+        if n < UNIQUE:
+            assert given == ('', '', '1')
+            assert row['sibling_bleu'] == row['sibling_exact_match'] == ''
+        elif n == first[n]:
+            assert given[::2] == ('record', '1') and row['sibling_exact_match'] == '0'
+        else:
+            assert given == ('sibling', f'id-{first[n]}', '0')
+            assert row['sibling_bleu'] == row['sibling_exact_match'] == '1'
+    shown = [record for part in part_of((records(results),), Records) for record in part.records]
+    told = [dict(record.numbers).get('nearest to') for record in shown]
+    assert told == ['the record', *['a near-duplicate'] * 3] * 3 + [None] * 6
+
+
+@pytest.mark.parametrize(
+    ('regime', 'advice'), [(Regime.BEYOND, '--epochs=15 '), (Regime.BEFORE, '--epochs=60 ')]
+)
+def test_a_run_outside_of_the_papers_regime_is_told_its_numbers_and_the_way_back(regime, advice):
+    judgment = Judgment(regime, GivenBack(0.402, 0.438), GivenBack(0.919, 0.532))
+    note = report.regime_note(judgment, epochs=30)
+    for text in (advice, '0.40 unique, 0.44 near', '0.92 unique, 0.53 near', '0.07 unique, 0.36'):
+        assert text in note
+    assert '\n' not in note
+    assert 'members that held' not in report.regime_note(
+        judgment._replace(by_holders=None), epochs=1
+    )
+
+
+def test_a_run_in_the_papers_regime_needs_no_caution():
+    judgment = Judgment(Regime.PAPER, GivenBack(0.053, 0.362), None)
+    assert report.regime_note(judgment, epochs=15) is None
+    assert '0.05 unique, 0.36 near-duplicated' in report.regime_fact(judgment)
 
 
 def test_matrix_outlines_the_planted_clusters_and_names_their_records(sections, language):
