@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from influence_jax.types import PRNGKey
+from influence_jax.types import AnyArray, PRNGKey
 
 _WEIGHTS_AT_ONCE = 2_000_000
 
@@ -35,6 +35,26 @@ def weights(key: PRNGKey, *, units: int, resamples: int) -> Iterator[Float[np.nd
         chosen = generator.integers(units, size=drawn) + units * np.arange(drawn[0])[:, None]
         counts = np.bincount(chosen.ravel(), minlength=drawn[0] * units)
         yield counts.reshape(drawn).astype(np.float64)
+
+
+def weights_of_groups(
+    key: PRNGKey, *, groups: Int[AnyArray, 'T'], resamples: int
+) -> Iterator[Float[np.ndarray, 'b T']]:
+    """As `weights`, where whole groups are drawn: how many times each of their targets is.
+
+    What depends on each other, such as the versions of one record, must be drawn together.
+
+    Args:
+      key: draws the groups.
+      groups: `[T]` the same number for targets of one group.
+      resamples: how many times.
+
+    Raises:
+      ValueError: as `weights` does.
+    """
+    ids, group = np.unique(np.asarray(groups), return_inverse=True)
+    for some in weights(key, units=len(ids), resamples=resamples):
+        yield some[:, group]
 
 
 def interval(value: float, resampled: Float[np.ndarray, 'b'], level: float) -> Interval:
