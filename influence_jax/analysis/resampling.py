@@ -70,3 +70,17 @@ def interval(value: float, resampled: Float[np.ndarray, 'b'], level: float) -> I
         return Interval(float(value), float('nan'), float('nan'))
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high))
+
+
+def jackknife_error(without: Float[AnyArray, 'B *shape']) -> Float[np.ndarray, '*shape']:
+    """Standard error of a statistic, from its values without each of B equal parts in turn.
+
+    For units that cannot be drawn twice, such as models that would be their own shadows.
+
+    Raises:
+      ValueError: fewer than 2 parts.
+    """
+    values = np.asarray(without, np.float64)
+    if len(values) < 2:
+        raise ValueError(f'{len(values)} parts are too few to leave one out: give 2 or more')
+    return np.sqrt((len(values) - 1) * values.var(axis=0))
