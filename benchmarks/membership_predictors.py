@@ -181,7 +181,7 @@ def scores(members: Members) -> dict[str, np.ndarray]:
     top, at = np.take_along_axis(values, order, axis=0), np.arange(values.shape[1])
     order = np.where(top[0] >= top[1], order, order[::-1])
     largest, second = values[order, at]
-    own = np.diagonal(values)
+    own = np.where(lacking, np.nan, np.diagonal(values))
     found = {
         'self-influence': own,
         'standardized self-influence': own / np.diagonal(error),
@@ -256,6 +256,8 @@ def print_row(
 def _cell(value: Interval, models: float) -> str:
     if np.isnan(value.value):
         return 'beyond 1'
+    if np.isnan(models):  # without some of the models it is beyond 1, or a reliability below 0
+        return 'not determined'
     records = (value.high - value.low) / (2 * Z)
     return f'{value.value:.3f} ± {Z * np.hypot(records, models):.3f}'
 
