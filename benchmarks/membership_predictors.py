@@ -30,7 +30,7 @@ PAIRS = (
     ('z margin', 'standardized self-influence'),
 )
 MOST_SETS = 4
-LEAST_LOT = 16
+LEAST_LOT = 12
 BLOCKS = 8
 RESAMPLES = 400
 Z = 1.96
@@ -71,6 +71,10 @@ def main() -> None:
         others = read(other_run)
     wanted = [int(size) for size in given.sizes.split(',')]
     sizes = [m for m in wanted if len(members.masks) - 2 * m >= 2 * LEAST_LOT]
+    if not sizes:
+        raise SystemExit(
+            f'{len(members.masks)} members are too few for two sets of any of {wanted}'
+        )
     unique = np.bincount(groups)[groups] == 1
     print(
         f'{len(members.masks)} members ({len(others.masks) if others else 0} of the other recipe), '
@@ -175,7 +179,7 @@ def scores(members: Members) -> dict[str, np.ndarray]:
         without = (losses**2).sum(axis=0) - squares - (losses.sum(axis=0) - sums) ** 2 / outside
         values = (losses.sum(axis=0) - sums) / outside - sums / inside
         error = np.sqrt(within / (inside * (inside - 1)) + without / (outside * (outside - 1)))
-    lacking = np.minimum(inside, outside)[:, 0] < 2
+    lacking = one_sided(masks)
     values[lacking] = -np.inf  # never among the largest two
     order = np.argpartition(-values, 1, axis=0)[:2]
     top, at = np.take_along_axis(values, order, axis=0), np.arange(values.shape[1])
@@ -191,14 +195,31 @@ def scores(members: Members) -> dict[str, np.ndarray]:
     return {name: np.where(lacking, np.nan, column) for name, column in found.items()}
 
 
+def one_sided(masks: np.ndarray) -> np.ndarray:
+    """`[N]` whether fewer than 2 members include an example, or leave it out."""
+    included = masks.sum(axis=0)
+    return np.minimum(included, len(masks) - included) < 2
+
+
 def attacked(members: Members) -> dict[str, np.ndarray]:
     """How well each record is told by an attack on these members, with each other as shadows."""
     masks, losses, gaps, bleu = members
-    lira = membership.vulnerability(membership.lira(masks, gaps))
-    rmia = membership.vulnerability(membership.rmia(masks, losses))
-    found = {'LiRA, AUROC': lira.auroc, 'LiRA, success': lira.success, 'RMIA, AUROC': rmia.auroc}
+    own = np.where(one_sided(masks), -1, np.arange(masks.shape[1]))
+
+    def of_all(values: np.ndarray) -> np.ndarray:
+        found = np.full(len(own), np.nan)
+        found[own >= 0] = values
+        return found
+
+    lira = membership.vulnerability(membership.lira(masks, gaps, target_examples=own))
+    rmia = membership.vulnerability(membership.rmia(masks, losses, target_examples=own))
+    found = {
+        'LiRA, AUROC': of_all(lira.auroc),
+        'LiRA, success': of_all(lira.success),
+        'RMIA, AUROC': of_all(rmia.auroc),
+    }
     if bleu is not None:
-        found['extraction, BLEU'] = extraction.by_membership(masks, bleu).held
+        found['extraction, BLEU'] = extraction.by_membership(masks, bleu).held.mean
     return found
 
 

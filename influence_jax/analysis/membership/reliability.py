@@ -91,12 +91,25 @@ def compare_predictors(
         ]
     )
     table = _quantities(correlations, sets=len(one), lots=lots.shape[:2])
-    names = {
-        name: tuple(resampling.interval(c[0], c[1:], level) for c in columns)
-        for name, columns in table.items()
-    }
-    (advantage,) = names.pop('advantage')
-    return PredictorComparison(**names, advantage=advantage, targets=int(known.sum()))
+
+    def intervals(name: str) -> tuple[Interval, ...]:
+        return tuple(resampling.interval(c[0], c[1:], level) for c in table[name])
+
+    def two(name: str) -> tuple[Interval, Interval]:
+        first, second = intervals(name)
+        return first, second
+
+    of_first, of_second, of_criterion = intervals('reliability')
+    (advantage,) = intervals('advantage')
+    return PredictorComparison(
+        spearman=two('spearman'),
+        reliability=(of_first, of_second, of_criterion),
+        corrected=two('corrected'),
+        advantage=advantage,
+        partial=two('partial'),
+        corrected_partial=two('corrected_partial'),
+        targets=int(known.sum()),
+    )
 
 
 def rank_correlations(
