@@ -356,3 +356,13 @@ def test_noise_is_not_refused_for_its_direction(design):
         levels = rng.normal(scale=3, size=(24, 1)) + 3 * rng.standard_t(2, size=masks.shape)
         assert np.isfinite(membership.lira(masks, levels, setting=Setting.OFFLINE).scores).all()
         assert np.isfinite(membership.rmia(masks, np.abs(levels)).scores).all()
+
+
+def test_few_members_that_agree_by_chance_are_not_refused():
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        masks = shuffled_design(rng, 'balanced', 4, 2)
+        values = rng.integers(2, size=masks.shape) / 3
+        global_variance = partial(membership.lira, variance=Variance.GLOBAL)
+        assert global_variance(masks, values, setting=Setting.OFFLINE).scores.shape == (4, 2)
+        assert membership.rmia(masks, values).scores.shape == (4, 2)

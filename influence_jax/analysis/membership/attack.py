@@ -127,7 +127,7 @@ def rises_with_inclusion(given: Evidence) -> bool | None:
         included += weight.sum(axis=1)
     by_subset = np.bincount(given.subset, products - sums * included / given.targets.size)
     error = by_subset.std(ddof=1) / np.sqrt(len(by_subset)) if len(by_subset) > 1 else 0.0
-    if not error > 0:
+    if not error > 1e-6 * abs(by_subset.mean()):  # a few members that agree by chance, to rounding
         return None
     statistic = by_subset.mean() / error
     if scipy.stats.t.sf(abs(statistic), len(by_subset) - 1) > _SURE:
