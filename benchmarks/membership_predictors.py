@@ -92,7 +92,11 @@ def main() -> None:
         for criterion in whole.criteria:
             for size in sizes:
                 for name, which in populations.items():
-                    row = compared(whole, parts, pair, criterion, size, which, groups)
+                    try:
+                        row = compared(whole, parts, pair, criterion, size, which, groups)
+                    except ValueError as error:  # such as an attack that succeeds on all alike
+                        print(f'| {criterion} | {size} | | {name} | {error} |')
+                        continue
                     print_row(criterion, size, len(whole.predictors[size]), name, row)
     print(f'\n{time.perf_counter() - start:.0f} s')
 
