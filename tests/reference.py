@@ -228,8 +228,8 @@ def median_standard_error(masks, losses, target_examples):
 
 
 def lira_score(masks, gaps, own, m, t, *, online, one_variance):
-    """LiRA's score of member m on target t by all other members' gaps [M T]."""
-    others = [k for k in range(len(masks)) if k != m]
+    """LiRA's score of member m on target t by the gaps [M T] of members of other masks."""
+    others = [k for k in range(len(masks)) if masks[k].tolist() != masks[m].tolist()]
 
     def side(target, included):
         return [float(gaps[k, target]) for k in others if masks[k, own[target]] == included]
@@ -253,15 +253,15 @@ def lira_score(masks, gaps, own, m, t, *, online, one_variance):
 
 
 def rmia_score(masks, losses, own, m, t, *, gamma):
-    """RMIA's score of member m on target t by all other members' losses [M T]."""
-    others = [k for k in range(len(masks)) if k != m]
+    """RMIA's score of member m on target t by the losses [M T] of members of other masks."""
+    others = [k for k in range(len(masks)) if masks[k].tolist() != masks[m].tolist()]
 
     def ratio(target):
         p_in = mean([math.exp(-losses[k, target]) for k in others if masks[k, own[target]]])
         p_out = mean([math.exp(-losses[k, target]) for k in others if not masks[k, own[target]]])
         return math.exp(-losses[m, target]) / ((p_in + p_out) / 2)
 
-    population = [z for z in range(losses.shape[1]) if not masks[m, own[z]] and z != t]
+    population = [z for z in range(losses.shape[1]) if z != t]
     return mean([float(ratio(t) / ratio(z) >= gamma) for z in population])
 
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from influence_jax.types import PRNGKey
+from influence_jax.types import AnyArray, PRNGKey
 
 _WEIGHTS_AT_ONCE = 2_000_000
 
@@ -37,6 +37,26 @@ def weights(key: PRNGKey, *, units: int, resamples: int) -> Iterator[Float[np.nd
         yield counts.reshape(drawn).astype(np.float64)
 
 
+def weights_of_groups(
+    key: PRNGKey, *, groups: Int[AnyArray, 'T'], resamples: int
+) -> Iterator[Float[np.ndarray, 'b T']]:
+    """As `weights`, where whole groups are drawn: how many times each of their targets is.
+
+    What depends on each other, such as the versions of one record, must be drawn together.
+
+    Args:
+      key: draws the groups.
+      groups: `[T]` the same number for targets of one group.
+      resamples: how many times.
+
+    Raises:
+      ValueError: as `weights` does.
+    """
+    ids, group = np.unique(np.asarray(groups), return_inverse=True)
+    for some in weights(key, units=len(ids), resamples=resamples):
+        yield some[:, group]
+
+
 def interval(value: float, resampled: Float[np.ndarray, 'b'], level: float) -> Interval:
     """The middle `level` of the resampled values; NaN where none is defined.
 
@@ -50,3 +70,17 @@ def interval(value: float, resampled: Float[np.ndarray, 'b'], level: float) -> I
         return Interval(float(value), float('nan'), float('nan'))
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high))
+
+
+def jackknife_error(without: Float[AnyArray, 'B *shape']) -> Float[np.ndarray, '*shape']:
+    """Standard error of a statistic, from its values without each of B equal parts in turn.
+
+    For units that cannot be drawn twice, such as models that would be their own shadows.
+
+    Raises:
+      ValueError: fewer than 2 parts.
+    """
+    values = np.asarray(without, np.float64)
+    if len(values) < 2:
+        raise ValueError(f'{len(values)} parts are too few to leave one out: give 2 or more')
+    return np.sqrt((len(values) - 1) * values.var(axis=0))

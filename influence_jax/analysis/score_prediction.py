@@ -53,12 +53,11 @@ def predictions(
       ValueError: a score is not `[T]`, fewer than 2 resamples, or `level` outside (0, 1).
     """
     check(scores, len(positives))
-    ids, group = np.unique(np.asarray(groups), return_inverse=True)
     rankings = [_Ranking(score, positives) for score in scores]
     areas = np.array(
         [
-            [ranking.area(weights[group]) for ranking in rankings]
-            for some in resampling.weights(key, units=len(ids), resamples=resamples)
+            [ranking.area(weights) for ranking in rankings]
+            for some in resampling.weights_of_groups(key, groups=groups, resamples=resamples)
             for weights in some
         ]
     )

@@ -33,6 +33,11 @@ def usable(masks: Masks, losses: Measurement) -> Ensemble:
       ValueError: masks are not bool `[M N]`, losses not floating `[M T]` of the same M,
         an axis is empty, or no member is left.
     """
+    return Ensemble(*average_repeats(*finite_members(masks, losses)))
+
+
+def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
+    """As `usable`, but of members that repeat a mask each by itself, as it was measured."""
     masks, losses = np.asarray(masks), np.asarray(losses)
     if masks.ndim != 2 or masks.dtype != bool:
         raise ValueError(
@@ -67,7 +72,7 @@ def usable(masks: Masks, losses: Measurement) -> Ensemble:
         )
     if not complete.all():
         masks, losses = masks[complete], losses[complete]
-    return Ensemble(*average_repeats(masks, losses))
+    return Ensemble(masks, losses)
 
 
 def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 
 def average_repeats(
@@ -12,22 +12,33 @@ def average_repeats(
     """Averages the losses of members with the same mask, in the order of first appearance.
 
     Repeats lower the noise of training, not that of which examples were drawn: taken for
-    independent members they would make the standard errors too small. With few examples, masks
-    coincide by chance, and are independent then: if that would be no surprise, nothing is averaged.
+    independent members they would make the standard errors too small. What counts as a repeat:
+    see `numbered_repeats`.
+    """
+    subset = numbered_repeats(masks)
+    _, first = np.unique(subset, return_index=True)
+    if len(first) == len(masks):
+        return masks, losses
+    sums = np.zeros((len(first), losses.shape[1]), np.float64)
+    np.add.at(sums, subset, losses)
+    means = sums / np.bincount(subset)[:, None]
+    return masks[first], means.astype(losses.dtype)
+
+
+def numbered_repeats(masks: Bool[np.ndarray, 'M N']) -> Int[np.ndarray, 'M']:
+    """Numbers the subsets from 0 by first appearance: members of one number repeat one mask.
+
+    With few examples, masks coincide by chance, and are independent then: if that would be no
+    surprise, every member has a number of its own.
     """
     _, first, of_member = np.unique(
         np.packbits(masks, axis=1), axis=0, return_index=True, return_inverse=True
     )
     if len(first) == len(masks) or _chance_of_a_coincidence(masks) > 1e-3:
-        return masks, losses
-    order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    sums = np.zeros((len(first), losses.shape[1]), np.float64)
-    members = place[of_member.ravel()]
-    np.add.at(sums, members, losses)
-    means = sums / np.bincount(members)[:, None]
-    return masks[first[order]], means.astype(losses.dtype)
+        return np.arange(len(masks))
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return place[of_member.ravel()]
 
 
 def _chance_of_a_coincidence(masks: Bool[np.ndarray, 'M N']) -> float:

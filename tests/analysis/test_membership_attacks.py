@@ -206,7 +206,163 @@ def test_bad_populations_are_refused():
     for gamma in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match='gamma'):
             membership.rmia(masks, losses, gamma=gamma)
-    masks[3] = True
-    masks[3, 0] = False
-    with pytest.raises(ValueError, match='member 3 leaves 1 targets out'):
-        membership.rmia(masks, losses)
+    with pytest.raises(ValueError, match='1 target leaves RMIA no other'):
+        membership.rmia(masks, losses[:, :1], target_examples=np.array([0]))
+
+
+def repeated(rng, *, subsets, repeats, examples, effect=0.0, shared=0.0):
+    """Masks, each of several members, whose logit gaps have a part that is shared by the mask."""
+    masks = rng.random((subsets, examples)) < 0.5
+    of_mask = shared * rng.normal(size=masks.shape)
+    masks, of_mask = (np.repeat(part, repeats, axis=0) for part in (masks, of_mask))
+    gaps = effect * masks + of_mask + rng.normal(size=masks.shape)
+    order = rng.permutation(len(masks))
+    return masks[order], gaps[order]
+
+
+def losses_of(gaps):
+    """-log p of these logit gaps: its inverse is `logit_gaps`."""
+    return np.logaddexp(0, -gaps)
+
+
+def area_of(attack):
+    return membership.area(membership.roc(attack.scores, attack.included))
+
+
+@pytest.mark.parametrize('variance', Variance)
+def test_lira_of_repeated_subsets_equals_the_loops(variance):
+    masks, gaps = repeated(np.random.default_rng(0), subsets=12, repeats=2, examples=24, effect=1.0)
+    usable = np.minimum(masks.sum(axis=0), (~masks).sum(axis=0)) >= 6
+    attack = membership.lira(
+        masks, gaps[:, usable], variance=variance, target_examples=np.flatnonzero(usable)
+    )
+    own = np.flatnonzero(usable)
+    expected = every_score(
+        lambda m, t: reference.lira_score(
+            masks, gaps[:, usable], own, m, t, online=True, one_variance=variance is Variance.GLOBAL
+        ),
+        (24, usable.sum()),
+    )
+    np.testing.assert_allclose(attack.scores, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rmia_of_repeated_subsets_equals_the_loops():
+    masks, gaps = repeated(np.random.default_rng(0), subsets=12, repeats=3, examples=24, effect=1.0)
+    usable = np.minimum(masks.sum(axis=0), (~masks).sum(axis=0)) >= 6
+    own, losses = np.flatnonzero(usable), losses_of(gaps[:, usable])
+    attack = membership.rmia(masks, losses, target_examples=own)
+    expected = every_score(
+        lambda m, t: reference.rmia_score(masks, losses, own, m, t, gamma=2.0), losses.shape
+    )
+    np.testing.assert_allclose(attack.scores, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('repeats', [1, 2, 4])
+def test_every_member_is_attacked_as_one_model(repeats):
+    """Averaging the repeats first would make the attack look better than any model is at risk."""
+    rng = np.random.default_rng(0)
+    masks, gaps = repeated(rng, subsets=80, repeats=repeats, examples=150, effect=1.0)
+    assert masks.shape == membership.lira(masks, gaps).scores.shape
+    # The best attack tells N(1, 1) from N(0, 1) with AUROC 0.760.
+    assert area_of(membership.lira(masks, gaps, variance=Variance.GLOBAL)) == pytest.approx(
+        0.76, abs=0.012
+    )
+    assert area_of(membership.rmia(masks, losses_of(gaps))) < 0.77
+
+
+def test_repeats_do_not_tell_each_others_membership():
+    """What the members of one mask share, though inclusion has no effect."""
+    areas = {'lira': [], 'offline': [], 'rmia': []}
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        masks, gaps = repeated(rng, subsets=40, repeats=2, examples=120, shared=3.0)
+        areas['lira'].append(area_of(membership.lira(masks, gaps)))
+        areas['offline'].append(area_of(membership.lira(masks, gaps, setting=Setting.OFFLINE)))
+        areas['rmia'].append(area_of(membership.rmia(masks, losses_of(gaps))))
+    for name, values in areas.items():
+        assert np.mean(values) == pytest.approx(0.5, abs=0.012), name
+
+
+def shuffled_design(rng, design, members, examples):
+    """Masks that have nothing to do with any measurement."""
+    included = np.arange(examples)[None] < examples // 2
+    if design == 'exact size':
+        return rng.permuted(included.repeat(members, 0), axis=1)
+    if design == 'balanced':
+        half = np.arange(members)[:, None] < members // 2
+        return rng.permuted(half.repeat(examples, 1), axis=0)
+    return rng.random((members, examples)) < 0.5
+
+
+@pytest.mark.parametrize('design', ['independent', 'exact size', 'balanced'])
+@pytest.mark.parametrize('examples', [6, 10, 40])
+@pytest.mark.parametrize('gamma', [1.0, 2.0])
+def test_the_population_of_rmia_does_not_tell_what_was_left_out(design, examples, gamma):
+    rng = np.random.default_rng(examples)
+    areas = []
+    for _ in range(60):
+        masks = shuffled_design(rng, design, 40, examples)
+        losses = rng.gamma(2.0, 0.4, size=masks.shape)
+        areas.append(area_of(membership.rmia(masks, losses, gamma=gamma)))
+    assert abs(np.mean(areas) - 0.5) < 4 * np.std(areas) / math.sqrt(len(areas))
+    assert np.std(areas) / math.sqrt(len(areas)) < 0.01
+
+
+@pytest.mark.parametrize('keep', [0.1, 0.9])
+def test_variance_is_global_where_one_side_is_small(keep):
+    rng = np.random.default_rng(0)
+    masks = rng.random((200, 30)) < keep
+    gaps = masks + rng.normal(size=masks.shape)
+    chosen = membership.lira(masks, gaps).scores
+    np.testing.assert_array_equal(
+        chosen, membership.lira(masks, gaps, variance=Variance.GLOBAL).scores
+    )
+    enough = rng.random((200, 30)) < 0.5
+    np.testing.assert_array_equal(
+        membership.lira(enough, gaps).scores,
+        membership.lira(enough, gaps, variance=Variance.PER_RECORD).scores,
+    )
+
+
+def test_offline_lira_refuses_what_falls_with_inclusion():
+    masks, losses = tensors(members=40)
+    gaps = membership.logit_gaps(losses)
+    with pytest.raises(ValueError, match='logit_gaps'):
+        membership.lira(masks, losses, setting=Setting.OFFLINE)
+    with pytest.raises(ValueError, match='inverted'):
+        membership.lira(~masks, gaps, setting=Setting.OFFLINE)
+    assert area_of(membership.lira(masks, gaps, setting=Setting.OFFLINE)) > 0.7
+
+
+def test_rmia_refuses_what_cannot_be_a_loss():
+    masks, losses = tensors(members=40)
+    gaps = membership.logit_gaps(losses)
+    with pytest.raises(ValueError, match=f'{gaps.min():g}'):
+        membership.rmia(masks, gaps)
+    with pytest.raises(ValueError, match='probability'):
+        membership.rmia(masks, np.exp(-losses))
+    with pytest.raises(ValueError, match='inverted'):
+        membership.rmia(~masks, losses)
+    correct = (np.exp(-losses) > 0.5).astype(np.float32)
+    with pytest.raises(ValueError, match='correctness'):
+        membership.rmia(masks, correct)
+
+
+@pytest.mark.parametrize('design', ['independent', 'exact size', 'balanced'])
+def test_noise_is_not_refused_for_its_direction(design):
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        masks = shuffled_design(rng, design, 24, 12)
+        levels = rng.normal(scale=3, size=(24, 1)) + 3 * rng.standard_t(2, size=masks.shape)
+        assert np.isfinite(membership.lira(masks, levels, setting=Setting.OFFLINE).scores).all()
+        assert np.isfinite(membership.rmia(masks, np.abs(levels)).scores).all()
+
+
+def test_few_members_that_agree_by_chance_are_not_refused():
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        masks = shuffled_design(rng, 'balanced', 4, 2)
+        values = rng.integers(2, size=masks.shape) / 3
+        global_variance = partial(membership.lira, variance=Variance.GLOBAL)
+        assert global_variance(masks, values, setting=Setting.OFFLINE).scores.shape == (4, 2)
+        assert membership.rmia(masks, values).scores.shape == (4, 2)

@@ -5,7 +5,7 @@ import reference
 
 from influence_jax.analysis import membership
 from influence_jax.analysis.membership.prediction import Ranking
-from influence_jax.analysis.resampling import weights
+from influence_jax.analysis.resampling import jackknife_error, weights
 from influence_jax.estimators import Estimator, estimate, largest_of_noise
 
 KEY = jax.random.key(0)
@@ -88,6 +88,31 @@ def test_rounds_are_averaged():
     for name in ('spearman', 'auroc'):
         values = [getattr(row, name).value for row in single]
         assert getattr(both, name).value == pytest.approx(np.mean(values))
+
+
+def test_near_duplicates_are_drawn_together():
+    score, truth = records(np.random.default_rng(0), 60)
+    many = [np.repeat(a, 5) for a in (score, truth)]
+
+    def rank_correlation(score, truth, groups=None):
+        (row,) = membership.predicts_vulnerability({'a': score}, truth, key=KEY, groups=groups)
+        return row.spearman
+
+    together = rank_correlation(*many, np.arange(300) // 5)
+    np.testing.assert_allclose(together, rank_correlation(score, truth), rtol=1e-6)
+    assert np.ptp(rank_correlation(*many)[1:]) < 0.7 * np.ptp(together[1:])
+    with pytest.raises(ValueError, match='groups'):
+        rank_correlation(score, truth, np.arange(59))
+
+
+def test_the_jackknife_gives_the_error_of_a_mean():
+    values = np.random.default_rng(0).normal(size=(8, 3))
+    without = np.stack([np.delete(values, i, axis=0).mean(axis=0) for i in range(8)])
+    np.testing.assert_allclose(
+        jackknife_error(without), values.std(axis=0, ddof=1) / np.sqrt(8), rtol=1e-9
+    )
+    with pytest.raises(ValueError, match='1 parts'):
+        jackknife_error(without[:1])
 
 
 def test_undefined_records_are_left_out_for_all():

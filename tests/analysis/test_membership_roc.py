@@ -117,6 +117,35 @@ def test_the_other_axis_would_give_intervals_that_are_too_narrow():
     assert widths[0] < 0.6 * widths[1]
 
 
+def test_members_of_one_mask_are_drawn_together():
+    """What the members of a mask share is seen once, however many there are."""
+    rng = np.random.default_rng(0)
+    once = normal_attack(rng, members=40, targets=30, by_member=0.7)
+    four = attack_of(np.repeat(once.scores, 4, axis=0), np.repeat(once.included, 4, axis=0))
+    found = membership.performance(four, key=KEY, false_positive_rates=(0.05,))
+    expected = membership.performance(once, key=KEY, false_positive_rates=(0.05,))
+    for one, other in zip(
+        (*found.true_positive_rates, found.auroc, found.balanced_accuracy),
+        (*expected.true_positive_rates, expected.auroc, expected.balanced_accuracy),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=3e-3)
+
+
+def test_targets_of_one_group_are_drawn_together():
+    rng = np.random.default_rng(0)
+    once = normal_attack(rng, targets=30, by_target=1.0)
+    five = attack_of(np.repeat(once.scores, 5, axis=1), np.repeat(once.included, 5, axis=1))
+
+    def area(attack, groups=None):
+        return membership.performance(
+            attack, key=KEY, resample=Resample.TARGETS, groups=groups, false_positive_rates=(0.1,)
+        ).auroc
+
+    np.testing.assert_allclose(area(five, np.arange(150) // 5), area(once), rtol=3e-3)
+    assert np.ptp(area(five)[1:]) < 0.7 * np.ptp(area(once)[1:])
+
+
 def test_bad_input_is_refused():
     scores, included = np.arange(4.0), np.array([True, False, True, False])
     with pytest.raises(ValueError, match='bool truth of the same shape'):
@@ -134,5 +163,9 @@ def test_bad_input_is_refused():
         membership.performance(attack, key=KEY, false_positive_rates=(0.0,))
     with pytest.raises(ValueError, match='resamples'):
         membership.performance(attack, key=KEY, resamples=1)
+    with pytest.raises(ValueError, match=r'groups \[49\]'):
+        membership.performance(attack, key=KEY, resample=Resample.TARGETS, groups=np.arange(49))
+    with pytest.raises(ValueError, match='MEMBERS'):
+        membership.performance(attack, key=KEY, groups=np.arange(50))
     with pytest.raises(ValueError, match='level'):
         membership.performance(attack, key=KEY, level=1.0)

@@ -5,6 +5,10 @@ from influence_jax.analysis.membership.lira import Setting, Variance, lira
 from influence_jax.analysis.membership.performance import Performance, Resample, performance
 from influence_jax.analysis.membership.prediction import Prediction, predicts_vulnerability
 from influence_jax.analysis.membership.predictors import predictors
+from influence_jax.analysis.membership.reliability import (
+    PredictorComparison,
+    compare_predictors,
+)
 from influence_jax.analysis.membership.rmia import rmia
 from influence_jax.analysis.membership.roc import (
     Roc,
@@ -21,6 +25,7 @@ __all__ = [
     'Interval',
     'Performance',
     'Prediction',
+    'PredictorComparison',
     'Resample',
     'Roc',
     'Setting',
@@ -28,6 +33,7 @@ __all__ = [
     'Vulnerability',
     'area',
     'balanced_accuracy',
+    'compare_predictors',
     'lira',
     'logit_gaps',
     'performance',

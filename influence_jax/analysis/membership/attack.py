@@ -1,21 +1,31 @@
 """What an attack is given and what it returns: every member attacked once, by all others.
 
+Members that repeat a mask are attacked one by one, each without the help of the others: two models
+of one mask tell each other's membership.
+
 'Member' stays the word for one trained model, as everywhere here; a record on which it was trained
 is *included*, any other *left out*.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.ensemble import examples_of_targets, usable
+from influence_jax.estimators.ensemble import examples_of_targets, finite_members
+from influence_jax.estimators.repeats import numbered_repeats
 from influence_jax.types import AnyArray, Masks, Measurement
 
 _NAMED_IN_MESSAGES = 5
 
 # The finest difference from a probability of 1 that float32 can tell.
 _LEAST_LOSS = float(np.finfo(np.float32).eps) / 2
+
+# How seldom a measurement that knows nothing of the masks may be refused for its direction.
+_SURE = 1e-6
+_BLOCK = 512
 
 
 class Attack(NamedTuple):
@@ -33,16 +43,29 @@ class Attack(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What an attack may use: usable members, and targets that are examples.
+    """What an attack may use: complete members, and targets that are examples.
 
     values: `[M T]` the measurement.
     included: `[M T]` bool.
     targets: `[T]` columns of the measurement as given.
+    subset: `[M]` the same number for members that repeat one mask.
     """
 
     values: Float[np.ndarray, 'M T']
     included: Bool[np.ndarray, 'M T']
     targets: Int[np.ndarray, 'T']
+    subset: Int[np.ndarray, 'M']
+
+    def repeats(self) -> Iterator[Int[np.ndarray, 'k']]:
+        """Yields the members of each subset: attacked by all members but these."""
+        order = np.argsort(self.subset, kind='stable')
+        yield from np.split(order, np.flatnonzero(np.diff(self.subset[order])) + 1)
+
+    def smaller_side(self) -> Int[np.ndarray, 'T']:
+        """How many different subsets include each target or leave it out, whichever are fewer."""
+        _, first = np.unique(self.subset, return_index=True)
+        count = self.included[first].sum(axis=0)
+        return np.minimum(count, len(first) - count)
 
 
 def evidence(
@@ -53,7 +76,7 @@ def evidence(
     Raises:
       ValueError: as in `usable`, or no target is an example.
     """
-    masks, values = usable(masks, measurement)
+    masks, values = finite_members(masks, measurement)
     own = examples_of_targets(target_examples, examples=masks.shape[1], targets=values.shape[1])
     targets = np.flatnonzero(own >= 0)
     if not targets.size:
@@ -63,23 +86,64 @@ def evidence(
         )
     if targets.size < values.shape[1]:
         values = values[:, targets]
-    return Evidence(values, masks[:, own[targets]], targets)
+    return Evidence(values, masks[:, own[targets]], targets, numbered_repeats(masks))
 
 
 def check_both_sides(given: Evidence, *, least: int) -> None:
-    """Refuses targets that too few members include, or leave out, to spare the attacked one.
+    """Refuses targets that too few subsets include, or leave out, to spare the attacked one.
 
     Raises:
       ValueError: naming how many and the first of them.
     """
-    members, count = len(given.included), given.included.sum(axis=0)
-    lacking = given.targets[(count < least) | (members - count < least)]
+    lacking = given.targets[given.smaller_side() < least]
     if lacking.size:
         shown = ', '.join(str(t) for t in lacking[:_NAMED_IN_MESSAGES])
         more = ', ...' if lacking.size > _NAMED_IN_MESSAGES else ''
+        subsets, members = given.subset.max() + 1, len(given.subset)
+        usable = f'{members} usable members'
+        if subsets < members:
+            usable = f'{subsets} different subsets of the {usable}'
         raise ValueError(
             f'{lacking.size} of {given.targets.size} targets ({shown}{more}) are included in, or '
-            f'left out of, fewer than {least} of the {members} usable members: use more members'
+            f'left out of, fewer than {least} of the {usable}: use more members'
+        )
+
+
+def rises_with_inclusion(given: Evidence) -> bool | None:
+    """Whether members measure higher on what they include; None where that is not sure.
+
+    By Student's t over the subsets, of the covariance of inclusion and measurement within each
+    member, every target in units of its own spread.
+    """
+    products, sums, included = (np.zeros(len(given.subset)) for _ in range(3))
+    for start in range(0, given.targets.size, _BLOCK):
+        block = given.values[:, start : start + _BLOCK].astype(np.float64)
+        side = given.included[:, start : start + _BLOCK]
+        weight = side - side.mean(axis=0)
+        spread = block.std(axis=0)
+        scaled = (block - block.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        products += (weight * scaled).sum(axis=1)
+        sums += scaled.sum(axis=1)
+        included += weight.sum(axis=1)
+    by_subset = np.bincount(given.subset, products - sums * included / given.targets.size)
+    error = by_subset.std(ddof=1) / np.sqrt(len(by_subset)) if len(by_subset) > 1 else 0.0
+    if not error > 1e-6 * abs(by_subset.mean()):  # a few members that agree by chance, to rounding
+        return None
+    statistic = by_subset.mean() / error
+    if scipy.stats.t.sf(abs(statistic), len(by_subset) - 1) > _SURE:
+        return None
+    return bool(statistic > 0)
+
+
+def check_losses(losses: Float[np.ndarray, '*shape']) -> None:
+    """Refuses what is no minus log probability; NaN passes.
+
+    Raises:
+      ValueError: a negative loss.
+    """
+    if np.any(losses < 0):
+        raise ValueError(
+            f'losses as low as {np.nanmin(losses):g} are no -log p: give the cross-entropy in nats'
         )
 
 
@@ -93,10 +157,7 @@ def logit_gaps(losses: Measurement) -> Float[np.ndarray, 'M T']:
       ValueError: a negative loss, which is no minus log probability.
     """
     losses = np.asarray(losses)
-    if np.any(losses < 0):
-        raise ValueError(
-            f'losses as low as {np.nanmin(losses):g} are no -log p: give the cross-entropy in nats'
-        )
+    check_losses(losses)
     loss = np.maximum(losses, _LEAST_LOSS, dtype=losses.dtype)
     # log(1 - exp(-loss)), the way that keeps precision at either end.
     with np.errstate(divide='ignore'):

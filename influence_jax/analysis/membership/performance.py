@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from influence_jax.analysis import resampling
 from influence_jax.analysis.membership.attack import Attack
@@ -17,7 +17,8 @@ from influence_jax.analysis.membership.roc import (
     true_positive_rates,
 )
 from influence_jax.analysis.resampling import Interval
-from influence_jax.types import PRNGKey
+from influence_jax.estimators.repeats import numbered_repeats
+from influence_jax.types import AnyArray, PRNGKey
 
 _FALSE_POSITIVES_NEEDED = 10
 _EXACT_RANKS = 400
@@ -26,7 +27,8 @@ _EXACT_RANKS = 400
 class Resample(enum.Enum):
     """What another draw of the experiment would draw anew.
 
-    MEMBERS: the models; intervals are of these records under other models.
+    MEMBERS: the models; intervals are of these records under other models, and say nothing of
+        other records. Repeats of a subset are drawn together.
     TARGETS: the records; intervals are of these models on other such records.
     """
 
@@ -59,6 +61,7 @@ def performance(
     key: PRNGKey,
     false_positive_rates: Sequence[float] = (1e-3, 1e-4),
     resample: Resample = Resample.MEMBERS,
+    groups: Int[AnyArray, 'T'] | None = None,
     resamples: int = 400,
     level: float = 0.95,
 ) -> Performance:
@@ -72,15 +75,18 @@ def performance(
       key: draws the resamples.
       false_positive_rates: in (0, 1].
       resample: what is drawn.
+      groups: `[T]` the same number for targets that are drawn together, such as near-duplicates;
+        only where targets are drawn. By default each by itself.
       resamples: how many times.
       level: of the intervals.
 
     Raises:
-      ValueError: rates outside (0, 1], or as in `roc`.
+      ValueError: rates outside (0, 1], groups that are not `[T]` or of no use, or as in `roc`.
     """
     rates = np.asarray(false_positive_rates, np.float64)
     if ((rates <= 0) | (rates > 1)).any():
         raise ValueError(f'false-positive rates must lie in (0, 1], not {rates.tolist()}')
+    unit = _units(attack, resample, groups)
     curve = roc(attack.scores, attack.included)
     needed = _FALSE_POSITIVES_NEEDED / rates
     told = curve.left_out.size >= needed * (1 - 1e-9)
@@ -90,8 +96,8 @@ def performance(
         f'left out, not {curve.left_out.size:,}'
         for rate, need in zip(rates[~told], needed[~told], strict=True)
     )
-    tables = _counts_above(attack, _thresholds(curve), resample)
-    units = attack.scores.shape[resample.value]
+    tables = _counts_above(attack, _thresholds(curve), resample, unit)
+    units = int(unit.max()) + 1
     resampled = np.concatenate(
         [
             _rates_of(drawn, *tables, rates)
@@ -106,6 +112,24 @@ def performance(
     return Performance(curve, tuple(rates.tolist()), tuple(true), auroc, accuracy, notes)
 
 
+def _units(
+    attack: Attack, resample: Resample, groups: Int[AnyArray, 'T'] | None
+) -> Int[np.ndarray, '_']:
+    """What is drawn as one: the number from 0 of every member's, or target's, unit."""
+    if resample is Resample.MEMBERS:
+        if groups is not None:
+            raise ValueError(f'groups are of targets, but {resample} are drawn: leave groups out')
+        return numbered_repeats(attack.included)
+    targets = attack.scores.shape[1]
+    if groups is None:
+        return np.arange(targets)
+    if np.shape(groups) != (targets,):
+        raise ValueError(
+            f'groups {list(np.shape(groups))} must be one number for {targets} targets'
+        )
+    return np.unique(np.asarray(groups), return_inverse=True)[1]
+
+
 def _thresholds(curve: Roc) -> Float[np.ndarray, 'k']:
     """Ascending; one for each of the highest few hundred false positives, then 2 % apart."""
     negatives = curve.left_out.size
@@ -117,7 +141,10 @@ def _thresholds(curve: Roc) -> Float[np.ndarray, 'k']:
 
 
 def _counts_above(
-    attack: Attack, thresholds: Float[np.ndarray, 'k'], resample: Resample
+    attack: Attack,
+    thresholds: Float[np.ndarray, 'k'],
+    resample: Resample,
+    units: Int[np.ndarray, '_'],
 ) -> tuple[Float[np.ndarray, 'U k+1'], Float[np.ndarray, 'U k+1']]:
     """How many included, and how many left out, of each unit lie above each threshold.
 
@@ -127,11 +154,11 @@ def _counts_above(
     if resample is Resample.TARGETS:
         scores, included = scores.T, included.T
     bins = len(thresholds) + 1
-    counts = np.empty((2, len(scores), bins), np.float32)
-    for unit, (row, side) in enumerate(zip(scores, included, strict=True)):
+    counts = np.zeros((2, units.max() + 1, bins), np.float32)
+    for unit, row, side in zip(units, scores, included, strict=True):
         below = np.searchsorted(thresholds, row)
-        counts[0, unit] = np.bincount(below[side], minlength=bins)
-        counts[1, unit] = np.bincount(below[~side], minlength=bins)
+        counts[0, unit] += np.bincount(below[side], minlength=bins)
+        counts[1, unit] += np.bincount(below[~side], minlength=bins)
     above = counts[..., ::-1].cumsum(axis=-1)[..., ::-1]
     return above[0], above[1]
 

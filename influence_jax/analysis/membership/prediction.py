@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis import resampling
 from influence_jax.analysis.resampling import Interval
@@ -36,11 +36,15 @@ def predicts_vulnerability(
     vulnerability: Float[AnyArray, '*R T'],
     *,
     key: PRNGKey,
+    groups: Int[AnyArray, 'T'] | None = None,
     most_vulnerable: float = 0.1,
     resamples: int = 1000,
     level: float = 0.95,
 ) -> list[Prediction]:
-    """The table of predictors, with bootstrap intervals over records.
+    """The table of predictors, with bootstrap intervals over records, or groups of them.
+
+    Predictors of unequal reliability cannot be compared by these numbers: one that is estimated
+    with more noise predicts worse, whatever it is of. See `compare_predictors`.
 
     Where predictors and vulnerability come from the same members they share their noise. To keep
     them apart, give several rounds, such as predictors from one half of the members with
@@ -53,6 +57,8 @@ def predicts_vulnerability(
         which any predictor is NaN are left out for all.
       vulnerability: `[T]` or `[R T]`, such as `Vulnerability.auroc`.
       key: draws the records.
+      groups: `[T]` the same number for records that are drawn together, such as near-duplicates;
+        by default each by itself.
       most_vulnerable: in (0, 1), the share of the records that `auroc` is to tell from the rest;
         records tied with the last of them belong to them.
       resamples: how many times the records are drawn.
@@ -66,16 +72,21 @@ def predicts_vulnerability(
     truth = np.atleast_2d(np.asarray(vulnerability, np.float64))
     scores = {n: np.atleast_2d(np.asarray(s, np.float64)) for n, s in predictors.items()}
     _check(scores, truth, most_vulnerable)
+    if groups is not None and np.shape(groups) != truth.shape[1:]:
+        raise ValueError(
+            f'groups {list(np.shape(groups))} must be one number for {truth.shape[1]} records'
+        )
     known = ~np.any([np.isnan(score).any(axis=0) for score in scores.values()], axis=0)
     if known.sum() < 3:
         raise ValueError(f'only {known.sum()} records have all predictors: at least 3 are needed')
     truth = truth[:, known]
+    together = np.arange(truth.shape[1]) if groups is None else np.asarray(groups)[known]
     extremes = np.stack([_largest(row, most_vulnerable) for row in truth])
 
     vulnerability_ranks = [Ranking(row) for row in truth]
     rankings = {n: [Ranking(row) for row in score[:, known]] for n, score in scores.items()}
     statistics: dict[str, list[np.ndarray]] = {name: [] for name in scores}
-    for drawn in _observed_and_drawn(key, units=truth.shape[1], resamples=resamples):
+    for drawn in observed_and_drawn(key, groups=together, resamples=resamples):
         true_ranks = [ranking.ranks(drawn) for ranking in vulnerability_ranks]
         for name, rounds in rankings.items():
             of_rounds = [
@@ -132,12 +143,12 @@ def _largest(truth: Float[np.ndarray, 'T'], share: float) -> Bool[np.ndarray, 'T
     return extreme
 
 
-def _observed_and_drawn(
-    key: PRNGKey, *, units: int, resamples: int
+def observed_and_drawn(
+    key: PRNGKey, *, groups: Int[np.ndarray, 'T'], resamples: int
 ) -> Iterator[Float[np.ndarray, 'b T']]:
     """The sample itself first, then its resamples."""
-    yield np.ones((1, units))
-    yield from resampling.weights(key, units=units, resamples=resamples)
+    yield np.ones((1, len(groups)))
+    yield from resampling.weights_of_groups(key, groups=groups, resamples=resamples)
 
 
 def _statistics(
@@ -147,11 +158,11 @@ def _statistics(
     drawn: Float[np.ndarray, 'b T'],
 ) -> Float[np.ndarray, '2 b']:
     """Spearman correlation, and AUROC for the extreme ones; NaN where not defined."""
-    middle = (drawn.shape[1] + 1) / 2
+    middle = (drawn.sum(axis=1, keepdims=True) + 1) / 2
     a, b = ranks - middle, true_ranks - middle
     products = [np.einsum('bt,bt,bt->b', drawn, x, y) for x, y in ((a, b), (a, a), (b, b))]
     positives = drawn[:, extreme].sum(axis=1)
-    negatives = drawn.shape[1] - positives
+    negatives = drawn.sum(axis=1) - positives
     rank_sum = (drawn * ranks)[:, extreme].sum(axis=1)
     with np.errstate(divide='ignore', invalid='ignore'):
         spearman = products[0] / np.sqrt(products[1] * products[2])

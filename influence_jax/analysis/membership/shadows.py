@@ -1,4 +1,4 @@
-"""What all other members say of a target, for each member in turn, without loops over pairs."""
+"""What other members say of a target, for each subset in turn, without loops over pairs."""
 
 from typing import NamedTuple, Self
 
@@ -33,9 +33,19 @@ class Shadows(NamedTuple):
             parts.append((count, mean, squares))
         return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
-    def without(self, values: Float[np.ndarray, 'T'], belongs: Bool[np.ndarray, 'T']) -> 'Shadows':
-        """What is left without one member, who belongs to this side of only some targets."""
-        deviation = np.where(belongs, values - self.mean, 0.0)
-        left = self.members - belongs
-        squares = self.squares - deviation**2 * self.members / left
-        return Shadows(left, self.mean - deviation / left, np.maximum(squares, 0.0))
+    def without(
+        self, values: Float[np.ndarray, 'k T'], belongs: Bool[np.ndarray, 'T']
+    ) -> 'Shadows':
+        """Returns what is left without k members of one mask.
+
+        Args:
+          values: of these members.
+          belongs: of which targets they are on this side.
+        """
+        count = len(values)
+        left = self.members - count * belongs
+        centre = values.mean(axis=0, dtype=np.float64)
+        apart = np.square(values - centre[None]).sum(axis=0, where=belongs[None])
+        deviation = np.where(belongs, centre - self.mean, 0.0)
+        squares = self.squares - apart - deviation**2 * self.members * count / left
+        return Shadows(left, self.mean - deviation * count / left, np.maximum(squares, 0.0))
