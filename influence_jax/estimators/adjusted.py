@@ -23,12 +23,15 @@ from influence_jax.estimators.ensemble import check_both_sides, examples_of_targ
 from influence_jax.estimators.scan import Scan, scan_for
 from influence_jax.estimators.self_error import unseen_error
 from influence_jax.estimators.tiling import TILE, cut, padded, standardized_tiles, whole
+from influence_jax.estimators.uncertainty import z_of_p
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _COUNTS = (0, 1, 2, 3, 5, 8)
 """Numbers of regressors among which cross-validation chooses."""
 
 FEWEST_MEMBERS = 3 * _COUNTS[-1]
+
+_CHANCE = 0.05  # that the strongest of all examples is taken for a regressor by noise alone
 
 _COLLINEAR = 2.0
 """How many times the variance of a coefficient must be that of its column alone (its variance
@@ -54,7 +57,9 @@ def adjusted(
     which is Welch's for one column; MacKinnon and White 1985), widened where few members carry
     the effect (`estimators.errors`); those of all other examples are the difference of means of
     the residual. How many influencers, up to 8, is chosen for each target by two-fold
-    cross-validation in which each half of the members selects its own.
+    cross-validation in which each half of the members selects its own; never one that the
+    strongest of N examples without influence would pass for in more than 5 of 100 targets, since
+    regressors made of noise make the residual, and with it all errors, too small.
 
     Where examples are included independently of one another this converges, as the members grow,
     to the quantity of `difference_in_means`. Subsets of exact size k of N make inclusions
@@ -170,6 +175,7 @@ class Fitting:
             scan = scan_for(masks[:, first], targets=targets)
         self._scan = scan
         self._most = min(_COUNTS[-1], len(first))
+        self._least_z = np.float32(z_of_p(_CHANCE / len(first), members=len(masks) - 1))
         order = np.argsort(self._clusters.cluster, kind='stable')
         self._likes = np.split(order, np.cumsum(np.bincount(self._clusters.cluster))[:-1])
 
@@ -196,6 +202,7 @@ class Fitting:
             np.pad(losses, [(0, 0), filling]),
             np.pad(suspects, [(0, 0), filling, (0, 0)]).astype(np.int32),
             np.pad(own >= 0, filling),
+            self._least_z,
         )
         given = losses.shape[1]
         residual, examples, values, inflation, (variance, freedom, effective) = jax.tree.map(
@@ -274,7 +281,7 @@ def _fit_on_all_devices() -> tuple[jax.stages.Wrapped, int]:
     sharded = jax.shard_map(
         _fit,
         mesh=mesh,
-        in_specs=(P(), of_members, of_members, of_targets),
+        in_specs=(P(), of_members, of_members, of_targets, P()),
         out_specs=_Fitted(
             of_members, of_targets, of_targets, of_targets, errors.Reliability(*[of_targets] * 3)
         ),
@@ -287,6 +294,7 @@ def _fit(
     losses: Float[Array, 'M t'],
     suspects: Int[Array, '3 t K'],
     has_own: Bool[Array, 't'],
+    least_z: Float[Array, ''],
 ) -> _Fitted:
     members = len(losses)
     of_even, of_odd, chosen = suspects
@@ -298,9 +306,12 @@ def _fit(
     wrong = jnp.where((counts == 0)[:, None] & has_own[None], jnp.inf, wrong)
     count = counts[jnp.argmin(wrong, axis=0)]
 
-    used = jnp.arange(chosen.shape[1])[None] < count[:, None]
     columns = by_example[chosen].astype(jnp.float32)
-    columns = (columns - columns.mean(axis=-1, keepdims=True)) * used[..., None]
+    columns -= columns.mean(axis=-1, keepdims=True)
+    used = jnp.arange(chosen.shape[1])[None] < count[:, None]
+    used &= _beyond_noise(columns, losses, has_own, least_z)
+    count = used.sum(axis=1)
+    columns *= used[..., None]
     products, right = _products(columns, losses)
     coefficients, inverse = _least_squares(products, right, used, members)
     residual = losses - _einsum('tk,tkm->mt', coefficients, columns)
@@ -325,6 +336,24 @@ def _fit(
         jnp.sqrt((members - 1) / freedom),
         of._replace(variance=variance),
     )
+
+
+def _beyond_noise(
+    columns: Float[Array, 't K M'],
+    losses: Float[Array, 'M t'],
+    has_own: Bool[Array, 't'],
+    least_z: Float[Array, ''],
+) -> Bool[Array, 't K']:
+    """Own columns, and those whose difference of means, the own effect left out, is beyond."""
+    squares = jnp.maximum((columns**2).sum(axis=2), 1e-6)
+    own = columns[:, 0] * has_own[:, None]
+    effect = _einsum('tm,mt->t', own, losses) / squares[:, 0]
+    left = losses - effect[None] * own.T
+    explained = _einsum('tkm,mt->tk', columns, left) ** 2 / squares
+    rest = jnp.maximum((left**2).sum(axis=0)[:, None] - explained, 0)
+    beyond = explained * (len(losses) - 3) > least_z**2 * rest
+    is_own = (jnp.arange(columns.shape[1]) == 0)[None] & has_own[:, None]
+    return beyond | is_own
 
 
 def _held_out_errors(
