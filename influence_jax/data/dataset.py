@@ -24,6 +24,7 @@ class ImageDataset:
       class_names: one text for each class.
       names: what a person would call each image; the ids where nothing is given.
       provenance: where the images come from, for the report.
+      notes: what was changed of the images or labels as they were given, a line each, for the user.
 
     Raises:
       ValueError: a shape, dtype, label or id is wrong; the message says which and how.
@@ -36,6 +37,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     names: tuple[str, ...] = ()
     provenance: str = ''
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'names', self.names or self.ids)
