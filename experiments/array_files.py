@@ -7,10 +7,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from influence_jax import files, json_files
+from influence_jax import files, json_files, one_line
 from influence_jax.data import npy_header
 
-_SHOWN = 60
 _ZIP = b'PK'
 _PICKLE = b'\x80'
 
@@ -87,7 +86,7 @@ def ids(path: str, *, what: str, expected: int) -> tuple[str, ...]:
             raise ValueError(f'{path}: {what} id {position} is empty')
         if first.setdefault(name, position) != position:
             raise ValueError(
-                f'{path}: {what} id {name[:_SHOWN]!r} occurs twice, at {first[name]} and at '
+                f'{path}: {what} id {one_line.shown(name)} occurs twice, at {first[name]} and at '
                 f'{position} (counted from 0): each must have an id of its own'
             )
     return tuple(found)

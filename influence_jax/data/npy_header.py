@@ -12,13 +12,14 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from influence_jax import one_line
+
 MAGIC = b'\x93NUMPY'
 
 _MOST_BYTES = 10_000
 """Of a header; numpy's own limit."""
 _MOST_DEPTH = 8
 _MOST_AXES = 32
-_SHOWN = 60
 _LENGTHS = {1: '<H', 2: '<I', 3: '<I'}
 _PLAIN = re.compile(r'[<>|=]?([biufcSUV][1-9]\d{0,8}|[mM]8(\[\d{0,9}[a-zA-Z]{1,2}\])?)')
 _KEYS = {'descr', 'fortran_order', 'shape'}
@@ -95,9 +96,13 @@ def _fields(text: str) -> dict[str, object]:
         fields = ast.literal_eval(text.strip())
     # What Python's parser makes of text that is none of its own.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f'its header is {_shown(text)}, no description of an array') from error
+        raise ValueError(
+            f'its header is {one_line.shown(text)}, no description of an array'
+        ) from error
     if not isinstance(fields, dict) or fields.keys() != _KEYS:
-        raise ValueError(f'its header is {_shown(text)}; it must tell {", ".join(sorted(_KEYS))}')
+        raise ValueError(
+            f'its header is {one_line.shown(text)}; it must tell {", ".join(sorted(_KEYS))}'
+        )
     return fields
 
 
@@ -109,7 +114,7 @@ def _shape(found: object, itemsize: int) -> tuple[int, ...]:
         # Without axes of length 0, whose product would hide the others'.
         or itemsize * math.prod(filter(None, found)) >= 2**62
     ):
-        raise ValueError(f'its header gives the shape {_shown(repr(found))}')
+        raise ValueError(f'its header gives the shape {one_line.shown(found)}')
     return found
 
 
@@ -119,18 +124,14 @@ def _dtype(found: object) -> np.dtype:
     if isinstance(found, str) and re.fullmatch(r'[<>|=]?O\d{0,2}', found):
         raise PythonObjects('it holds Python objects')
     if not isinstance(found, str) or not _PLAIN.fullmatch(found):
-        raise ValueError(f'its header gives the type {_shown(repr(found))}')
+        raise ValueError(f'its header gives the type {one_line.shown(found)}')
     try:
         return np.dtype(found)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f'its header gives the type {_shown(repr(found))}') from error
+        raise ValueError(f'its header gives the type {one_line.shown(found)}') from error
 
 
 def _order(found: object) -> bool:
     if not isinstance(found, bool):
-        raise ValueError(f'its header gives fortran_order as {_shown(repr(found))}')
+        raise ValueError(f'its header gives fortran_order as {one_line.shown(found)}')
     return found
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...')

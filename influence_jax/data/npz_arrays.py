@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Shaped
 
-from influence_jax import files
+from influence_jax import files, one_line
 from influence_jax.data import npy_header
 from influence_jax.data.npy_header import Header
 
@@ -21,7 +21,6 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 _READ_AT_ONCE = 2**18
 _TOLD = 20
-_SHOWN = 120
 _FREE_BYTES = 2**25
 """An array of 32 MiB or less may be compressed to any size ..."""
 _MOST_EXPANSION = 200
@@ -68,7 +67,7 @@ class Arrays:
     def told(self) -> str:
         """Names, types and shapes, for messages."""
         found = [
-            f'{_shown(name)} ({_shown(str(header)) if isinstance(header, ValueError) else header})'
+            f'{one_line.plain(name)} ({one_line.plain(str(header))})'
             for name, header in sorted(self.headers.items())
         ]
         more = f' and {len(found) - _TOLD} more' if len(found) > _TOLD else ''
@@ -88,8 +87,8 @@ def opened(path: Path) -> Iterator[Arrays]:
             archive = zipfile.ZipFile(file)
         except _DAMAGE as error:
             raise ValueError(
-                f'{path}: not a complete .npz file ({_reason(error)}); write it with numpy.savez, '
-                'or copy it again'
+                f'{path}: not a complete .npz file ({one_line.reason(error)}); write it with '
+                'numpy.savez, or copy it again'
             ) from error
         size = file.seek(0, 2)
         with archive:
@@ -110,7 +109,7 @@ def _headers(archive: zipfile.ZipFile, size: int) -> dict[str, Header | ValueErr
             continue
         name = member.filename.removesuffix(_SUFFIX)
         if name in headers:
-            raise ValueError(f'it holds the array {_shown(name)} more than once')
+            raise ValueError(f'it holds the array {one_line.plain(name)} more than once')
         try:
             headers[name] = _header(archive, member, size)
         except ValueError as error:
@@ -136,10 +135,10 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Hea
     except npy_header.PythonObjects:
         raise
     except _DAMAGE as error:
-        raise ValueError(_reason(error)) from error
+        raise ValueError(one_line.reason(error)) from error
     if header.offset + header.nbytes != member.file_size:
         raise ValueError(
-            f'its header tells of {header.nbytes:,} bytes ({_shown(str(header))}), but the '
+            f'its header tells of {header.nbytes:,} bytes ({one_line.plain(str(header))}), but the '
             f'directory of {member.file_size - header.offset:,}'
         )
     most = max(_FREE_BYTES, member.compress_size * _MOST_EXPANSION)
@@ -168,15 +167,6 @@ def _numbers(member: BinaryIO, header: Header) -> np.ndarray:
 
 def _refusal(name: str, error: BaseException) -> str:
     return (
-        f'array {_shown(name)!r} cannot be read ({_reason(error)}); it must be plain numbers or '
-        'text, no Python objects, and complete'
+        f'array {one_line.shown(name)} cannot be read ({one_line.reason(error)}); it must be '
+        'plain numbers or text, no Python objects, and complete'
     )
-
-
-def _reason(error: BaseException) -> str:
-    return _shown((str(error).strip().splitlines() or [type(error).__name__])[0])
-
-
-def _shown(text: str) -> str:
-    text = ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in text)
-    return text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...'

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from influence_jax import one_line
 from influence_jax.data.text.dataset import TextDataset
 from influence_jax.data.text.tokenizer import Tokenizer
 
@@ -64,16 +65,16 @@ def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100)
         try:
             given, learnt = _parts(prompt, completion, tokenizer)
         except ValueError as error:
-            raise ValueError(f'record {example_id!r}: {error}') from error
+            raise ValueError(f'record {one_line.shown(example_id)}: {error}') from error
         if not learnt:
             raise ValueError(
-                f'record {example_id!r} has nothing to learn from: the tokenizer makes no token '
-                f'of {completion!r}; leave it out'
+                f'record {one_line.shown(example_id)} has nothing to learn from: the tokenizer makes no token '
+                f'of {one_line.shown(completion)}; leave it out'
             )
         whole = [*given, *learnt, tokenizer.end]
         if len(given) >= max_length:
             too_long.append(
-                f'record {example_id!r} has nothing to learn from: its prompt alone takes '
+                f'record {one_line.shown(example_id)} has nothing to learn from: its prompt alone takes '
                 f'{len(given)} tokens of the context of {max_length}'
             )
         elif (
@@ -81,7 +82,7 @@ def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100)
             and not tokenizer.decode(learnt[: max_length - len(given)]).strip()
         ):
             too_long.append(
-                f'record {example_id!r} has nothing to learn from: within the context of '
+                f'record {one_line.shown(example_id)} has nothing to learn from: within the context of '
                 f'{max_length} tokens its completion is white space'
             )
         rows.append(whole[:max_length])

@@ -8,6 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from influence_jax import one_line
+
 _ACTIVATION = 'gelu_new'
 _COMPUTE_DTYPES = (np.dtype(jnp.float32), np.dtype(jnp.bfloat16))
 _MOST = {
@@ -20,7 +22,6 @@ _MOST = {
     'window': 2**31 - 1,
 }
 """Sizes beyond any network there is; what a few bytes of a config.json can ask for ends here."""
-_SHOWN = 60
 
 
 class Attention(enum.Enum):
@@ -109,14 +110,16 @@ class GPTNeoConfig:
             ValueError: it is of another model, a field is missing, or what it asks for does not
                 exist here.
         """
-        if fields.get('model_type') != 'gpt_neo':
+        model = fields.get('model_type')
+        if model != 'gpt_neo':
             raise ValueError(
-                f'model_type is {_shown(fields.get("model_type"))}, but only gpt_neo can be loaded'
+                f'model_type is {one_line.shown(model)}, but only gpt_neo can be loaded'
             )
         activation = fields.get('activation_function', _ACTIVATION)
         if activation != _ACTIVATION:
             raise ValueError(
-                f'activation_function is {_shown(activation)}, but only {_ACTIVATION} is known'
+                f'activation_function is {one_line.shown(activation)}, but only {_ACTIVATION} '
+                'is known'
             )
         return cls(
             vocab_size=_size(fields, 'vocab_size'),
@@ -169,14 +172,14 @@ def _field(fields: Mapping[str, Any], name: str) -> Any:
 def _size(fields: Mapping[str, Any], name: str) -> int:
     size = _field(fields, name)
     if type(size) is not int:
-        raise ValueError(f'{name} is {_shown(size)}, but must be a whole number')
+        raise ValueError(f'{name} is {one_line.shown(size)}, but must be a whole number')
     return size
 
 
 def _number(fields: Mapping[str, Any], name: str) -> float:
     number = _field(fields, name)
     if type(number) not in (int, float) or not 0 < number <= 1:
-        raise ValueError(f'{name} is {_shown(number)}, but must be above 0 and at most 1')
+        raise ValueError(f'{name} is {one_line.shown(number)}, but must be above 0 and at most 1')
     return float(number)
 
 
@@ -188,7 +191,7 @@ def _expanded(attention_types: Any, *, layers: int) -> tuple[Attention, ...]:
             raise TypeError
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f'attention_types is {_shown(attention_types)}, '
+            f'attention_types is {one_line.shown(attention_types)}, '
             "but must look like [[['global', 'local'], 12]]"
         ) from error
     # Before it is written out, which a large number would make long.
@@ -197,12 +200,6 @@ def _expanded(attention_types: Any, *, layers: int) -> tuple[Attention, ...]:
     if layers > _MOST['layers']:
         raise ValueError(f'num_layers must be at most {_MOST["layers"]:,}, not {layers}')
     return tuple(kind for kinds, times in parts for _ in range(times) for kind in kinds)
-
-
-def _shown(value: Any) -> str:
-    """A value for a message, however large it is."""
-    text = ascii(value)
-    return text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...'
 
 
 def _compressed(kinds: tuple[Attention, ...]) -> list[list[Any]]:
