@@ -51,7 +51,7 @@ def images(found: Shaped[np.ndarray, '...']) -> Images:
     placed, place = _channels_last(found)
     pixels, scale = _as_bytes(placed)
     changes = '; '.join(filter(None, (place, scale)))
-    return Images(pixels, f'images: {changes}' if changes else '')
+    return Images(pixels, f'Images: {changes}.' if changes else '')
 
 
 def _channels_last(found: np.ndarray) -> tuple[np.ndarray, str]:
@@ -129,7 +129,7 @@ def labels(found: Shaped[np.ndarray, '...'], class_names: tuple[str, ...] = ()) 
         classes = found.shape[1]
         numbers = found.argmax(axis=1).astype(np.int32)
         names = () if class_names else tuple(map(str, range(classes)))
-        return Labels(numbers, names, f'labels: {_axes(found.shape)} taken as one-hot')
+        return Labels(numbers, names, f'Labels: {_axes(found.shape)} taken as one-hot.')
     if vector.ndim != 1 or not vector.size or vector.dtype.kind not in 'biuSU':
         raise ValueError(
             'labels must be a vector of integers or texts, one an image, or one-hot rows; '
@@ -137,7 +137,7 @@ def labels(found: Shaped[np.ndarray, '...'], class_names: tuple[str, ...] = ()) 
         )
     if vector.dtype.kind == 'b':
         names = () if class_names else ('False', 'True')
-        return Labels(vector.astype(np.int32), names, 'labels: bool taken as 0 and 1')
+        return Labels(vector.astype(np.int32), names, 'Labels: bool taken as 0 and 1.')
     if vector.dtype.kind in 'SU':
         return _named(vector, class_names)
     # Before narrowing, which would wrap a huge label to a valid one.
@@ -146,7 +146,7 @@ def labels(found: Shaped[np.ndarray, '...'], class_names: tuple[str, ...] = ()) 
             f'labels run from {vector.min()} to {vector.max()}, but must be 0 or more and '
             'less than the number of classes'
         )
-    return Labels(vector.astype(np.int32), (), f'labels: {note}' if note else '')
+    return Labels(vector.astype(np.int32), (), f'Labels: {note}.' if note else '')
 
 
 def _is_one_hot(found: np.ndarray) -> bool:
@@ -166,7 +166,7 @@ def _named(vector: np.ndarray, class_names: tuple[str, ...]) -> Labels:
     return Labels(
         np.array([numbers[text] for text in texts], np.int32),
         () if class_names else names,
-        f'labels: texts numbered {how}, {len(names)} classes',
+        f'Labels: texts numbered {how}, {len(names)} classes.',
     )
 
 

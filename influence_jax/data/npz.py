@@ -92,7 +92,7 @@ def _taken(of_images: str, of_labels: str) -> str:
     """Under which names, where these are not the documented ones."""
     if (of_images, of_labels) == (_IMAGES[0], _LABELS[0]):
         return ''
-    return f'{of_images!r} taken as the images, {of_labels!r} as the labels'
+    return f'Array {of_images!r} taken as the images, {of_labels!r} as the labels.'
 
 
 def _numbers(labels: np.ndarray) -> tuple[str, ...]:

@@ -229,7 +229,9 @@ def test_other_names_of_the_arrays(tmp_path, of_images, of_labels):
     dataset = npz.load(tmp_path / 'a.npz')
     np.testing.assert_array_equal(dataset.images, IMAGES)
     np.testing.assert_array_equal(dataset.labels, LABELS)
-    assert dataset.notes == (f'{of_images!r} taken as the images, {of_labels!r} as the labels',)
+    assert dataset.notes == (
+        f'Array {of_images!r} taken as the images, {of_labels!r} as the labels.',
+    )
 
 
 def test_several_candidates_are_listed(tmp_path):

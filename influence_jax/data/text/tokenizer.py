@@ -73,7 +73,7 @@ class Tokenizer:
           ValueError: the text holds the end token (in a tokenizer that takes it for a word), or
             the tokenizer fails on it.
         """
-        ids = _ids(self.backend, text)
+        ids = list(_encoded(self.backend, text).ids)
         if self.end in ids:
             raise ValueError(
                 f'the text {one_line.shown(text)} holds the end token '
@@ -81,6 +81,20 @@ class Tokenizer:
                 'leave the record out, or choose another tokenizer'
             )
         return ids
+
+    def unknown_characters(self, text: str) -> tuple[int, int]:
+        """How many characters no token stands for, and how many there are, white space aside."""
+        model = self.backend.model
+        unknown = getattr(model, 'unk_id', None)
+        if unknown is None and (token := getattr(model, 'unk_token', None)):
+            unknown = self.backend.token_to_id(token)
+        counted = np.array([not character.isspace() for character in text], bool)
+        known = np.zeros(len(text), bool)
+        encoded = _encoded(self.backend, text)
+        for token_id, (start, stop) in zip(encoded.ids, encoded.offsets, strict=True):
+            if token_id != unknown:
+                known[start:stop] = True
+        return int((counted & ~known).sum()), int(counted.sum())
 
     def decode(self, ids: Sequence[int] | Int[np.ndarray, 'S']) -> str:
         """The text of tokens; special ones, such as the end, and unknown ids have none."""
@@ -167,10 +181,10 @@ def _try(backend: tokenizers.Tokenizer) -> None:
         backend.decode(backend.encode(_PROBE, add_special_tokens=False).ids)
 
 
-def _ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:
+def _encoded(backend: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
     try:
         with tokenizer_file.panics_as_errors():
-            return list(backend.encode(text, add_special_tokens=False).ids)
+            return backend.encode(text, add_special_tokens=False)
     # tokenizers raises nothing narrower than Exception.
     except Exception as error:
         raise ValueError(f'the tokenizer fails on a text: {one_line.reason(error)}') from error
