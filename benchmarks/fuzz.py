@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import resource
 import struct
 import sys
@@ -407,7 +408,7 @@ def _mutate_npz(files: Files, rng: Rng) -> None:
             (b'PK\x05\x06', ((4, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2))),
         )
     )  # fmt: skip
-    places = [i for i in range(len(content)) if content.startswith(signature, i)]
+    places = [found.start() for found in re.finditer(re.escape(signature), content)]
     if rng.random() < 0.4 or not places:
         files['a.npz'] = mutate_bytes(bytes(content), rng)
         return

@@ -55,9 +55,11 @@ def array(path: str, *, remedy: str) -> Shaped[np.ndarray, '...']:
         if not header.nbytes:  # nothing to map
             return np.empty(header.shape, header.dtype, order)
         try:
-            return np.memmap(opened, header.dtype, 'r', header.offset, header.shape, order)
+            values = np.memmap(opened, header.dtype, 'r', header.offset, header.shape, order)
+            npy_header.check_characters(values)
         except (OSError, ValueError, OverflowError) as error:
             raise ValueError(f'{path} cannot be read ({error}): copy or save it again') from error
+        return values
 
 
 def ids(path: str, *, what: str, expected: int) -> tuple[str, ...]:

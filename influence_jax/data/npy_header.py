@@ -8,6 +8,7 @@ import ast
 import math
 import re
 import struct
+import sys
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -83,6 +84,18 @@ def read(file: BinaryIO) -> Header:
         _order(fields['fortran_order']),
         len(start) + len(packed) + length,
     )
+
+
+def check_characters(array: np.ndarray) -> None:
+    """Refuses text with code points beyond Unicode, on which numpy fails with a SystemError.
+
+    Raises:
+      ValueError: it holds such; nothing is looked at in arrays of other types.
+    """
+    if array.dtype.kind == 'U' and array.size:
+        codes = np.ascontiguousarray(array).view(f'{array.dtype.byteorder}u4')
+        if codes.max() > sys.maxunicode:
+            raise ValueError('it holds characters that are no text')
 
 
 def _fields(text: str) -> dict[str, object]:

@@ -162,7 +162,9 @@ def _numbers(member: BinaryIO, header: Header) -> np.ndarray:
     if member.read(1):  # at the end, and not before, the checksum is compared
         raise ValueError('it is longer than its header says')
     order = 'F' if header.fortran_order else 'C'
-    return flat.view(header.dtype).reshape(header.shape, order=order)
+    found = flat.view(header.dtype).reshape(header.shape, order=order)
+    npy_header.check_characters(found)
+    return found
 
 
 def _refusal(name: str, error: BaseException) -> str:

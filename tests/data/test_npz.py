@@ -330,6 +330,14 @@ def test_a_bomb_is_refused_before_it_is_expanded(tmp_path):
     assert peak < 2**22
 
 
+@pytest.mark.parametrize('name', ['labels', 'names', 'ids', 'class_names'])
+@pytest.mark.parametrize('order', ['<', '>'])
+def test_text_beyond_unicode(tmp_path, name, order):
+    texts = np.full(6, 0x110000, f'{order}u4').view(f'{order}U1')
+    with pytest.raises(ValueError, match=f"'{name}' cannot be read .*no text"):
+        npz.load(write(tmp_path / 'a.npz', **{name: texts}))
+
+
 def test_an_array_that_occurs_twice(tmp_path):
     path = write(tmp_path / 'a.npz')
     with zipfile.ZipFile(path, 'a') as file, pytest.warns(UserWarning, match='Duplicate'):

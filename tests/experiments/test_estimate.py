@@ -238,6 +238,13 @@ def test_ids_that_are_no_vector_of_names(tmp_path, values):
         array_files.ids(str(tmp_path / 'ids.npy'), what='example', expected=3)
 
 
+@pytest.mark.parametrize('code', [0xD800, 0x110000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_ids_of_no_text(tmp_path, code):
+    np.save(tmp_path / 'ids.npy', np.array([65, 66, code], np.uint32).view('U1'))
+    with pytest.raises(ValueError, match='no text'):
+        array_files.ids(str(tmp_path / 'ids.npy'), what='example', expected=3)
+
+
 @pytest.mark.parametrize('axis', ['ids', 'target_ids', 'member_ids'])
 def test_every_axis_has_ids_of_its_own(saved, listed, axis):
     what = {'ids': 'example', 'target_ids': 'target', 'member_ids': 'member'}[axis]
