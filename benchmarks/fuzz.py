@@ -388,7 +388,7 @@ def _npz(rng: Rng) -> Files:
                 content = _hostile_npy(rng)
             elif rng.random() < 0.15:
                 content = mutate_bytes(content, rng)
-            elif rng.random() < 0.03:  # a bomb
+            elif rng.random() < 0.002:  # a bomb
                 size = 2**26
                 text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({size},)}}"
                 content = b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text.encode()

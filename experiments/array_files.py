@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped
@@ -51,11 +50,10 @@ def array(path: str, *, remedy: str) -> Shaped[np.ndarray, '...']:
             raise ValueError(
                 f'{path} holds {surplus:,} bytes after the array: save one array alone in it'
             )
-        order: Literal['C', 'F'] = 'F' if header.fortran_order else 'C'
         if not header.nbytes:  # nothing to map
-            return np.empty(header.shape, header.dtype, order)
+            return np.empty(header.shape, header.dtype, header.order)
         try:
-            values = np.memmap(opened, header.dtype, 'r', header.offset, header.shape, order)
+            values = np.memmap(opened, header.dtype, 'r', header.offset, header.shape, header.order)
             npy_header.check_characters(values)
         except (OSError, ValueError, OverflowError) as error:
             raise ValueError(f'{path} cannot be read ({error}): copy or save it again') from error

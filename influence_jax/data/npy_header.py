@@ -9,7 +9,7 @@ import math
 import re
 import struct
 import sys
-from typing import BinaryIO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,11 @@ class Header(NamedTuple):
         """Of the numbers."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def order(self) -> Literal['C', 'F']:
+        """As numpy calls it."""
+        return 'F' if self.fortran_order else 'C'
+
     def __str__(self) -> str:
         return f'{self.dtype} {list(self.shape)}'
 
@@ -53,7 +58,7 @@ class PythonObjects(ValueError):
     """The array holds Python objects, which could run code and are not read."""
 
 
-def read(file: BinaryIO) -> Header:
+def read(file: IO[bytes]) -> Header:
     """Reads a header and leaves the file behind it.
 
     Raises:

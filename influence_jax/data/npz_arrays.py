@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from jaxtyping import Shaped
@@ -150,7 +150,7 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Hea
     return header
 
 
-def _numbers(member: BinaryIO, header: Header) -> np.ndarray:
+def _numbers(member: IO[bytes], header: Header) -> np.ndarray:
     npy_header.read(member)
     flat = np.empty(header.nbytes, np.uint8)
     for start in range(0, header.nbytes, _READ_AT_ONCE):
@@ -161,8 +161,7 @@ def _numbers(member: BinaryIO, header: Header) -> np.ndarray:
         part[:] = np.frombuffer(content, np.uint8)
     if member.read(1):  # at the end, and not before, the checksum is compared
         raise ValueError('it is longer than its header says')
-    order = 'F' if header.fortran_order else 'C'
-    found = flat.view(header.dtype).reshape(header.shape, order=order)
+    found = flat.view(header.dtype).reshape(header.shape, order=header.order)
     npy_header.check_characters(found)
     return found
 

@@ -156,7 +156,7 @@ def _growth(step: Mapping[str, Any]) -> int:
     """By what factor a step may lengthen a text."""
     match step.get('type'):
         case 'Replace':
-            content = step.get('content')
+            content = step.get('content', '')
             _require(isinstance(content, str), 'a replacement has no text')
             ((form, text),) = step.get('pattern', {'': ''}).items()
             shortest = len(text) if form == 'String' else 1
