@@ -193,6 +193,13 @@ def _cut(path):
             FileNotFoundError,
             r'first is \\x1b\[2J',
         ),
+        (
+            lambda f: (f / _INDEX).write_text(
+                json.dumps({'weight_map': {'a': 'x' * 5_000 + '.safetensors'}})
+            ),
+            ValueError,
+            r"names 'xxx",
+        ),
         (lambda f: _replace(f / 'config.json', os.mkfifo), ValueError, r'config\.json is a pipe'),
         (lambda f: _replace(f / 'config.json', os.mkdir), ValueError, r'is a directory'),
         (lambda f: _replace(f / _INDEX, os.mkfifo), ValueError, r'index\.json is a pipe'),
@@ -207,6 +214,7 @@ def test_what_cannot_be_read_is_refused(sharded, damage, kind, message):
     with pytest.raises(kind, match=message) as error:
         hugging_face.load(sharded)
     assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1_000
 
 
 def test_pickles_are_refused_with_the_way_out(folder):

@@ -25,6 +25,7 @@ _BYTES = {
 _MOST_HEADER = 2**24
 """Bytes of a header: room for 100,000 tensors."""
 _MOST_AXES = 8
+_MOST_NAME = 200
 _METADATA = '__metadata__'
 
 
@@ -195,6 +196,7 @@ def _indexed(index: Path) -> list[Path]:
             not isinstance(name, str)
             or Path(name).name != name
             or not name.endswith('.safetensors')
+            or len(name) > _MOST_NAME
         ):
             raise ValueError(
                 f'{index}: names {one_line.shown(name)}, which is no safetensors file beside it'
