@@ -60,6 +60,8 @@ def _channels_last(found: np.ndarray) -> tuple[np.ndarray, str]:
         return found[..., None], f'{_axes(shape)} taken as grey, [N H W]'
     if found.ndim != 4:
         raise ValueError(f'images must have the shape [N H W C], found {shape}; {_HOW}')
+    if set(shape[1:]) == {1}:  # either way the same
+        return found, ''
     square_last, square_first = shape[1] == shape[2], shape[2] == shape[3]
     last, first = shape[3] in _CHANNELS, shape[1] in _CHANNELS
     if last == first:  # both could be channels, or neither: a square image decides
