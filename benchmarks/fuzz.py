@@ -11,6 +11,7 @@ Prints a table, and each escape with its number.
 """
 
 import argparse
+import importlib
 import io
 import json
 import multiprocessing
@@ -85,6 +86,8 @@ def main() -> None:
     parser.add_argument('--reader', choices=[*READERS])
     parser.add_argument('--first', type=int, default=0)
     asked = parser.parse_args()
+    # What is imported at first use is no work that a file asks for.
+    importlib.import_module('influence_jax.data.text.hub_tokenizer')
     escapes, total = 0, 0
     print('reader | cases | read | refused | escapes | most seconds | most MB')
     for name, reader in READERS.items():
