@@ -1,12 +1,14 @@
 """Arrays and ids from files of anyone's, read so that nothing in them can run code."""
 
-import json
+import os
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
-_NPY = b'\x93NUMPY'
+from influence_jax import files, json_files, one_line
+from influence_jax.data import npy_header
+
 _ZIP = b'PK'
 _PICKLE = b'\x80'
 
@@ -23,32 +25,39 @@ def array(path: str, *, remedy: str) -> Shaped[np.ndarray, '...']:
       ValueError: it is something else, holds Python objects, or is damaged or cut short.
     """
     file = _existing(path)
-    with file.open('rb') as opened:
-        start = opened.read(len(_NPY))
-    if start != _NPY:
-        raise ValueError(f'{path} {_what_else(start)}')
-    try:
-        values = np.load(file, mmap_mode='r', allow_pickle=False)
-    except ValueError as error:
-        if 'Python objects' in str(error):
+    with files.open_regular(file) as opened:
+        start = opened.read(len(npy_header.MAGIC))
+        if start != npy_header.MAGIC:
+            raise ValueError(f'{path} {_what_else(start)}')
+        opened.seek(0)
+        try:
+            header = npy_header.read(opened)
+        except npy_header.PythonObjects as error:
             raise ValueError(
                 f'{path} holds Python objects, which are not read because they can run code: '
                 f'save {remedy}'
             ) from error
-        if 'mmap length' in str(error):
+        except ValueError as error:
+            raise ValueError(f'{path} is damaged: {error}; copy or save it again') from error
+        size = opened.seek(0, os.SEEK_END)
+        surplus = size - header.offset - header.nbytes
+        if surplus < 0:
             raise ValueError(
-                f'{path} is cut short, it holds only {file.stat().st_size:,} bytes: '
-                f'copy or save it again'
-            ) from error
-        raise ValueError(f'{path} is damaged ({error}): copy or save it again') from error
-    except (OSError, EOFError, SyntaxError, OverflowError, MemoryError) as error:
-        raise ValueError(f'{path} cannot be read ({error}): copy or save it again') from error
-    surplus = file.stat().st_size - values.offset - values.nbytes
-    if surplus:
-        raise ValueError(
-            f'{path} holds {surplus:,} bytes after the array: save one array alone in it'
-        )
-    return values
+                f'{path} is cut short, it holds only {size:,} bytes of '
+                f'{header.offset + header.nbytes:,}: copy or save it again'
+            )
+        if surplus:
+            raise ValueError(
+                f'{path} holds {surplus:,} bytes after the array: save one array alone in it'
+            )
+        if not header.nbytes:  # nothing to map
+            return np.empty(header.shape, header.dtype, header.order)
+        try:
+            values = np.memmap(opened, header.dtype, 'r', header.offset, header.shape, header.order)
+            npy_header.check_characters(values)
+        except (OSError, ValueError, OverflowError) as error:
+            raise ValueError(f'{path} cannot be read ({error}): copy or save it again') from error
+        return values
 
 
 def ids(path: str, *, what: str, expected: int) -> tuple[str, ...]:
@@ -77,15 +86,15 @@ def ids(path: str, *, what: str, expected: int) -> tuple[str, ...]:
             raise ValueError(f'{path}: {what} id {position} is empty')
         if first.setdefault(name, position) != position:
             raise ValueError(
-                f'{path}: {what} id {name!r} occurs twice, at {first[name]} and at {position} '
-                f'(counted from 0): each must have an id of its own'
+                f'{path}: {what} id {one_line.shown(name)} occurs twice, at {first[name]} and at '
+                f'{position} (counted from 0): each must have an id of its own'
             )
     return tuple(found)
 
 
 def _from_text(path: str) -> list[str]:
     try:
-        text = _existing(path).read_bytes().decode('utf-8-sig')
+        text = _content(path).decode('utf-8-sig')
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} is no UTF-8 text: save ids one a line') from error
     # Not splitlines: an id may hold what that takes for the end of a line.
@@ -94,10 +103,11 @@ def _from_text(path: str) -> list[str]:
 
 
 def _from_json(path: str) -> list[str]:
+    content = _content(path)
     try:
-        found = json.loads(_existing(path).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is no JSON ({error}): save a list of ids') from error
+        found = json_files.parse_json(content)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}; save a list of ids') from error
     if not isinstance(found, list) or not all(type(one) in (str, int) for one in found):
         raise ValueError(f'{path} must hold one list of texts or integers')
     texts = [str(one) for one in found]
@@ -120,11 +130,15 @@ def _from_npy(path: str) -> list[str]:
     return texts
 
 
+def _content(path: str) -> bytes:
+    with files.open_regular(_existing(path)) as file:
+        return file.read()
+
+
 def _existing(path: str) -> Path:
     file = Path(path)
-    if not file.is_file():
-        what = 'is not a file' if file.exists() else 'no such file'
-        raise FileNotFoundError(f'{path}: {what}')
+    if not file.exists():
+        raise FileNotFoundError(f'{path}: no such file')
     return file
 
 

@@ -1,6 +1,7 @@
 """The image experiments' story: subsets -> members -> measurements -> influence -> report."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import jax
@@ -96,6 +97,8 @@ def run(experiment: ImageExperiment) -> Path:
         experiment.data, experiment.planting, key=seeds[0], seed=experiment.ensemble.seed
     )
     dataset = images.dataset
+    for note in dataset.notes:
+        print(note, file=sys.stderr)
     masks = subsets.draw(
         experiment.ensemble.design,
         key=seeds[1],

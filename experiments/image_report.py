@@ -79,6 +79,7 @@ def write(
         diverged=directory.diverged.tolist(),
         stopped_early=run_facts.stopped_early(directory, growth),
         sections=sections,
+        notes=dataset.notes,
     )
     console.print(report.printable(f'report: {page}'), soft_wrap=True)
     return page

@@ -23,6 +23,7 @@ class Records(NamedTuple):
     prompt_lengths: `[N]` tokens of each that models are prompted with; the first half of a text
         that has no prompt.
     others: the source's records that are not in `dataset`; empty where all are.
+    notes: what was left out or is read in part, a sentence each, for whoever runs this.
     """
 
     dataset: text.TextDataset
@@ -30,6 +31,7 @@ class Records(NamedTuple):
     tokens: text.Tokenized
     prompt_lengths: Int[np.ndarray, 'N']
     others: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def prompted(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What a model is prompted with, and what one that knows the record goes on with."""
@@ -61,8 +63,7 @@ def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Recor
     """Reads the source, chooses records, plants near-duplicates and tokenizes all."""
     folder = None if settings.data_dir is None else Path(settings.data_dir)
     source = text.load(settings.dataset, data_dir=folder)
-    # A dataset may hold near-duplicates of its own (NQ-open: questions asked twice).
-    source = source.take(np.unique(source.groups, return_index=True)[1])
+    source, repeats = _without_repeats(source)
     if model.is_tiny and not model.tokenizer:
         tokenizer = byte_bpe.train(source.texts, model.vocabulary)
     else:
@@ -81,7 +82,23 @@ def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Recor
     tokens = text.encode(dataset, tokenizer, max_length=settings.max_length)
     rest = near_duplicates.unused(source, dataset)
     others = tuple(source.texts[i] for i in rest)
-    return Records(dataset, tokenizer, tokens, _prompt_lengths(tokens, tokenizer), others)
+    notes = (*repeats, *text.check_known(dataset, tokenizer, tokens))
+    return Records(dataset, tokenizer, tokens, _prompt_lengths(tokens, tokenizer), others, notes)
+
+
+def _without_repeats(source: text.TextDataset) -> tuple[text.TextDataset, tuple[str, ...]]:
+    """One record of each group, and how many others there were.
+
+    A dataset may hold near-duplicates of its own: a line twice, in NQ-open a question asked twice.
+    """
+    first = np.unique(source.groups, return_index=True)[1]
+    repeated = source.num_examples - len(first)
+    if not repeated:
+        return source, ()
+    return source.take(first), (
+        f'{repeated:,} of {source.num_examples:,} records repeat an earlier one (the same text or '
+        'question) and are left out: the first of each is kept.',
+    )
 
 
 def said_of_cuts(records: Records) -> str:

@@ -74,8 +74,9 @@ def run(experiment: LanguageExperiment) -> Path | None:
     seed = experiment.ensemble.seed
     _, of_masks, of_members, of_everything = jax.random.split(jax.random.key(seed), 4)
     records = language_data.prepare(experiment.text, experiment.model, seed=seed)
-    if processes.is_first() and (cut := language_data.said_of_cuts(records)):
-        print(cut, file=sys.stderr)
+    if processes.is_first():
+        for note in filter(None, (*records.notes, language_data.said_of_cuts(records))):
+            print(note, file=sys.stderr)
     masks = subsets.draw(
         experiment.ensemble.design,
         key=of_masks,

@@ -113,6 +113,7 @@ def write(
         stopped_early=run_facts.stopped_early(directory, growth),
         sections=report.language_sections(results),
         records_csv=report.records_csv(results, directory.target_ids),
+        notes=records.notes,
     )
     console.print(report.printable(f'report: {page}'), soft_wrap=True)
     return page

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from influence_jax import one_line
+
 _NAME = re.compile(r'[A-Za-z0-9][\w.-]*(/[\w.-]+)?')
 _SECONDS = 5.0
 
@@ -43,11 +45,6 @@ def folder_of(
     return cached if cached and is_whole(cached) else _fetched(name, patterns, check)
 
 
-def reason(error: Exception) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _cached(name: str, patterns: Sequence[str]) -> Path | None:
     import huggingface_hub  # slow to import, and needed for hub names alone
 
@@ -84,6 +81,6 @@ def _fetched(name: str, patterns: Sequence[str], check: Callable[[Sequence[str]]
 def _not_fetched(name: str, error: Exception) -> NotFetched:
     return NotFetched(
         f'{name!r}: neither a folder here, nor in the Hugging Face cache, nor to be had from the '
-        f'hub ({reason(error)}); check the name and the network, or give a folder with it '
+        f'hub ({one_line.reason(error)}); check the name and the network, or give a folder with it '
         f'(`hf download {name}` on a machine with a network)'
     )

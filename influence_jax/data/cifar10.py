@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from influence_jax import files
 from influence_jax.data import tfds_folders
 from influence_jax.data.dataset import ImageDataset
 
@@ -101,14 +102,18 @@ def _batch_files(folder: Path) -> dict[int, Path]:
 
 def _read_batch(path: Path) -> tuple[UInt8[np.ndarray, 'N 32 32 3'], Int32[np.ndarray, 'N']]:
     """A label byte and then red, green and blue planes, row by row, for each image."""
-    size = path.stat().st_size
+    size = files.check_regular(path).st_size
     if size != _BATCH_BYTES:
         problem = 'truncated' if size < _BATCH_BYTES else 'too long'
         raise ValueError(
             f'{path}: {problem}: {size} bytes, but a batch of {_BATCH_EXAMPLES} records of '
             f'{1 + _PIXELS} bytes has {_BATCH_BYTES}; unpack or download it again'
         )
-    records = np.fromfile(path, np.uint8).reshape(_BATCH_EXAMPLES, 1 + _PIXELS)
+    with files.open_regular(path) as file:
+        content = file.read(_BATCH_BYTES)
+    if len(content) < _BATCH_BYTES:
+        raise ValueError(f'{path}: truncated while it was read; unpack or download it again')
+    records = np.frombuffer(content, np.uint8).reshape(_BATCH_EXAMPLES, 1 + _PIXELS)
     labels = records[:, 0].astype(np.int32)
     wrong = np.flatnonzero(labels >= len(CLASS_NAMES))
     if wrong.size:

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
+from influence_jax import one_line
 from influence_jax.types import AnyArray
 
 
@@ -24,6 +25,7 @@ class ImageDataset:
       class_names: one text for each class.
       names: what a person would call each image; the ids where nothing is given.
       provenance: where the images come from, for the report.
+      notes: what was changed of the images or labels as they were given, a line each, for the user.
 
     Raises:
       ValueError: a shape, dtype, label or id is wrong; the message says which and how.
@@ -36,6 +38,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     names: tuple[str, ...] = ()
     provenance: str = ''
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'names', self.names or self.ids)
@@ -149,14 +152,16 @@ def _check_texts(what: str, texts: tuple[str, ...], count: int) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f'{what} holds {text!r}, which is no valid text: {error}') from error
+            raise ValueError(
+                f'{what} holds {one_line.shown(text)}, which is no valid text: {error}'
+            ) from error
 
 
 def _check_unique(what: str, texts: tuple[str, ...]) -> None:
     seen: set[str] = set()
     for text in texts:
         if text in seen:
-            raise ValueError(f'the {what} {text!r} occurs more than once')
+            raise ValueError(f'the {what} {one_line.shown(text)} occurs more than once')
         seen.add(text)
 
 

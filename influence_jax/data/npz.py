@@ -1,15 +1,17 @@
 """Anyone's own images, from a `.npz` file."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32
 
+from influence_jax.data import image_arrays, npz_arrays
 from influence_jax.data.dataset import ImageDataset
+from influence_jax.data.npz_arrays import Arrays
 
-_REQUIRED = ('images', 'labels')
+# The first name of each is the documented one; the others are those under which images and labels
+# are commonly saved, in any case of letters.
+_IMAGES = ('images', 'image', 'x_train', 'train_x', 'train_images', 'x', 'data', 'imgs')
+_LABELS = ('labels', 'label', 'y_train', 'train_y', 'train_labels', 'y', 'target', 'targets')
 _OPTIONAL = ('class_names', 'names', 'ids')
 
 
@@ -21,69 +23,79 @@ def load(path: str | Path) -> ImageDataset:
     `ids` (text or integers, unique; by default the file's name and the position). Other arrays
     are not read. Nothing in the file can run code: Python objects are refused.
 
+    Images and labels of other common names (`x_train` and `y_train`, `X` and `y`), shapes and
+    types are taken where the meaning is certain (see `image_arrays`); the dataset's `notes` tell
+    what was changed.
+
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no `.npz` file, is damaged, or an array is missing or wrong.
+      ValueError: it is no `.npz` file, is damaged, or an array is missing, wrong or could mean
+        several things.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f'{path}: no such file; give the path of an existing .npz file')
-    arrays = _read(path)
-    for key in _REQUIRED:
-        if key not in arrays:
-            raise ValueError(
-                f'{path}: no array {key!r}; the file must hold {" and ".join(_REQUIRED)}, and may '
-                f'hold {", ".join(_OPTIONAL)} (found: {", ".join(sorted(arrays)) or "nothing"})'
-            )
-    try:
-        labels = _labels(arrays['labels'])
-        return ImageDataset(
-            name=path.stem,
-            images=arrays['images'],
-            labels=labels,
-            ids=_ids(arrays.get('ids'), path.stem, len(labels)),
-            class_names=_class_names(arrays.get('class_names'), labels),
-            names=_texts('names', arrays['names']) if 'names' in arrays else (),
-            provenance=path.name,
-        )
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+    with npz_arrays.opened(path) as arrays:
+        try:
+            return _dataset(path, arrays)
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that concern us; they are decompressed only here, each once."""
-    if not zipfile.is_zipfile(path):
+def _dataset(path: Path, arrays: Arrays) -> ImageDataset:
+    of_images, of_labels = _the_one(arrays, _IMAGES), _the_one(arrays, _LABELS)
+    given = {key: arrays.read(key) for key in _OPTIONAL if key in arrays.headers}
+    names = image_arrays.to_texts('names', given['names']) if 'names' in given else ()
+    class_names: tuple[str, ...] = ()
+    if 'class_names' in given:
+        class_names = image_arrays.to_texts('class_names', given['class_names'])
+    labels = image_arrays.labels(arrays.read(of_labels), class_names)
+    count = len(labels.numbers)
+    if (shape := arrays.shape(of_images)) and shape[0] not in (0, count):
         raise ValueError(
-            f'{path}: not a complete .npz file; write it with numpy.savez, or copy it again'
+            f'labels must be one for each of the {shape[0]} images, found {count}; '
+            f'images have the shape {shape}, the first axis of which counts them'
         )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in (*_REQUIRED, *_OPTIONAL) if key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f'{path}: cannot be read ({error}); it must hold plain arrays, no Python objects, '
-            'and be complete'
-        ) from error
+    images = image_arrays.images(arrays.read(of_images))
+    return ImageDataset(
+        name=path.stem,
+        images=images.pixels,
+        labels=labels.numbers,
+        ids=_ids(given.get('ids'), path.stem, count),
+        class_names=class_names or labels.class_names or _numbers(labels.numbers),
+        names=names,
+        provenance=path.name,
+        notes=tuple(filter(None, (_taken(of_images, of_labels), images.note, labels.note))),
+    )
 
 
-def _labels(labels: np.ndarray) -> Int32[np.ndarray, 'N']:
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or not labels.size:
+def _the_one(arrays: Arrays, names: tuple[str, ...]) -> str:
+    """The array of a role: under its documented name, or the only one under another."""
+    documented = names[0]
+    if documented in arrays.headers:
+        return documented
+    found = [name for name in arrays.headers if name.lower() in names]
+    if len(found) > 1:
         raise ValueError(
-            'labels must be a vector of integers, one an image; '
-            f'found {labels.dtype} of shape {labels.shape}'
+            f'the {documented} may be any of {", ".join(map(ascii, sorted(found)))}; '
+            f'call one of them {documented!r} (found: {arrays.told()})'
         )
-    # Before narrowing, which would wrap a huge label to a valid one.
-    if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
+    if not found:
         raise ValueError(
-            f'labels run from {labels.min()} to {labels.max()}, but must be 0 or more and '
-            'less than the number of classes'
+            f'no array {documented!r}; the file must hold images and labels, and may hold '
+            f'{", ".join(_OPTIONAL)} (found: {arrays.told()})'
         )
-    return labels.astype(np.int32)
+    return found[0]
 
 
-def _class_names(given: np.ndarray | None, labels: np.ndarray) -> tuple[str, ...]:
-    if given is not None:
-        return _texts('class_names', given)
+def _taken(of_images: str, of_labels: str) -> str:
+    """Under which names, where these are not the documented ones."""
+    if (of_images, of_labels) == (_IMAGES[0], _LABELS[0]):
+        return ''
+    return f'Array {of_images!r} taken as the images, {of_labels!r} as the labels.'
+
+
+def _numbers(labels: np.ndarray) -> tuple[str, ...]:
     classes = int(labels.max()) + 1
     if classes > len(labels):
         raise ValueError(
@@ -96,14 +108,6 @@ def _class_names(given: np.ndarray | None, labels: np.ndarray) -> tuple[str, ...
 def _ids(given: np.ndarray | None, stem: str, examples: int) -> tuple[str, ...]:
     if given is None:
         return tuple(f'{stem}-{i:05d}' for i in range(examples))
-    if np.issubdtype(given.dtype, np.integer):
-        given = given.astype(str)
-    return _texts('ids', given)
-
-
-def _texts(what: str, texts: np.ndarray) -> tuple[str, ...]:
-    if texts.dtype.kind != 'U' or texts.ndim != 1:
-        raise ValueError(
-            f'{what} must be a vector of text, found {texts.dtype} of shape {texts.shape}'
-        )
-    return tuple(texts.tolist())
+    if np.issubdtype(given.dtype, np.integer) and given.ndim == 1:
+        return tuple(map(str, given.tolist()))
+    return image_arrays.to_texts('ids', given)

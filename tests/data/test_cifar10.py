@@ -1,5 +1,6 @@
 """CIFAR-10 from files in the dataset's own binary layout, written here byte by byte."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,13 @@ def test_real_images():
     scrambled = np.abs(pixels - pixels[:, ::-1]).mean()
     assert np.abs(np.diff(pixels, axis=1)).mean() < 0.4 * scrambled
     assert np.abs(np.diff(pixels, axis=2)).mean() < 0.4 * scrambled
+
+
+@pytest.mark.parametrize(
+    ('make', 'kind'),
+    [(os.mkfifo, 'pipe'), (os.mkdir, 'directory'), (lambda p: p.symlink_to('/dev/zero'), 'device')],
+)
+def test_what_is_no_regular_file_is_refused_by_name(tmp_path, make, kind):
+    make(tmp_path / 'data_batch_3.bin')
+    with pytest.raises(ValueError, match=rf'data_batch_3\.bin is a {kind}'):
+        cifar10.load(tmp_path)

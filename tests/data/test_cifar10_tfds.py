@@ -1,16 +1,20 @@
 """CIFAR-10 as TFDS prepares it: written by TFDS's own builder, read back without network."""
 
+import io
 import json
+import os
 import shutil
 import socket
+import struct
 import sys
+import zlib
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from influence_jax.data import cifar10
+from influence_jax.data import cifar10, tfds_records
 
 EXAMPLES = 60
 RNG = np.random.default_rng(0)
@@ -170,9 +174,84 @@ def test_feature_classes_of_others_are_never_imported(copy, tmp_path, monkeypatc
 
 
 def test_a_missing_reader_is_not_taken_for_damage(prepared, monkeypatch):
-    def fail(*arguments, **options):
-        raise ImportError("No module named 'array_record'")
-
-    monkeypatch.setattr(tfds, 'builder_from_directory', fail)
+    monkeypatch.setitem(sys.modules, 'array_record.python.array_record_data_source', None)
     with pytest.raises(ValueError, match='pip install array_record'):
         cifar10.load(prepared)
+
+
+@pytest.mark.parametrize('size', [(32, 31), (30_000, 30_000)])
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_images_of_other_sizes_are_not_decoded(prepared, monkeypatch, size, mode):
+    file = io.BytesIO()
+    PIL.Image.new(mode, size if size[0] < 100 else (1, 1)).save(file, 'PNG')
+    png = bytearray(file.getvalue())
+    png[16:24] = struct.pack('>II', *size)
+    png[29:33] = struct.pack('>I', zlib.crc32(png[12:29]))
+    record = {'id': b'train_00000', 'label': 1, 'image': bytes(png)}
+    monkeypatch.setattr(tfds_records, 'read', lambda *arguments: [record])
+    with pytest.raises(ValueError, match='damaged or incomplete'):
+        cifar10.load(prepared)
+
+
+@pytest.mark.parametrize('form', ['type', 'python_class_name', 'pythonClassName'])
+@pytest.mark.parametrize('where', ['record', 'label', 'image'])
+@pytest.mark.parametrize('beside', [False, True])
+def test_modules_of_the_working_directory_are_never_imported(
+    copy, tmp_path, monkeypatch, form, where, beside
+):
+    """In the old form of features.json, in the new, or in both at once."""
+    working = tmp_path / 'working'
+    working.mkdir()
+    module = f'trap_cifar_{form.lower()}_{where}_{beside}'
+    (working / f'{module}.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")')
+    monkeypatch.chdir(working)
+    monkeypatch.setattr(sys, 'path', ['', *sys.path])
+
+    def change(content):
+        named = content if where == 'record' else content['featuresDict']['features'][where]
+        if not beside:
+            del named['pythonClassName']
+        named[form] = f'{module}.Trap'
+        named['content'] = '{}'
+
+    edit(copy / 'features.json', change)
+    with pytest.raises(ValueError, match=r'features'):
+        cifar10.load(copy)
+    assert module not in sys.modules
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_features_are_never_made_of_what_a_folder_says(prepared, monkeypatch):
+    connector = tfds.features.FeatureConnector
+    for name in ('from_json', 'from_config', 'cls_from_name'):
+        monkeypatch.setattr(connector, name, lambda *arguments, **options: pytest.fail('followed'))
+    assert cifar10.load(prepared).num_examples == EXAMPLES
+
+
+@pytest.mark.parametrize('name', ['features.json', 'dataset_info.json', 'shard'])
+@pytest.mark.parametrize('make', [os.mkfifo, os.mkdir], ids=['a pipe', 'a directory'])
+def test_what_is_no_regular_file_is_refused(copy, name, make):
+    path = shard(copy) if name == 'shard' else copy / name
+    path.unlink()
+    make(path)
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=f'{path.name}|no training split|nothing'
+    ):
+        cifar10.load(copy)
+
+
+@pytest.mark.parametrize('count', ['9' * 30, '-1', 10**9])
+def test_more_records_than_the_dataset_has(copy, count):
+    def change(info):
+        train = next(split for split in info['splits'] if split['name'] == 'train')
+        train['shardLengths'] = [count]
+
+    edit(copy / 'dataset_info.json', change)
+    with pytest.raises(ValueError, match='make sense'):
+        cifar10.load(copy)
+
+
+def test_deep_nesting_of_a_description(copy):
+    (copy / 'features.json').write_text('[' * 100_000)
+    with pytest.raises(ValueError, match='nested'):
+        cifar10.load(copy)

@@ -1,6 +1,7 @@
 """NQ-open from the dataset's own files: which file, the records, their ids and order."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,10 @@ def test_the_real_records():
         'Q: when was the last time anyone was on the moon A: 14 December 1972 UTC' in dataset.texts
     )
     assert not dataset.has_near_duplicate.any()
+
+
+@pytest.mark.parametrize('name', ['NQ-open.train.jsonl', 'NQ-open.other.jsonl'])
+def test_a_pipe_is_refused_by_name(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=f'{name} is a pipe'):
+        nq_open.load(tmp_path)

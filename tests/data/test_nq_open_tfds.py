@@ -1,6 +1,7 @@
 """NQ-open as TFDS prepares it: written by TFDS's own builder, read back without network."""
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -11,6 +12,7 @@ from tensorflow_datasets.datasets.natural_questions_open import (
     natural_questions_open_dataset_builder as theirs,
 )
 
+from influence_jax.data import tfds_records
 from influence_jax.data.text import nq_open
 
 NAME = 'natural_questions_open'
@@ -197,19 +199,77 @@ def test_feature_classes_of_others_are_never_imported(copy, tmp_path, monkeypatc
     ],
 )
 def test_records_without_content(prepared, monkeypatch, record):
-    class Builder:
-        def as_data_source(self, split):
-            return [{'question': b'who', 'answer': [b'me']}, record]
-
-    monkeypatch.setattr(tfds, 'builder_from_directory', lambda *arguments, **options: Builder())
+    records = [{'question': b'who', 'answer': [b'me']}, record]
+    monkeypatch.setattr(tfds_records, 'read', lambda *arguments: records)
     with pytest.raises(ValueError, match=r'damaged .*record 1 has no question or no answer'):
         nq_open.load(prepared)
 
 
 def test_a_missing_reader_is_not_taken_for_damage(prepared, monkeypatch):
-    def fail(*arguments, **options):
-        raise ImportError("No module named 'array_record'")
-
-    monkeypatch.setattr(tfds, 'builder_from_directory', fail)
+    monkeypatch.setitem(sys.modules, 'array_record.python.array_record_data_source', None)
     with pytest.raises(ValueError, match='pip install array_record'):
         nq_open.load(prepared)
+
+
+@pytest.mark.parametrize('form', ['type', 'python_class_name', 'pythonClassName'])
+@pytest.mark.parametrize('where', ['record', 'question', 'answer'])
+@pytest.mark.parametrize('beside', [False, True])
+def test_modules_of_the_working_directory_are_never_imported(
+    copy, tmp_path, monkeypatch, form, where, beside
+):
+    """In the old form of features.json, in the new, or in both at once."""
+    working = tmp_path / 'working'
+    working.mkdir()
+    module = f'trap_nq_{form.lower()}_{where}_{beside}'
+    (working / f'{module}.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")')
+    monkeypatch.chdir(working)
+    monkeypatch.setattr(sys, 'path', ['', *sys.path])
+
+    def change(content):
+        named = content if where == 'record' else content['featuresDict']['features'][where]
+        if not beside:
+            del named['pythonClassName']
+        named[form] = f'{module}.Trap'
+        named['content'] = '{}'
+
+    edit(copy / 'features.json', change)
+    with pytest.raises(ValueError, match=r'features'):
+        nq_open.load(copy)
+    assert module not in sys.modules
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_features_are_never_made_of_what_a_folder_says(prepared, monkeypatch):
+    connector = tfds.features.FeatureConnector
+    for name in ('from_json', 'from_config', 'cls_from_name'):
+        monkeypatch.setattr(connector, name, lambda *arguments, **options: pytest.fail('followed'))
+    assert nq_open.load(prepared).num_examples == 60
+
+
+@pytest.mark.parametrize('name', ['features.json', 'dataset_info.json', 'shard'])
+@pytest.mark.parametrize('make', [os.mkfifo, os.mkdir], ids=['a pipe', 'a directory'])
+def test_what_is_no_regular_file_is_refused(copy, name, make):
+    path = shard(copy) if name == 'shard' else copy / name
+    path.unlink()
+    make(path)
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=f'{path.name}|no training split|nothing'
+    ):
+        nq_open.load(copy)
+
+
+@pytest.mark.parametrize('count', ['9' * 30, '-1', 10**9])
+def test_more_records_than_the_dataset_has(copy, count):
+    def change(info):
+        train = next(split for split in info['splits'] if split['name'] == 'train')
+        train['shardLengths'] = [count]
+
+    edit(copy / 'dataset_info.json', change)
+    with pytest.raises(ValueError, match='make sense'):
+        nq_open.load(copy)
+
+
+def test_deep_nesting_of_a_description(copy):
+    (copy / 'features.json').write_text('[' * 100_000)
+    with pytest.raises(ValueError, match='nested'):
+        nq_open.load(copy)

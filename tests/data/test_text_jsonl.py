@@ -1,6 +1,7 @@
 """Anyone's own `.jsonl`: the three forms, ids, and every way in which a line can be wrong."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -75,9 +76,13 @@ def test_any_texts_come_back_as_they_were(pairs):
 @pytest.mark.parametrize(
     ('line', 'message'),
     [
-        ('{"text": "a"', r'no valid JSON \(Expecting .*\); each line must be one object'),
-        ('[' * 100_000, r'no valid JSON'),
-        ('{"text": ' + '1' * 5_000 + '}', r'no valid JSON'),
+        ('{"text": "a"', r'not JSON \(Expecting .*\); each line must be one JSON object'),
+        ('[' * 100_000, '.*64 levels'),
+        ('{"text": ' + '1' * 5_000 + '}', '.*5000 digits'),
+        ('{"text": "a", "text": "b"}', ".*the key 'text' twice"),
+        ('{"text": "a", "n": NaN}', '.*NaN'),
+        ('{' + '"a": 1,' * 5 + '"' + 'b' * 2**20 + '": 2}', ".*the key 'a' twice"),
+        ('{"' + 'b' * 2**20 + '": 2}', "must hold one of .*; found: 'bbb"),
         ('["a"]', r'holds a list, but must be an object with \{"question", "answer"\}'),
         ('null', 'holds null'),
         ('3', 'holds a number'),
@@ -108,6 +113,7 @@ def test_bad_lines_are_named(tmp_path, line, message):
     with pytest.raises(ValueError, match=f'own.jsonl: line 3: {message}') as caught:
         jsonl.load(path)
     assert '\n' not in str(caught.value)
+    assert len(str(caught.value)) < 1_000
 
 
 def test_a_file_that_is_not_utf8(tmp_path):
@@ -132,3 +138,11 @@ def test_a_given_id_that_equals_the_hash_of_another():
     hashed = parse({'text': 'a'}).ids[0]
     with pytest.raises(ValueError, match='occurs more than once'):
         parse({'text': 'a'}, {'text': 'b', 'id': hashed})
+
+
+def test_a_pipe_and_a_folder_are_refused_by_name(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.jsonl')
+    (tmp_path / 'folder.jsonl').mkdir()
+    for name, kind in (('pipe', 'a pipe'), ('folder', 'a directory')):
+        with pytest.raises(ValueError, match=rf'{name}\.jsonl is {kind}'):
+            jsonl.load(tmp_path / f'{name}.jsonl')

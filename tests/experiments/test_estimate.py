@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import json
+import os
 import pickle
+import struct
 import sys
 
 import numpy as np
@@ -99,6 +101,11 @@ def changed(array, at, value):
     return array
 
 
+def _header(text):
+    return b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text.encode()
+
+
+_DESCRIBED = "{{'descr': '|b1', 'fortran_order': False, 'shape': (40, {})}}"
 MASKS, LOSSES = drawn()
 NAN = float('nan')
 
@@ -137,7 +144,12 @@ def test_arrays_that_cannot_be_used(saved, arrays, message):
     ('damage', 'message'),
     [
         (lambda path: path.unlink(), 'no such file'),
-        (lambda path: (path.unlink(), path.mkdir()), 'is not a file'),
+        (lambda path: (path.unlink(), path.mkdir()), 'is a directory'),
+        (lambda path: (path.unlink(), os.mkfifo(path)), 'is a pipe'),
+        (lambda path: (path.unlink(), path.symlink_to('/dev/zero')), 'is a device'),
+        (lambda path: path.write_bytes(_header('(' * 200)), 'levels deep'),
+        (lambda path: path.write_bytes(_header(f'{(10**6,) * 9}')), 'is damaged'),
+        (lambda path: path.write_bytes(_header(_DESCRIBED.format(10**12))), 'is cut short'),
         (lambda path: path.write_bytes(b''), 'is empty'),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), 'is cut short.*copy or save it'),
         (lambda path: path.write_bytes(path.read_bytes()[:40]), 'is damaged|cannot be read'),
@@ -194,25 +206,42 @@ def test_ids_of_a_text_file_keep_what_only_looks_like_an_end_of_line(tmp_path):
         ('ids.txt', b'a\nb\na\n', r"example id 'a' occurs twice, at 0 and at 2"),
         ('ids.txt', b'a\n\nc\n', 'example id 1 is empty'),
         ('ids.txt', b'\xff\xfe', 'no UTF-8 text'),
-        ('ids.json', b'["a", "b"', 'is no JSON'),
-        ('ids.json', b'[' * 100_000, 'is no JSON'),
+        ('ids.json', b'["a", "b"', 'not JSON'),
+        ('ids.json', b'[' * 100_000, 'not JSON'),
         ('ids.json', b'{"a": 1}', 'must hold one list'),
         ('ids.json', b'["a", "b", true]', 'must hold one list of texts or integers'),
         ('ids.json', b'["a", "b", "\\ud800"]', 'no text'),
+        ('ids.json', b'["a", "a", NaN]', 'NaN'),
+        ('ids.txt', b'x' * 2**20 + b'\n' + b'x' * 2**20 + b'\nz', r'occurs twice, at 0 and at 1'),
         ('ids.npy', b'["a"]', r'is not a \.npy file'),
     ],
 )
 def test_ids_that_cannot_be_used(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         array_files.ids(str(path), what='example', expected=3)
+    assert len(str(refused.value)) < 1_000
+
+
+@pytest.mark.parametrize('name', ['ids.txt', 'ids.json', 'ids.npy'])
+def test_ids_are_not_read_from_a_pipe(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match='is a pipe'):
+        array_files.ids(str(tmp_path / name), what='example', expected=3)
 
 
 @pytest.mark.parametrize('values', [np.eye(3), np.arange(3.0), np.array([b'a', b'b', b'c'])])
 def test_ids_that_are_no_vector_of_names(tmp_path, values):
     np.save(tmp_path / 'ids.npy', values)
     with pytest.raises(ValueError, match='vector of texts or integers'):
+        array_files.ids(str(tmp_path / 'ids.npy'), what='example', expected=3)
+
+
+@pytest.mark.parametrize('code', [0xD800, 0x110000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_ids_of_no_text(tmp_path, code):
+    np.save(tmp_path / 'ids.npy', np.array([65, 66, code], np.uint32).view('U1'))
+    with pytest.raises(ValueError, match='no text'):
         array_files.ids(str(tmp_path / 'ids.npy'), what='example', expected=3)
 
 

@@ -78,3 +78,13 @@ def test_planting_follows_the_seed_and_comes_after_the_choice_of_images(images):
     few = prepare(images, num_examples=20, duplicated=4, copies=3)
     chosen = prepare(images, num_examples=20).dataset
     assert {name.partition('~')[0] for name in few.dataset.ids} == set(chosen.ids)
+
+
+def test_notes_survive_the_choice_of_images_and_planting(images, tmp_path):
+    with np.load(images) as arrays:
+        pixels, labels = arrays['images'], arrays['labels']
+    path = tmp_path / 'first.npz'
+    np.savez(path, images=pixels.transpose(0, 3, 1, 2), labels=labels)
+    for settings in ({}, {'num_examples': 20}, {'duplicated': 4, 'copies': 3}):
+        (note,) = prepare(path, **settings).dataset.notes
+        assert '[48 3 8 8] taken as channels first' in note

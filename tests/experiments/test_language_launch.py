@@ -356,6 +356,18 @@ def test_bad_input(run, tmp_path, changes, message):
     assert not (tmp_path / 'run' / 'manifest.json').exists()
 
 
+def test_records_left_out_are_printed(run, source, tmp_path, capsys):
+    lines = source.read_text().splitlines()
+    (tmp_path / 'twice.jsonl').write_text('\n'.join([*lines, *lines[:3]]))
+    with pytest.raises(ValueError, match='batch_size=19'):
+        run(
+            tmp_path / 'run',
+            text={'dataset': str(tmp_path / 'twice.jsonl')},
+            recipe={'batch_size': 19},
+        )
+    assert f'3 of {len(lines) + 3} records repeat an earlier one' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [

@@ -151,6 +151,18 @@ def test_bad_input_leaves_nothing_behind(run_here, wrong, message):
     assert not directory.exists()
 
 
+def test_what_was_changed_of_images_is_printed(run_here, images, tmp_path, capsys):
+    with np.load(images) as arrays:
+        first, labels = arrays['images'].transpose(0, 3, 1, 2), arrays['labels'][:, None]
+    np.savez(tmp_path / 'first.npz', X=first, y=labels)
+    run, _ = run_here
+    with pytest.raises(ValueError, match='batch_size=40'):
+        run(dataset=str(tmp_path / 'first.npz'), batch_size=40)
+    printed = capsys.readouterr().err
+    for note in ("'X' taken as the images", '[48 3 8 8] taken as channels first', '[48 1]'):
+        assert note in printed
+
+
 def test_a_directory_that_is_no_run_is_left_alone(run_here):
     run, directory = run_here
     directory.mkdir()

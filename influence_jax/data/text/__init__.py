@@ -8,10 +8,10 @@ from pathlib import Path
 
 from influence_jax.data.text import jsonl, nq_open, wordnet
 from influence_jax.data.text.dataset import TextDataset
-from influence_jax.data.text.tokenized import Tokenized, encode
+from influence_jax.data.text.tokenized import Tokenized, check_known, encode
 from influence_jax.data.text.tokenizer import Tokenizer
 
-__all__ = ['TextDataset', 'Tokenized', 'Tokenizer', 'encode', 'load']
+__all__ = ['TextDataset', 'Tokenized', 'Tokenizer', 'check_known', 'encode', 'load']
 
 
 def load(source: str, *, data_dir: Path | None = None) -> TextDataset:

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
+from influence_jax import one_line
 from influence_jax.types import AnyArray
 
 
@@ -163,14 +164,16 @@ def _check_texts(what: str, texts: tuple[str, ...], count: int) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f'{what} holds {text!r}, which is no valid text: {error}') from error
+            raise ValueError(
+                f'{what} holds {one_line.shown(text)}, which is no valid text: {error}'
+            ) from error
 
 
 def _check_unique(ids: tuple[str, ...]) -> None:
     seen: set[str] = set()
     for example_id in ids:
         if example_id in seen:
-            raise ValueError(f'the id {example_id!r} occurs more than once')
+            raise ValueError(f'the id {one_line.shown(example_id)} occurs more than once')
         seen.add(example_id)
 
 
@@ -178,7 +181,7 @@ def _check_not_blank(ids: tuple[str, ...], completions: tuple[str, ...]) -> None
     blank = [i for i, text in zip(ids, completions, strict=True) if not text.strip()]
     if blank:
         raise ValueError(
-            f'record {blank[0]!r} is empty: it has no text to learn '
+            f'record {one_line.shown(blank[0])} is empty: it has no text to learn '
             f'({len(blank)} such records); leave them out'
         )
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import tokenizers
 import transformers
 
-from influence_jax import hub
+from influence_jax import files, hub, json_files, one_line
+from influence_jax.data.text import tokenizer_file
+from influence_jax.data.text.tokenizer_file import MOST_BYTES, panics_as_errors
 
 _VOCABULARIES = ('tokenizer.json', 'vocab.json', 'vocab.txt', 'tokenizer.model', 'spiece.model')
 _FILES = (
@@ -40,14 +42,16 @@ def _open(folder: Path, name: str) -> tuple[tokenizers.Tokenizer, int]:
             f'tokenizer {name!r}: no tokenizer is there; it needs tokenizer.json, or vocab.json '
             'with merges.txt and config.json'
         )
+    _check_files(folder, name)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        with panics_as_errors():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     # Whatever a tokenizer's own class makes of damaged files.
     except Exception as error:
         raise ValueError(
-            f'tokenizer {name!r}: its files are incomplete or damaged ({hub.reason(error)}); '
+            f'tokenizer {name!r}: its files are incomplete or damaged ({one_line.reason(error)}); '
             'copy or download them again'
         ) from error
     if not tokenizer.is_fast:
@@ -63,5 +67,27 @@ def _open(folder: Path, name: str) -> tuple[tokenizers.Tokenizer, int]:
     return tokenizer.backend_tokenizer, int(tokenizer.eos_token_id)
 
 
+def _check_files(folder: Path, name: str) -> None:
+    """Reads what the library would read, with our own bounds: it knows none."""
+    for file in _FILES:
+        path = folder / file
+        try:
+            if file == 'tokenizer.json' and _is_there(path):
+                tokenizer_file.read(path)
+            elif file.endswith('.json') and _is_there(path):
+                json_files.read_json(path, most_bytes=MOST_BYTES)
+            elif _is_there(path) and (size := files.check_regular(path).st_size) > MOST_BYTES:
+                raise ValueError(f'{path} has {size:,} bytes; at most {MOST_BYTES:,} make sense')
+        except ValueError as error:
+            raise ValueError(
+                f'tokenizer {name!r}: its files are incomplete or damaged ({error}); '
+                'copy or download them again'
+            ) from error
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
 def _has_vocabulary(folder: Path) -> bool:
-    return any((folder / file).is_file() for file in _VOCABULARIES)
+    return any((folder / file).exists() for file in _VOCABULARIES)

@@ -1,17 +1,19 @@
 """Anyone's own texts, from a `.jsonl` file."""
 
 import codecs
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
 
+from influence_jax import files, json_files, one_line
 from influence_jax.data.text.dataset import TextDataset, content_ids, question_and_answer
 
 _FORMS = ({'prompt', 'completion'}, {'question', 'answer'}, {'text'})
 _FORMS_TEXT = '{"question", "answer"}, {"prompt", "completion"} or {"text"}'
+
+_SHOWN_KEYS = 10
 
 
 class Record(NamedTuple):
@@ -39,9 +41,11 @@ def load(path: str | Path) -> TextDataset:
       ValueError: a line is wrong; the message says which and how.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f'{path}: no such file; give the path of an existing .jsonl file')
-    return parse(path.read_bytes(), where=str(path), name=path.stem, provenance=path.name)
+    with files.open_regular(path) as file:
+        content = file.read()
+    return parse(content, where=str(path), name=path.stem, provenance=path.name)
 
 
 def parse(content: bytes, *, where: str, name: str, provenance: str) -> TextDataset:
@@ -87,15 +91,15 @@ def read_records(content: bytes, *, where: str) -> list[Record]:
         if not line.strip():
             continue
         try:
-            fields = json.loads(line.decode('utf-8'))
+            fields = json_files.parse_json(line.decode('utf-8'))
         except UnicodeDecodeError as error:
             raise ValueError(
                 f'{where}: line {number}: not UTF-8 (byte {error.start + 1} of the line); '
                 'convert the file, for example with iconv'
             ) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ValueError(
-                f'{where}: line {number}: no valid JSON ({error}); each line must be one object'
+                f'{where}: line {number}: {error}; each line must be one JSON object'
             ) from error
         if not isinstance(fields, dict):
             raise ValueError(
@@ -143,7 +147,9 @@ def _given_id(fields: dict[str, Any], lines: dict[str, int]) -> str | None:
         own = str(own)
     own = _not_blank('id', own)
     if own in lines:
-        raise ValueError(f'the id {own!r} occurs in line {lines[own]} already; ids must differ')
+        raise ValueError(
+            f'the id {one_line.shown(own)} occurs in line {lines[own]} already; ids must differ'
+        )
     return own
 
 
@@ -165,7 +171,9 @@ def _text(key: str, value: object) -> str:
 
 
 def _keys(fields: dict[str, Any]) -> str:
-    return ', '.join(sorted(map(repr, fields))) or 'nothing'
+    shown = [one_line.shown(key) for key in sorted(fields)[:_SHOWN_KEYS]]
+    more = f' and {len(fields) - _SHOWN_KEYS} more' if len(fields) > _SHOWN_KEYS else ''
+    return ', '.join(shown) + more or 'nothing'
 
 
 def _kind(value: object) -> str:

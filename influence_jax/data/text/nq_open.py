@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from influence_jax import files
 from influence_jax.data import tfds_folders
 from influence_jax.data.text import jsonl
 from influence_jax.data.text.dataset import TextDataset, content_ids, question_and_answer
@@ -56,7 +57,7 @@ def load(data_dir: str | Path | None = None) -> TextDataset:
 
 def _own_file(folder: Path) -> Path | None:
     for name in _PREFERRED:
-        if (folder / name).is_file():
+        if (folder / name).exists():
             return folder / name
     files = sorted(folder.glob('NQ-open*.jsonl'))
     if len(files) > 1:
@@ -68,8 +69,10 @@ def _own_file(folder: Path) -> Path | None:
 
 
 def _from_file(path: Path) -> TextDataset:
+    with files.open_regular(path) as file:
+        content = file.read()
     pairs = []
-    for record in jsonl.read_records(path.read_bytes(), where=str(path)):
+    for record in jsonl.read_records(content, where=str(path)):
         try:
             pairs.append(jsonl.question_and_first_answer(record.fields))
         except ValueError as error:

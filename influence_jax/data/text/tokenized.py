@@ -5,8 +5,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from influence_jax import one_line
 from influence_jax.data.text.dataset import TextDataset
 from influence_jax.data.text.tokenizer import Tokenizer
+
+_MOST_UNKNOWN, _NOTED_UNKNOWN = 0.5, 0.01
 
 
 class Tokenized(NamedTuple):
@@ -61,19 +64,20 @@ def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100)
     for example_id, prompt, completion in zip(
         dataset.ids, dataset.prompts, dataset.completions, strict=True
     ):
+        record = f'record {one_line.shown(example_id)}'
         try:
             given, learnt = _parts(prompt, completion, tokenizer)
         except ValueError as error:
-            raise ValueError(f'record {example_id!r}: {error}') from error
+            raise ValueError(f'{record}: {error}') from error
         if not learnt:
             raise ValueError(
-                f'record {example_id!r} has nothing to learn from: the tokenizer makes no token '
-                f'of {completion!r}; leave it out'
+                f'{record} has nothing to learn from: the tokenizer makes no token '
+                f'of {one_line.shown(completion)}; leave it out'
             )
         whole = [*given, *learnt, tokenizer.end]
         if len(given) >= max_length:
             too_long.append(
-                f'record {example_id!r} has nothing to learn from: its prompt alone takes '
+                f'{record} has nothing to learn from: its prompt alone takes '
                 f'{len(given)} tokens of the context of {max_length}'
             )
         elif (
@@ -81,7 +85,7 @@ def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100)
             and not tokenizer.decode(learnt[: max_length - len(given)]).strip()
         ):
             too_long.append(
-                f'record {example_id!r} has nothing to learn from: within the context of '
+                f'{record} has nothing to learn from: within the context of '
                 f'{max_length} tokens its completion is white space'
             )
         rows.append(whole[:max_length])
@@ -95,3 +99,46 @@ def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100)
     for row, padded in zip(rows, tokens, strict=True):
         padded[: len(row)] = row
     return Tokenized(tokens, lengths, np.array(answer_starts, np.int32), np.array(cut))
+
+
+def check_known(dataset: TextDataset, tokenizer: Tokenizer, records: Tokenized) -> tuple[str, ...]:
+    """Refuses records that a tokenizer can hardly read, and says where it reads them in part.
+
+    Returns:
+      Sentences, for whoever runs this: which share of the characters no token stands for (white
+      space aside), and how many records have the tokens of another one. Empty where all is well.
+
+    Raises:
+      ValueError: the tokenizer knows less than half of the characters, or all records have the
+        same tokens.
+    """
+    counts = [tokenizer.unknown_characters(text) for text in dataset.texts]
+    unknown, characters = (sum(of_one) for of_one in zip(*counts, strict=True))
+    share = unknown / max(1, characters)
+    if share > _MOST_UNKNOWN:
+        worst = int(np.argmax([of_one / max(1, of_all) for of_one, of_all in counts]))
+        raise ValueError(
+            f'the tokenizer has no token for {share:.0%} of the characters of the records (such '
+            f'as {one_line.shown(dataset.texts[worst])}): it is of another language or domain; '
+            'choose another tokenizer'
+        )
+    # The end pads, so rows of one length and of the same tokens are the same row.
+    count = len(records.lengths)
+    distinct = len(np.unique(np.column_stack([records.lengths, records.tokens]), axis=0))
+    if distinct == 1 < count:
+        raise ValueError(
+            f'all {count} records have the same {records.lengths[0]} tokens, so nothing tells them '
+            'apart; allow longer records (max_length), or choose another tokenizer'
+        )
+    notes = []
+    if share > _NOTED_UNKNOWN:
+        partly = sum(of_one > 0 for of_one, _ in counts)
+        notes.append(
+            f'The tokenizer has no token for {share:.1%} of the characters; {partly:,} of '
+            f'{count:,} records hold some of these.'
+        )
+    if distinct < count:
+        notes.append(
+            f'{count - distinct:,} of {count:,} records have the very tokens of another record.'
+        )
+    return tuple(notes)

@@ -1,5 +1,6 @@
 """Text <-> token ids: one small class over any fast tokenizer of Hugging Face."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,8 +14,15 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int
 
+from influence_jax import json_files, one_line
+from influence_jax.data.text import tokenizer_file
+
 _TOKENIZER = 'tokenizer.json'
 _CONFIG = 'tokenizer_config.json'
+_PROBE = (
+    "The cat's 42 na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve hats,\n\n  aaaaaaaaaaaaaaaaaaaaaaaa!"
+)
+"""Letters in and beyond ASCII, digits, spaces, lines and a letter that repeats."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +45,8 @@ class Tokenizer:
     end: int
 
     def __post_init__(self) -> None:
-        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        with tokenizer_file.panics_as_errors():
+            backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
         backend.no_truncation()
         backend.no_padding()
         backend.post_processor = None
@@ -45,6 +54,7 @@ class Tokenizer:
         object.__setattr__(self, 'backend', backend)
         if backend.id_to_token(self.end) is None:
             raise ValueError(f'the tokenizer has no token of the id {self.end} to end a text with')
+        _try(backend)
 
     @cached_property
     def vocab_size(self) -> int:
@@ -60,26 +70,44 @@ class Tokenizer:
         """The tokens of a text, without any at its ends that stand for nothing in it.
 
         Raises:
-          ValueError: the text holds the end token (in a tokenizer that takes it for a word).
+          ValueError: the text holds the end token (in a tokenizer that takes it for a word), or
+            the tokenizer fails on it.
         """
-        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+        ids = list(_encoded(self.backend, text).ids)
         if self.end in ids:
             raise ValueError(
-                f'the text {text!r} holds the end token {self.token_text(self.end)!r} as a word; '
+                f'the text {one_line.shown(text)} holds the end token '
+                f'{one_line.shown(self.token_text(self.end))} as a word; '
                 'leave the record out, or choose another tokenizer'
             )
         return ids
 
+    def unknown_characters(self, text: str) -> tuple[int, int]:
+        """How many characters no token stands for, and how many there are, white space aside."""
+        model = self.backend.model
+        unknown = getattr(model, 'unk_id', None)
+        if unknown is None and (token := getattr(model, 'unk_token', None)):
+            unknown = self.backend.token_to_id(token)
+        counted = np.array([not character.isspace() for character in text], bool)
+        known = np.zeros(len(text), bool)
+        encoded = _encoded(self.backend, text)
+        for token_id, (start, stop) in zip(encoded.ids, encoded.offsets, strict=True):
+            if token_id != unknown:
+                known[start:stop] = True
+        return int((counted & ~known).sum()), int(counted.sum())
+
     def decode(self, ids: Sequence[int] | Int[np.ndarray, 'S']) -> str:
         """The text of tokens; special ones, such as the end, and unknown ids have none."""
-        return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=True))
+        with tokenizer_file.panics_as_errors():
+            return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=True))
 
     def token_text(self, token: int) -> str:
         """What a single token reads as, special ones included.
 
         A token that is part of a character reads as the replacement character.
         """
-        return str(self.backend.decode([int(token)], skip_special_tokens=False))
+        with tokenizer_file.panics_as_errors():
+            return str(self.backend.decode([int(token)], skip_special_tokens=False))
 
     def save(self, folder: str | Path) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`, which `AutoTokenizer` reads too.
@@ -129,19 +157,37 @@ def load(folder: str | Path) -> Tokenizer:
     """
     folder = Path(folder)
     for name in (_TOKENIZER, _CONFIG):
-        if not (folder / name).is_file():
+        if not (folder / name).exists():
             raise FileNotFoundError(f'{folder}: no {name}; give the folder of a saved tokenizer')
     try:
-        backend = tokenizers.Tokenizer.from_str((folder / _TOKENIZER).read_text(encoding='utf-8'))
-        config = json.loads((folder / _CONFIG).read_text(encoding='utf-8'))
+        fields = tokenizer_file.read(folder / _TOKENIZER)
+        config = json_files.read_json(folder / _CONFIG, most_bytes=tokenizer_file.MOST_BYTES)
+        with tokenizer_file.panics_as_errors():
+            backend = tokenizers.Tokenizer.from_str(json.dumps(fields))
         end = backend.token_to_id(config['eos_token'])
         if end is None:
-            raise ValueError(f'no token {config["eos_token"]!r}')
+            raise ValueError(f'no token {one_line.shown(config["eos_token"])}')
         return Tokenizer(backend, end)
     # tokenizers raises nothing narrower than Exception.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f'{folder}: no saved tokenizer, or a damaged one ({reason})') from error
+        raise ValueError(
+            f'{folder}: no saved tokenizer, or a damaged one ({one_line.reason(error)})'
+        ) from error
+
+
+def _try(backend: tokenizers.Tokenizer) -> None:
+    """Raises ValueError for a tokenizer that panics, here and now rather than at some record."""
+    with tokenizer_file.panics_as_errors(), contextlib.suppress(Exception):
+        backend.decode(backend.encode(_PROBE, add_special_tokens=False).ids)
+
+
+def _encoded(backend: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+    try:
+        with tokenizer_file.panics_as_errors():
+            return backend.encode(text, add_special_tokens=False)
+    # tokenizers raises nothing narrower than Exception.
+    except Exception as error:
+        raise ValueError(f'the tokenizer fails on a text: {one_line.reason(error)}') from error
 
 
 def _write(path: Path, text: str) -> None:

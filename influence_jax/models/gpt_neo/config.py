@@ -8,8 +8,20 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from influence_jax import one_line
+
 _ACTIVATION = 'gelu_new'
 _COMPUTE_DTYPES = (np.dtype(jnp.float32), np.dtype(jnp.bfloat16))
+_MOST = {
+    'vocab_size': 2**24,
+    'hidden': 2**17,
+    'layers': 2**12,
+    'heads': 2**12,
+    'inner': 2**20,
+    'max_positions': 2**22,
+    'window': 2**31 - 1,
+}
+"""Sizes beyond any network there is; what a few bytes of a config.json can ask for ends here."""
 
 
 class Attention(enum.Enum):
@@ -55,14 +67,17 @@ class GPTNeoConfig:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        alternating = (Attention.GLOBAL, Attention.LOCAL) * ((self.layers + 1) // 2)
         object.__setattr__(self, 'inner', self.inner or 4 * self.hidden)
+        for name, most in _MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(
+                    f'{name} must be at least 1 and at most {most:,}, not {getattr(self, name)}'
+                )
+        if not 0 < self.norm_epsilon <= 1:  # neither is NaN
+            raise ValueError(f'norm_epsilon must be above 0 and at most 1, not {self.norm_epsilon}')
+        alternating = (Attention.GLOBAL, Attention.LOCAL) * ((self.layers + 1) // 2)
         object.__setattr__(self, 'attention', self.attention or alternating[: self.layers])
         object.__setattr__(self, 'compute_dtype', np.dtype(self.compute_dtype))
-        sizes = ('vocab_size', 'hidden', 'layers', 'heads', 'inner', 'max_positions', 'window')
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')
         if self.hidden % self.heads:
             raise ValueError(
                 f'hidden={self.hidden} does not divide into heads={self.heads}; '
@@ -95,14 +110,16 @@ class GPTNeoConfig:
             ValueError: it is of another model, a field is missing, or what it asks for does not
                 exist here.
         """
-        if fields.get('model_type') != 'gpt_neo':
+        model = fields.get('model_type')
+        if model != 'gpt_neo':
             raise ValueError(
-                f'model_type is {fields.get("model_type")!r}, but only gpt_neo can be loaded'
+                f'model_type is {one_line.shown(model)}, but only gpt_neo can be loaded'
             )
         activation = fields.get('activation_function', _ACTIVATION)
         if activation != _ACTIVATION:
             raise ValueError(
-                f'activation_function is {activation!r}, but only {_ACTIVATION} is known'
+                f'activation_function is {one_line.shown(activation)}, but only {_ACTIVATION} '
+                'is known'
             )
         return cls(
             vocab_size=_size(fields, 'vocab_size'),
@@ -114,8 +131,10 @@ class GPTNeoConfig:
             else _size(fields, 'intermediate_size'),
             max_positions=_size(fields, 'max_position_embeddings'),
             window=_size(fields, 'window_size'),
-            attention=_expanded(_field(fields, 'attention_types')),
-            norm_epsilon=float(_field(fields, 'layer_norm_epsilon')),
+            attention=_expanded(
+                _field(fields, 'attention_types'), layers=_size(fields, 'num_layers')
+            ),
+            norm_epsilon=_number(fields, 'layer_norm_epsilon'),
             compute_dtype=compute_dtype,
             remat=remat,
         )
@@ -153,24 +172,34 @@ def _field(fields: Mapping[str, Any], name: str) -> Any:
 def _size(fields: Mapping[str, Any], name: str) -> int:
     size = _field(fields, name)
     if type(size) is not int:
-        raise ValueError(f'{name} is {size!r}, but must be a whole number')
+        raise ValueError(f'{name} is {one_line.shown(size)}, but must be a whole number')
     return size
 
 
-def _expanded(attention_types: Any) -> tuple[Attention, ...]:
+def _number(fields: Mapping[str, Any], name: str) -> float:
+    number = _field(fields, name)
+    if type(number) not in (int, float) or not 0 < number <= 1:
+        raise ValueError(f'{name} is {one_line.shown(number)}, but must be above 0 and at most 1')
+    return float(number)
+
+
+def _expanded(attention_types: Any, *, layers: int) -> tuple[Attention, ...]:
     """From Hugging Face's `[[['global', 'local'], 12]]`: a pattern and how often it comes."""
     try:
-        return tuple(
-            Attention(kind)
-            for pattern, repeats in attention_types
-            for _ in range(repeats)
-            for kind in pattern
-        )
+        parts = [([Attention(kind) for kind in kinds], times) for kinds, times in attention_types]
+        if not all(kinds and type(times) is int and times >= 0 for kinds, times in parts):
+            raise TypeError
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f'attention_types is {attention_types!r}, '
+            f'attention_types is {one_line.shown(attention_types)}, '
             "but must look like [[['global', 'local'], 12]]"
         ) from error
+    # Before it is written out, which a large number would make long.
+    if (named := sum(len(kinds) * times for kinds, times in parts)) != layers:
+        raise ValueError(f'attention names {named} layers, but layers={layers}')
+    if layers > _MOST['layers']:
+        raise ValueError(f'num_layers must be at most {_MOST["layers"]:,}, not {layers}')
+    return tuple(kind for kinds, times in parts for _ in range(times) for kind in kinds)
 
 
 def _compressed(kinds: tuple[Attention, ...]) -> list[list[Any]]:

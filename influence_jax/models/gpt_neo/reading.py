@@ -1,13 +1,12 @@
 """Reading a checkpoint of Hugging Face's GPTNeoForCausalLM without PyTorch."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from influence_jax import hub
+from influence_jax import hub, json_files, one_line
 from influence_jax.models.gpt_neo import stored_tensors, tensor_names
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
 from influence_jax.models.gpt_neo.network import abstract
@@ -16,6 +15,7 @@ from influence_jax.models.parameter_paths import map_named, named
 from influence_jax.types import Params
 
 CONFIG = 'config.json'
+_MOST_CONFIG = 2**20
 # No pickles: what is not asked for cannot be loaded.
 _WEIGHTS = ('model*.safetensors', stored_tensors.INDEX)
 
@@ -73,12 +73,12 @@ def _has_config(folder: Path) -> bool:
 
 
 def _read_config(path: Path, **how: Any) -> GPTNeoConfig:
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f'{path.parent}: no config.json; give the folder of a checkpoint')
     try:
-        fields = json.loads(path.read_text('utf-8'))
+        fields = json_files.read_json(path, most_bytes=_MOST_CONFIG)
     except ValueError as error:
-        raise ValueError(f'{path}: not JSON ({error}); copy it again') from error
+        raise ValueError(f'{error}; copy it again') from error
     if not isinstance(fields, dict):
         raise ValueError(f'{path}: not an object of named fields; copy it again')
     try:
@@ -100,7 +100,8 @@ def _check(config: GPTNeoConfig, found: dict[str, Stored]) -> None:
         if name == tensor_names.HEAD or name.endswith(tensor_names.NOT_PARAMETERS):
             continue
         if name not in places:
-            raise ValueError(f'the tensor {name} has no place in the network of config.json')
+            shown = one_line.plain(name)
+            raise ValueError(f'the tensor {shown} has no place in the network of config.json')
         path, layer, transposed = places[name]
         expected = shapes[path] if layer is None else shapes[path][1:]
         expected = expected[::-1] if transposed else expected

@@ -1,7 +1,8 @@
 """The safetensors files of a folder: one, or several with an index. Nothing else is read."""
 
 import contextlib
-import json
+import math
+import struct
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,21 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
+from influence_jax import files, json_files, one_line
+
 ONE_FILE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 
 _FLOATS = ('F32', 'F16', 'BF16', 'F64')
+_BYTES = {
+    'F64': 8, 'F32': 4, 'F16': 2, 'BF16': 2, 'I64': 8, 'U64': 8, 'I32': 4, 'U32': 4, 'I16': 2,
+    'U16': 2, 'I8': 1, 'U8': 1, 'BOOL': 1, 'F8_E4M3': 1, 'F8_E5M2': 1,
+}  # fmt: skip
+_MOST_HEADER = 2**24
+"""Bytes of a header: room for 100,000 tensors."""
+_MOST_AXES = 8
+_MOST_NAME = 200
+_METADATA = '__metadata__'
 
 
 class Stored(NamedTuple):
@@ -34,18 +46,19 @@ def find(folder: Path) -> dict[str, Stored]:
         ValueError: a file is damaged, the index is wrong, or the weights are pickles.
     """
     files = _files(folder)
-    missing = [file.name for file in files if not file.is_file()]
+    missing = [one_line.plain(file.name) for file in files if not file.exists()]
     if missing:
         raise FileNotFoundError(
             f'{folder}: {len(missing)} of {len(files)} files of the checkpoint are missing, the '
             f'first is {missing[0]}; copy the folder again'
         )
-    found = {}
+    found: dict[str, Stored] = {}
     for path in files:
-        with _opened(path) as file:
-            for name in file.keys():  # noqa: SIM118 (no dictionary)
-                part = file.get_slice(name)
-                found[name] = Stored(path, name, tuple(part.get_shape()), part.get_dtype())
+        try:
+            tensors = _header(path)
+        except ValueError as error:
+            raise ValueError(f'{path}: damaged or incomplete ({error}); copy it again') from error
+        found |= {name: Stored(path, name, *tensor) for name, tensor in tensors.items()}
     return found
 
 
@@ -61,8 +74,8 @@ def read(tensors: Mapping[str, Stored]) -> Iterator[tuple[str, Float[np.ndarray,
                 if stored.file == path:
                     if stored.dtype not in _FLOATS:
                         raise ValueError(
-                            f'{path}: {stored.name} holds {stored.dtype}; only floating-point '
-                            'weights can be read, no quantized ones'
+                            f'{path}: {one_line.plain(stored.name)} holds {stored.dtype}; only '
+                            'floating-point weights can be read, no quantized ones'
                         )
                     yield name, file.get_tensor(stored.name)
 
@@ -102,25 +115,92 @@ def check(names: Collection[str], *, where: str) -> None:
     )
 
 
+def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each tensor, all of which lie in the file, one behind the other.
+
+    Raises:
+        ValueError: the header is damaged, claims more than the file holds, or tensors overlap.
+    """
+    with files.open_regular(path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        start = file.read(8)
+        if len(start) < 8:
+            raise ValueError(f'it has {size} bytes')
+        (length,) = struct.unpack('<Q', start)
+        if length > min(_MOST_HEADER, size - 8):
+            raise ValueError(f'its header claims {length:,} bytes of {size:,} in the file')
+        fields = json_files.parse_json(file.read(length), most_depth=4)
+    if not isinstance(fields, dict):
+        raise ValueError('its header is no object of tensors')
+    fields.pop(_METADATA, None)
+    placed = sorted((_placed(name, fields[name]) for name in fields), key=lambda one: one[1:])
+    end = 0
+    for name, begin, stop in placed:
+        if begin != end:
+            raise ValueError(
+                f'tensor {name} begins at {begin:,}, but the one before ends at {end:,}'
+            )
+        end = stop
+    if end != size - 8 - length:
+        raise ValueError(f'its tensors take {end:,} bytes, but it holds {size - 8 - length:,}')
+    return {name: (tuple(found['shape']), found['dtype']) for name, found in fields.items()}
+
+
+def _placed(name: str, found: Any) -> tuple[str, int, int]:
+    """Name for messages, begin and end of a tensor that the header tells of."""
+    shown = one_line.shown(name)
+    if not isinstance(found, dict) or found.keys() != {'dtype', 'shape', 'data_offsets'}:
+        raise ValueError(f'of tensor {shown} the header tells {one_line.shown(found)}')
+    shape, offsets, kind = found['shape'], found['data_offsets'], found['dtype']
+    if (
+        not isinstance(kind, str)
+        or not _whole(shape)
+        or len(shape) > _MOST_AXES
+        or not _whole(offsets)
+        or len(offsets) != 2
+    ):
+        raise ValueError(f'of tensor {shown} the header tells {one_line.shown(found)}')
+    begin, end = offsets
+    # Of types that are not known, and refused if they are asked for, the size is not known.
+    expected = math.prod(shape) * _BYTES[kind] if kind in _BYTES else end - begin
+    if end < begin or end - begin != expected:
+        raise ValueError(
+            f'tensor {shown} of {one_line.shown(kind)} {one_line.shown(shape)} takes '
+            f'{one_line.shown(end - begin)} bytes'
+        )
+    return shown, begin, end
+
+
+def _whole(numbers: Any) -> bool:
+    return isinstance(numbers, list) and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+
+
 def _files(folder: Path) -> list[Path]:
     check([path.name for path in folder.iterdir()], where=str(folder))
-    if (folder / ONE_FILE).is_file():
+    if (folder / ONE_FILE).exists():
         return [folder / ONE_FILE]
     return _indexed(folder / INDEX)
 
 
 def _indexed(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text('utf-8'))['weight_map'].values()), key=str)
+        fields = json_files.read_json(index, most_bytes=_MOST_HEADER)
+        names = sorted(set(fields['weight_map'].values()), key=str)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f'{index}: not an index of safetensors files; copy it again') from error
+        raise ValueError(
+            f'{index}: not an index of safetensors files ({one_line.reason(error)}); copy it again'
+        ) from error
     for name in names:
         if (
             not isinstance(name, str)
             or Path(name).name != name
             or not name.endswith('.safetensors')
+            or len(name) > _MOST_NAME
         ):
-            raise ValueError(f'{index}: names {name!r}, which is no safetensors file beside it')
+            raise ValueError(
+                f'{index}: names {one_line.shown(name)}, which is no safetensors file beside it'
+            )
     return [index.with_name(name) for name in names]
 
 
@@ -130,4 +210,6 @@ def _opened(path: Path) -> Iterator[Any]:
         with safetensors.safe_open(path, framework='np') as file:
             yield file
     except safetensors.SafetensorError as error:
-        raise ValueError(f'{path}: damaged or incomplete ({error}); copy it again') from error
+        raise ValueError(
+            f'{path}: damaged or incomplete ({one_line.reason(error)}); copy it again'
+        ) from error

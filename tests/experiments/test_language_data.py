@@ -1,0 +1,85 @@
+"""Which records members train on, and what is said of those that are left out or hardly read."""
+
+import json
+
+import pytest
+import tokenizers
+
+from experiments import language_data
+from experiments.language_settings import ModelSettings, TextSettings
+from influence_jax.data.text import Tokenizer
+
+WORDS = ('red', 'green', 'blue', 'black', 'white', 'grey', 'pink', 'gold', 'teal', 'lime')
+
+
+def lines(*texts):
+    return [{'text': text} for text in texts]
+
+
+def word_level(folder, words):
+    """A tokenizer that knows these words alone, saved."""
+    vocabulary = {word: i for i, word in enumerate(('<end>', '<unk>', *words))}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token='<unk>'))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    Tokenizer(backend, 0).save(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    def prepare(records, words=None, **text):
+        path = tmp_path / 'own.jsonl'
+        path.write_text('\n'.join(map(json.dumps, records)))
+        chosen = {'unique': 5, 'duplicated': 0, 'max_length': 20} | text
+        tokenizer = None if words is None else word_level(tmp_path / 'tokenizer', words)
+        return language_data.prepare(
+            TextSettings(dataset=str(path), **chosen),
+            ModelSettings(vocabulary=300, tokenizer=tokenizer),
+            seed=0,
+        )
+
+    return prepare
+
+
+def test_repeated_records_are_counted_and_the_first_is_kept(prepare):
+    records = [{'text': f'{word} door', 'id': word} for word in WORDS[:5]]
+    again = [{'text': f'{word} door', 'id': f'{word} again'} for word in WORDS[:3]]
+    prepared = prepare([*records, *again])
+    assert prepared.dataset.ids == WORDS[:5]
+    (note,) = prepared.notes
+    assert '3 of 8 records repeat' in note and 'first of each is kept' in note
+
+
+def test_nothing_is_said_where_all_is_well(prepare):
+    assert prepare(lines(*WORDS[:5])).notes == ()
+    assert prepare(lines(*WORDS[:5]), words=WORDS).notes == ()
+
+
+@pytest.mark.parametrize('words', [(), ('door',)])
+def test_a_tokenizer_that_knows_no_word_is_refused(prepare, words):
+    records = lines(*(f'{word} {word[::-1]} is over there' for word in WORDS))
+    with pytest.raises(ValueError, match=r'no token for 100% of the characters'):
+        prepare(records, words=words)
+
+
+def test_a_tokenizer_that_knows_some_words_is_cautioned_against(prepare):
+    prepared = prepare(lines(*(f'the big {word} door' for word in WORDS[:5])), words=('the', 'big',
+                       'door', *WORDS[:3]))  # fmt: skip
+    unknown = sum(map(len, WORDS[3:5]))
+    all_characters = sum(len(f'thebig{word}door') for word in WORDS[:5])
+    first, second = prepared.notes
+    assert f'{unknown / all_characters:.1%} of the characters; 2 of 5 records' in first
+    assert '1 of 5 records have the very tokens of another' in second
+
+
+def test_records_that_all_read_alike_are_refused(prepare):
+    with pytest.raises(ValueError, match=r'all 5 records have the same 4 tokens'):
+        prepare(lines(*(f'a b c d e {word}' for word in WORDS[:5])), max_length=4,
+                words=('a', 'b', 'c', 'd', 'e', *WORDS))  # fmt: skip
+
+
+def test_characters_that_a_tokenizer_drops_count_as_unknown():
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE({'<end>': 0, 'a': 1, 'b': 2}, []))
+    tokenizer = Tokenizer(backend, 0)
+    assert tokenizer.unknown_characters('ab\N{GREEK SMALL LETTER PI}c ') == (2, 4)
+    assert tokenizer.encode('a\N{GREEK SMALL LETTER PI}') == [1]
