@@ -109,11 +109,10 @@ def write(
         mean_loss=losses[directory.complete].mean(axis=0),
         missing=directory.missing.tolist(),
         diverged=directory.diverged.tolist(),
-        notes=[caution] if caution else [],
+        notes=[*([caution] if caution else []), *records.notes],
         stopped_early=run_facts.stopped_early(directory, growth),
         sections=report.language_sections(results),
         records_csv=report.records_csv(results, directory.target_ids),
-        notes=records.notes,
     )
     console.print(report.printable(f'report: {page}'), soft_wrap=True)
     return page
