@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from influence_jax.text import quoted
+
 _NPY = b'\x93NUMPY'
 _ZIP = b'PK'
 _PICKLE = b'\x80'
@@ -77,8 +79,8 @@ def ids(path: str, *, what: str, expected: int) -> tuple[str, ...]:
             raise ValueError(f'{path}: {what} id {position} is empty')
         if first.setdefault(name, position) != position:
             raise ValueError(
-                f'{path}: {what} id {name!r} occurs twice, at {first[name]} and at {position} '
-                f'(counted from 0): each must have an id of its own'
+                f'{path}: {what} id {quoted(name)} occurs twice, at {first[name]} and at '
+                f'{position} (counted from 0): each must have an id of its own'
             )
     return tuple(found)
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rich.console import Console
 
-from experiments import flags, launch, tensors
+from experiments import flags, launch, tensors, terminal
 from experiments.tensors import Tensors, TensorSettings
 from influence_jax import analysis, report, store
 from influence_jax.analysis.convergence import least_half
@@ -45,15 +44,7 @@ def run(settings: TensorSettings) -> Path:
     )
     names = _names(given.example_ids, 'example', settings.ids)
     target_ids = _names(given.target_ids, 'target', settings.target_ids or settings.ids)
-    console = Console()
-    console.print(
-        report.terminal_table(
-            overview, target_ids=target_ids, example_names=names, unit=settings.unit
-        )
-    )
     facts = _facts(settings, given, overview)
-    for text in (*(f'{name}: {value}' for name, value in facts.items()), *notes):
-        console.print(report.printable(text))
     page = report.write(
         settings.output_dir,
         overview=overview,
@@ -68,7 +59,16 @@ def run(settings: TensorSettings) -> Path:
         notes=notes,
         unit=settings.unit,
     )
-    console.print(report.printable(f'report: {page}'), soft_wrap=True)
+    texts = *(f'{name}: {value}' for name, value in facts.items()), *notes
+    terminal.show(
+        [
+            report.terminal_table(
+                overview, target_ids=target_ids, example_names=names, unit=settings.unit
+            ),
+            *map(report.printable, texts),
+        ],
+        last=report.printable(f'report: {page}'),
+    )
     return page
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rich.console import Console
 
-from experiments import run_facts
+from experiments import run_facts, terminal
 from experiments.completions import MEASUREMENTS, Completer
 from experiments.growth import Check
 from experiments.language_data import Records, said_of_cuts
@@ -78,13 +77,6 @@ def write(
         **run_facts.of_provenance(directory, dataset),
         **run_facts.of_estimate(settings, estimator, growth),
     }
-    console = Console()
-    console.print(
-        report.terminal_table(overview, target_ids=directory.target_ids, example_names=names)
-    )
-    console.print(report.language_table(comparison))
-    for name, value in facts.items():
-        console.print(report.printable(f'{name}: {value}'))
     page = report.write(
         directory.directory / 'report',
         overview=overview,
@@ -103,7 +95,14 @@ def write(
         sections=report.language_sections(results),
         records_csv=report.records_csv(results, directory.target_ids),
     )
-    console.print(report.printable(f'report: {page}'), soft_wrap=True)
+    terminal.show(
+        [
+            report.terminal_table(overview, target_ids=directory.target_ids, example_names=names),
+            report.language_table(comparison),
+            *(report.printable(f'{name}: {value}') for name, value in facts.items()),
+        ],
+        last=report.printable(f'report: {page}'),
+    )
     return page
 
 

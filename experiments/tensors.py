@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from experiments import array_files
 from influence_jax.estimators import Estimator
 from influence_jax.estimators.ensemble import usable
+from influence_jax.text import quoted
 
 LEAST_MEMBERS = 4
 _NAMED_IN_MESSAGES = 5
@@ -175,14 +176,15 @@ def _left_out(
     if not by_target.min():
         target = target_ids[int(by_target.argmin())]
         raise ValueError(
-            f'target {target!r} has no finite loss of any member: leave its column out of the '
-            f'losses'
+            f'target {quoted(target)} has no finite loss of any member: leave its column out of '
+            f'the losses'
         )
     if complete.sum() < LEAST_MEMBERS:
         raise ValueError(
             f'{complete.sum()} of {len(complete):,} members have finite losses of all targets, '
             f'estimates need at least {LEAST_MEMBERS}; of target '
-            f'{target_ids[int(by_target.argmin())]!r} there are {by_target.min():,} finite losses'
+            f'{quoted(target_ids[int(by_target.argmin())])} there are {by_target.min():,} finite '
+            f'losses'
         )
     notes = []
     for left_out, why in (
@@ -233,7 +235,7 @@ def _no_target_is_an_example(settings: TensorSettings, examples: int, targets: i
 
 
 def _listed(names: list[str]) -> str:
-    """Quoted and with escapes, because names come from files and go to terminals."""
-    shown = ', '.join(repr(name) for name in names[:_NAMED_IN_MESSAGES])
+    """Quoted, because names come from files and go to terminals."""
+    shown = ', '.join(map(quoted, names[:_NAMED_IN_MESSAGES]))
     rest = len(names) - _NAMED_IN_MESSAGES
     return f'{shown} and {rest:,} more' if rest > 0 else shown

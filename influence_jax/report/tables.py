@@ -11,6 +11,7 @@ from rich.text import Text
 from influence_jax.analysis.overview import Overview
 from influence_jax.report.figure_style import UNIT
 from influence_jax.report.wording import measured, number
+from influence_jax.text import LONGEST, LONGEST_NAME, clean
 
 
 def terminal_table(
@@ -33,7 +34,8 @@ def terminal_table(
 
     def name(target: int) -> Text:
         example = int(overview.target_examples[target])
-        return printable(example_names[example] if example >= 0 else target_ids[target])
+        text = example_names[example] if example >= 0 else target_ids[target]
+        return printable(text, most=LONGEST_NAME)
 
     def table(title: str, targets: Int[np.ndarray, '_']) -> Table:
         summary = overview.summary
@@ -54,7 +56,7 @@ def terminal_table(
                 name(target),
                 measured(summary.self_influence[target], summary.self_standard_error[target]),
                 number(summary.margin[target]),
-                printable(example_names[int(summary.strongest_other[target])]),
+                printable(example_names[int(summary.strongest_other[target])], most=LONGEST_NAME),
                 measured(summary.other_value[target], summary.other_standard_error[target]),
             )
         return lines
@@ -65,6 +67,6 @@ def terminal_table(
     return Group(*parts)
 
 
-def printable(text: str) -> Text:
+def printable(text: str, *, most: int = LONGEST) -> Text:
     """Text from data for the terminal, which must neither be read as markup nor steer it."""
-    return Text(''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in text))
+    return Text(clean(text, most=most))
