@@ -12,11 +12,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments import flags, launch, tensors, terminal
+from experiments import flags, launch, run_facts, tensors, terminal
 from experiments.tensors import Tensors, TensorSettings
 from influence_jax import analysis, report, store
 from influence_jax.analysis.convergence import least_half
 from influence_jax.estimators import Estimator
+from influence_jax.estimators.ensemble import finite
 
 
 def run_from_flags() -> None:
@@ -91,7 +92,7 @@ def _names(ids: tuple[str, ...], what: str, given: str) -> list[str]:
 
 def _mean_of_usable(given: Tensors) -> np.ndarray:
     return given.losses.mean(
-        axis=0, dtype=np.float64, where=np.isfinite(given.losses).all(axis=1)[:, np.newaxis]
+        axis=0, dtype=np.float64, where=np.all(finite(given.losses), axis=1)[:, np.newaxis]
     )
 
 
@@ -101,6 +102,7 @@ def _facts(settings: TensorSettings, given: Tensors, overview: analysis.Overview
         'members': f'{overview.summary.members_used:,} of {len(given.losses):,}',
         'estimator': overview.summary.estimator.value,
         'targets that are examples': f'{own:,} of {len(given.target_ids):,}',
+        **run_facts.of_own_influence(overview),
         'masks': _described(settings.masks),
         'losses': _described(settings.losses),
         'command': launch.command(),

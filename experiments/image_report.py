@@ -56,6 +56,7 @@ def write(
         'images': f'{dataset.num_examples:,} in {dataset.num_classes} classes',
         **run_facts.of_members(directory, growth),
         **_accuracy(directory),
+        **run_facts.of_own_influence(overview),
         **run_facts.of_duplicates(overview, duplicated, known_by),
         **run_facts.of_provenance(directory, dataset),
         **run_facts.of_estimate(settings, estimator, growth),

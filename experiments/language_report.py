@@ -72,6 +72,7 @@ def write(
         'records': f'{dataset.num_examples:,}',
         **run_facts.of_members(directory, growth),
         **_memorized(directory),
+        **run_facts.of_own_influence(overview),
         **_lengths(records),
         **({'records cut': cut} if (cut := said_of_cuts(records)) else {}),
         **run_facts.of_provenance(directory, dataset),

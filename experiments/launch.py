@@ -61,6 +61,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             if len(arguments) > 1:
                 raise ValueError(f'unexpected argument {arguments[1]!r}: flags begin with --')
+            _use_float32()
             main()
             terminal.flush()
         except BrokenPipeError:
@@ -71,14 +72,14 @@ def run(main: Callable[[], None]) -> None:
             if jax.distributed.is_initialized() and re.match('[A-Z_]+: ', str(error)):
                 lose_others(str(error).splitlines()[0])  # of XLA, and an error of a connection
             _end(_one_line(error))
-        except RuntimeError as error:  # jax's own are, too
+        except Exception as error:
             if _TRACEBACK.value:
                 raise
             if 'RESOURCE_EXHAUSTED' in str(error):
                 mend = next(mend for flag, mend in _FOR_MEMORY.items() if flag in flags.FLAGS)
                 _end(f'error: out of device memory; continue with {mend}')
-            if any(text in str(error) for text in _NO_DEVICE):
-                _end(_no_device(error))
+            if (lacking := _no_device()) is not None:
+                _end(lacking)
             if isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized():
                 lose_others(str(error).splitlines()[0])
             raise
@@ -90,17 +91,30 @@ def run(main: Callable[[], None]) -> None:
     app.run(guarded, flags_parser=_parse)
 
 
-_NO_DEVICE = 'Unable to initialize backend', 'Unknown backend'
+def _no_device() -> str | None:
+    """What to say where jax was asked for devices that are not there; None where it was not.
 
-
-def _no_device(error: Exception) -> str:
-    asked = os.environ.get('JAX_PLATFORMS') or jax.config.jax_platforms
+    It says so in one way or another, or fails in the middle of something else.
+    """
+    asked = getattr(jax.config, 'jax_platforms', None)
     if not asked:
-        return _one_line(error)
-    return clean(
-        f'error: JAX_PLATFORMS={asked} asks for a device that jax does not find here '
-        f'({_message(error)}); unset it, or set it to cpu'
-    )
+        return None
+    try:
+        jax.devices()
+    except Exception as error:
+        why = f' ({_message(error)})' if str(error) else ''
+        return clean(
+            f'error: JAX_PLATFORMS={asked} asks for a device that jax does not find here{why}; '
+            f'unset it, or set it to cpu'
+        )
+    return None
+
+
+def _use_float32() -> None:
+    """Everything here is made for it, and JAX_ENABLE_X64 would mix it with float64."""
+    if getattr(jax.config, 'jax_enable_x64', False):
+        print('JAX_ENABLE_X64 is left out of account: all is computed in float32', file=sys.stderr)
+        jax.config.update('jax_enable_x64', False)
 
 
 _leaving = threading.Lock()

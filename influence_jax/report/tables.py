@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from influence_jax.analysis.overview import Overview
+from influence_jax.report.cautions import own_influences
 from influence_jax.report.figure_style import UNIT
 from influence_jax.report.wording import measured, number
 from influence_jax.text import LONGEST, LONGEST_NAME, clean
@@ -22,7 +23,9 @@ def terminal_table(
     rows: int = 5,
     unit: str = UNIT,
 ) -> Group:
-    """The lowest margins and the most memorized targets, for `rich.console.Console.print`.
+    """Lowest margins and most memorized targets, for `rich.console.Console.print`.
+
+    A caution stands above them where there must be one.
 
     Args:
         overview: of the ensemble.
@@ -61,7 +64,10 @@ def terminal_table(
             )
         return lines
 
-    parts: list[RenderableType] = [table('Lowest margin', overview.lowest_margin)]
+    parts: list[RenderableType] = [
+        *(Text(f'Caution: {sentence}\n', style='bold') for sentence in own_influences(overview)),
+        table('Lowest margin', overview.lowest_margin),
+    ]
     if len(overview.most_memorized):
         parts += [Text(), table('Most memorized', overview.most_memorized)]
     return Group(*parts)
