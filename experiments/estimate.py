@@ -11,13 +11,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rich.console import Console
 
-from experiments import flags, launch, tensors
+from experiments import flags, launch, run_facts, tensors, terminal
 from experiments.tensors import Tensors, TensorSettings
 from influence_jax import analysis, report, store
 from influence_jax.analysis.convergence import least_half
 from influence_jax.estimators import Estimator
+from influence_jax.estimators.ensemble import finite
 
 
 def run_from_flags() -> None:
@@ -45,15 +45,7 @@ def run(settings: TensorSettings) -> Path:
     )
     names = _names(given.example_ids, 'example', settings.ids)
     target_ids = _names(given.target_ids, 'target', settings.target_ids or settings.ids)
-    console = Console()
-    console.print(
-        report.terminal_table(
-            overview, target_ids=target_ids, example_names=names, unit=settings.unit
-        )
-    )
     facts = _facts(settings, given, overview)
-    for text in (*(f'{name}: {value}' for name, value in facts.items()), *notes):
-        console.print(report.printable(text))
     page = report.write(
         settings.output_dir,
         overview=overview,
@@ -68,7 +60,16 @@ def run(settings: TensorSettings) -> Path:
         notes=notes,
         unit=settings.unit,
     )
-    console.print(report.printable(f'report: {page}'), soft_wrap=True)
+    texts = *(f'{name}: {value}' for name, value in facts.items()), *notes
+    terminal.show(
+        [
+            report.terminal_table(
+                overview, target_ids=target_ids, example_names=names, unit=settings.unit
+            ),
+            *map(report.printable, texts),
+        ],
+        last=report.printable(f'report: {page}'),
+    )
     return page
 
 
@@ -91,7 +92,7 @@ def _names(ids: tuple[str, ...], what: str, given: str) -> list[str]:
 
 def _mean_of_usable(given: Tensors) -> np.ndarray:
     return given.losses.mean(
-        axis=0, dtype=np.float64, where=np.isfinite(given.losses).all(axis=1)[:, np.newaxis]
+        axis=0, dtype=np.float64, where=np.all(finite(given.losses), axis=1)[:, np.newaxis]
     )
 
 
@@ -101,6 +102,7 @@ def _facts(settings: TensorSettings, given: Tensors, overview: analysis.Overview
         'members': f'{overview.summary.members_used:,} of {len(given.losses):,}',
         'estimator': overview.summary.estimator.value,
         'targets that are examples': f'{own:,} of {len(given.target_ids):,}',
+        **run_facts.of_own_influence(overview),
         'masks': _described(settings.masks),
         'losses': _described(settings.losses),
         'command': launch.command(),

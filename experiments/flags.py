@@ -20,7 +20,7 @@ def define(defaults: Any) -> None:
     descriptions = _attributes(type(defaults))
     for field in dataclasses.fields(defaults):
         value = getattr(defaults, field.name)
-        text = descriptions[field.name]
+        text = descriptions.get(field.name, '')  # none under python -OO
         if isinstance(value, bool):
             flags.DEFINE_bool(field.name, value, text)
         elif isinstance(value, enum.Enum):

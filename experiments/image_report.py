@@ -5,9 +5,9 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Bool
-from rich.console import Console
+from rich.console import RenderableType
 
-from experiments import run_facts
+from experiments import run_facts, terminal
 from experiments.growth import Check
 from experiments.image_data import Images
 from experiments.settings import AnalysisSettings
@@ -40,29 +40,27 @@ def write(
         key=key,
         estimator=estimator,
     )
-    console = Console()
-    console.print(
-        # Plain names: in columns this narrow what was changed would leave no room for them.
+    # Plain names: in columns this narrow what was changed would leave no room for them.
+    tables: list[RenderableType] = [
         report.terminal_table(
             overview, target_ids=directory.target_ids, example_names=dataset.names
         )
-    )
+    ]
     sections: tuple[report.Section, ...] = ()
     if images.groups is not None:
         comparison = compare(overview.summary, images.groups, key=key)
-        console.print(report.terminal_comparison(comparison, beside_paper=False))
+        tables.append(report.terminal_comparison(comparison, beside_paper=False))
         sections = report.image_sections(comparison, images.groups)
     duplicated, known_by = _near_duplicated(images)
     facts = {
         'images': f'{dataset.num_examples:,} in {dataset.num_classes} classes',
         **run_facts.of_members(directory, growth),
         **_accuracy(directory),
+        **run_facts.of_own_influence(overview),
         **run_facts.of_duplicates(overview, duplicated, known_by),
         **run_facts.of_provenance(directory, dataset),
         **run_facts.of_estimate(settings, estimator, growth),
     }
-    for name, value in facts.items():
-        console.print(report.printable(f'{name}: {value}'))
     page = report.write(
         directory.directory / 'report',
         overview=overview,
@@ -81,7 +79,10 @@ def write(
         sections=sections,
         notes=dataset.notes,
     )
-    console.print(report.printable(f'report: {page}'), soft_wrap=True)
+    terminal.show(
+        [*tables, *(report.printable(f'{name}: {value}') for name, value in facts.items())],
+        last=report.printable(f'report: {page}'),
+    )
     return page
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rich.console import Console
 
-from experiments import run_facts
+from experiments import run_facts, terminal
 from experiments.completions import MEASUREMENTS, Completer
 from experiments.growth import Check
 from experiments.language_data import Records, said_of_cuts
@@ -81,20 +80,12 @@ def write(
         **run_facts.of_members(directory, growth),
         **_memorized(directory),
         **({'regime of extraction': report.regime_fact(regime)} if regime else {}),
+        **run_facts.of_own_influence(overview),
         **_lengths(records),
         **({'records cut': cut} if (cut := said_of_cuts(records)) else {}),
         **run_facts.of_provenance(directory, dataset),
         **run_facts.of_estimate(settings, estimator, growth),
     }
-    console = Console()
-    console.print(
-        report.terminal_table(overview, target_ids=directory.target_ids, example_names=names)
-    )
-    console.print(report.language_table(comparison))
-    for name, value in facts.items():
-        console.print(report.printable(f'{name}: {value}'))
-    if caution:
-        console.print(report.printable(f'caution: {caution}'))
     page = report.write(
         directory.directory / 'report',
         overview=overview,
@@ -114,7 +105,15 @@ def write(
         sections=report.language_sections(results),
         records_csv=report.records_csv(results, directory.target_ids),
     )
-    console.print(report.printable(f'report: {page}'), soft_wrap=True)
+    terminal.show(
+        [
+            report.terminal_table(overview, target_ids=directory.target_ids, example_names=names),
+            report.language_table(comparison),
+            *(report.printable(f'{name}: {value}') for name, value in facts.items()),
+            *([report.printable(f'caution: {caution}')] if caution else []),
+        ],
+        last=report.printable(f'report: {page}'),
+    )
     return page
 
 

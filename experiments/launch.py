@@ -1,15 +1,22 @@
 """What every launch does around its main function."""
 
 import os
+import re
 import shlex
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
 
+from experiments import terminal
 from influence_jax.store import RunError
+from influence_jax.text import clean
 
 _TRACEBACK = flags.DEFINE_bool(
     'traceback', False, 'on an error, print where it arose instead of one line'
@@ -42,7 +49,10 @@ _FOR_MEMORY = {
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parses flags and runs `main`; what the user can mend is said in one line, with status 1."""
+    """Parses flags and runs `main`; what the user can mend is said in one line, with status 1.
+
+    Nothing that is said of an error, expected or not, can steer a terminal or is endless.
+    """
 
     def guarded(arguments: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
@@ -51,36 +61,92 @@ def run(main: Callable[[], None]) -> None:
         try:
             if len(arguments) > 1:
                 raise ValueError(f'unexpected argument {arguments[1]!r}: flags begin with --')
+            _use_float32()
             main()
+            terminal.flush()
+        except BrokenPipeError:
+            terminal.end_quietly()
         except (ValueError, OSError, RunError) as error:
             if _TRACEBACK.value:
                 raise
-            sys.exit(_one_line(error))
-        except jax.errors.JaxRuntimeError as error:
+            if jax.distributed.is_initialized() and re.match('[A-Z_]+: ', str(error)):
+                lose_others(str(error).splitlines()[0])  # of XLA, and an error of a connection
+            _end(_one_line(error))
+        except Exception as error:
             if _TRACEBACK.value:
                 raise
-            if 'RESOURCE_EXHAUSTED' not in str(error):
-                if jax.distributed.is_initialized():
-                    _leave_others(error)
-                raise
-            mend = next(mend for flag, mend in _FOR_MEMORY.items() if flag in flags.FLAGS)
-            sys.exit(f'error: out of device memory; continue with {mend}')
+            if 'RESOURCE_EXHAUSTED' in str(error):
+                mend = next(mend for flag, mend in _FOR_MEMORY.items() if flag in flags.FLAGS)
+                _end(f'error: out of device memory; continue with {mend}')
+            if (lacking := _no_device()) is not None:
+                _end(lacking)
+            if isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized():
+                lose_others(str(error).splitlines()[0])
+            raise
         except KeyboardInterrupt:
-            sys.exit('stopped; the same command continues the run')
+            _end('stopped; the same command continues the run')
 
+    sys.excepthook = _unexpected
+    terminal.take_any_character()
     app.run(guarded, flags_parser=_parse)
 
 
-def _leave_others(error: Exception) -> None:
+def _no_device() -> str | None:
+    """What to say where jax was asked for devices that are not there; None where it was not.
+
+    It says so in one way or another, or fails in the middle of something else.
+    """
+    asked = getattr(jax.config, 'jax_platforms', None)
+    if not asked:
+        return None
+    try:
+        jax.devices()
+    except Exception as error:
+        why = f' ({_message(error)})' if str(error) else ''
+        return clean(
+            f'error: JAX_PLATFORMS={asked} asks for a device that jax does not find here{why}; '
+            f'unset it, or set it to cpu'
+        )
+    return None
+
+
+def _use_float32() -> None:
+    """Everything here is made for it, and JAX_ENABLE_X64 would mix it with float64."""
+    if getattr(jax.config, 'jax_enable_x64', False):
+        print('JAX_ENABLE_X64 is left out of account: all is computed in float32', file=sys.stderr)
+        jax.config.update('jax_enable_x64', False)
+
+
+_leaving = threading.Lock()
+_before_leaving: list[Callable[[], None]] = []
+
+
+def leaving_by(farewell: Callable[[], None]) -> None:
+    """What is to be done when this process ends by an error while others wait for it."""
+    _before_leaving.append(farewell)
+
+
+def lose_others(why: str) -> None:
     """Ends this process at once: in the usual way it would wait for those that are gone."""
-    said = str(error).splitlines()[0]
-    print(
-        f'error: the processes of this run have lost each other ({said}); '
-        f'the same commands continue it',
-        file=sys.stderr,
-        flush=True,
+    _leave(
+        f'error: the processes of this run have lost each other ({clean(why)}); '
+        f'the same commands continue it'
     )
-    os._exit(1)
+
+
+def _end(message: str) -> NoReturn:
+    """Ends with a line and status 1; among several processes without waiting for the others."""
+    if jax.distributed.is_initialized():
+        _leave(message)
+    sys.exit(message)
+
+
+def _leave(message: str) -> NoReturn:
+    with _leaving:  # never given back: who comes second has nothing to say any more
+        print(message, file=sys.stderr, flush=True)
+        for farewell in _before_leaving:
+            farewell()
+        os._exit(1)
 
 
 def _parse(arguments: list[str]) -> list[str]:
@@ -91,4 +157,17 @@ def _parse(arguments: list[str]) -> list[str]:
 
 
 def _one_line(error: Exception) -> str:
-    return f'error: {" ".join(str(error).split())}'
+    return clean(f'error: {_message(error)}')
+
+
+def _message(error: Exception) -> str:
+    return ' '.join(str(error).split())
+
+
+def _unexpected(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Where a bug arose, line for line."""
+    for text in traceback.format_exception(kind, error, trace):
+        for line in text.removesuffix('\n').split('\n'):
+            print(clean(line), file=sys.stderr)

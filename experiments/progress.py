@@ -34,7 +34,7 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         if self._on_terminal:
-            print(file=sys.stderr)
+            self._write('\n')
 
     def say(self, text: str) -> None:
         """Prints a line, and starts the clock: what came before was set-up."""
@@ -46,7 +46,7 @@ class Progress:
         self._done += members
         now = time.monotonic()
         if self._on_terminal:
-            print(f'\r{self._line(now)}\033[K', end='', file=sys.stderr, flush=True)
+            self._write(f'\r{self._line(now)}\033[K')
         elif self._done == self._total or now - self._printed >= _SECONDS_BETWEEN_LINES:
             self._printed = now
             self._print(self._line(now))
@@ -60,8 +60,16 @@ class Progress:
             self._print(self._line(now))
 
     def _print(self, text: str) -> None:
-        if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+        self._write(f'{text}\n')
+
+    def _write(self, text: str) -> None:
+        """Whoever has stopped reading does not stop the training."""
+        if self._quiet:
+            return
+        try:
+            print(text, end='', file=sys.stderr, flush=True)
+        except OSError:
+            self._quiet = True
 
     def _line(self, now: float) -> str:
         rate = (self._done - self._before) / max(now - self._start, 1e-9)

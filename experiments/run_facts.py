@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from experiments.growth import Check
 from experiments.settings import AnalysisSettings
 from influence_jax import analysis, store
+from influence_jax.analysis.own_influence import own_influence
 from influence_jax.estimators import Estimator
 
 
@@ -58,6 +59,20 @@ def of_duplicates(
         'targets with a near-duplicate': f'{duplicated.sum()} ({known_by})',
         'AUROC of low margin for these': f'{by_margin:.3f}',
         'AUROC of low self-influence for these': f'{by_self:.3f}',
+    }
+
+
+def of_own_influence(overview: analysis.Overview) -> dict[str, str]:
+    """How far own influences stand out of their columns; none where no target is an example."""
+    found = own_influence(overview.summary, examples=len(overview.distributions))
+    if found is None:
+        return {}
+    verdict = '' if found.stands_out else ', which is not above chance: see the caution'
+    return {
+        'own influence above that of others': (
+            f'{found.above:.2f} \N{PLUS-MINUS SIGN} {found.standard_error:.2f} standard deviations '
+            f'of the column{verdict}'
+        )
     }
 
 

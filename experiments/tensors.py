@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 
 from experiments import array_files
 from influence_jax.estimators import Estimator
-from influence_jax.estimators.ensemble import usable
+from influence_jax.estimators.ensemble import finite, never_written, usable
+from influence_jax.text import quoted
 
 LEAST_MEMBERS = 4
 _NAMED_IN_MESSAGES = 5
@@ -99,6 +100,7 @@ def load(settings: TensorSettings) -> Tensors:
     target_ids = _ids(settings.target_ids, 'target', targets)
     if not settings.target_ids and targets == examples:
         target_ids = example_ids
+    _refuse_unwritten(masks, losses, member_ids)
     notes = _left_out(losses, member_ids, target_ids)
     # Repeats of a subset count as one member, as they do in every estimate.
     used = usable(masks, losses).masks
@@ -161,33 +163,50 @@ def _ids(path: str, what: str, expected: int) -> tuple[str, ...]:
     return array_files.ids(path, what=what, expected=expected)
 
 
+def _refuse_unwritten(
+    masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M T'], member_ids: tuple[str, ...]
+) -> None:
+    unwritten = np.flatnonzero(never_written(masks, losses) & finite(losses).all(axis=1))
+    if unwritten.size:
+        raise ValueError(
+            f'{unwritten.size:,} of {len(masks):,} members have nothing, or everything, in their '
+            f'subset and one and the same loss of every target, as rows that were never written: '
+            f'{_listed([member_ids[m] for m in unwritten])}; remove them, or set their losses to '
+            f'NaN to leave them out'
+        )
+
+
 def _left_out(
     losses: Float[np.ndarray, 'M T'], member_ids: tuple[str, ...], target_ids: tuple[str, ...]
 ) -> list[str]:
     """What is to be said of the members that lack finite losses of some target."""
-    finite = np.isfinite(losses)
-    complete = finite.all(axis=1)
+    is_finite = finite(losses)
+    complete = np.all(is_finite, axis=1)
     missing = ~complete
     missing[missing] = np.isnan(losses[missing]).all(axis=1)
     if missing.all():
         raise ValueError('all losses are NaN: nothing was measured of any member')
-    by_target = finite[~missing].sum(axis=0)
+    by_target = is_finite[~missing].sum(axis=0)
     if not by_target.min():
         target = target_ids[int(by_target.argmin())]
         raise ValueError(
-            f'target {target!r} has no finite loss of any member: leave its column out of the '
-            f'losses'
+            f'target {quoted(target)} has no finite loss of any member: leave its column out of '
+            f'the losses'
         )
     if complete.sum() < LEAST_MEMBERS:
         raise ValueError(
             f'{complete.sum()} of {len(complete):,} members have finite losses of all targets, '
             f'estimates need at least {LEAST_MEMBERS}; of target '
-            f'{target_ids[int(by_target.argmin())]!r} there are {by_target.min():,} finite losses'
+            f'{quoted(target_ids[int(by_target.argmin())])} there are {by_target.min():,} finite '
+            f'losses'
         )
     notes = []
     for left_out, why in (
         (missing, 'nothing was measured of them (rows of NaN)'),
-        (~complete & ~missing, 'some of their losses are NaN or infinite'),
+        (
+            ~complete & ~missing,
+            'some of their losses are NaN, infinite or beyond what float32 holds',
+        ),
     ):
         if left_out.any():
             names = [member_ids[m] for m in np.flatnonzero(left_out)]
@@ -233,7 +252,7 @@ def _no_target_is_an_example(settings: TensorSettings, examples: int, targets: i
 
 
 def _listed(names: list[str]) -> str:
-    """Quoted and with escapes, because names come from files and go to terminals."""
-    shown = ', '.join(repr(name) for name in names[:_NAMED_IN_MESSAGES])
+    """Quoted, because names come from files and go to terminals."""
+    shown = ', '.join(map(quoted, names[:_NAMED_IN_MESSAGES]))
     rest = len(names) - _NAMED_IN_MESSAGES
     return f'{shown} and {rest:,} more' if rest > 0 else shown

@@ -26,12 +26,13 @@ class Ensemble(NamedTuple):
 def usable(masks: Masks, losses: Measurement) -> Ensemble:
     """Leaves out missing and diverged members: rows of `losses` with anything non-finite.
 
-    Losses beyond the range of float32 count as infinite. Members that repeat another's mask are
-    averaged, see `average_repeats`.
+    Losses beyond the range of float32 count as infinite, see `finite`. Members that repeat
+    another's mask are averaged, see `average_repeats`.
 
     Raises:
       ValueError: masks are not bool `[M N]`, losses not floating `[M T]` of the same M,
-        an axis is empty, or no member is left.
+        an axis is empty, no member is left, or members have nothing or everything in their
+        subset and the same loss of every target: rows of an array that were never written.
     """
     return Ensemble(*average_repeats(*finite_members(masks, losses)))
 
@@ -57,11 +58,10 @@ def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
             f'no members, examples or targets: masks {list(masks.shape)}, '
             f'losses {list(losses.shape)}'
         )
-    # Computed with as float32, whatever they are given as.
-    finite = np.abs(losses) <= np.finfo(np.float32).max
-    complete = finite.all(axis=1)
+    is_finite = finite(losses)
+    complete = is_finite.all(axis=1)
     if not complete.any():
-        never = np.flatnonzero(~finite.any(axis=0))
+        never = np.flatnonzero(~is_finite.any(axis=0))
         mend = (
             f'leave out the {never.size} targets that never are ({_listed(never)})'
             if 0 < never.size < losses.shape[1]
@@ -70,9 +70,36 @@ def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
         raise ValueError(
             f'none of the {len(masks)} members has finite losses of all targets: {mend}'
         )
+    unwritten = never_written(masks, losses) & complete
+    if unwritten.any():
+        members = np.flatnonzero(unwritten)
+        raise ValueError(
+            f'{members.size} of {len(masks)} members ({_listed(members)}) have nothing, or '
+            f'everything, in their subset and one and the same loss of every target, as rows that '
+            f'were never written: remove them, or set their losses to NaN to leave them out'
+        )
     if not complete.all():
         masks, losses = masks[complete], losses[complete]
     return Ensemble(masks, losses)
+
+
+def finite(losses: Measurement) -> Bool[np.ndarray, 'M T']:
+    """Which losses can be used: computed with as float32, they must lie within its range."""
+    return np.asarray(np.abs(np.asarray(losses)) <= np.finfo(np.float32).max)
+
+
+def never_written(
+    masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M T']
+) -> Bool[np.ndarray, 'M']:
+    """Members of which neither file says anything: preallocated rows, as zeros or ones.
+
+    Where the rows of all members are of one loss, as of a single target, nothing can be told.
+    """
+    nothing_or_all = np.all(masks, axis=1) | ~np.any(masks, axis=1)
+    if not nothing_or_all.any():
+        return nothing_or_all
+    one_loss = np.all(losses == losses[:, :1], axis=1)
+    return np.asarray(nothing_or_all & one_loss & ~one_loss.all())
 
 
 def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:

@@ -75,9 +75,15 @@ def cut(block: Influence, columns: slice) -> Influence:
 def _standardize(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centred and scaled into [-1, 1], so that float32 sums of squares neither cancel nor overflow.
 
-    Done in float64 on the host, where one tile costs nothing.
+    Done in float64 on the host, where one tile costs nothing. What is no more than the rounding of
+    its last bits would be scaled up like anything else: it counts as zero.
     """
-    centred = losses - losses.mean(axis=0, dtype=np.float64, keepdims=True)
+    # Exact where all are the same, whatever their mean is rounded to.
+    centred = losses - losses[:1].astype(np.float64)
+    centred -= centred.mean(axis=0, keepdims=True)
     largest = np.abs(centred).max(axis=0)
+    rounding = 4 * np.finfo(np.float64).eps * np.abs(losses).max(axis=0).astype(np.float64)
+    nothing = largest <= np.maximum(rounding, np.finfo(np.float32).tiny)
+    centred[:, nothing], largest[nothing] = 0, 0
     centred /= np.where(largest > 0, largest, 1)
     return centred.astype(np.float32), largest.astype(np.float32)

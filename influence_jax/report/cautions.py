@@ -2,15 +2,17 @@
 
 import numpy as np
 
+from influence_jax.analysis.overview import Overview
+from influence_jax.analysis.own_influence import own_influence
 from influence_jax.estimators.pairs import LEAST_ON_A_SIDE
 from influence_jax.estimators.self_error import RELIABLE
 from influence_jax.report.content import Content
-from influence_jax.report.wording import count, listing, number
+from influence_jax.report.wording import PLUS_MINUS, count, listing, number
 
 
 def cautions(content: Content) -> tuple[str, ...]:
     """Plain sentences, the most serious first."""
-    found = [*content.notes]
+    found = [*own_influences(content.overview), *content.notes]
     if len(content.diverged):
         found.append(
             f'{count(len(content.diverged), "member")} left out of every estimate, diverged to a '
@@ -41,6 +43,34 @@ def cautions(content: Content) -> tuple[str, ...]:
             f'influence on them is positive: in targets.csv, but not in the scatter plot.'
         )
     return tuple(found)
+
+
+def own_influences(overview: Overview) -> tuple[str, ...]:
+    """A sentence where own influences are not what they are wherever members learned."""
+    found = own_influence(overview.summary, examples=len(overview.distributions))
+    if found is None or found.stands_out:
+        return ()
+    if not found.targets:
+        return (
+            'The losses tell nothing: on every target that is an example they are the same for all '
+            'members. Were members trained, and their own losses written?',
+        )
+    what = (
+        f'on average {number(found.above)} standard deviations of their columns above those of '
+        f'other examples, over {count(found.targets, "target")}; by chance '
+        f'0 {PLUS_MINUS} {number(found.standard_error)}'
+    )
+    if found.is_reversed:
+        return (
+            f'Own influences lie below others, where they should be the largest: {what}. Either '
+            f'the masks are inverted (True must mean trained on), or what was measured is better '
+            f'the larger it is, as correctness or a probability is: negate it.',
+        )
+    return (
+        f'No own influence stands out: {what}. Either members learned nothing that they keep of '
+        f'single examples, or there are too few of them to see it, or members or targets are in '
+        f'another order in the losses than in the masks.',
+    )
 
 
 def _noise(content: Content) -> str:

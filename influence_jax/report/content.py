@@ -10,6 +10,7 @@ from influence_jax.analysis.overview import Overview
 from influence_jax.report.figure_style import UNIT
 from influence_jax.report.sections import Section
 from influence_jax.report.thumbnails import Show
+from influence_jax.text import LONGEST_NAME, clean, shortened
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,6 +110,11 @@ class Content:
     def self_standard_error(self) -> float:
         """Median standard error of self-influence (nats); NaN where no target is an example."""
         return _median(self.overview.summary.self_standard_error)
+
+
+def named(text: str) -> str:
+    """A name or an id, as it is shown."""
+    return clean(shortened(text, LONGEST_NAME))
 
 
 def _median(values: np.ndarray) -> float:

@@ -4,8 +4,10 @@ Their columns are explained in docs/tables.md.
 """
 
 import csv
+import hashlib
 import io
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,8 +16,11 @@ from influence_jax.analysis.extraction import Siblings
 from influence_jax.estimators import selected_intervals, z_scores
 from influence_jax.report.content import Content
 from influence_jax.report.language_results import LanguageResults
+from influence_jax.text import clean, shortened
 
-_CALCULATED = ('=', '+', '-', '@', '\t', '\r', '\n')
+_CALCULATED = frozenset('=+-@\t\r\n')
+_LONGEST_ID = 1000
+_LONGEST_TEXT = 32_000  # what a cell of a spreadsheet holds
 
 
 def targets_csv(content: Content) -> str:
@@ -61,10 +66,10 @@ def targets_csv(content: Content) -> str:
 
     def row(target: int) -> Iterable[str]:
         example, other = content.example_of(target), int(summary.strongest_other[target])
-        yield _text(content.target_ids[target])
+        yield _id(content.target_ids[target])
         yield _text(content.target_name(target))
         yield '' if example is None else _text(content.example_labels[example])
-        yield _text(content.example_ids[other])
+        yield _id(content.example_ids[other])
         yield _text(content.example_names[other])
         for column in numbers.values():
             yield _number(column[target])
@@ -88,9 +93,9 @@ def pairs_csv(content: Content) -> str:
 
     def row(pair: int) -> Iterable[str]:
         example, target = int(pairs.examples[pair]), int(pairs.targets[pair])
-        yield _text(content.example_ids[example])
+        yield _id(content.example_ids[example])
         yield _text(content.example_names[example])
-        yield _text(content.target_ids[target])
+        yield _id(content.target_ids[target])
         yield _text(content.target_name(target))
         for column in numbers.values():
             yield _number(column[pair])
@@ -122,9 +127,9 @@ def records_csv(results: LanguageResults, ids: Sequence[str]) -> str:
     texts = (results.changes, results.prompts, results.completions, results.decoded)
 
     def row(record: int) -> Iterable[str]:
-        yield _text(ids[record])
+        yield _id(ids[record])
         yield str(int(results.groups[record]))
-        yield from (_text(of[record]) for of in texts)
+        yield from (_text(of[record], most=_LONGEST_TEXT) for of in texts)
         nearest = int(siblings.nearest[record])
         yield _text(ids[nearest]) if nearest >= 0 else ''
         yield _nearest_to(siblings, record)
@@ -143,9 +148,23 @@ def _nearest_to(siblings: Siblings, record: int) -> str:
     return 'sibling' if siblings.nearer[record] else 'record'
 
 
-def _text(text: str) -> str:
-    """Text from data, an apostrophe before what a spreadsheet would calculate."""
-    return f"'{text}" if text.startswith(_CALCULATED) else text
+def _id(text: str) -> str:
+    """An id, by which lines are joined: different ones stay different where they are shortened."""
+    if len(text) <= _LONGEST_ID:
+        return _text(text)
+    digest = hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()
+    return f'{_text(shortened(text, _LONGEST_ID))} sha256 {digest[:16]}'
+
+
+def _text(text: str, *, most: int = _LONGEST_ID) -> str:
+    """Text from data without what cannot be seen, and an apostrophe before a formula.
+
+    Spreadsheets read signs of full width, and others that stand for the plain ones, as these, and
+    may pass over white space before them.
+    """
+    text = clean(shortened(text, most), most=None, keep='\t\r\n')
+    first = unicodedata.normalize('NFKC', text.lstrip(' ')[:1])
+    return f"'{text}" if _CALCULATED & {text[:1], first} else text
 
 
 def _number(value: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
+from influence_jax import text as texts
 from influence_jax.analysis.cluster_view import ClusterView
 from influence_jax.analysis.extraction import Extraction, HeldOrNot, Siblings
 from influence_jax.analysis.near_duplicate_comparison import Comparison
@@ -72,6 +73,4 @@ class LanguageResults:
 
 def shortened(text: str) -> str:
     """A text of at most 400 characters; an ellipsis where it goes on."""
-    if len(text) <= _LONGEST_TEXT:
-        return text
-    return text[: _LONGEST_TEXT - 1] + '\N{HORIZONTAL ELLIPSIS}'
+    return texts.shortened(text, _LONGEST_TEXT)

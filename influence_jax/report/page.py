@@ -14,6 +14,7 @@ from influence_jax.report.gallery import pair_rows, target_rows
 from influence_jax.report.methods import METHODS
 from influence_jax.report.picture import Picture
 from influence_jax.report.theme import Theme
+from influence_jax.text import clean
 
 LOWEST_MARGINS = 16
 MOST_MEMORIZED = 24
@@ -26,11 +27,12 @@ def render(content: Content, pictures: Pictures) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('influence_jax.report'),
         autoescape=True,
+        finalize=_seen,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=wording.number, count=wording.count, visible=wording.visible)
+    environment.filters.update(number=wording.number, count=wording.count, visible=clean)
     environment.globals.update(
         measured=wording.measured, measured_parts=wording.measured_parts, picture=Picture.markup
     )
@@ -58,6 +60,13 @@ def render(content: Content, pictures: Pictures) -> str:
             content, overview.most_memorized[:MOST_MEMORIZED], influencers=0
         ),
     )
+
+
+def _seen(value: object) -> object:
+    """What the page may hold of a value: the last to see it before it is escaped."""
+    if isinstance(value, Markup):
+        return Markup(clean(str(value), most=None, keep='\n'))
+    return clean(value) if isinstance(value, str) else value
 
 
 def _key_numbers(content: Content) -> Iterable[tuple[str, str]]:

@@ -9,8 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from influence_jax.analysis.overview import Overview
+from influence_jax.report.cautions import own_influences
 from influence_jax.report.figure_style import UNIT
 from influence_jax.report.wording import measured, number
+from influence_jax.text import LONGEST, LONGEST_NAME, clean
 
 
 def terminal_table(
@@ -21,7 +23,9 @@ def terminal_table(
     rows: int = 5,
     unit: str = UNIT,
 ) -> Group:
-    """The lowest margins and the most memorized targets, for `rich.console.Console.print`.
+    """Lowest margins and most memorized targets, for `rich.console.Console.print`.
+
+    A caution stands above them where there must be one.
 
     Args:
         overview: of the ensemble.
@@ -33,7 +37,8 @@ def terminal_table(
 
     def name(target: int) -> Text:
         example = int(overview.target_examples[target])
-        return printable(example_names[example] if example >= 0 else target_ids[target])
+        text = example_names[example] if example >= 0 else target_ids[target]
+        return printable(text, most=LONGEST_NAME)
 
     def table(title: str, targets: Int[np.ndarray, '_']) -> Table:
         summary = overview.summary
@@ -49,31 +54,25 @@ def terminal_table(
         lines.add_column('margin', justify='right', no_wrap=True, min_width=6)
         lines.add_column('strongest other', overflow='ellipsis', no_wrap=True, ratio=1)
         lines.add_column('its influence', justify='right', no_wrap=True, min_width=13)
-        lines.add_column('held out', justify='right', no_wrap=True, min_width=8)
         for target in targets[:rows].tolist():
             lines.add_row(
                 name(target),
                 measured(summary.self_influence[target], summary.self_standard_error[target]),
                 number(summary.margin[target]),
-                printable(example_names[int(summary.strongest_other[target])]),
+                printable(example_names[int(summary.strongest_other[target])], most=LONGEST_NAME),
                 measured(summary.other_value[target], summary.other_standard_error[target]),
-                number(summary.other_cross_fitted[target]),
             )
         return lines
 
-    parts: list[RenderableType] = [table('Lowest margin', overview.lowest_margin)]
-    parts.append(
-        Text(
-            'held out: the strongest other influence as half of the members choose it, by the '
-            'other half, so without the exaggeration of having been chosen',
-            style='dim',
-        )
-    )
+    parts: list[RenderableType] = [
+        *(Text(f'Caution: {sentence}\n', style='bold') for sentence in own_influences(overview)),
+        table('Lowest margin', overview.lowest_margin),
+    ]
     if len(overview.most_memorized):
         parts += [Text(), table('Most memorized', overview.most_memorized)]
     return Group(*parts)
 
 
-def printable(text: str) -> Text:
+def printable(text: str, *, most: int = LONGEST) -> Text:
     """Text from data for the terminal, which must neither be read as markup nor steer it."""
-    return Text(''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in text))
+    return Text(clean(text, most=most))

@@ -10,13 +10,17 @@ from jaxtyping import UInt8
 from markupsafe import Markup
 from PIL import Image
 
+from influence_jax.text import LONGEST_NAME, clean, shortened
+
+_LONGEST_TEXT = 400
+
 Show = Callable[[int], Markup]
 """Markup that shows the example of an index; what it returns is trusted, so it must escape."""
 
 
 def texts(records: Sequence[str]) -> Show:
-    """Shows examples as text, escaped, one a record."""
-    return lambda index: Markup('<p>{}</p>').format(records[index])
+    """Shows examples as text, escaped, one a record; at most 400 characters of each."""
+    return lambda index: Markup('<p>{}</p>').format(clean(shortened(records[index], _LONGEST_TEXT)))
 
 
 def data_uri(png: bytes) -> str:
@@ -54,7 +58,10 @@ def thumbnails(images: UInt8[np.ndarray, 'N H W C'], names: Sequence[str] | None
         Image.fromarray(shown).save(buffer, 'PNG')
         alt = f'example {index}' if names is None else names[index]
         return Markup('<img class="thumbnail" src="{}" alt="{}" width="{}" height="{}">').format(
-            data_uri(buffer.getvalue()), alt, pixels.shape[1], pixels.shape[0]
+            data_uri(buffer.getvalue()),
+            clean(alt, most=LONGEST_NAME),
+            pixels.shape[1],
+            pixels.shape[0],
         )
 
     return show

@@ -48,20 +48,3 @@ def listing(indices: Sequence[int], longest: int = 12) -> str:
     shown = ', '.join(str(int(index)) for index in indices[:longest])
     rest = len(indices) - longest
     return f'{shown} and {rest} more' if rest > 0 else shown
-
-
-def visible(text: str) -> str:
-    """Text from data on one line, with nothing in it that cannot be seen.
-
-    Control characters, marks that turn the direction of writing, and halves of characters, which
-    no file can hold, are replaced.
-    """
-    return ''.join(map(_seen, text))
-
-
-def _seen(character: str) -> str:
-    if character in '\r\n':
-        return '\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}'
-    if character.isspace():
-        return ' '
-    return character if character.isprintable() else '\N{REPLACEMENT CHARACTER}'

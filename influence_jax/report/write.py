@@ -1,5 +1,6 @@
 """Writes a report: everything into a hidden sibling first, then moved into place at once."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from influence_jax.analysis.overview import Overview
-from influence_jax.report.content import Content
+from influence_jax.report.content import Content, named
 from influence_jax.report.csv_files import pairs_csv, targets_csv
 from influence_jax.report.drawing import draw
 from influence_jax.report.figure_style import UNIT
@@ -103,14 +104,20 @@ def write(
     )
     check_directory(directory)
     directory = Path(directory).resolve()
-    pictures = draw(content)
+    shown = dataclasses.replace(
+        content,
+        example_names=list(map(named, example_names)),
+        example_labels=list(map(named, example_labels)),
+        target_ids=list(map(named, target_ids)),
+    )
+    pictures = draw(shown)
     drawn = (*pictures.all(), *(one for section in sections for one in section.pictures))
     check_names(drawn)
     files = {
         TARGETS: targets_csv(content).encode(errors='replace'),
         PAIRS: pairs_csv(content).encode(errors='replace'),
         **({} if records_csv is None else {RECORDS: records_csv.encode(errors='replace')}),
-        PAGE: render(content, pictures).encode(errors='replace'),
+        PAGE: render(shown, pictures).encode(errors='replace'),
         **{f'{FIGURES}/{picture.name}.png': picture.light for picture in drawn},
     }
     try:

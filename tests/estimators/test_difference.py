@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import reference
+from hypothesis import given
+from hypothesis import strategies as st
 
-from influence_jax.estimators import difference_in_means
-from influence_jax.estimators.difference import tiles
+from influence_jax.estimators import difference_in_means, summarize
+from influence_jax.estimators.difference import standardized_tiles, tiles
 
 
 def draw(members, examples, targets, *, seed=0):
@@ -172,3 +174,43 @@ def test_arguments_are_left_unchanged():
     difference_in_means(masks, losses)
     np.testing.assert_array_equal(masks, before[0])
     np.testing.assert_array_equal(losses, before[1])
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@given(value=st.floats(-1e30, 1e30), members=st.integers(8, 600), ulps=st.integers(0, 1))
+def test_rounding_of_a_constant_column_is_nothing(dtype, value, members, ulps):
+    """Of float64 the mean need not be the value, and what is left was scaled up to 1."""
+    losses = np.full((members, 2), value, dtype)
+    if dtype is np.float64:
+        losses[::3] += ulps * np.spacing(losses[::3])  # as averages of repeats are
+    ((_, centred, scale),) = standardized_tiles(losses, tile=2)
+    assert not centred.any() and not scale.any()
+
+
+def test_a_constant_target_is_never_significant():
+    masks, losses = draw(40, 7, 7)
+    losses = losses.astype(np.float64)
+    losses[:, 3] = 0.1
+    summary = summarize(masks, losses)
+    assert summary.self_influence[3] == summary.self_standard_error[3] == 0
+    assert 3 not in summary.pairs.targets
+
+
+@pytest.mark.parametrize('filled', [False, True])
+def test_rows_that_were_never_written_are_refused_by_number(filled):
+    masks, losses = draw(40, 9, 7)
+    masks[[5, 11]], losses[[5, 11]] = filled, 0
+    with pytest.raises(ValueError, match=r'2 of 40 members \(5, 11\)'):
+        difference_in_means(masks, losses)
+    losses[[5, 11]] = np.nan  # as the message has it
+    difference_in_means(masks, losses)
+    losses[[5, 11]] = draw(2, 9, 7)[1]  # nothing, or everything, can be in a subset
+    difference_in_means(masks, losses)
+
+
+def test_losses_beyond_float32_count_as_infinite():
+    masks, losses = draw(40, 9, 7)
+    losses = losses.astype(np.float64)
+    losses[3, 2] = 2.8e306
+    expected = difference_in_means(np.delete(masks, 3, 0), np.delete(losses, 3, 0))
+    np.testing.assert_array_equal(difference_in_means(masks, losses).values, expected.values)

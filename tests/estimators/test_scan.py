@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 
-from influence_jax.estimators.scan import EDGES, Asked, Targets
+from influence_jax.estimators.scan import EDGES, Asked, Targets, host
 from influence_jax.estimators.scan.device import DeviceScan
 from influence_jax.estimators.scan.host import HostScan
 from influence_jax.estimators.scan.products import ROUNDING, Product, fastest, prepare, sums
@@ -162,3 +162,15 @@ def test_a_constant_target_has_a_column_of_zeros():
 
 def test_the_fastest_product_is_one_of_them():
     assert fastest(problem()[0]) in Product
+
+
+def test_functions_are_compiled_where_there_is_no_place_to_keep_them(monkeypatch):
+    kept = host.numba.njit
+
+    def njit(*function, cache=False, **options):
+        if cache:
+            raise RuntimeError('cannot cache function: no locator available')
+        return kept(*function, **options)
+
+    monkeypatch.setattr(host.numba, 'njit', njit)
+    assert host._compiled()(lambda x: x + 1)(1) == 2

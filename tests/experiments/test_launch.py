@@ -1,12 +1,14 @@
 """Launches from outside: what they print, leave behind and refuse."""
 
+import dataclasses
 import types
 
 import jax
 import numpy as np
 import pytest
+from absl import flags as absl_flags
 
-from experiments import image_ensemble
+from experiments import flags, image_ensemble
 from experiments import launch as launching
 from experiments.settings import (
     DataSettings,
@@ -292,3 +294,60 @@ def test_several_hosts_are_refused(run_here, monkeypatch):
     monkeypatch.setattr(jax, 'process_count', lambda: 2)
     with pytest.raises(ValueError, match='use the devices of a single host'):
         run_here[0]()
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Runs a main function as a launch does, without its flags."""
+    monkeypatch.setattr(launching.app, 'run', lambda guarded, **_: guarded(['launch']))
+    monkeypatch.setattr(launching, '_TRACEBACK', types.SimpleNamespace(value=False))
+    monkeypatch.setattr(launching.sys, 'excepthook', launching.sys.excepthook)
+
+    def run(error):
+        def main():
+            raise error
+
+        launching.run(main)
+
+    return run
+
+
+def test_an_error_line_steers_no_terminal_and_ends(launched):
+    with pytest.raises(SystemExit) as stopped:
+        launched(ValueError('tensor \x1b[2J\x9b\u202e' + 'x' * 10**6 + ' is wrong: mend it'))
+    line = stopped.value.code
+    assert line.isprintable() and len(line) < 5000
+    assert line.startswith('error: tensor ') and line.endswith('is wrong: mend it')
+
+
+def test_the_trace_of_a_bug_steers_no_terminal(launched, capsys):
+    try:
+        launched(KeyError())
+    except KeyError:
+        launching.sys.excepthook(TypeError, TypeError('a\x1b[2J\nb'), None)
+    assert capsys.readouterr().err == 'TypeError: a\ufffd[2J\nb\n'
+
+
+def test_a_device_that_is_not_there_is_said_in_one_line(launched, monkeypatch):
+    def nothing():
+        raise AssertionError
+
+    with pytest.raises(AssertionError):  # a bug
+        launched(AssertionError())
+    monkeypatch.setattr(jax, 'devices', nothing)
+    asked = jax.config.jax_platforms
+    jax.config.update('jax_platforms', 'cuda')
+    try:
+        with pytest.raises(SystemExit, match='JAX_PLATFORMS=cuda'):
+            launched(AssertionError())
+    finally:
+        jax.config.update('jax_platforms', asked)
+
+
+def test_flags_without_docstrings():
+    """As under python -OO."""
+    settings = dataclasses.make_dataclass('Bare', [('bare_flag', int, 3)])
+    settings.__doc__ = None
+    flags.define(settings())
+    assert absl_flags.FLAGS['bare_flag'].default == 3
+    delattr(absl_flags.FLAGS, 'bare_flag')

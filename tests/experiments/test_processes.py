@@ -1,13 +1,18 @@
 """A run that two processes train together, as the hosts of a pod do: killed, continued, refused."""
 
+import atexit
 import contextlib
+import signal
 import socket
+import subprocess
+import threading
 import time
 
 import jax
 import numpy as np
 import pytest
 
+from experiments import launch, rendezvous
 from experiments.processes import ProcessSettings
 from influence_jax import store
 from influence_jax.training.mesh import MeshShape
@@ -31,15 +36,24 @@ FLAGS = (
 
 
 @pytest.fixture
-def start_two(start):
+def free_port():
+    """Of a port that nobody listens at."""
+
+    def port():
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            return free.getsockname()[1]
+
+    return port
+
+
+@pytest.fixture
+def start_two(start, free_port):
     """Starts one command in two processes that find each other."""
     running = []
 
     def two(*flags):
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            port = free.getsockname()[1]
-        common = (*FLAGS, f'--coordinator=127.0.0.1:{port}', '--processes=2', *flags)
+        common = (*FLAGS, f'--coordinator=127.0.0.1:{free_port()}', '--processes=2', *flags)
         pair = [start(*common, f'--process={n}', name='language_model') for n in range(2)]
         running.extend(pair)
         return pair
@@ -113,6 +127,9 @@ def test_two_processes_train_what_one_does(start_two, launch, tmp_path):
         ({'processes': 2}, 'are for --coordinator=HOST:PORT'),
         ({'coordinator': 'auto', 'process': 1}, 'are for --coordinator=HOST:PORT'),
         ({'coordinator': 'here', 'processes': 2}, '--coordinator=here: give HOST:PORT'),
+        ({'coordinator': 'a:70000', 'processes': 2}, '--coordinator=a:70000: give HOST:PORT'),
+        ({'coordinator_timeout': 0.5}, '--coordinator_timeout=0.5'),
+        ({'coordinator_timeout': float('nan')}, '--coordinator_timeout=nan'),
         ({'coordinator': ':80', 'processes': 2}, '--coordinator=:80: give HOST:PORT'),
         ({'coordinator': 'a:80'}, '--processes=1: give the number'),
         ({'coordinator': 'a:80', 'processes': 2, 'process': 2}, '--process=2 of --processes=2'),
@@ -129,15 +146,73 @@ def test_processes_that_do_not_meet(monkeypatch):
     with pytest.raises(ValueError, match='add --mesh'):
         settings.join(None)
     monkeypatch.setattr(jax.config, 'update', lambda *args: None)
+    monkeypatch.setattr(rendezvous, 'meet', lambda meeting: Alone())
+    monkeypatch.setattr(atexit, 'register', lambda *_: None)
+    monkeypatch.setattr(launch, 'leaving_by', lambda farewell: None)
     monkeypatch.setattr(jax.distributed, 'initialize', lambda **where: None)
     with pytest.raises(ValueError, match=r'a mesh of .* takes 99 devices, but 1 processes have 4'):
         settings.join(MeshShape(99))
 
     def fail(**where):
-        assert where == {'coordinator_address': 'a:80', 'num_processes': 2, 'process_id': 0}
+        assert where['coordinator_address'] == 'a:80'
+        assert (where['num_processes'], where['process_id']) == (2, 0)
         raise RuntimeError('DEADLINE_EXCEEDED')
 
     monkeypatch.setattr(jax.distributed, 'initialize', fail)
     with pytest.raises(ValueError, match=r'did not find each other \(DEADLINE_EXCEEDED\)'):
         settings.join(MeshShape(4))
     ProcessSettings().join(None)  # alone
+
+
+class Alone:
+    """Peers of nobody."""
+
+    def watch(self, lost):
+        pass
+
+    def fail(self):
+        pass
+
+
+def test_a_service_of_jax_that_does_not_start_is_given_up_in_time(monkeypatch):
+    """Where a cluster tells who is who, nobody can be asked before."""
+    given_up = threading.Event()
+    monkeypatch.setattr(jax.config, 'update', lambda *args: None)
+    monkeypatch.setattr(launch, 'lose_others', lambda why: '1 s' in why and given_up.set())
+    monkeypatch.setattr(jax.distributed, 'initialize', lambda **_: given_up.wait(20))
+    with pytest.raises(ValueError, match='--mesh must be over all'):
+        ProcessSettings('auto', coordinator_timeout=1.0).join(MeshShape(99))
+    assert given_up.is_set()
+
+
+@pytest.mark.slow
+def test_processes_that_cannot_meet_end_in_one_line(start, assert_refused, tmp_path, free_port):
+    """As users start them: one comes alone, the other not at all."""
+    flags = (*FLAGS, '--mesh=1,2,1', f'--output_dir={tmp_path / "run"}', '--coordinator_timeout=2')
+    for process in range(2):
+        begun = start(
+            *flags,
+            f'--coordinator=127.0.0.1:{free_port()}',
+            '--processes=2',
+            f'--process={process}',
+            name='language_model',
+        )
+        output, errors = begun.communicate(timeout=120)
+        ended = subprocess.CompletedProcess(begun.args, begun.returncode, output, errors)
+        assert_refused(ended, '--coordinator_timeout', ' 2 s')
+        assert len(errors.splitlines()) == 1
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stopped', [0, 1])
+def test_a_process_that_is_stopped_is_missed_in_one_line(start_two, tmp_path, stopped):
+    pair = start_two(
+        '--mesh=1,2,1', f'--output_dir={tmp_path}', '--members=400', '--coordinator_timeout=6'
+    )
+    _wait_for(tmp_path, 'status.zarr/c.*', 2)
+    pair[stopped].send_signal(signal.SIGSTOP)
+    _, errors = pair[1 - stopped].communicate(timeout=20)
+    lines = [line for line in errors.splitlines() if 'error' in line or 'process' in line]
+    assert pair[1 - stopped].returncode == 1
+    assert len(lines) == 1 and f'nothing was heard of process {stopped} for 6 s' in lines[0]

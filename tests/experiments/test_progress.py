@@ -1,6 +1,7 @@
 """How far, how fast, how long still."""
 
 import io
+import sys
 
 import pytest
 
@@ -61,3 +62,13 @@ def test_a_bar_on_a_terminal(clock, monkeypatch):
     assert text.count('\r') == 2
     assert text.count('\n') == 1
     assert '4/4 members, 2 members/s, 0:00:00 left' in text
+
+
+def test_a_reader_that_goes_does_not_stop_the_training(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, 'stderr', Closed())
+    with Progress(total=3, done=1) as progress:
+        progress.advance(2)

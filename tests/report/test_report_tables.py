@@ -81,6 +81,37 @@ def test_no_cell_of_text_is_calculated_and_all_columns_are_documented(tmp_path, 
                 assert f'`{re.sub("quantile_.*", "quantile_Q", column)}`' in documented
 
 
+FORMULAS = [
+    '\uff1d1',
+    '\uff0b1',
+    '\uff0d1',
+    '\uff20a',
+    '\ufe661',
+    '\u207a1',
+    ' =1',
+    '\u3000\uff1d1',
+]
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_formulas_in_wide_characters_or_after_spaces_are_guarded(tmp_path, arguments):
+    arguments |= {'example_names': (FORMULAS * 2)[:12]}
+    page = report.write(tmp_path / 'report', **arguments)
+    for row, name in zip(rows_of(page), (FORMULAS * 2)[:12], strict=True):
+        assert row['name'] == "'" + name.replace('\u3000', ' ')
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_long_ids_are_short_in_the_tables_and_stay_different(tmp_path, arguments):
+    ids = [f'{"x" * 2000}{i}' for i in range(12)]
+    arguments |= {'example_ids': ids, 'target_ids': ids}
+    page = report.write(tmp_path / 'report', **arguments)
+    found = [row['id'] for row in rows_of(page)]
+    assert len(set(found)) == 12
+    assert all(len(one) < 1100 for one in found)
+    assert {row['strongest_other'] for row in rows_of(page)} <= set(found)
+
+
 @pytest.mark.usefixtures('undrawn')
 def test_targets_csv_is_empty_where_nothing_is_known(tmp_path, arguments, foreign_overview):
     arguments |= {'overview': foreign_overview, 'near_duplicates': None, 'mean_loss': None}

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import io
 import itertools
 import os
 import re
@@ -10,6 +11,7 @@ import pytest
 from markupsafe import Markup
 from pages import Page, contents
 from PIL import Image
+from rich.console import Console
 
 from influence_jax import report
 
@@ -304,3 +306,37 @@ def test_records_of_text_are_not_named_twice(tmp_path, arguments):
     assert 'record <0>' not in text
     assert '<p>record &lt;0&gt; &amp; co</p>' in text  # among influencers
     assert '<div class="record"><p>record &lt;0&gt;' not in text[: text.index('id="pairs"')]
+
+
+STEERING = '\x00\x1b[2J\x07\x7f\x9b31m\u202e\u2066\u200f'
+LONG = 'm' * 10**6
+
+
+@pytest.mark.usefixtures('undrawn')
+@pytest.mark.parametrize('own', ['themselves', 'others'])
+def test_nothing_that_steers_or_is_endless_leaves(tmp_path, arguments, foreign_overview, own):
+    if own == 'others':
+        arguments['overview'] = foreign_overview
+    texts = [f'{STEERING}{i}{LONG}' for i in range(12)]
+    for name in ('target_ids', 'example_ids', 'example_names', 'example_labels'):
+        arguments[name] = texts
+    arguments |= {'title': STEERING + LONG, 'unit': STEERING, 'notes': [STEERING + LONG]}
+    arguments |= {'facts': {STEERING + LONG: STEERING + LONG}, 'show': report.texts(texts)}
+    directory = report.write(tmp_path / 'report', **arguments).parent
+    for path in directory.glob('*.*'):
+        text = path.read_text()
+        left = {c for c in text if not c.isprintable()} - {'\n', '\t'}
+        assert not left, (path.name, left)
+        assert 'm' * 32_000 not in text
+        assert len(text) < 10**6
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_a_name_of_the_terminal_is_not_endless(arguments):
+    table = report.terminal_table(
+        arguments['overview'], target_ids=[LONG] * 12, example_names=[STEERING + LONG] * 12
+    )
+    console = Console(file=io.StringIO(), width=10_000)
+    console.print(table)
+    assert 'm' * 300 not in console.file.getvalue()
+    assert not {'\x1b', '\x07', '\x9b', '\u202e'} & set(console.file.getvalue())

@@ -5,6 +5,9 @@ targets at a time and each example looks its own up (the 'method of four Russian
 multiplication is left, sums stay float32, and it beats a matrix product on the same cores.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -120,7 +123,19 @@ def _index(masks: Bool[np.ndarray, 'm N']) -> UInt8[np.ndarray, 'S N tables']:
     return np.ascontiguousarray(rows.transpose(0, 2, 1))
 
 
-@numba.njit(cache=True)
+def _compiled(**options: Any) -> Callable[[Callable], Callable]:
+    """`numba.njit`, kept on disk for the next process where there is a place for it."""
+
+    def compiled(function: Callable) -> Callable:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # numba's own, on import: no such place
+            return numba.njit(**options)(function)
+
+    return compiled
+
+
+@_compiled()
 def _tables(losses, lane):
     stages = losses.shape[0] // _STAGE
     tables = np.zeros((stages, _TABLES, 1 << _BITS, _LANES), np.float32)
@@ -135,7 +150,7 @@ def _tables(losses, lane):
     return tables
 
 
-@numba.njit(cache=True)
+@_compiled()
 def _add_stage(tables, index, first, last, sums):
     a, b, c, d = tables[0], tables[1], tables[2], tables[3]
     for i in range(first, last):
@@ -145,7 +160,7 @@ def _add_stage(tables, index, first, last, sums):
             row[k] += (a[p, k] + b[q, k]) + (c[r, k] + d[s, k])
 
 
-@numba.njit(cache=True, parallel=True)
+@_compiled(parallel=True)
 def _columns(
     index,
     losses,
@@ -240,7 +255,7 @@ def _columns(
     return top, bottom, moments, ranked, counts, listed, histograms
 
 
-@numba.njit(cache=True)
+@_compiled()
 def _values_and_bins(
     tables, index, losses, lane, both_sides, outside, scale, values, bins, moments
 ):
@@ -272,13 +287,13 @@ def _values_and_bins(
                 moments[k, power] += powers[power, k] / len(values)
 
 
-@numba.njit(cache=True)
+@_compiled()
 def _bin(z):
     place = (z + np.float32(REACH)) * np.float32(BINS_A_SIDE / REACH)
     return np.int16(min(max(place, np.float32(0)), np.float32(_BINS - 1)))
 
 
-@numba.njit(cache=True)
+@_compiled()
 def _mark(occupied, ranks, strongest, examples, beyond, needed):
     """Marks the bins that hold an entry that is asked for; how many entries these hold."""
     lowest, highest = _bin(-beyond), _bin(beyond)
@@ -296,7 +311,7 @@ def _mark(occupied, ranks, strongest, examples, beyond, needed):
     return size
 
 
-@numba.njit(cache=True)
+@_compiled()
 def _read_off(found, values, occupied, needed, ranks, floor, top, bottom, ranked, listed, count):
     """What is asked of one column, from the entries in the bins that were marked."""
     kept = values[found]
@@ -319,7 +334,7 @@ def _read_off(found, values, occupied, needed, ranks, floor, top, bottom, ranked
             count[0] += 1
 
 
-@numba.njit(cache=True, parallel=True)
+@_compiled(parallel=True)
 def _suspects(index, even_stages, losses, included, members, own, strongest):
     targets, examples = len(own), index.shape[1]
     chosen = np.zeros((3, targets, strongest), np.int64)
@@ -371,7 +386,7 @@ def _suspects(index, even_stages, losses, included, members, own, strongest):
     return chosen
 
 
-@numba.njit(cache=True)
+@_compiled()
 def _insert(score, example, best, chosen):
     j = len(best) - 1
     while j > 0 and best[j - 1] < score:
@@ -381,7 +396,7 @@ def _insert(score, example, best, chosen):
 
 
 # Sums of one entry may be added in any order, so that they can be vectorized.
-@numba.njit(cache=True, parallel=True, fastmath={'reassoc', 'contract'})
+@_compiled(parallel=True, fastmath={'reassoc', 'contract'})
 def _entries(by_example, losses, targets, examples):
     values, within = np.empty(len(targets)), np.empty((2, len(targets)))
     members = losses.shape[1]
