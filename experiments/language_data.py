@@ -93,11 +93,13 @@ def _without_repeats(source: text.TextDataset) -> tuple[text.TextDataset, tuple[
     """
     first = np.unique(source.groups, return_index=True)[1]
     repeated = source.num_examples - len(first)
+    # In the order of the groups, also where none has a second record: it decides what is drawn.
+    source = source.take(first)
     if not repeated:
         return source, ()
-    return source.take(first), (
-        f'{repeated:,} of {source.num_examples:,} records repeat an earlier one (the same text or '
-        'question) and are left out: the first of each is kept.',
+    return source, (
+        f'{repeated:,} of {source.num_examples + repeated:,} records repeat an earlier one (the '
+        'same text or question) and are left out: the first of each is kept.',
     )
 
 

@@ -52,6 +52,28 @@ def error_of_difference(with_i, without_i):
     return math.sqrt(pooled)
 
 
+def error_of_sum(masks, losses, group, variance):
+    """Of a sum of differences of means, as a weighted sum of losses; `variance` if it is larger."""
+    members = len(masks)
+    weights = [
+        sum((-1 if masks[m, i] else 1) / (masks[:, i] == masks[m, i]).sum() for i in group)
+        for m in range(members)
+    ]
+    centred = [float(x) - mean(losses) for x in losses]
+    moments = [math.fsum(x**k for x in centred) / members for k in (2, 3, 4)]
+    skewness = moments[1] / moments[0] ** 1.5
+    kurtosis = moments[2] / moments[0] ** 2 - 3
+    square, cube, fourth = (math.fsum(w**k for w in weights) for k in (2, 3, 4))
+    of_kurtosis = (members * fourth / square**2 - 3) * kurtosis / members
+    of_skewness = members * cube**2 / square**3 * skewness**2 / members
+    z = 1.96
+    widening = 1 + of_kurtosis * (z**2 - 3) / 24 + of_skewness * (z**4 - 10 * z**2 + 15) / 72
+    value = math.fsum(w * x for w, x in zip(weights, centred, strict=True))
+    within = math.fsum(x**2 for x in centred) - value**2 / square
+    pooled = within / (members - 2) * square * min(max(widening, 1), 1.3) ** 2
+    return math.sqrt(max(pooled, variance) if value**2 > 16 * pooled else pooled)
+
+
 def self_errors(masks, losses, target_examples):
     """Welch's, with what was not met, times a ratio of quantiles of Student's t."""
     members = len(masks)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators import errors
 from influence_jax.estimators.ensemble import check_both_sides, examples_of_targets, usable
 from influence_jax.estimators.kinds import Estimator, estimate
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
@@ -84,10 +85,11 @@ def additive_group_influence(
     they do together) and too large where they help only together.
 
     Values are sums of `difference_in_means`. Their errors hold the covariances between the
-    estimates of one group's examples, measured as the sum over members of products of what each
-    member adds to the one estimate and to the other (our reconstruction); of a group of one it is
-    the standard error of `difference_in_means`. Time grows with members x targets x (examples +
-    groups), in numpy.
+    estimates of one group's examples: those of a weighted sum of losses that know nothing of the
+    weights or, for a sum that is surely not noise and where it is larger, the sum over members of
+    products of what each member adds to the one estimate and to the other (our reconstruction); of
+    a group of one it is the standard error of `difference_in_means`. Time grows with members x
+    targets x (examples + groups), in numpy.
 
     Args:
       masks: `[M N]`, drawn example by example.
@@ -113,7 +115,7 @@ def additive_group_influence(
         )
     targets = losses.shape[1]
     values = np.empty((len(found.ids), targets), np.float32)
-    errors = np.empty_like(values)
+    standard_errors = np.empty_like(values)
     by_group = np.split(
         np.argsort(found.of_example, kind='stable'), np.bincount(found.of_example).cumsum()[:-1]
     )
@@ -121,10 +123,10 @@ def additive_group_influence(
         columns = slice(start, min(start + _TARGETS_AT_ONCE, targets))
         centred = losses[:, columns] - losses[:, columns].mean(axis=0, dtype=np.float64)
         for g, examples in enumerate(by_group):
-            values[g, columns], errors[g, columns] = _sum_of_differences(
+            values[g, columns], standard_errors[g, columns] = _sum_of_differences(
                 masks[:, examples].astype(np.float64), centred
             )
-    return GroupInfluence(found.ids, Influence(values, errors))
+    return GroupInfluence(found.ids, Influence(values, standard_errors))
 
 
 def _sum_of_differences(
@@ -143,7 +145,11 @@ def _sum_of_differences(
     means_out = weight_out[:, None] * mean_out
     means = means_out.sum(axis=0)[None] - inside @ (means_out + weight_in[:, None] * mean_in)
     added = weight[:, None] * losses - means
-    return (mean_out - mean_in).sum(axis=0), np.sqrt((added**2).sum(axis=0))
+    value = (mean_out - mean_in).sum(axis=0)
+    # The same without n - 1, so that the sum of weights times losses is the value.
+    weights = ((1 - inside) / n_out - inside / n_in).sum(axis=1)
+    by_members = np.sqrt((added**2).sum(axis=0))
+    return value, errors.error_of_weighted_sum(value, weights, losses, by_members)
 
 
 def _matched(

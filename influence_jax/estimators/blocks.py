@@ -235,11 +235,20 @@ def _cut(fit: Fit, width: int) -> Fit:
     return Fit(residual[:, :width], *(part[:width] for part in others))
 
 
-def _by_students_t(members: int) -> PValues:
+def _by_both(masks: Bool[np.ndarray, 'M N'], left: Float[np.ndarray, 'M t']) -> PValues:
+    """Of a linear datamodel: by Student's t, but no less than the losses themselves bear out.
+
+    Its values are no differences of means, so the randomness of the masks is asked about what the
+    own example leaves of the losses; of skewed ones Student's t alone lists noise.
+    """
+
     def of_entries(
         targets: Int[np.ndarray, 'C'], examples: Int[np.ndarray, 'C'], z: Float[np.ndarray, 'C']
     ) -> Float[np.ndarray, 'C']:
-        return p_values(z, members=members)
+        columns = np.ascontiguousarray(masks[:, examples].T)
+        return np.maximum(
+            p_values(z, members=len(masks)), randomization_p_values(columns, left[:, targets].T)
+        )
 
     return of_entries
 
@@ -279,7 +288,7 @@ def _of_matrices(
             np.ones(len(values)),
             entries,
             np.empty((len(values), 0), int),
-            _by_students_t(len(masks)),
+            _by_both(masks, without_own(masks, centred[:, : len(values)], own[columns])),
             effective[columns],
             (compare(centred, padded(own[columns], len(scale), fill=-1)) * scale)[: len(values)],
         )

@@ -10,6 +10,7 @@ from influence_jax.types import AnyArray, Masks, Measurement
 
 _NAMED_IN_MESSAGES = 5
 _FEWEST_MEMBERS = 4
+_FEWEST_EXAMPLES = 4
 
 
 class Ensemble(NamedTuple):
@@ -93,8 +94,11 @@ def never_written(
 ) -> Bool[np.ndarray, 'M']:
     """Members of which neither file says anything: preallocated rows, as zeros or ones.
 
-    Where the rows of all members are of one loss, as of a single target, nothing can be told.
+    Where the rows of all members are of one loss, as of a single target, nothing can be told; nor
+    of two or three examples, of which a subset may well hold none.
     """
+    if masks.shape[1] < _FEWEST_EXAMPLES:
+        return np.zeros(len(masks), bool)
     nothing_or_all = np.all(masks, axis=1) | ~np.any(masks, axis=1)
     if not nothing_or_all.any():
         return nothing_or_all

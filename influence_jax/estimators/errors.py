@@ -79,18 +79,60 @@ def standard_error(
     excluded = members - included
     within = within_in + within_out
     pooled = within / (members - 2) * (1 / included + 1 / excluded)
-    pooled = pooled * _widening(included / members, members, of, xp) ** 2
+    spread = included * excluded / members**2
+    pooled = pooled * (
+        _widening(
+            (1 - 6 * spread) / spread,
+            (1 - 2 * included / members) ** 2 / spread,
+            members=members,
+            of=of,
+            xp=xp,
+        )
+        ** 2
+    )
     welch = within_in / ((included - 1) * included) + within_out / ((excluded - 1) * excluded)
     unlike = difference**2 > SURELY_NOT_NOISE**2 * pooled
     return xp.sqrt(xp.where(unlike, xp.maximum(pooled, welch), pooled))
 
 
-def _widening(share: Any, members: int, of: Shape, xp: ModuleType) -> Any:
-    """For a mask column of that share of ones, drawn at random, and losses of that shape."""
-    spread = share * (1 - share)
-    kurtosis = (1 - 6 * spread) / spread * of.kurtosis / members
-    squared_skewness = (1 - 2 * share) ** 2 / spread * of.skewness**2 / members
-    widening = 1 + _BY_KURTOSIS * kurtosis + _BY_SKEWNESS * squared_skewness
+def error_of_weighted_sum(
+    value: Float[np.ndarray, 't'],
+    weights: Float[np.ndarray, 'M'],
+    losses: Float[np.ndarray, 'M t'],
+    by_members: Float[np.ndarray, 't'],
+) -> Float[np.ndarray, 't']:
+    """As `standard_error`, of sums of differences of means: of losses times members' weights.
+
+    Args:
+      value: the sums.
+      weights: of sum 0.
+      losses: centred.
+      by_members: root of the sum of squares of what each member adds, where Welch's error is that
+        of a single difference.
+    """
+    members, squares = len(weights), np.square(weights).sum()
+    within = np.maximum(np.square(losses).sum(axis=0) - value**2 / squares, 0)
+    widening = _widening(
+        members * (weights**4).sum() / squares**2 - 3,
+        members * (weights**3).sum() ** 2 / squares**3,
+        members=members,
+        of=shape(losses),
+        xp=np,
+    )
+    pooled = within / (members - 2) * squares * widening**2
+    unlike = value**2 > SURELY_NOT_NOISE**2 * pooled
+    return np.sqrt(np.where(unlike, np.maximum(pooled, by_members**2), pooled))
+
+
+def _widening(
+    kurtosis: Any, squared_skewness: Any, *, members: int, of: Shape, xp: ModuleType
+) -> Any:
+    """For losses of that shape, and weights of members of that excess kurtosis and skewness."""
+    widening = (
+        1
+        + _BY_KURTOSIS * kurtosis * of.kurtosis / members
+        + _BY_SKEWNESS * squared_skewness * of.skewness**2 / members
+    )
     return xp.clip(widening, 1, _WIDEST)
 
 

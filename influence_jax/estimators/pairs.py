@@ -36,7 +36,8 @@ class SignificantPairs(NamedTuple):
 
     Benjamini and Hochberg (1995) over all pairs but those of a target with itself: at most `level`
     of those listed are false on average. Positive and negative influences both. P-values are from
-    the randomness of the masks (`estimators.randomization`), for ridge and LASSO by Student's t.
+    the randomness of the masks (`estimators.randomization`), for ridge and LASSO the larger of
+    that, of what the own example leaves of the losses, and Student's t.
 
     Being listed for their size, values are on average too large (the winner's curse);
     `cross_fitted` are not, and `low` .. `high` hold the truth of all but `level` of them.
@@ -101,7 +102,8 @@ class Discoveries:
         self._tests = tests - int(self._tested[own[own >= 0]].sum())
         self._most_p = level * min(1.0, _MOST_PAIRS / max(self._tests, 1))
         self._parts: list[np.ndarray] = []
-        self._blocks: list[tuple[int, PValues]] = []
+        self._first_targets: list[int] = []
+        self._p_values_of: list[PValues] = []
         self._complete = True
 
     @property
@@ -134,10 +136,10 @@ class Discoveries:
         may = self._tested[examples] & (p**_LENIENT <= self._most_p)
         part = _nothing(int(may.sum()))
         columns = (examples, targets, values, standard_errors, p)
-        for name, column in zip(('example', 'target', 'value', 'error', 'p'), columns, strict=True):
+        for name, column in zip(part.dtype.names or (), columns, strict=True):
             part[name] = column[may]
-        part['block'] = len(self._blocks)
-        self._blocks.append((first_target, p_values_of))
+        self._first_targets.append(first_target)
+        self._p_values_of.append(p_values_of)
         self._parts.append(part)
         if sum(map(len, self._parts)) > 4 * _MOST_PAIRS:
             kept = np.sort(np.concatenate(self._parts), order='p')[:_MOST_PAIRS]
@@ -145,12 +147,9 @@ class Discoveries:
 
     def found(self) -> SignificantPairs:
         """The discoveries among everything added."""
-        candidates = np.concatenate([_nothing(0), *self._parts])
-        lenient = candidates['p'] ** _LENIENT
-        may = benjamini_hochberg(lenient, level=self._level, tests=max(self._tests, lenient.size))
-        candidates = self._exact(candidates[may])
+        candidates = self._exact(self._likely())
         found = benjamini_hochberg(
-            candidates['p'], level=self._level, tests=max(self._tests, len(candidates))
+            candidates['exact'], level=self._level, tests=max(self._tests, len(candidates))
         )
         # A threshold at the end of what was kept might have been passed by what was not.
         complete = self._complete and int(found.sum()) <= _MOST_PAIRS
@@ -161,7 +160,7 @@ class Discoveries:
             pairs['target'],
             pairs['value'],
             pairs['error'],
-            pairs['p'],
+            pairs['exact'],
             cross_fitted,
             low,
             high,
@@ -171,15 +170,31 @@ class Discoveries:
             complete,
         )
 
+    def _likely(self) -> np.ndarray:
+        """The candidates that would be discoveries by lenient p-values."""
+        ascending = np.concatenate([part['p'] for part in (_nothing(0), *self._parts)])
+        ascending.sort()
+        most = np.arange(1, len(ascending) + 1, dtype=np.float32)
+        most *= self._level / max(self._tests, len(ascending), 1)
+        np.power(most, 1 / _LENIENT, out=most)
+        below = np.flatnonzero(ascending <= most)
+        least = ascending[below[-1]] if below.size else -1.0
+        # Part by part: all candidates together need not be held twice.
+        return np.concatenate([_nothing(0), *(part[part['p'] <= least] for part in self._parts)])
+
     def _exact(self, candidates: np.ndarray) -> np.ndarray:
         """The same with exact p-values, smallest first."""
-        for block in np.unique(candidates['block']):
-            first, p_values_of = self._blocks[block]
-            of = candidates['block'] == block
+        likely, candidates = candidates, np.empty(len(candidates), [*_CANDIDATE, ('exact', 'f8')])
+        for name in likely.dtype.names or ():
+            candidates[name] = likely[name]
+        block = np.searchsorted(self._first_targets, candidates['target'], side='right') - 1
+        for one in np.unique(block):
+            of = block == one
             z = z_scores(candidates['value'][of], candidates['error'][of])
-            targets = candidates['target'][of].astype(int) - first
-            candidates['p'][of] = p_values_of(targets, candidates['example'][of].astype(int), z)
-        return np.sort(candidates, order=['p', 'target', 'example'])
+            targets = candidates['target'][of].astype(int) - self._first_targets[one]
+            examples = candidates['example'][of].astype(int)
+            candidates['exact'][of] = self._p_values_of[one](targets, examples, z)
+        return np.sort(candidates, order=['exact', 'target', 'example'])
 
     def _selected(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ends of the intervals, and cross-fitted values."""
@@ -193,12 +208,13 @@ class Discoveries:
             level=1 - self._level,
         )
         threshold = self._level * max(len(pairs), 1) / max(self._tests, 1)
-        z = scipy.stats.norm.isf(np.maximum(pairs['p'], _LEAST_P) / 2)
+        z = scipy.stats.norm.isf(np.maximum(pairs['exact'], _LEAST_P) / 2)
         fitted = of_listed(values, z, least_z=float(scipy.stats.norm.isf(min(threshold, 1) / 2)))
         return low.astype(np.float32), high.astype(np.float32), fitted.astype(np.float32)
 
 
+_CANDIDATE = [('example', 'i4'), ('target', 'i4'), ('value', 'f4'), ('error', 'f4'), ('p', 'f4')]
+
+
 def _nothing(rows: int) -> np.ndarray:
-    fields = [('example', 'i4'), ('target', 'i4'), ('block', 'i4')]
-    fields += [('value', 'f4'), ('error', 'f4'), ('p', 'f8')]
-    return np.empty(rows, fields)
+    return np.empty(rows, _CANDIDATE)

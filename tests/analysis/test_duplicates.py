@@ -77,7 +77,7 @@ def test_where_targets_are_some_of_the_examples_only_what_was_measured_counts():
     found = duplicates.candidate_pairs(summary, target_examples=own, z_threshold=-np.inf)
     measured = [pair for pair in reference.unordered_pairs(EXAMPLES) if {*pair} & {9, 2, 0}]
     assert sorted(pairs_of(found)) == measured
-    influence = difference_in_means(MASKS, losses)
+    influence = difference_in_means(MASKS, losses, target_examples=own)
     for (i, j), score, z in zip(*found, strict=True):
         expected = reference.pair_score(*influence, own, i, j, floor=4)
         np.testing.assert_allclose((score, z), expected, rtol=1e-4, atol=1e-6)
@@ -86,7 +86,7 @@ def test_where_targets_are_some_of_the_examples_only_what_was_measured_counts():
 
 def without_significant_pairs(summary, keep=0):
     pairs = summary.pairs
-    fields = {name: getattr(pairs, name)[:keep] for name in pairs._fields[:5]}
+    fields = {name: getattr(pairs, name)[:keep] for name in pairs._fields[:8]}
     return summary._replace(pairs=pairs._replace(**fields))
 
 

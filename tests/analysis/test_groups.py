@@ -116,7 +116,8 @@ def test_additive_values_and_errors_equal_the_loops():
                 for i in members
                 for k in members
             )
-            np.testing.assert_allclose(found.standard_error[row, t] ** 2, variance, rtol=1e-4)
+            expected = reference.error_of_sum(masks, losses[:, t], members, variance)
+            np.testing.assert_allclose(found.standard_error[row, t], expected, rtol=1e-4)
 
 
 def test_a_group_of_one_is_the_difference_in_means(monkeypatch):

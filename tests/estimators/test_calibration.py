@@ -70,12 +70,14 @@ def test_noise_alone_lists_next_to_nothing_and_is_covered(kind, members, inclusi
         masks = drawn(members, inclusion_prob, generator)
         losses = kind(masks, generator)
         listed += len(summarize(masks, losses).pairs.values)
-        low, high = intervals(difference_in_means(masks, losses), members=members)
-        covered.append(off_diagonal((low <= 0) & (high >= 0)).mean())
+        bottom, top = intervals(difference_in_means(masks, losses), members=members)
+        covered.append(off_diagonal((bottom <= 0) & (top >= 0)).mean())
     assert listed <= 1
-    # Of few members that are rarely high, fewer than 20 differences can come about at all.
-    discrete = kind is rarely_high and members == 24
-    assert 0.94 < np.mean(covered) < (0.985 if discrete else 0.97)
+    # Of few members that are rarely high, fewer than 20 differences can come about at all: more
+    # than 5 in 100 are beyond the one threshold, and fewer than that beyond the next.
+    discrete = kind is rarely_high and (members, inclusion_prob) in {(24, 0.5), (200, 0.98)}
+    low, high = (0.925, 0.985) if discrete else (0.94, 0.97)
+    assert low < np.mean(covered) < high
 
 
 @pytest.mark.parametrize('inclusion_prob', [0.05, 0.5, 0.9])
@@ -190,7 +192,7 @@ def test_what_is_selected_is_not_exaggerated_once_cross_fitted():
         )
         truth = effects[found.strongest_other, np.arange(N)]
         of_others.append((low <= truth) & (high >= truth))
-    assert np.mean(np.concatenate(exaggerated)) > 0.25
+    assert np.mean(np.concatenate(exaggerated)) > 0.15
     assert abs(np.mean(np.concatenate(fitted))) < 0.15
     assert np.mean(np.concatenate(covered)) > 0.94
     assert np.mean(np.concatenate(of_others)) > 0.94

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from influence_jax.estimators import difference_in_means, summarize
-from influence_jax.estimators.difference import standardized_tiles, tiles
+from influence_jax.estimators.difference import tiles
+from influence_jax.estimators.tiling import standardized_tiles
 
 
 def draw(members, examples, targets, *, seed=0):

@@ -13,6 +13,7 @@ from influence_jax.estimators.lasso import (
     lasso_coefficients,
     tiles,
 )
+from influence_jax.estimators.self_error import self_errors
 
 
 def masks_of(members, examples, seed=0):
@@ -61,11 +62,13 @@ def test_values_are_the_loops_for_its_coefficients():
     masks = masks_of(100, 25)
     losses = 2 + noise(100, 25) - 2 * masks - 1.5 * np.roll(masks, 1, axis=1)
     estimate, coefficients = lasso(masks, losses), -lasso_coefficients(masks, losses)
+    of_own = self_errors(masks, losses, np.arange(25))
     assert ((coefficients != 0).sum(axis=0) >= 2).all()
     assert (coefficients == 0).mean() > 0.3
     for target in range(25):
         values, errors = reference.debiased(masks, losses[:, target], coefficients[:, target])
         np.testing.assert_allclose(estimate.values[:, target], values, atol=1e-4)
+        errors[target] = of_own.widening[target] * np.hypot(errors[target], of_own.unseen[target])
         np.testing.assert_allclose(estimate.standard_error[:, target], errors, rtol=1e-3)
 
 
@@ -116,7 +119,7 @@ def test_without_influence_next_to_nothing_is_kept():
     assert len(none) > 10
     assert np.median((coefficients != 0).sum(axis=0)) <= 2
     estimate = lasso(masks, losses, target_examples=nobody)
-    plain = difference_in_means(masks, losses)
+    plain = difference_in_means(masks, losses, target_examples=nobody)
     np.testing.assert_allclose(estimate.values[:, none], plain.values[:, none], atol=1e-5)
     np.testing.assert_allclose(
         estimate.standard_error[:, none], plain.standard_error[:, none], rtol=1e-4

@@ -36,7 +36,7 @@ def test_equals_the_loops_over_the_whole_matrix(target_examples):
     masks, losses = draw()
     own = np.arange(15) if target_examples is None else target_examples
     summary = summarize(masks, losses, top_k=4, target_examples=target_examples)
-    values, errors = reference.difference_in_means(masks, losses)
+    values, errors = reference.difference_in_means(masks, losses, own)
     targets = np.arange(15)
 
     def close(actual, expected):

@@ -125,8 +125,12 @@ def test_permuting_examples_permutes_influence(points, make_program):
 
         return jax.vmap(one)(np.arange(members), masks)
 
+    # Targets stay where they are.
+    order = np.argsort(permutation)
     influence = difference_in_means(masks, losses(masks, points))
-    other = difference_in_means(masks[:, permutation], losses(masks[:, permutation], permuted))
+    other = difference_in_means(
+        masks[:, permutation], losses(masks[:, permutation], permuted), target_examples=order
+    )
     np.testing.assert_allclose(other.values, influence.values[permutation], atol=1e-4)
     np.testing.assert_allclose(
         other.standard_error, influence.standard_error[permutation], atol=1e-4
