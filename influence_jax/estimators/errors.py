@@ -42,12 +42,13 @@ class Shape(NamedTuple):
 
 def shape(losses: Float[AnyArray, 'M t'], *, xp: ModuleType = np) -> Shape:
     """The shape of centred losses; 0 for a target of which all are equal."""
-    second = (losses**2).mean(axis=0)
+    squares = losses * losses  # products, since powers are slow
+    second = squares.mean(axis=0)
     known = second > 0
     second = xp.where(known, second, 1)
     return Shape(
-        xp.where(known, (losses**3).mean(axis=0) / second**1.5, 0),
-        xp.where(known, (losses**4).mean(axis=0) / second**2 - 3, 0),
+        xp.where(known, (squares * losses).mean(axis=0) / second**1.5, 0),
+        xp.where(known, (squares * squares).mean(axis=0) / second**2 - 3, 0),
     )
 
 
@@ -163,11 +164,13 @@ def reliability(contributions: Any, *, members: int, axis: int, xp: ModuleType =
     largest = xp.abs(contributions).max(axis=axis, keepdims=True)
     # Fourth powers of small numbers would vanish in float32.
     contributions = contributions / xp.where(largest > 0, largest, 1)
-    second = (contributions**2).sum(axis=axis)
+    squares = contributions * contributions
+    second = squares.sum(axis=axis)
     known = second > 0
     second = xp.where(known, second, 1)
-    by_kurtosis = 3 * second**2 / xp.maximum((contributions**4).sum(axis=axis), 1e-30)
-    skewness = xp.maximum((contributions**3).sum(axis=axis) ** 2 / second**3, 1e-30)
+    by_kurtosis = 3 * second**2 / xp.maximum((squares * squares).sum(axis=axis), 1e-30)
+    skewness = (squares * contributions).sum(axis=axis) ** 2 / second**3
+    skewness = xp.maximum(skewness, 1e-30)
     return Reliability(
         xp.where(known, second, 0) * xp.squeeze(largest, axis=axis) ** 2,
         xp.where(known, xp.clip(xp.minimum(by_kurtosis, 0.5 / skewness), 1, members - 2), 1),

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 
 _ENTRIES = 2**22  # losses looked at together
 _MOST_STEPS = 100
-_CONVERGED = 1e-9
+_CONVERGED = 1e-6  # of the last step, and steps converge quadratically
+_SURE = 1e-18  # where a bound of the p-value is so small, the bound will do
 _LARGEST_STEP = 2.0  # in units of the logit: Newton's method overshoots far out
 _LARGEST_TILT = 700.0
 
@@ -23,6 +24,8 @@ def p_values(
     columns: Bool[np.ndarray, 'P M'], losses: Float[np.ndarray, 'P M']
 ) -> Float[np.ndarray, 'P']:
     """Two-sided p-values, twice the smaller tail, of the differences of means; float64.
+
+    Below 1e-18 an upper bound of it (Bernstein's), which takes no time.
 
     Args:
       columns: which members have the example.
@@ -35,7 +38,10 @@ def p_values(
         centred = losses[some] - losses[some].mean(axis=1, dtype=np.float64, keepdims=True)
         spread = np.abs(centred).max(axis=1, keepdims=True)
         standardized = centred / np.where(spread > 0, spread, 1)
-        p[some] = np.where(spread[:, 0] > 0, 2 * _smaller_tail(columns[some], standardized), 1.0)
+        bound = 2 * _bernstein(columns[some], standardized)
+        doubtful = np.flatnonzero((bound > _SURE) & (spread[:, 0] > 0))
+        bound[doubtful] = 2 * _smaller_tail(columns[some][doubtful], standardized[doubtful])
+        p[some] = np.where(spread[:, 0] > 0, bound, 1.0)
     return np.clip(p, np.minimum(2 * _chance_of_one_subset(columns), 1.0), 1.0)
 
 
@@ -44,6 +50,25 @@ def _chance_of_one_subset(columns: Bool[np.ndarray, 'P M']) -> Float[np.ndarray,
     included, members = columns.sum(axis=1), columns.shape[1]
     log_choices = scipy.special.gammaln(members + 1) - scipy.special.gammaln(included + 1)
     return np.exp(scipy.special.gammaln(members - included + 1) - log_choices)
+
+
+def _bernstein(
+    columns: Bool[np.ndarray, 'P M'], losses: Float[np.ndarray, 'P M']
+) -> Float[np.ndarray, 'P']:
+    """Bernstein's bound of the tail, which holds for draws without replacement (Hoeffding 1963).
+
+    From either group of members, the smaller. Losses are centred and within [-1, 1].
+    """
+    count, total = columns.sum(axis=1), np.einsum('pm,pm->p', columns, losses)
+    variance = np.square(losses).mean(axis=1)
+    exponent = np.zeros(len(columns))
+    for size in (count, columns.shape[1] - count):
+        size = np.maximum(size, 1)
+        beyond = np.abs(total) / size
+        exponent = np.maximum(
+            exponent, size * beyond**2 / np.maximum(2 * variance + 2 / 3 * beyond, 1e-300)
+        )
+    return np.exp(-exponent)
 
 
 def _smaller_tail(
