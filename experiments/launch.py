@@ -152,6 +152,9 @@ def _leave(message: str) -> NoReturn:
 def _parse(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
+    except BrokenPipeError:  # nobody reads the help to its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except flags.Error as error:
         sys.exit(f'{_one_line(error)} (--help lists the flags)')
 

@@ -18,8 +18,9 @@ class DataSettings:
     """Which images.
 
     Attributes:
-        dataset: clipart (embedded), cifar10, or the path of a .npz file with images
-            uint8 [N H W C] and labels.
+        dataset: clipart (embedded), cifar10, or the path of a .npz file with images [N H W C] or
+            [N C H W], grey or color, 0 to 255 or 0 to 1, and labels (or x_train and y_train, X and
+            y, data and target).
         data_dir: folder that holds CIFAR-10, as data_batch_*.bin or prepared by TFDS.
         num_examples: how many images to use, drawn at random with --seed; 0 takes all.
     """

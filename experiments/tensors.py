@@ -138,6 +138,13 @@ def load(settings: TensorSettings) -> Tensors:
 def _masks(path: str) -> Bool[np.ndarray, 'M N']:
     masks = array_files.array(path, remedy='masks.astype(bool)')
     if masks.dtype != bool:
+        found = np.unique(masks)
+        if not np.isin(found, [0, 1]).all():
+            shown = ', '.join(f'{value}' for value in found[:_NAMED_IN_MESSAGES])
+            raise ValueError(
+                f'{path} holds {masks.dtype} with values such as {shown}, not booleans: save an '
+                f'array that is True where the member was trained on the example'
+            )
         raise ValueError(f'{path} holds {masks.dtype}, not booleans: save masks.astype(bool)')
     return _matrix(masks, path, 'members examples')
 
@@ -169,8 +176,8 @@ def _refuse_unwritten(
     unwritten = np.flatnonzero(never_written(masks, losses) & finite(losses).all(axis=1))
     if unwritten.size:
         raise ValueError(
-            f'{unwritten.size:,} of {len(masks):,} members have nothing, or everything, in their '
-            f'subset and one and the same loss of every target, as rows that were never written: '
+            f'{unwritten.size:,} of {len(masks):,} members have one and the same loss of every '
+            f'target, as rows that were never written: '
             f'{_listed([member_ids[m] for m in unwritten])}; remove them, or set their losses to '
             f'NaN to leave them out'
         )

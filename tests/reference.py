@@ -79,7 +79,8 @@ def self_errors(masks, losses, target_examples):
     members = len(masks)
     own = [t for t, example in enumerate(target_examples) if example >= 0]
     without = {t: losses[~masks[:, target_examples[t]], t].astype(float) for t in own}
-    high = np.quantile([max(without[t]) for t in own], 0.75)
+    above = {t: max(without[t]) - mean(losses[:, t].tolist()) for t in own}
+    high = np.quantile(list(above.values()), 0.75)
     found = np.full(len(target_examples), np.nan)
     for t in own:
         contributions = []
@@ -91,7 +92,7 @@ def self_errors(masks, losses, target_examples):
             ]
         unseen = 0.0
         if len(without[t]) < 32:
-            unseen = max(high - max(without[t]), 0) / len(without[t])
+            unseen = max(high - above[t], 0) / len(without[t])
         found[t] = widened_error(contributions, members, unseen)
     return found
 
@@ -227,7 +228,7 @@ def adjusted_given(masks, losses, regressors):
 def widened_error(contributions, members, unseen=0.0):
     """Root of the sum of squares, times a ratio of quantiles of Student's t."""
     square, cube, fourth = (math.fsum(c**power for c in contributions) for power in (2, 3, 4))
-    freedom = 1.0
+    freedom = members - 2.0
     if square > 0:
         freedom = 3 * square**2 / fourth
         if cube:

@@ -171,9 +171,9 @@ class Fitting:
         self._clusters = nearly_equal(masks)
         # Of examples that go together one is a regressor, and none stands in for another.
         first = self._clusters.first
+        self._scan_of_all = self._scan = scan
         if not self._clusters.trivial:
-            scan = scan_for(masks[:, first], targets=targets)
-        self._scan = scan
+            self._scan = scan_for(masks[:, first], targets=targets)
         self._most = min(_COUNTS[-1], len(first))
         self._least_z = np.float32(z_of_p(_CHANCE / len(first), members=len(masks) - 1))
         order = np.argsort(self._clusters.cluster, kind='stable')
@@ -218,9 +218,22 @@ class Fitting:
             (widening * np.hypot(np.sqrt(variance), added))[:given].astype(np.float32),
             inflation[:given],
             np.where(own >= 0, effective[:given, 0], np.nan),
-            strongest_other(self._masks, left, suspects[:2], own),
+            self._cross_fitted(losses, left, suspects, own),
         )
         return fitted if self._clusters.trivial else self._with_likes(fitted)
+
+    def _cross_fitted(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        left: Float[np.ndarray, 'M t'],
+        suspects: Int[np.ndarray, '3 t K'],
+        own: Int[np.ndarray, 't'],
+    ) -> Float[np.ndarray, 't']:
+        if self._clusters.trivial:
+            return strongest_other(self._masks, left, suspects[:2], own)
+        # What the own example does, those that go with it do.
+        candidates = self._scan_of_all.suspects(losses, own, self._most)[:2]
+        return strongest_other(self._masks, losses, candidates, own)
 
     def _suspects(
         self, left: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't']

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.adjusted import Fit, Fitting, check_members, scaled
+from influence_jax.estimators.columns import distinct
 from influence_jax.estimators.cross_fit import strongest_other, without_own
 from influence_jax.estimators.kinds import Estimator, tiles
 from influence_jax.estimators.pairs import PValues
@@ -166,11 +167,13 @@ class _Comparison:
     def __init__(self, masks: Bool[np.ndarray, 'M N'], scan: Scan) -> None:
         self._masks, self._scan = masks, scan
         self._most = min(_COMPARED, masks.shape[1])
+        # What the own example does, those that always go with it do.
+        self._are_alone = distinct(masks).trivial
 
     def __call__(
         self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't']
     ) -> Float[np.ndarray, 't']:
-        left = without_own(self._masks, losses, own)
+        left = without_own(self._masks, losses, own) if self._are_alone else losses
         halves = self._scan.suspects(left, own, self._most)[:2]
         return strongest_other(self._masks, left, halves, own)
 

@@ -37,7 +37,7 @@ def distinct(masks: Bool[np.ndarray, 'M N']) -> Clusters:
 
 
 def nearly_equal(masks: Bool[np.ndarray, 'M N']) -> Clusters:
-    """Clusters of columns that are equal, or correlated above 0.9, with one of their cluster.
+    """Clusters of columns that are equal, or correlated above 0.9 or below -0.9.
 
     Pairs are found by hashing (signs of random projections of the centred columns, Charikar 2002)
     and then compared: a pair of correlation 0.95 is missed once in 3,000 times, one of 0.92 once
@@ -53,8 +53,10 @@ def nearly_equal(masks: Bool[np.ndarray, 'M N']) -> Clusters:
     for _ in range(_TABLES):
         signs = columns @ generator.normal(size=(len(masks), _BITS)).astype(np.float32) > 0
         key = signs @ (1 << np.arange(_BITS))
+        # A column and its complement tell the same, too.
+        key = np.minimum(key, (1 << _BITS) - 1 - key)
         for one, other in _pairs_of_equal(key):
-            alike = np.einsum('pm,pm->p', columns[one], columns[other]) > _ALIKE
+            alike = np.abs(np.einsum('pm,pm->p', columns[one], columns[other])) > _ALIKE
             found.append(np.stack([one[alike], other[alike]]))
     if not sum(pairs.shape[1] for pairs in found):
         return equal

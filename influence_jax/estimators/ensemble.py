@@ -11,6 +11,7 @@ from influence_jax.types import AnyArray, Masks, Measurement
 _NAMED_IN_MESSAGES = 5
 _FEWEST_MEMBERS = 4
 _FEWEST_EXAMPLES = 4
+_SEVERAL_TARGETS = 4
 
 
 class Ensemble(NamedTuple):
@@ -32,8 +33,8 @@ def usable(masks: Masks, losses: Measurement) -> Ensemble:
 
     Raises:
       ValueError: masks are not bool `[M N]`, losses not floating `[M T]` of the same M,
-        an axis is empty, no member is left, or members have nothing or everything in their
-        subset and the same loss of every target: rows of an array that were never written.
+        an axis is empty, no member is left, or members have the same loss of every target as
+        rows of an array that were never written do, see `never_written`.
     """
     return Ensemble(*average_repeats(*finite_members(masks, losses)))
 
@@ -75,9 +76,9 @@ def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
     if unwritten.any():
         members = np.flatnonzero(unwritten)
         raise ValueError(
-            f'{members.size} of {len(masks)} members ({_listed(members)}) have nothing, or '
-            f'everything, in their subset and one and the same loss of every target, as rows that '
-            f'were never written: remove them, or set their losses to NaN to leave them out'
+            f'{members.size} of {len(masks)} members ({_listed(members)}) have one and the same '
+            f'loss of every target, as rows that were never written: remove them, or set their '
+            f'losses to NaN to leave them out'
         )
     if not complete.all():
         masks, losses = masks[complete], losses[complete]
@@ -85,25 +86,29 @@ def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
 
 
 def finite(losses: Measurement) -> Bool[np.ndarray, 'M T']:
-    """Which losses can be used: computed with as float32, they must lie within its range."""
-    return np.asarray(np.abs(np.asarray(losses)) <= np.finfo(np.float32).max)
+    """Which losses can be used: computed with as float32, their differences must lie within it."""
+    return np.asarray(np.abs(np.asarray(losses)) <= np.finfo(np.float32).max / 4)
 
 
 def never_written(
     masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M T']
 ) -> Bool[np.ndarray, 'M']:
-    """Members of which neither file says anything: preallocated rows, as zeros or ones.
+    """Members with one and the same loss of every target, as preallocated rows have.
 
-    Where the rows of all members are of one loss, as of a single target, nothing can be told; nor
-    of two or three examples, of which a subset may well hold none.
+    Told for sure where their masks are all false or all true, or where there are several targets and
+    losses are no counts of right and wrong. Where the rows of all members are of one loss, as of a
+    single target, nothing can be told; nor of two or three examples, of which a subset may well
+    hold none.
     """
     if masks.shape[1] < _FEWEST_EXAMPLES:
         return np.zeros(len(masks), bool)
-    nothing_or_all = np.all(masks, axis=1) | ~np.any(masks, axis=1)
-    if not nothing_or_all.any():
-        return nothing_or_all
     one_loss = np.all(losses == losses[:, :1], axis=1)
-    return np.asarray(nothing_or_all & one_loss & ~one_loss.all())
+    if not one_loss.any() or one_loss.all():
+        return np.zeros(len(masks), bool)
+    others = losses[~one_loss]
+    if losses.shape[1] >= _SEVERAL_TARGETS and not np.isin(others, [others.min(), others.max()]).all():
+        return np.asarray(one_loss)
+    return np.asarray(one_loss & (np.all(masks, axis=1) | ~np.any(masks, axis=1)))
 
 
 def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:

@@ -173,8 +173,10 @@ def reliability(contributions: Any, *, members: int, axis: int, xp: ModuleType =
     skewness = xp.maximum(skewness, 1e-30)
     return Reliability(
         xp.where(known, second, 0) * xp.squeeze(largest, axis=axis) ** 2,
-        xp.where(known, xp.clip(xp.minimum(by_kurtosis, 0.5 / skewness), 1, members - 2), 1),
-        xp.where(known, xp.minimum(xp.minimum(by_kurtosis, 1 / skewness), members), 0),
+        xp.where(
+            known, xp.clip(xp.minimum(by_kurtosis, 0.5 / skewness), 1, members - 2), members - 2
+        ),
+        xp.where(known, xp.minimum(xp.minimum(by_kurtosis, 1 / skewness), members), members),
     )
 
 

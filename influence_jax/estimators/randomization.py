@@ -10,6 +10,7 @@ are right for normal losses only, the further out the more so.
 
 import numpy as np
 import scipy.special
+import scipy.stats
 from jaxtyping import Bool, Float
 
 _ENTRIES = 2**22  # losses looked at together
@@ -39,8 +40,13 @@ def p_values(
         spread = np.abs(centred).max(axis=1, keepdims=True)
         standardized = centred / np.where(spread > 0, spread, 1)
         bound = 2 * _bernstein(columns[some], standardized)
-        doubtful = np.flatnonzero((bound > _SURE) & (spread[:, 0] > 0))
+        is_high = standardized > standardized.min(axis=1, keepdims=True)
+        highest = standardized.max(axis=1, keepdims=True)
+        two_valued = (is_high == (standardized == highest)).all(axis=1)
+        doubtful = np.flatnonzero((bound > _SURE) & (spread[:, 0] > 0) & ~two_valued)
         bound[doubtful] = 2 * _smaller_tail(columns[some][doubtful], standardized[doubtful])
+        counted = np.flatnonzero(two_valued)
+        bound[counted] = 2 * _tail_of_counts(columns[some][counted], is_high[counted])
         p[some] = np.where(spread[:, 0] > 0, bound, 1.0)
     return np.clip(p, np.minimum(2 * _chance_of_one_subset(columns), 1.0), 1.0)
 
@@ -50,6 +56,16 @@ def _chance_of_one_subset(columns: Bool[np.ndarray, 'P M']) -> Float[np.ndarray,
     included, members = columns.sum(axis=1), columns.shape[1]
     log_choices = scipy.special.gammaln(members + 1) - scipy.special.gammaln(included + 1)
     return np.exp(scipy.special.gammaln(members - included + 1) - log_choices)
+
+
+def _tail_of_counts(
+    columns: Bool[np.ndarray, 'P M'], is_high: Bool[np.ndarray, 'P M']
+) -> Float[np.ndarray, 'P']:
+    """The smaller tail of losses of two values, as of correctness, exactly: hypergeometric."""
+    members, high = columns.shape[1], is_high.sum(axis=1)
+    included, both = columns.sum(axis=1), (columns & is_high).sum(axis=1)
+    of = scipy.stats.hypergeom(members, high, included)
+    return np.minimum(of.cdf(both), of.sf(both - 1))
 
 
 def _bernstein(

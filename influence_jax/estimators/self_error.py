@@ -79,10 +79,10 @@ def unseen_error(
 ) -> Float[np.ndarray, 'T']:
     """What a loss that fewer than one in n members would have may change, n being without it.
 
-    Where fewer than 32 members are without the target, it is the n-th part of how far the highest
-    of their losses lies below that of other targets (three quarters of all): what one more member
-    could add. 0 elsewhere (our reconstruction: without it, of 24 members and five copies two
-    intervals in three hold the truth).
+    Where fewer than 32 members are without the target, it is the n-th part of how much less far
+    the highest of their losses lies above the target's mean than that of other targets does (three
+    quarters of all): what one more member could add. 0 elsewhere (our reconstruction: without it,
+    of 24 members and five copies two intervals in three hold the truth).
     """
     targets = losses.shape[1]
     outside, highest = np.zeros(targets), np.full(targets, np.nan)
@@ -91,6 +91,7 @@ def unseen_error(
         without = ~masks[:, own[columns]]
         outside[columns] = without.sum(axis=0)
         highest[columns] = np.where(without, losses[:, columns], -np.inf).max(axis=0)
+        highest[columns] -= losses[:, columns].mean(axis=0, dtype=np.float64)
     few = (own >= 0) & (outside < _UNSEEN) & (outside > 0)
     if not few.any():
         return np.zeros(targets)

@@ -38,7 +38,7 @@ class Summary(NamedTuple):
         none is. Depends on M and N where the second is noise: see `docs/margins.md`.
     floored_margin: `[T]` the same with a floor under the second: as many of its standard errors as
         noise alone reaches once in the whole matrix.
-    z_margin: `[T]` the difference of the two in standard errors.
+    z_margin: `[T]` the difference of the two in standard errors; NaN for a constant target.
     top_examples: `[T K]` each target's strongest examples, largest influence first, self included;
         K = min(top_k, N).
     top_values: `[T K]` their influences.
@@ -50,7 +50,8 @@ class Summary(NamedTuple):
     other_value: `[T]` its influence.
     other_standard_error: `[T]` the standard error of that.
     other_cross_fitted: `[T]` influence of the example that half of the members find strongest, by
-        the other half: not exaggerated by the choice, see `cross_fit.strongest_other`.
+        the other half: not exaggerated by the choice, see `cross_fit.strongest_other`. NaN where a
+        half finds none positive among the eight of largest absolute influence.
     other_stands_out: `[T]` whether `strongest_other` is more than noise, as in `top_stands_out`.
     top_stands_out: `[T K]` whether the entries of `top_examples` are more than noise: in a whole
         matrix without influence, one is expected to be so far above zero. Own ones by their error;

@@ -126,6 +126,16 @@ def test_examples_that_go_together_each_have_their_effect(differing):
     assert right.sum() >= 0.95 * (same.sum() - 60) and right.mean() > 0.8
 
 
+def test_one_of_two_versions_is_as_good_as_without_the_other():
+    """Columns that are each other's complement: influence of opposite sign."""
+    masks = masks_of(256, 40)
+    masks[:, 1] = ~masks[:, 0]
+    losses = noise(256, 40) - 3 * masks[:, [0]] * (np.arange(40) >= 20) - 1.5 * masks
+    estimate = adjusted(masks, losses)
+    np.testing.assert_allclose(estimate.values[:2, 20:].mean(axis=1), [3, -3], atol=0.15)
+    assert estimate.standard_error[:2, 20:].max() < 0.3
+
+
 def between(column, of_target):
     """Difference, over the members without and with an example, of another's share."""
     return of_target[column].mean() - of_target[~column].mean()

@@ -210,6 +210,24 @@ def test_the_strongest_other_of_noise_is_nothing_to_the_members_held_out(estimat
     assert abs(np.nanmean(told)) < 0.35  # of 150 targets, about four standard errors
 
 
+@pytest.mark.parametrize('estimator', [Estimator.DIFFERENCE, Estimator.ADJUSTED])
+def test_the_strongest_other_in_a_group_is_as_strong_to_the_members_held_out(estimator):
+    generator = np.random.default_rng(0)
+    masks = np.repeat(generator.random((256, 30)) < 0.5, 4, axis=1)
+    found = summarize(masks, generator.normal(size=(256, 120)) - 3 * masks, estimator=estimator)
+    assert np.isfinite(found.other_cross_fitted).all()
+    assert abs(found.other_cross_fitted.mean() - 3) < 0.1
+
+
+def test_the_error_of_self_influence_does_not_depend_on_the_level_of_a_target():
+    generator = np.random.default_rng(0)
+    masks = drawn(40, 0.5, generator)
+    losses = generator.normal(size=masks.shape)
+    moved = losses - 100 * (np.arange(N) == 3)
+    same = [summarize(masks, of).self_standard_error for of in (losses, moved)]
+    np.testing.assert_allclose(*same, rtol=1e-3)
+
+
 def test_a_real_ensemble_under_masks_of_other_members_lists_nothing():
     """BERT on halves of RTE: 100 members, correct-class margins."""
     if not RTE.is_dir():

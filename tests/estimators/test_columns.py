@@ -26,6 +26,14 @@ def test_nearly_equal_columns_are_found_and_others_are_not():
     assert partition(found.cluster) == {frozenset({i, i + 1, i + 2}) for i in range(0, 600, 3)}
 
 
+def test_a_column_and_its_complement_are_one_cluster():
+    masks = np.random.default_rng(4).random((100, 6)) < 0.5
+    masks[:, 4] = ~masks[:, 1]
+    assert partition(nearly_equal(masks).cluster) == {
+        frozenset(one) for one in ({0}, {1, 4}, {2}, {3}, {5})
+    }
+
+
 def test_independent_columns_are_each_alone_even_if_rare():
     masks = np.random.default_rng(2).random((200, 500)) < 0.03
     masks[:2] = True  # none is empty

@@ -47,6 +47,16 @@ def test_far_out_it_is_the_tail_of_students_t_for_normal_losses():
     np.testing.assert_allclose(p_values(columns, moved), expected, rtol=0.03)
 
 
+def test_losses_of_two_values_are_counted_exactly():
+    columns = np.zeros((3, 100), bool)
+    columns[:, :10] = True
+    losses = np.zeros((3, 100))
+    losses[0, :20] = losses[1, 5:25] = losses[2, 9:29] = 1
+    of = scipy.stats.hypergeom(100, 20, 10)
+    expected = [2 * min(of.sf(k - 1), of.cdf(k)) for k in (10, 5, 1)]
+    np.testing.assert_allclose(p_values(columns, losses), np.minimum(expected, 1), rtol=1e-9)
+
+
 def test_no_p_value_is_below_what_the_number_of_subsets_allows():
     columns = np.zeros((1, 12), bool)
     columns[0, :6] = True

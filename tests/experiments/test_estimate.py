@@ -411,6 +411,19 @@ def test_rows_that_were_never_written_are_refused_by_name(saved, listed):
         tensors.load(saved(masks=masks, losses=losses, member_ids=members))
 
 
+def test_losses_that_were_never_written_are_refused_though_the_masks_were(saved):
+    with pytest.raises(ValueError, match=r"2 of 40 members .*'7', '9'.*NaN"):
+        tensors.load(saved(losses=changed(LOSSES, [7, 9], 0)))
+
+
+def test_masks_of_other_numbers_than_0_and_1_are_not_to_be_cast(saved):
+    with pytest.raises(ValueError, match='such as -1, 1') as error:
+        tensors.load(saved(masks=np.where(MASKS, 1, -1)))
+    assert 'astype' not in str(error.value)
+    with pytest.raises(ValueError, match='astype'):
+        tensors.load(saved(masks=MASKS.astype(int)))
+
+
 def test_losses_beyond_float32_are_left_out_by_name(saved):
     given = tensors.load(saved(losses=changed(LOSSES.astype(np.float64), (9, 2), 2.8e306)))
     assert '1 of 40 members' in given.notes[0] and "'9'" in given.notes[0]
