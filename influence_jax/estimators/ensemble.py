@@ -95,8 +95,8 @@ def never_written(
 ) -> Bool[np.ndarray, 'M']:
     """Members with one and the same loss of every target, as preallocated rows have.
 
-    Told for sure where their masks are all false or all true, or where there are several targets and
-    losses are no counts of right and wrong. Where the rows of all members are of one loss, as of a
+    Told for sure where their masks are all false or all true, or where there are several targets
+    and losses are no counts of right and wrong. Where the rows of all members are of one loss, as of a
     single target, nothing can be told; nor of two or three examples, of which a subset may well
     hold none.
     """
@@ -106,7 +106,8 @@ def never_written(
     if not one_loss.any() or one_loss.all():
         return np.zeros(len(masks), bool)
     others = losses[~one_loss]
-    if losses.shape[1] >= _SEVERAL_TARGETS and not np.isin(others, [others.min(), others.max()]).all():
+    two_valued = np.isin(others, [others.min(), others.max()]).all()
+    if losses.shape[1] >= _SEVERAL_TARGETS and not two_valued:
         return np.asarray(one_loss)
     return np.asarray(one_loss & (np.all(masks, axis=1) | ~np.any(masks, axis=1)))
 
