@@ -96,9 +96,9 @@ def never_written(
     """Members with one and the same loss of every target, as preallocated rows have.
 
     Told for sure where their masks are all false or all true, or where there are several targets
-    and losses are no counts of right and wrong. Where the rows of all members are of one loss, as of a
-    single target, nothing can be told; nor of two or three examples, of which a subset may well
-    hold none.
+    and losses are no counts of right and wrong. Where the rows of all members are of one loss, as
+    of a single target, nothing can be told; nor of two or three examples, of which a subset may
+    well hold none.
     """
     if masks.shape[1] < _FEWEST_EXAMPLES:
         return np.zeros(len(masks), bool)
