@@ -60,7 +60,14 @@ def off_diagonal(matrix):
 
 @pytest.mark.parametrize(
     ('members', 'inclusion_prob'),
-    [(24, 0.5), (200, 0.05), (200, 0.9), (200, 0.98), (500, 0.02), (500, 0.5)],
+    [
+        (24, 0.5),
+        (200, 0.05),
+        (200, 0.9),
+        pytest.param(200, 0.98, marks=pytest.mark.slow),
+        pytest.param(500, 0.02, marks=pytest.mark.slow),
+        pytest.param(500, 0.5, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize('kind', KINDS)
 def test_noise_alone_lists_next_to_nothing_and_is_covered(kind, members, inclusion_prob):
@@ -144,7 +151,12 @@ def copies(masks, generator, number):
 
 @pytest.mark.parametrize(
     ('members', 'estimator'),
-    [(24, difference_in_means), (128, difference_in_means), (512, adjusted), (128, adjusted)],
+    [
+        (24, difference_in_means),
+        (128, difference_in_means),
+        (128, adjusted),
+        pytest.param(512, adjusted, marks=pytest.mark.slow),
+    ],
 )
 def test_self_influence_of_five_copies_is_covered(members, estimator):
     hits = []
