@@ -170,7 +170,7 @@ def main_designs(matrices: str = '10') -> None:
 
 def copies(
     number: int, masks: Masks, generator: np.random.Generator
-) -> tuple[Losses, Float[np.ndarray, 'N']]:
+) -> tuple[Losses, Float[np.ndarray, ' N']]:
     """Losses near 0 if the target is known, 0.2 if a copy is, about 3 if neither; self-influence.
 
     Copies of an example are the ones that follow it.
@@ -188,7 +188,7 @@ def copies(
 
 def heavy_tailed(
     masks: Masks, generator: np.random.Generator
-) -> tuple[Losses, Float[np.ndarray, 'N']]:
+) -> tuple[Losses, Float[np.ndarray, ' N']]:
     losses = np.where(masks, 0.05, 1.0) * np.exp(generator.normal(size=masks.shape))
     return losses, np.full(masks.shape[1], 0.95 * np.exp(0.5))
 

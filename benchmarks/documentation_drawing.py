@@ -32,7 +32,7 @@ class Study:
     masks: Bool[np.ndarray, 'M N']
     losses: Float[np.ndarray, 'M N']
     dataset: data.ImageDataset
-    duplicated: Bool[np.ndarray, 'N']
+    duplicated: Bool[np.ndarray, ' N']
 
     @classmethod
     def of(cls, directory: str) -> Self:

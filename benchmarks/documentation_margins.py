@@ -35,10 +35,10 @@ COLOURS = {'difference of means': LIGHT.muted, 'adjusted': LIGHT.positive}
 class Margins(NamedTuple):
     """Of each target."""
 
-    paper: Float[np.ndarray, 'T']
-    floored_by_errors: Float[np.ndarray, 'T']
-    floored_by_nats: Float[np.ndarray, 'T']
-    z: Float[np.ndarray, 'T']
+    paper: Float[np.ndarray, ' T']
+    floored_by_errors: Float[np.ndarray, ' T']
+    floored_by_nats: Float[np.ndarray, ' T']
+    z: Float[np.ndarray, ' T']
 
 
 TITLES = (
@@ -163,7 +163,7 @@ def _draw_noise(
     for what, values in (('sigma', deviation), ('residual sigma', left), ('self-influence', own)):
         print(f'  median {what} of unique targets {np.median(values[~study.duplicated]):.2f} nats')
 
-    def expected(sigma: Float[np.ndarray, 'T'], largest: Callable[[int], float]) -> list[float]:
+    def expected(sigma: Float[np.ndarray, ' T'], largest: Callable[[int], float]) -> list[float]:
         return [
             float(
                 np.median(

@@ -35,8 +35,8 @@ class Prompts(NamedTuple):
     """
 
     tokens: Int[np.ndarray, 'Q P']
-    lengths: Int[np.ndarray, 'Q']
-    of_target: Int[np.ndarray, 'T']
+    lengths: Int[np.ndarray, ' Q']
+    of_target: Int[np.ndarray, ' T']
 
 
 class Completer:

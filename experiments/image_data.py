@@ -24,7 +24,7 @@ class Images(NamedTuple):
     """
 
     dataset: data.ImageDataset
-    groups: Int32[np.ndarray, 'N'] | None
+    groups: Int32[np.ndarray, ' N'] | None
     changes: tuple[str, ...]
 
     @property

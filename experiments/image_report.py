@@ -86,7 +86,7 @@ def write(
     return page
 
 
-def _near_duplicated(images: Images) -> tuple[Bool[np.ndarray, 'N'], str]:
+def _near_duplicated(images: Images) -> tuple[Bool[np.ndarray, ' N'], str]:
     """The truth, and how it is known: by the planting, or from the pixels."""
     if images.groups is not None:
         return in_a_group(images.groups), 'planted: originals and their variants'

@@ -29,7 +29,7 @@ class Records(NamedTuple):
     dataset: text.TextDataset
     tokenizer: Tokenizer
     tokens: text.Tokenized
-    prompt_lengths: Int[np.ndarray, 'N']
+    prompt_lengths: Int[np.ndarray, ' N']
     others: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -119,7 +119,7 @@ def batch(tokens: text.Tokenized) -> TokenBatch:
     )
 
 
-def _prompt_lengths(tokens: text.Tokenized, tokenizer: Tokenizer) -> Int[np.ndarray, 'N']:
+def _prompt_lengths(tokens: text.Tokenized, tokenizer: Tokenizer) -> Int[np.ndarray, ' N']:
     prompts = tokens.answer_starts.copy()
     for record in np.flatnonzero(prompts == 0):
         length = tokens.lengths[record]

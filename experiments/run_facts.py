@@ -40,7 +40,7 @@ def of_members(directory: store.Run, growth: Check | None) -> dict[str, str]:
 
 
 def of_duplicates(
-    overview: analysis.Overview, duplicated: Bool[np.ndarray, 'T'], known_by: str
+    overview: analysis.Overview, duplicated: Bool[np.ndarray, ' T'], known_by: str
 ) -> dict[str, str]:
     """How well margin and self-influence tell targets with a near-duplicate; none if all are alike.
 

@@ -76,7 +76,7 @@ class Tensors(NamedTuple):
     losses: Float[np.ndarray, 'M T']
     example_ids: tuple[str, ...]
     target_ids: tuple[str, ...]
-    target_examples: Int[np.ndarray, 'T']
+    target_examples: Int[np.ndarray, ' T']
     usable_members: int
     notes: tuple[str, ...]
 
@@ -226,7 +226,7 @@ def _left_out(
 
 def _inestimable(
     masks: Bool[np.ndarray, 'M N'],
-    estimable: Bool[np.ndarray, 'N'],
+    estimable: Bool[np.ndarray, ' N'],
     example_ids: tuple[str, ...],
 ) -> str:
     members, included = len(masks), masks.sum(axis=0)

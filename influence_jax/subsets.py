@@ -92,7 +92,7 @@ def draw(
     members: int,
     examples: int,
     keep: float = 0.5,
-    groups: Int[AnyArray, 'N'] | None = None,
+    groups: Int[AnyArray, ' N'] | None = None,
 ) -> Bool[np.ndarray, 'M N']:
     """Draws the masks of a design, over the examples or over groups of them.
 
@@ -186,12 +186,12 @@ def _choice_tile(
     )
 
 
-def _row_keys(key: PRNGKey, start: int, tile: int) -> Key[Array, 'tile']:
+def _row_keys(key: PRNGKey, start: int, tile: int) -> Key[Array, ' tile']:
     rows = start + jnp.arange(tile, dtype=jnp.uint32)
     return jax.vmap(partial(jax.random.fold_in, key))(rows)
 
 
-def _smallest(bits: UInt32[Array, 'columns'], size: int) -> Bool[Array, 'columns']:
+def _smallest(bits: UInt32[Array, ' columns'], size: int) -> Bool[Array, ' columns']:
     """Marks exactly `size` smallest entries; sorting alone is far cheaper than an argsort."""
     largest = jnp.sort(bits)[size - 1]
     below = bits < largest

@@ -5,7 +5,7 @@ H W C images; S tokens, V vocabulary, D hidden width, L layers.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -35,6 +35,7 @@ class Influence(NamedTuple):
     standard_error: Float[AnyArray, 'N T']
 
 
+@runtime_checkable
 class Task(Protocol):
     """What the engine must know of a model and its data; it knows nothing else of them.
 
@@ -48,13 +49,14 @@ class Task(Protocol):
     def init(self, *, key: PRNGKey) -> Params:
         """Fresh parameters."""
 
-    def train_loss(self, params: Params, batch: Batch, *, key: PRNGKey) -> Float[Array, 'B']:
+    def train_loss(self, params: Params, batch: Batch, *, key: PRNGKey) -> Float[Array, ' B']:
         """Training loss of each example of a batch, in nats; `key` for dropout, augmentation."""
 
-    def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, 'B']]:
+    def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, ' B']]:
         """What is recorded of each target of a batch."""
 
 
+@runtime_checkable
 class BasedTask(Protocol):
     """A task on arrays that all members share: a checkpoint to start from, a frozen base.
 

@@ -24,9 +24,9 @@ class Column(NamedTuple):
 
     target: int
     own: int
-    siblings: Int[np.ndarray, '_']
-    values: Float[np.ndarray, 'N']
-    standard_errors: Float[np.ndarray, 'N']
+    siblings: Int[np.ndarray, ' _']
+    values: Float[np.ndarray, ' N']
+    standard_errors: Float[np.ndarray, ' N']
 
 
 class ClusterView(NamedTuple):
@@ -40,7 +40,7 @@ class ClusterView(NamedTuple):
     """
 
     block: Float[np.ndarray, 'b b']
-    targets: Int[np.ndarray, 'b']
+    targets: Int[np.ndarray, ' b']
     clusters: tuple[tuple[int, int], ...]
     unique: Column | None
     duplicated: Column | None
@@ -49,10 +49,10 @@ class ClusterView(NamedTuple):
 def cluster_view(
     masks: Masks,
     losses: Measurement,
-    groups: Int[AnyArray, 'T'],
+    groups: Int[AnyArray, ' T'],
     *,
     summary: Summary,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     clusters: int = 6,
     unique: int = 18,
     largest: int = 8,
@@ -124,8 +124,8 @@ def cluster_view(
 
 
 def at_even_steps(
-    names: Int[np.ndarray, '_'], values: Float[np.ndarray, '_'], most: int
-) -> Int[np.ndarray, '_']:
+    names: Int[np.ndarray, ' _'], values: Float[np.ndarray, ' _'], most: int
+) -> Int[np.ndarray, ' _']:
     """Some of the distinct names, from the lowest mean value to the highest; at most `most`."""
     distinct, which = np.unique(names, return_inverse=True)
     means = np.bincount(which, values) / np.bincount(which)
@@ -134,7 +134,7 @@ def at_even_steps(
     return order[np.round(steps).astype(int)]
 
 
-def _of_middling(margin: Float[np.ndarray, 'T'], kind: np.ndarray) -> int | None:
+def _of_middling(margin: Float[np.ndarray, ' T'], kind: np.ndarray) -> int | None:
     which = np.flatnonzero(kind)
     if not which.size:
         return None

@@ -42,9 +42,9 @@ class Average(NamedTuple):
     members: `[T]` how many there are.
     """
 
-    mean: Float[np.ndarray, 'T']
-    standard_error: Float[np.ndarray, 'T']
-    members: Int[np.ndarray, 'T']
+    mean: Float[np.ndarray, ' T']
+    standard_error: Float[np.ndarray, ' T']
+    members: Int[np.ndarray, ' T']
 
 
 class HeldOrNot(NamedTuple):
@@ -72,11 +72,11 @@ class Siblings(NamedTuple):
     as_near: `[T]` whether it is as near to that sibling as to the record itself.
     """
 
-    nearest: Int[np.ndarray, 'T']
-    bleu: Float[np.ndarray, 'T']
-    exact_match: Bool[np.ndarray, 'T']
-    nearer: Bool[np.ndarray, 'T']
-    as_near: Bool[np.ndarray, 'T']
+    nearest: Int[np.ndarray, ' T']
+    bleu: Float[np.ndarray, ' T']
+    exact_match: Bool[np.ndarray, ' T']
+    nearer: Bool[np.ndarray, ' T']
+    as_near: Bool[np.ndarray, ' T']
 
 
 def scores(decoded: Sequence[str], truths: Sequence[str]) -> Extraction:
@@ -115,7 +115,7 @@ def scores_of_members(decoded: Sequence[Sequence[str]], truths: Sequence[str]) -
 
 
 def nearest_siblings(
-    decoded: Sequence[str], truths: Sequence[str], groups: Int[AnyArray, 'T']
+    decoded: Sequence[str], truths: Sequence[str], groups: Int[AnyArray, ' T']
 ) -> Siblings:
     """Compares what one model decoded with the near-duplicates of each record.
 
@@ -174,7 +174,7 @@ def nearest_siblings(
 def by_membership(
     masks: Masks,
     scores: Float[AnyArray, 'M T'] | Bool[AnyArray, 'M T'],
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> HeldOrNot:
     """Averages a score over the members that held each target's record, and over the others.
 
@@ -258,7 +258,7 @@ def _scored(pairs: Iterable[tuple[str, str]], shape: tuple[int, ...]) -> Extract
     return Extraction(values[..., 0], values[..., 1] > 0, common, common / values[..., 3])
 
 
-def _groups_of_several(groups: Int[np.ndarray, 'T']) -> list[list[int]]:
+def _groups_of_several(groups: Int[np.ndarray, ' T']) -> list[list[int]]:
     members: dict[int, list[int]] = {}
     for target, group in enumerate(groups.tolist()):
         members.setdefault(group, []).append(target)

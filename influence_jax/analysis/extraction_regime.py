@@ -49,7 +49,7 @@ LEAST_RATIO = 2.0
 
 def judge(
     extraction: Extraction,
-    near_duplicated: Bool[np.ndarray, 'T'],
+    near_duplicated: Bool[np.ndarray, ' T'],
     members: HeldOrNot | None = None,
 ) -> Judgment | None:
     """Tells the regime of a run from the BLEU of its two kinds of records.
@@ -69,7 +69,7 @@ def judge(
     if near_duplicated.all() or not near_duplicated.any():
         return None
 
-    def means(bleu: Float[np.ndarray, 'T']) -> GivenBack:
+    def means(bleu: Float[np.ndarray, ' T']) -> GivenBack:
         known = np.isfinite(bleu)
         of = (bleu[known & ~near_duplicated], bleu[known & near_duplicated])
         return GivenBack(*(float(some.mean()) if some.size else float('nan') for some in of))

@@ -20,25 +20,25 @@ class GroupInfluence(NamedTuple):
     influence: values and standard errors `[G T]`.
     """
 
-    ids: Int[np.ndarray, 'G']
+    ids: Int[np.ndarray, ' G']
     influence: Influence
 
 
 class _Groups(NamedTuple):
     """ids: `[G]` ascending. of_example: `[N]` which of them. first: `[G]` an example of each."""
 
-    ids: Int[np.ndarray, 'G']
-    of_example: Int[np.ndarray, 'N']
-    first: Int[np.ndarray, 'G']
+    ids: Int[np.ndarray, ' G']
+    of_example: Int[np.ndarray, ' N']
+    first: Int[np.ndarray, ' G']
 
 
 def group_influence(
     masks: Masks,
     losses: Measurement,
-    groups: Int[AnyArray, 'N'],
+    groups: Int[AnyArray, ' N'],
     *,
     estimator: Estimator = Estimator.DIFFERENCE,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> GroupInfluence:
     """Influence of including the whole of a group, for masks that were drawn over groups.
 
@@ -75,7 +75,7 @@ def group_influence(
 
 
 def additive_group_influence(
-    masks: Masks, losses: Measurement, groups: Int[AnyArray, 'N']
+    masks: Masks, losses: Measurement, groups: Int[AnyArray, ' N']
 ) -> GroupInfluence:
     """Sum of the influences of a group's examples, for masks drawn over single examples.
 
@@ -131,7 +131,7 @@ def additive_group_influence(
 
 def _sum_of_differences(
     inside: Float[np.ndarray, 'M n'], losses: Float[np.ndarray, 'M t']
-) -> tuple[Float[np.ndarray, 't'], Float[np.ndarray, 't']]:
+) -> tuple[Float[np.ndarray, ' t'], Float[np.ndarray, ' t']]:
     n_in = inside.sum(axis=0)
     n_out = len(inside) - n_in
     total_in = inside.T @ losses
@@ -153,7 +153,7 @@ def _sum_of_differences(
 
 
 def _matched(
-    masks: Masks, losses: Measurement, groups: Int[AnyArray, 'N']
+    masks: Masks, losses: Measurement, groups: Int[AnyArray, ' N']
 ) -> tuple[Bool[np.ndarray, 'M N'], Float[np.ndarray, 'M T'], _Groups]:
     masks, losses, groups = np.asarray(masks), np.asarray(losses), np.asarray(groups)
     if masks.ndim != 2 or masks.dtype != bool or losses.ndim != 2:

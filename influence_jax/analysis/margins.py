@@ -25,8 +25,8 @@ def influence_values(influence: Influence | Float[AnyArray, 'N T']) -> Float[np.
 
 def self_influence(
     influence: Influence | Float[AnyArray, 'N T'],
-    target_examples: Int[AnyArray, 'T'] | None = None,
-) -> Float[np.ndarray, 'T']:
+    target_examples: Int[AnyArray, ' T'] | None = None,
+) -> Float[np.ndarray, ' T']:
     """Influence of each target's own example on it, I(t => t): its memorization (Feldman, 2020).
 
     Args:
@@ -53,7 +53,7 @@ def self_influence(
     return np.where(own >= 0, values[own, np.arange(targets)], values.dtype.type(np.nan))
 
 
-def top1_margin(influence: Influence | Float[AnyArray, 'N T']) -> Float[np.ndarray, 'T']:
+def top1_margin(influence: Influence | Float[AnyArray, 'N T']) -> Float[np.ndarray, ' T']:
     """The paper's Top-1 Influence Margin: largest / second largest influence on each target.
 
     A ratio, self included (arXiv 2506.20481). Near 1 where a target has near-duplicates, large

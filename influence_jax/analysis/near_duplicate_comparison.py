@@ -54,8 +54,8 @@ class Comparison(NamedTuple):
     level: of all intervals.
     """
 
-    near_duplicated: Bool[np.ndarray, 'T']
-    extractable: Bool[np.ndarray, 'T'] | None
+    near_duplicated: Bool[np.ndarray, ' T']
+    extractable: Bool[np.ndarray, ' T'] | None
     extractable_bleu: float
     rows: tuple[Row, ...]
     of_near_duplicated: tuple[Prediction, ...]
@@ -65,7 +65,7 @@ class Comparison(NamedTuple):
 
 def compare(
     summary: Summary,
-    groups: Int[AnyArray, 'T'],
+    groups: Int[AnyArray, ' T'],
     *,
     key: PRNGKey,
     examples: int | None = None,
@@ -116,7 +116,7 @@ def compare(
         if near_duplicated.any():
             extractable &= ~_nearer_to_a_sibling(siblings, targets)
 
-    def told(scores: Sequence[Score], positives: Bool[np.ndarray, 'T']) -> tuple[Prediction, ...]:
+    def told(scores: Sequence[Score], positives: Bool[np.ndarray, ' T']) -> tuple[Prediction, ...]:
         return predictions(
             scores, positives, groups=groups, key=key, resamples=resamples, level=level
         )
@@ -132,18 +132,18 @@ def compare(
     )
 
 
-def reaches(extraction: Extraction, bleu: float) -> Bool[np.ndarray, 'T']:
+def reaches(extraction: Extraction, bleu: float) -> Bool[np.ndarray, ' T']:
     """Targets whose answer matches exactly or reaches this BLEU, whoever else is given back."""
     return extraction.exact_match | (extraction.bleu >= bleu)
 
 
-def in_a_group(groups: Int[AnyArray, 'T']) -> Bool[np.ndarray, 'T']:
+def in_a_group(groups: Int[AnyArray, ' T']) -> Bool[np.ndarray, ' T']:
     """Which targets share their group with another target."""
     _, group, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     return sizes[group] > 1
 
 
-def table(scores: Sequence[Score], near_duplicated: Bool[np.ndarray, 'T']) -> tuple[Row, ...]:
+def table(scores: Sequence[Score], near_duplicated: Bool[np.ndarray, ' T']) -> tuple[Row, ...]:
     """Each score of the unique targets and of the near-duplicated ones.
 
     Raises:
@@ -156,7 +156,7 @@ def table(scores: Sequence[Score], near_duplicated: Bool[np.ndarray, 'T']) -> tu
     )
 
 
-def _nearer_to_a_sibling(siblings: Siblings | None, targets: int) -> Bool[np.ndarray, 'T']:
+def _nearer_to_a_sibling(siblings: Siblings | None, targets: int) -> Bool[np.ndarray, ' T']:
     if siblings is None or len(siblings.nearer) != targets:
         given = 'none' if siblings is None else f'those of {len(siblings.nearer)}'
         raise ValueError(
@@ -167,7 +167,7 @@ def _nearer_to_a_sibling(siblings: Siblings | None, targets: int) -> Bool[np.nda
     return siblings.nearer
 
 
-def _spread(values: Float[np.ndarray, '_']) -> Spread:
+def _spread(values: Float[np.ndarray, ' _']) -> Spread:
     defined = np.asarray(values, np.float64)[~np.isnan(values)]
     finite = defined[np.isfinite(defined)]
     return Spread(

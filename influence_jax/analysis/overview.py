@@ -48,14 +48,14 @@ class Overview:
 
     summary: Summary
     convergence: Convergence
-    target_examples: Int[np.ndarray, 'T']
+    target_examples: Int[np.ndarray, ' T']
     z_threshold: float
-    lowest_margin: Int[np.ndarray, '_']
-    most_memorized: Int[np.ndarray, '_']
+    lowest_margin: Int[np.ndarray, ' _']
+    most_memorized: Int[np.ndarray, ' _']
     matrix_block: Float[np.ndarray, 'b c']
-    block_examples: Int[np.ndarray, 'b']
-    block_targets: Int[np.ndarray, 'c']
-    chosen: Int[np.ndarray, 'd']
+    block_examples: Int[np.ndarray, ' b']
+    block_targets: Int[np.ndarray, ' c']
+    chosen: Int[np.ndarray, ' d']
     distributions: Float[np.ndarray, 'N d']
     distribution_standard_errors: Float[np.ndarray, 'N d']
 
@@ -66,7 +66,7 @@ def overview(
     *,
     key: PRNGKey,
     estimator: Estimator = Estimator.DIFFERENCE,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     top_k: int = 16,
 ) -> Overview:
     """Gathers what the report shows, never holding the whole matrix.
@@ -95,7 +95,7 @@ def overview(
 
     block = selection.block_of_neighbours(summary, own, lowest_margin, size=_BLOCK)
 
-    def whole_columns(which: Int[np.ndarray, '_']) -> Influence:
+    def whole_columns(which: Int[np.ndarray, ' _']) -> Influence:
         return estimate(estimator, masks, losses[:, which], target_examples=own[which])
 
     block_columns = whole_columns(block.targets)

@@ -28,8 +28,8 @@ class RankCounts(NamedTuple):
     false: `[S + 1]` of the negatives; begins with 0.
     """
 
-    true: Float[np.ndarray, 'S+1']
-    false: Float[np.ndarray, 'S+1']
+    true: Float[np.ndarray, ' S+1']
+    false: Float[np.ndarray, ' S+1']
 
 
 def top_influencers(influence: Influence | Float[AnyArray, 'N T'], k: int) -> TopInfluencers:
@@ -51,7 +51,7 @@ def top_influencers(influence: Influence | Float[AnyArray, 'N T'], k: int) -> To
     return TopInfluencers(examples, np.take_along_axis(values.T, examples, axis=1))
 
 
-def auroc(scores: Float[AnyArray, 'T'], positives: Bool[AnyArray, 'T']) -> float:
+def auroc(scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T']) -> float:
     """Probability that a positive scores higher than a negative, ties counting half.
 
     Area under the receiver operating characteristic: 0.5 for chance, 1 for a perfect score; 1
@@ -70,7 +70,7 @@ def auroc(scores: Float[AnyArray, 'T'], positives: Bool[AnyArray, 'T']) -> float
     return float(below / (count * (len(positives) - count)))
 
 
-def average_precision(scores: Float[AnyArray, 'T'], positives: Bool[AnyArray, 'T']) -> float:
+def average_precision(scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T']) -> float:
     """Mean over the positives of the precision among all that score at least as high.
 
     The share of positives for chance, 1 for a perfect score. Equal scores are taken together.
@@ -84,7 +84,7 @@ def average_precision(scores: Float[AnyArray, 'T'], positives: Bool[AnyArray, 'T
     return average_precision_of(counts)
 
 
-def precision_at_k(scores: Float[AnyArray, 'T'], positives: Bool[AnyArray, 'T'], k: int) -> float:
+def precision_at_k(scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T'], k: int) -> float:
     """Share of positives among the k of highest score.
 
     Where equal scores straddle the k-th place, its expectation over their random order.
@@ -99,8 +99,8 @@ def precision_at_k(scores: Float[AnyArray, 'T'], positives: Bool[AnyArray, 'T'],
 
 
 def rank_counts(
-    scores: Float[np.ndarray, 'T'],
-    positives: Bool[np.ndarray, 'T'],
+    scores: Float[np.ndarray, ' T'],
+    positives: Bool[np.ndarray, ' T'],
 ) -> RankCounts:
     """Counts of both kinds from the best score down; equal scores are one step."""
     order = np.argsort(-scores, kind='stable')
@@ -109,7 +109,7 @@ def rank_counts(
     return RankCounts(np.append(0.0, true), np.append(0.0, ends + 1 - true))
 
 
-def last_of_equals(ordered: Float[np.ndarray, 'T']) -> Int[np.ndarray, 'S']:
+def last_of_equals(ordered: Float[np.ndarray, ' T']) -> Int[np.ndarray, ' S']:
     """Where in an ordered vector a run of equal numbers ends."""
     return np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
 
@@ -136,8 +136,8 @@ def precision_of(counts: RankCounts, k: float) -> float:
 
 
 def _checked(
-    what: str, scores: Float[AnyArray, 'T'], positives: Bool[AnyArray, 'T']
-) -> tuple[Float[np.ndarray, 'T'], Bool[np.ndarray, 'T']]:
+    what: str, scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T']
+) -> tuple[Float[np.ndarray, ' T'], Bool[np.ndarray, ' T']]:
     scores, positives = np.asarray(scores), np.asarray(positives)
     if scores.ndim != 1 or positives.shape != scores.shape or positives.dtype != bool:
         raise ValueError(

@@ -38,7 +38,7 @@ def weights(key: PRNGKey, *, units: int, resamples: int) -> Iterator[Float[np.nd
 
 
 def weights_of_groups(
-    key: PRNGKey, *, groups: Int[AnyArray, 'T'], resamples: int
+    key: PRNGKey, *, groups: Int[AnyArray, ' T'], resamples: int
 ) -> Iterator[Float[np.ndarray, 'b T']]:
     """As `weights`, where whole groups are drawn: how many times each of their targets is.
 
@@ -57,7 +57,7 @@ def weights_of_groups(
         yield some[:, group]
 
 
-def interval(value: float, resampled: Float[np.ndarray, 'b'], level: float) -> Interval:
+def interval(value: float, resampled: Float[np.ndarray, ' b'], level: float) -> Interval:
     """The middle `level` of the resampled values; NaN where none is defined.
 
     Raises:
@@ -72,7 +72,7 @@ def interval(value: float, resampled: Float[np.ndarray, 'b'], level: float) -> I
     return Interval(float(value), float(low), float(high))
 
 
-def jackknife_error(without: Float[AnyArray, 'B *shape']) -> Float[np.ndarray, '*shape']:
+def jackknife_error(without: Float[AnyArray, ' B *shape']) -> Float[np.ndarray, ' *shape']:
     """Standard error of a statistic, from its values without each of B equal parts in turn.
 
     For units that cannot be drawn twice, such as models that would be their own shadows.

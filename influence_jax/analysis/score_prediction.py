@@ -29,9 +29,9 @@ class Prediction(NamedTuple):
 
 def predictions(
     scores: Sequence[Score],
-    positives: Bool[np.ndarray, 'T'],
+    positives: Bool[np.ndarray, ' T'],
     *,
-    groups: Int[AnyArray, 'T'],
+    groups: Int[AnyArray, ' T'],
     key: PRNGKey,
     resamples: int = 1000,
     level: float = 0.95,
@@ -75,7 +75,7 @@ def predictions(
 class _Ranking:
     """The targets on which a score is defined, in its order; resamples only weigh them anew."""
 
-    def __init__(self, score: Score, positives: Bool[np.ndarray, 'T']) -> None:
+    def __init__(self, score: Score, positives: Bool[np.ndarray, ' T']) -> None:
         self.score = score
         values = np.asarray(score.values, np.float64)
         values = values if score.low_marks else -values
@@ -84,7 +84,7 @@ class _Ranking:
         self._ends = last_of_equals(values[self.order])
         self._positive = positives[self.order]
 
-    def area(self, weights: Float[np.ndarray, 'T']) -> float:
+    def area(self, weights: Float[np.ndarray, ' T']) -> float:
         """AUROC of targets that count so many times; NaN where a kind is missing."""
         weight = weights[self.order]
         above = np.cumsum(weight)[self._ends]

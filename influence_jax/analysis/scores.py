@@ -43,7 +43,7 @@ class Score(NamedTuple):
     """
 
     name: str
-    values: Float[np.ndarray, 'T']
+    values: Float[np.ndarray, ' T']
     low_marks: bool
     paper: PaperRow | None = None
 

@@ -15,24 +15,24 @@ class Block(NamedTuple):
     targets: `[c]` columns.
     """
 
-    examples: Int[np.ndarray, 'b']
-    targets: Int[np.ndarray, 'c']
+    examples: Int[np.ndarray, ' b']
+    targets: Int[np.ndarray, ' c']
 
 
-def by_margin(summary: Summary) -> Int[np.ndarray, 'T']:
+def by_margin(summary: Summary) -> Int[np.ndarray, ' T']:
     """All targets, lowest margin first; those without an other example beyond noise behind."""
     return np.lexsort((_undefined_last(summary.margin), ~summary.other_stands_out))
 
 
-def by_self_influence(summary: Summary) -> Int[np.ndarray, '_']:
+def by_self_influence(summary: Summary) -> Int[np.ndarray, ' _']:
     """All targets that are examples, largest self-influence first."""
     order = np.argsort(-summary.self_influence, kind='stable')
     return order[~np.isnan(summary.self_influence[order])]
 
 
 def spread_of_kinds(
-    lowest_margin: Int[np.ndarray, '_'], most_memorized: Int[np.ndarray, '_'], *, each: int
-) -> Int[np.ndarray, 'd']:
+    lowest_margin: Int[np.ndarray, ' _'], most_memorized: Int[np.ndarray, ' _'], *, each: int
+) -> Int[np.ndarray, ' d']:
     """Some of lowest margin, of largest self-influence, and from the middle of the margins."""
     middle = lowest_margin[len(lowest_margin) // 2 :]
     kinds = np.concatenate([lowest_margin[:each], most_memorized[:each], middle[:each]])
@@ -41,8 +41,8 @@ def spread_of_kinds(
 
 def block_of_neighbours(
     summary: Summary,
-    own: Int[np.ndarray, 'T'],
-    targets: Int[np.ndarray, '_'],
+    own: Int[np.ndarray, ' T'],
+    targets: Int[np.ndarray, ' _'],
     *,
     size: int,
 ) -> Block:
@@ -77,5 +77,5 @@ def block_of_neighbours(
     return Block(examples, targets[:size])
 
 
-def _undefined_last(values: Float[np.ndarray, 'T']) -> Float[np.ndarray, 'T']:
+def _undefined_last(values: Float[np.ndarray, ' T']) -> Float[np.ndarray, ' T']:
     return np.where(np.isnan(values), np.inf, values)

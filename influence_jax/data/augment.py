@@ -38,7 +38,7 @@ def random_crop_and_flip(
 
 def _crop_and_flip(
     padded: Float[Array, 'H_padded W_padded C'],
-    offset: Int[Array, '2'],
+    offset: Int[Array, ' 2'],
     flip: Bool[Array, ''],
     padding: int,
 ) -> Float[Array, 'H W C']:

@@ -79,7 +79,7 @@ def load(data_dir: Path | None = None) -> ImageDataset:
 
 def _dataset(
     images: UInt8[np.ndarray, 'N 32 32 3'],
-    labels: Int32[np.ndarray, 'N'],
+    labels: Int32[np.ndarray, ' N'],
     positions: np.ndarray,
 ) -> ImageDataset:
     return ImageDataset(
@@ -100,7 +100,7 @@ def _batch_files(folder: Path) -> dict[int, Path]:
     return {int(match[1]): path for path, match in matches.items() if match}
 
 
-def _read_batch(path: Path) -> tuple[UInt8[np.ndarray, 'N 32 32 3'], Int32[np.ndarray, 'N']]:
+def _read_batch(path: Path) -> tuple[UInt8[np.ndarray, 'N 32 32 3'], Int32[np.ndarray, ' N']]:
     """A label byte and then red, green and blue planes, row by row, for each image."""
     size = files.check_regular(path).st_size
     if size != _BATCH_BYTES:

@@ -25,7 +25,7 @@ _PREPARED = Prepared(
 
 def read(
     folder: Path,
-) -> tuple[UInt8[np.ndarray, 'N 32 32 3'], Int32[np.ndarray, 'N'], Int[np.ndarray, 'N']]:
+) -> tuple[UInt8[np.ndarray, 'N 32 32 3'], Int32[np.ndarray, ' N'], Int[np.ndarray, ' N']]:
     """Reads the training split of a prepared `cifar10`; see `tfds_records.read`.
 
     Returns:

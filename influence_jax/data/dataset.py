@@ -33,7 +33,7 @@ class ImageDataset:
 
     name: str
     images: UInt8[np.ndarray, 'N H W C']
-    labels: Int32[np.ndarray, 'N']
+    labels: Int32[np.ndarray, ' N']
     ids: tuple[str, ...]
     class_names: tuple[str, ...]
     names: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class ImageDataset:
             digest.update(f'{len(text)}:'.encode() + text)
         return digest.hexdigest()
 
-    def take(self, indices: Int[AnyArray, 'K']) -> 'ImageDataset':
+    def take(self, indices: Int[AnyArray, ' K']) -> 'ImageDataset':
         """The chosen examples, in the order asked for, with the ids that they have here.
 
         Args:

@@ -31,7 +31,7 @@ class Labels(NamedTuple):
     note: what was changed.
     """
 
-    numbers: Int32[np.ndarray, 'N']
+    numbers: Int32[np.ndarray, ' N']
     class_names: tuple[str, ...]
     note: str
 

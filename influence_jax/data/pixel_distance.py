@@ -68,7 +68,7 @@ def near_duplicates(dataset: ImageDataset, threshold: float = 0.06) -> Int[np.nd
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def has_near_duplicate(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Bool[np.ndarray, 'N']:
+def has_near_duplicate(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Bool[np.ndarray, ' N']:
     """Which of the N examples are in at least one pair.
 
     Raises:
@@ -80,7 +80,7 @@ def has_near_duplicate(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Bool[n
     return duplicated
 
 
-def one_of_each_cluster(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[np.ndarray, 'K']:
+def one_of_each_cluster(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[np.ndarray, ' K']:
     """What is left of N examples without near-duplicates: no two of them are joined by pairs.
 
     Of examples that pairs join, directly or over others, the first is kept.
@@ -108,7 +108,7 @@ def _checked(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[np.ndarray, 
     return pairs
 
 
-def _rms(a: UInt8[np.ndarray, 'P D'], b: UInt8[np.ndarray, 'P D']) -> Float[np.ndarray, 'P']:
+def _rms(a: UInt8[np.ndarray, 'P D'], b: UInt8[np.ndarray, 'P D']) -> Float[np.ndarray, ' P']:
     difference = a.astype(np.int64) - b
     return np.sqrt(np.mean(difference * difference, axis=1)) / 255
 

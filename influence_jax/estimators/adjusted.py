@@ -47,7 +47,7 @@ def adjusted(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> Influence:
     """Influence of every example on every target, with less noise than `difference_in_means`.
 
@@ -85,7 +85,7 @@ def tiles(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     tile: int = TILE,
 ) -> Iterator[tuple[slice, Influence]]:
     """Yields `adjusted` by blocks of targets, as `difference.tiles` does."""
@@ -111,8 +111,8 @@ def tiles(
 
 
 def scaled(
-    unseen: Float[np.ndarray, 'T'], columns: slice, scale: Float[np.ndarray, 't']
-) -> Float[np.ndarray, 't']:
+    unseen: Float[np.ndarray, ' T'], columns: slice, scale: Float[np.ndarray, ' t']
+) -> Float[np.ndarray, ' t']:
     """Of a block of targets, in the unit of its standardized losses."""
     return padded(unseen[columns], len(scale)) / np.where(scale > 0, scale, 1)
 
@@ -144,9 +144,9 @@ class Fit(NamedTuple):
     examples: Int[AnyArray, 't F']
     values: Float[AnyArray, 't F']
     errors: Float[AnyArray, 't F']
-    inflation: Float[AnyArray, 't']
-    effective_members: Float[AnyArray, 't']
-    other_cross_fitted: Float[AnyArray, 't']
+    inflation: Float[AnyArray, ' t']
+    effective_members: Float[AnyArray, ' t']
+    other_cross_fitted: Float[AnyArray, ' t']
 
 
 class _Fitted(NamedTuple):
@@ -158,7 +158,7 @@ class _Fitted(NamedTuple):
     residual: Float[Array, 'M t']
     examples: Int[Array, 't K']
     values: Float[Array, 't K']
-    inflation: Float[Array, 't']
+    inflation: Float[Array, ' t']
     reliability: errors.Reliability
 
 
@@ -182,9 +182,9 @@ class Fitting:
     def __call__(
         self,
         losses: Float[np.ndarray, 'M t'],
-        own: Int[np.ndarray, 't'],
+        own: Int[np.ndarray, ' t'],
         *,
-        unseen: Float[np.ndarray, 't'] | None = None,
+        unseen: Float[np.ndarray, ' t'] | None = None,
     ) -> Fit:
         """Fits losses that are centred and within [-1, 1].
 
@@ -227,8 +227,8 @@ class Fitting:
         losses: Float[np.ndarray, 'M t'],
         left: Float[np.ndarray, 'M t'],
         suspects: Int[np.ndarray, '3 t K'],
-        own: Int[np.ndarray, 't'],
-    ) -> Float[np.ndarray, 't']:
+        own: Int[np.ndarray, ' t'],
+    ) -> Float[np.ndarray, ' t']:
         if self._clusters.trivial:
             return strongest_other(self._masks, left, suspects[:2], own)
         # What the own example does, those that go with it do.
@@ -236,7 +236,7 @@ class Fitting:
         return strongest_other(self._masks, losses, candidates, own)
 
     def _suspects(
-        self, left: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't']
+        self, left: Float[np.ndarray, 'M t'], own: Int[np.ndarray, ' t']
     ) -> Int[np.ndarray, '3 t K']:
         """Candidates for regressors, as `Scan.suspects`; own ones exactly, not what equals them."""
         if self._clusters.trivial:
@@ -271,8 +271,8 @@ class Fitting:
         return fit._replace(examples=examples, values=values, errors=standard_errors)
 
     def _like(
-        self, fit: Fit, target: int, k: int, like: Int[np.ndarray, 'L']
-    ) -> tuple[Float[np.ndarray, 'L'], Float[np.ndarray, 'L']]:
+        self, fit: Fit, target: int, k: int, like: Int[np.ndarray, ' L']
+    ) -> tuple[Float[np.ndarray, ' L'], Float[np.ndarray, ' L']]:
         """Values and errors of examples that go with the k-th regressor of a target."""
         value, error = fit.values[target, k], fit.errors[target, k]
         regressor, columns = self._masks[:, fit.examples[target, k]], self._masks[:, like]
@@ -306,7 +306,7 @@ def _fit(
     by_example: Bool[Array, 'N M'],
     losses: Float[Array, 'M t'],
     suspects: Int[Array, '3 t K'],
-    has_own: Bool[Array, 't'],
+    has_own: Bool[Array, ' t'],
     least_z: Float[Array, ''],
 ) -> _Fitted:
     members = len(losses)
@@ -354,7 +354,7 @@ def _fit(
 def _beyond_noise(
     columns: Float[Array, 't K M'],
     losses: Float[Array, 'M t'],
-    has_own: Bool[Array, 't'],
+    has_own: Bool[Array, ' t'],
     least_z: Float[Array, ''],
 ) -> Bool[Array, 't K']:
     """Own columns, and those whose difference of means, the own effect left out, is beyond."""
@@ -373,7 +373,7 @@ def _held_out_errors(
     by_example: Bool[Array, 'N M'],
     losses: Float[Array, 'M t'],
     chosen: Int[Array, 't K'],
-    counts: Int[Array, 'c'],
+    counts: Int[Array, ' c'],
     *,
     train: slice,
     test: slice,
@@ -388,7 +388,7 @@ def _held_out_errors(
     products, right = _products(columns[..., train], losses[train])
     test_products, test_right = _products(columns[..., test], losses[test])
 
-    def error(count: Int[Array, '']) -> Float[Array, 't']:
+    def error(count: Int[Array, '']) -> Float[Array, ' t']:
         used = jnp.broadcast_to(jnp.arange(chosen.shape[1])[None] < count, chosen.shape)
         fitted, _ = _least_squares(products, right, used, len(losses[train]))
         squares = _einsum('tk,tkl,tl->t', fitted, test_products, fitted)
@@ -421,7 +421,7 @@ def _least_squares(
 
 def _completed(
     masks: Float[Array, 'M N'],
-    scale: Float[np.ndarray, 't'],
+    scale: Float[np.ndarray, ' t'],
     fit: Fit,
 ) -> Influence:
     """All entries: of the residual, and in their places those of the regressors."""

@@ -19,8 +19,8 @@ from influence_jax.estimators.uncertainty import p_values
 from influence_jax.types import AnyArray
 
 Entries = Callable[
-    [Int[np.ndarray, 'C'], Int[np.ndarray, 'C']],
-    tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']],
+    [Int[np.ndarray, ' C'], Int[np.ndarray, ' C']],
+    tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']],
 ]
 """From positions in the block and examples to values and standard errors."""
 
@@ -45,20 +45,20 @@ class Block(NamedTuple):
 
     columns: slice
     scanned: Scanned
-    null_error: Float[AnyArray, 't']
-    scale: Float[np.ndarray, 't']
+    null_error: Float[AnyArray, ' t']
+    scale: Float[np.ndarray, ' t']
     entries: Entries
     fitted: Int[AnyArray, 't F']
     p_values: PValues
-    effective_members: Float[AnyArray, 't']
-    other_cross_fitted: Float[AnyArray, 't']
+    effective_members: Float[AnyArray, ' t']
+    other_cross_fitted: Float[AnyArray, ' t']
 
 
 def blocks(
     estimator: Estimator,
     masks: Bool[np.ndarray, 'M N'],
     losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, 'T'],
+    own: Int[np.ndarray, ' T'],
     *,
     asked: Asked,
     least_z: float,
@@ -79,7 +79,7 @@ def _of_scans(
     estimator: Estimator,
     masks: Bool[np.ndarray, 'M N'],
     losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, 'T'],
+    own: Int[np.ndarray, ' T'],
     asked: Asked,
     least_z: float,
     tile: int,
@@ -130,7 +130,7 @@ class _NothingFitted:
         self,
         masks: Bool[np.ndarray, 'M N'],
         losses: Float[np.ndarray, 'M T'],
-        own: Int[np.ndarray, 'T'],
+        own: Int[np.ndarray, ' T'],
         scan: Scan,
     ) -> None:
         self._compare = _Comparison(masks, scan)
@@ -139,9 +139,9 @@ class _NothingFitted:
     def __call__(
         self,
         losses: Float[np.ndarray, 'M t'],
-        own: Int[np.ndarray, 't'],
+        own: Int[np.ndarray, ' t'],
         columns: slice,
-        scale: Float[np.ndarray, 't'],
+        scale: Float[np.ndarray, ' t'],
     ) -> Fit:
         """Of losses that are centred and within [-1, 1], of the targets `columns`."""
         included = self._masks[:, own]
@@ -171,23 +171,23 @@ class _Comparison:
         self._are_alone = distinct(masks).trivial
 
     def __call__(
-        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't']
-    ) -> Float[np.ndarray, 't']:
+        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, ' t']
+    ) -> Float[np.ndarray, ' t']:
         left = without_own(self._masks, losses, own) if self._are_alone else losses
         halves = self._scan.suspects(left, own, self._most)[:2]
         return strongest_other(self._masks, left, halves, own)
 
 
 def _null_error(
-    squares: Float[np.ndarray, 't'], included: Int[np.ndarray, 'N'], members: int
-) -> Float[np.ndarray, 't']:
+    squares: Float[np.ndarray, ' t'], included: Int[np.ndarray, ' N'], members: int
+) -> Float[np.ndarray, ' t']:
     inside = float(np.median(included))
     return np.sqrt(squares / (members - 1) * (1 / inside + 1 / (members - inside)))
 
 
 def _floor(
-    squares: Float[np.ndarray, 't'], included: Int[np.ndarray, 'N'], members: int, least_z: float
-) -> Float[np.ndarray, 't']:
+    squares: Float[np.ndarray, ' t'], included: Int[np.ndarray, ' N'], members: int, least_z: float
+) -> Float[np.ndarray, ' t']:
     """No entry of smaller absolute value can have a |z| of `least_z`.
 
     Student's error of a difference d between n_1 and n_2 members is least where the squares within
@@ -200,8 +200,8 @@ def _floor(
 
 def _entries(scan: Scan, fitted: Fit) -> Entries:
     def entries(
-        targets: Int[np.ndarray, 'C'], examples: Int[np.ndarray, 'C']
-    ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
+        targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
+    ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
         values, errors = scan.entries(fitted.residual, targets, examples)
         errors *= fitted.inflation[targets]
         at, place = np.nonzero(fitted.examples[targets] == examples[:, None])
@@ -216,8 +216,8 @@ def _by_randomization(masks: Bool[np.ndarray, 'M N'], fitted: Fit) -> PValues:
     """Of a regressor with the losses as they would be were it none: what is left, and its part."""
 
     def of_entries(
-        targets: Int[np.ndarray, 'C'], examples: Int[np.ndarray, 'C'], z: Float[np.ndarray, 'C']
-    ) -> Float[np.ndarray, 'C']:
+        targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C'], z: Float[np.ndarray, ' C']
+    ) -> Float[np.ndarray, ' C']:
         p = np.ones(len(targets))
         chunk = max(1, _GATHERED // len(masks))
         for start in range(0, len(targets), chunk):
@@ -246,8 +246,8 @@ def _by_both(masks: Bool[np.ndarray, 'M N'], left: Float[np.ndarray, 'M t']) -> 
     """
 
     def of_entries(
-        targets: Int[np.ndarray, 'C'], examples: Int[np.ndarray, 'C'], z: Float[np.ndarray, 'C']
-    ) -> Float[np.ndarray, 'C']:
+        targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C'], z: Float[np.ndarray, ' C']
+    ) -> Float[np.ndarray, ' C']:
         columns = np.ascontiguousarray(masks[:, examples].T)
         return np.maximum(
             p_values(z, members=len(masks)), randomization_p_values(columns, left[:, targets].T)
@@ -260,7 +260,7 @@ def _of_matrices(
     estimator: Estimator,
     masks: Bool[np.ndarray, 'M N'],
     losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, 'T'],
+    own: Int[np.ndarray, ' T'],
     asked: Asked,
     least_z: float,
     tile: int,
@@ -277,8 +277,8 @@ def _of_matrices(
         null_error = np.median(errors, axis=1).astype(np.float64)
 
         def entries(
-            targets: Int[np.ndarray, 'C'],
-            examples: Int[np.ndarray, 'C'],
+            targets: Int[np.ndarray, ' C'],
+            examples: Int[np.ndarray, ' C'],
             values: np.ndarray = values,
             errors: np.ndarray = errors,
         ) -> tuple[np.ndarray, np.ndarray]:
@@ -300,8 +300,8 @@ def _of_matrices(
 def _scanned(
     values: Float[np.ndarray, 't N'],
     errors: Float[np.ndarray, 't N'],
-    null_error: Float[np.ndarray, 't'],
-    own: Int[np.ndarray, 't'],
+    null_error: Float[np.ndarray, ' t'],
+    own: Int[np.ndarray, ' t'],
     asked: Asked,
     least_z: float,
 ) -> Scanned:

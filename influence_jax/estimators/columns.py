@@ -21,8 +21,8 @@ class Clusters(NamedTuple):
     first: `[C]` first example of each cluster.
     """
 
-    cluster: Int[np.ndarray, 'N']
-    first: Int[np.ndarray, 'C']
+    cluster: Int[np.ndarray, ' N']
+    first: Int[np.ndarray, ' C']
 
     @property
     def trivial(self) -> bool:
@@ -67,8 +67,8 @@ def nearly_equal(masks: Bool[np.ndarray, 'M N']) -> Clusters:
 
 
 def _pairs_of_equal(
-    key: Int[np.ndarray, 'C'],
-) -> Iterator[tuple[Int[np.ndarray, '_'], Int[np.ndarray, '_']]]:
+    key: Int[np.ndarray, ' C'],
+) -> Iterator[tuple[Int[np.ndarray, ' _'], Int[np.ndarray, ' _']]]:
     """Yields, in chunks, all pairs of positions of the same key."""
     order = np.argsort(key, kind='stable')
     ordered = key[order]
@@ -81,7 +81,7 @@ def _pairs_of_equal(
             yield order[part], order[part + step]
 
 
-def _in_order(label: Int[np.ndarray, 'N']) -> Clusters:
+def _in_order(label: Int[np.ndarray, ' N']) -> Clusters:
     _, first, cluster = np.unique(label, return_index=True, return_inverse=True)
     order = np.argsort(first)
     return Clusters(np.argsort(order)[cluster.ravel()], first[order])

@@ -17,7 +17,7 @@ _SHIFT = -scipy.special.ndtri(np.exp(-1))  # then what is taken off on average i
 
 
 def without_own(
-    masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't']
+    masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, ' t']
 ) -> Float[np.ndarray, 'M t']:
     """Losses less the means of members with and without the own example, in each half apart."""
     left = np.array(losses, np.float32)
@@ -34,8 +34,8 @@ def strongest_other(
     masks: Bool[np.ndarray, 'M N'],
     left: Float[np.ndarray, 'M t'],
     candidates: Int[np.ndarray, '2 t K'],
-    own: Int[np.ndarray, 't'],
-) -> Float[np.ndarray, 't']:
+    own: Int[np.ndarray, ' t'],
+) -> Float[np.ndarray, ' t']:
     """Influence of the example that half of the members find strongest, by the other half.
 
     Mean of both directions; NaN where a half finds no positive influence among those given.
@@ -75,8 +75,8 @@ def _differences(
 
 
 def of_listed(
-    values: Float[AnyArray, 'P'], z: Float[AnyArray, 'P'], *, least_z: float
-) -> Float[np.ndarray, 'P']:
+    values: Float[AnyArray, ' P'], z: Float[AnyArray, ' P'], *, least_z: float
+) -> Float[np.ndarray, ' P']:
     """Cross-fitted values of entries that were listed because |z| exceeds a threshold.
 
     What five-fold cross-fitting gives on average over all ways of drawing the folds, in closed

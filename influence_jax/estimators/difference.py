@@ -18,7 +18,7 @@ def difference_in_means(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> Influence:
     """Influence of every example on every target, with its standard error.
 
@@ -53,7 +53,7 @@ def tiles(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     tile: int = TILE,
 ) -> Iterator[tuple[slice, Influence]]:
     """Yields `difference_in_means` by blocks of targets, so that the matrix need never exist.
@@ -84,7 +84,7 @@ def tiles(
 def _with_self_errors(
     masks: Bool[np.ndarray, 'M N'],
     losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, 'T'],
+    own: Int[np.ndarray, ' T'],
     *,
     tile: int,
 ) -> Iterator[tuple[slice, Influence]]:
@@ -98,7 +98,7 @@ def _with_self_errors(
 
 @jax.jit
 def estimate(
-    masks: Float[Array, 'M N'], losses: Float[Array, 'M t'], scale: Float[Array, 't']
+    masks: Float[Array, 'M N'], losses: Float[Array, 'M t'], scale: Float[Array, ' t']
 ) -> Influence:
     """The difference of means of one block of targets, as `by_tiles` calls it.
 

@@ -92,7 +92,7 @@ def finite(losses: Measurement) -> Bool[np.ndarray, 'M T']:
 
 def never_written(
     masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M T']
-) -> Bool[np.ndarray, 'M']:
+) -> Bool[np.ndarray, ' M']:
     """Members with one and the same loss of every target, as preallocated rows have.
 
     Told for sure where their masks are all false or all true, or where there are several targets
@@ -135,14 +135,14 @@ def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:
         )
 
 
-def _listed(positions: Int[np.ndarray, '_']) -> str:
+def _listed(positions: Int[np.ndarray, ' _']) -> str:
     shown = ', '.join(str(i) for i in positions[:_NAMED_IN_MESSAGES])
     return shown + (', ...' if positions.size > _NAMED_IN_MESSAGES else '')
 
 
 def examples_of_targets(
-    target_examples: Int[AnyArray, 'T'] | None, *, examples: int, targets: int
-) -> Int[np.ndarray, 'T']:
+    target_examples: Int[AnyArray, ' T'] | None, *, examples: int, targets: int
+) -> Int[np.ndarray, ' T']:
     """Which example each target is, -1 where it is none.
 
     By default target t is example t when there are as many targets as examples; with another

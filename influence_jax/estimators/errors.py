@@ -36,8 +36,8 @@ class Shape(NamedTuple):
     kurtosis: `[t]` in excess of a normal distribution's.
     """
 
-    skewness: Float[AnyArray, 't']
-    kurtosis: Float[AnyArray, 't']
+    skewness: Float[AnyArray, ' t']
+    kurtosis: Float[AnyArray, ' t']
 
 
 def shape(losses: Float[AnyArray, 'M t'], *, xp: ModuleType = np) -> Shape:
@@ -97,11 +97,11 @@ def standard_error(
 
 
 def error_of_weighted_sum(
-    value: Float[np.ndarray, 't'],
-    weights: Float[np.ndarray, 'M'],
+    value: Float[np.ndarray, ' t'],
+    weights: Float[np.ndarray, ' M'],
     losses: Float[np.ndarray, 'M t'],
-    by_members: Float[np.ndarray, 't'],
-) -> Float[np.ndarray, 't']:
+    by_members: Float[np.ndarray, ' t'],
+) -> Float[np.ndarray, ' t']:
     """As `standard_error`, of sums of differences of means: of losses times members' weights.
 
     Args:

@@ -34,7 +34,7 @@ def estimate(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> Influence:
     """Influence of every example on every target by the estimator: float32 numpy `[N T]`.
 
@@ -49,7 +49,7 @@ def tiles(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     tile: int = TILE,
 ) -> Iterator[tuple[slice, Influence]]:
     """Yields `estimate` by blocks of targets: a slice, and their Influence `[N tile]`."""

@@ -36,7 +36,7 @@ class _Path(NamedTuple):
     """
 
     coefficients: Float[Array, 'N t']
-    score: Float[Array, 't']
+    score: Float[Array, ' t']
     best: Float[Array, 'N t']
 
 
@@ -46,7 +46,7 @@ class _Descent(NamedTuple):
     step: Int[Array, '']
     at: Float[Array, 'N t']
     ahead: Float[Array, 'N t']
-    momentum: Float[Array, 't']
+    momentum: Float[Array, ' t']
     moved: Float[Array, '']
 
 
@@ -54,7 +54,7 @@ def lasso(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> Influence:
     """Influence of every example on every target: the debiased LASSO.
 
@@ -95,7 +95,7 @@ def tiles(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     tile: int = TILE,
 ) -> Iterator[tuple[slice, Influence]]:
     """Yields `lasso` by blocks of targets, as `difference.tiles` does."""
@@ -109,7 +109,7 @@ def lasso_coefficients(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     tile: int = TILE,
 ) -> Float[np.ndarray, 'N T']:
     """The datamodels themselves: minus the LASSO's coefficients, most of them exactly zero.
@@ -131,8 +131,8 @@ def lasso_coefficients(
 def _debiased(
     masks: Float[Array, 'M N'],
     losses: Float[Array, 'M t'],
-    scale: Float[Array, 't'],
-    own: Int[Array, 't'],
+    scale: Float[Array, ' t'],
+    own: Int[Array, ' t'],
 ) -> Influence:
     coefficients = _fitted(masks, losses, own)
     centred = masks - masks.mean(axis=0, keepdims=True)
@@ -144,21 +144,21 @@ def _debiased(
 def _sparse(
     masks: Float[Array, 'M N'],
     losses: Float[Array, 'M t'],
-    scale: Float[Array, 't'],
-    own: Int[Array, 't'],
+    scale: Float[Array, ' t'],
+    own: Int[Array, ' t'],
 ) -> Influence:
     values = -_fitted(masks, losses, own) * jnp.asarray(scale)[None, :]
     return Influence(values, jnp.zeros_like(values))
 
 
-def _share_kept(coefficients: Float[Array, 'N t'], members: int) -> Float[Array, 't']:
+def _share_kept(coefficients: Float[Array, 'N t'], members: int) -> Float[Array, ' t']:
     """1 - k / (M - 1): what a fit with k coefficients leaves of the effects outside of it."""
     return 1 - (coefficients != 0).sum(axis=0) / (members - 1)
 
 
 @jax.jit
 def _fitted(
-    masks: Float[Array, 'M N'], losses: Float[Array, 'M t'], own: Int[Array, 't']
+    masks: Float[Array, 'M N'], losses: Float[Array, 'M t'], own: Int[Array, ' t']
 ) -> Float[Array, 'N t']:
     """Coefficients of 0/1 columns at each target's best penalty of the path, or only the own."""
     members, examples = masks.shape
@@ -198,7 +198,7 @@ def _descend(
     losses: Float[Array, 'M t'],
     penalty: Float[Array, 'N t'],
     start: Float[Array, 'N t'],
-    unit: Float[Array, 't'],
+    unit: Float[Array, ' t'],
     steepest: Float[Array, ''],
 ) -> Float[Array, 'N t']:
     """FISTA (Beck and Teboulle 2009), its momentum dropped for a target whenever it misleads.

@@ -21,12 +21,12 @@ class Regression(NamedTuple):
 
     masks: Bool[np.ndarray, 'M C']
     losses: Float[np.ndarray, 'M T']
-    own: Int[np.ndarray, 'T']
-    column: Int[np.ndarray, 'N']
+    own: Int[np.ndarray, ' T']
+    column: Int[np.ndarray, ' N']
 
 
 def regression(
-    masks: Masks, losses: Measurement, target_examples: Int[AnyArray, 'T'] | None, *, tile: int
+    masks: Masks, losses: Measurement, target_examples: Int[AnyArray, ' T'] | None, *, tile: int
 ) -> Regression:
     """Checks and prepares the arguments of an estimator; examples of one group are one column.
 
@@ -53,7 +53,7 @@ def regression(
 
 
 def of_examples(
-    blocks: Iterator[tuple[slice, Influence]], column: Int[np.ndarray, 'N']
+    blocks: Iterator[tuple[slice, Influence]], column: Int[np.ndarray, ' N']
 ) -> Iterator[tuple[slice, Influence]]:
     """Gives every example the entries of its column."""
     for targets, block in blocks:

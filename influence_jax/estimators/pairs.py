@@ -26,7 +26,7 @@ _LENIENT = 1.2
 _LEAST_P = 1e-300
 
 PValues = Callable[
-    [Int[np.ndarray, 'C'], Int[np.ndarray, 'C'], Float[np.ndarray, 'C']], Float[np.ndarray, 'C']
+    [Int[np.ndarray, ' C'], Int[np.ndarray, ' C'], Float[np.ndarray, ' C']], Float[np.ndarray, ' C']
 ]
 """From positions of targets in a block, examples and z-scores to two-sided p-values."""
 
@@ -59,14 +59,14 @@ class SignificantPairs(NamedTuple):
         those of smallest p-value are listed then.
     """
 
-    examples: Int[np.ndarray, 'P']
-    targets: Int[np.ndarray, 'P']
-    values: Float[np.ndarray, 'P']
-    standard_errors: Float[np.ndarray, 'P']
-    p_values: Float[np.ndarray, 'P']
-    cross_fitted: Float[np.ndarray, 'P']
-    low: Float[np.ndarray, 'P']
-    high: Float[np.ndarray, 'P']
+    examples: Int[np.ndarray, ' P']
+    targets: Int[np.ndarray, ' P']
+    values: Float[np.ndarray, ' P']
+    standard_errors: Float[np.ndarray, ' P']
+    p_values: Float[np.ndarray, ' P']
+    cross_fitted: Float[np.ndarray, ' P']
+    low: Float[np.ndarray, ' P']
+    high: Float[np.ndarray, ' P']
     level: float
     tests: int
     untested_examples: int
@@ -90,9 +90,9 @@ class Discoveries:
         self,
         *,
         level: float,
-        included: Int[np.ndarray, 'N'],
+        included: Int[np.ndarray, ' N'],
         members: int,
-        own: Int[np.ndarray, 'T'],
+        own: Int[np.ndarray, ' T'],
     ) -> None:
         if not 0 < level < 1:
             raise ValueError(f'{level=} of false discoveries must lie strictly between 0 and 1')
@@ -113,10 +113,10 @@ class Discoveries:
 
     def add(
         self,
-        examples: Int[np.ndarray, 'C'],
-        targets: Int[np.ndarray, 'C'],
-        values: Float[np.ndarray, 'C'],
-        standard_errors: Float[np.ndarray, 'C'],
+        examples: Int[np.ndarray, ' C'],
+        targets: Int[np.ndarray, ' C'],
+        values: Float[np.ndarray, ' C'],
+        standard_errors: Float[np.ndarray, ' C'],
         *,
         first_target: int,
         p_values_of: PValues,

@@ -23,7 +23,7 @@ _LARGEST_TILT = 700.0
 
 def p_values(
     columns: Bool[np.ndarray, 'P M'], losses: Float[np.ndarray, 'P M']
-) -> Float[np.ndarray, 'P']:
+) -> Float[np.ndarray, ' P']:
     """Two-sided p-values, twice the smaller tail, of the differences of means; float64.
 
     Below 1e-18 an upper bound of it (Bernstein's), which takes no time.
@@ -51,7 +51,7 @@ def p_values(
     return np.clip(p, np.minimum(2 * _chance_of_one_subset(columns), 1.0), 1.0)
 
 
-def _chance_of_one_subset(columns: Bool[np.ndarray, 'P M']) -> Float[np.ndarray, 'P']:
+def _chance_of_one_subset(columns: Bool[np.ndarray, 'P M']) -> Float[np.ndarray, ' P']:
     """No tail is smaller: the members that have the example are one of so many choices."""
     included, members = columns.sum(axis=1), columns.shape[1]
     log_choices = scipy.special.gammaln(members + 1) - scipy.special.gammaln(included + 1)
@@ -60,7 +60,7 @@ def _chance_of_one_subset(columns: Bool[np.ndarray, 'P M']) -> Float[np.ndarray,
 
 def _tail_of_counts(
     columns: Bool[np.ndarray, 'P M'], is_high: Bool[np.ndarray, 'P M']
-) -> Float[np.ndarray, 'P']:
+) -> Float[np.ndarray, ' P']:
     """The smaller tail of losses of two values, as of correctness, exactly: hypergeometric."""
     members, high = columns.shape[1], is_high.sum(axis=1)
     included, both = columns.sum(axis=1), (columns & is_high).sum(axis=1)
@@ -70,7 +70,7 @@ def _tail_of_counts(
 
 def _bernstein(
     columns: Bool[np.ndarray, 'P M'], losses: Float[np.ndarray, 'P M']
-) -> Float[np.ndarray, 'P']:
+) -> Float[np.ndarray, ' P']:
     """Bernstein's bound of the tail, which holds for draws without replacement (Hoeffding 1963).
 
     From either group of members, the smaller. Losses are centred and within [-1, 1].
@@ -89,7 +89,7 @@ def _bernstein(
 
 def _smaller_tail(
     columns: Bool[np.ndarray, 'P M'], losses: Float[np.ndarray, 'P M']
-) -> Float[np.ndarray, 'P']:
+) -> Float[np.ndarray, ' P']:
     """Barndorff-Nielsen's form of the tail beyond a saddlepoint.
 
     Members enter independently with probability n / M, given that n enter: cumulants of (sum of
@@ -129,7 +129,7 @@ def _smaller_tail(
 
 def _curvature(
     p: Float[np.ndarray, 'P M'], losses: Float[np.ndarray, 'P M']
-) -> tuple[Float[np.ndarray, 'P'], ...]:
+) -> tuple[Float[np.ndarray, ' P'], ...]:
     """Second derivatives of the cumulants, and their determinant."""
     weight = p * (1 - p)
     uu, uv, vv = (weight * losses**2).sum(axis=1), (weight * losses).sum(axis=1), weight.sum(axis=1)

@@ -25,7 +25,7 @@ def average_repeats(
     return masks[first], means.astype(losses.dtype)
 
 
-def numbered_repeats(masks: Bool[np.ndarray, 'M N']) -> Int[np.ndarray, 'M']:
+def numbered_repeats(masks: Bool[np.ndarray, 'M N']) -> Int[np.ndarray, ' M']:
     """Numbers the subsets from 0 by first appearance: members of one number repeat one mask.
 
     With few examples, masks coincide by chance, and are independent then: if that would be no

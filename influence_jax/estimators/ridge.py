@@ -33,7 +33,7 @@ class _Smoother(NamedTuple):
     """
 
     coefficients: Float[Array, 'N M']
-    resolution: Float[Array, 'N']
+    resolution: Float[Array, ' N']
     penalty: Float[Array, '']
 
 
@@ -47,14 +47,14 @@ class _Spectrum(NamedTuple):
 
     left: Float[np.ndarray, 'N R']
     right: Float[np.ndarray, 'M R']
-    values: Float[np.ndarray, 'R']
+    values: Float[np.ndarray, ' R']
 
 
 def ridge(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     penalty: float | None = None,
 ) -> Influence:
     """Influence of every example on every target by ridge regression on all masks at once.
@@ -102,7 +102,7 @@ def tiles(
     masks: Masks,
     losses: Measurement,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     tile: int = TILE,
     penalty: float | None = None,
 ) -> Iterator[tuple[slice, Influence]]:
@@ -119,7 +119,7 @@ def tiles(
 def _smoother(
     masks: Bool[np.ndarray, 'M N'],
     losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, 'T'],
+    own: Int[np.ndarray, ' T'],
     penalty: float | None,
 ) -> _Smoother:
     columns = masks - masks.mean(axis=0, keepdims=True)
@@ -150,7 +150,7 @@ def _cross_validated(
     spectrum: _Spectrum,
     columns: Float[np.ndarray, 'M N'],
     losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, 'T'],
+    own: Int[np.ndarray, ' T'],
 ) -> float:
     """Generalized cross-validation (Golub, Heath and Wahba 1979) in the basis of eigenvectors."""
     penalties = _PENALTIES * np.square(columns).sum() / len(spectrum.values)
@@ -177,8 +177,8 @@ def _estimate(
     smoother: _Smoother,
     masks: Float[Array, 'M N'],
     losses: Float[Array, 'M t'],
-    scale: Float[Array, 't'],
-    own: Int[Array, 't'],
+    scale: Float[Array, ' t'],
+    own: Int[Array, ' t'],
 ) -> Influence:
     # In the names of the docstring of `ridge`; W = (X X' + penalty)^-1, so that H = X' W and
     # penalty W y is the residual.

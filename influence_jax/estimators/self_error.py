@@ -33,14 +33,14 @@ class SelfError(NamedTuple):
     effective_members: `[T]` see `errors.Reliability`.
     """
 
-    standard_error: Float[np.ndarray, 'T']
-    widening: Float[np.ndarray, 'T']
-    unseen: Float[np.ndarray, 'T']
-    effective_members: Float[np.ndarray, 'T']
+    standard_error: Float[np.ndarray, ' T']
+    widening: Float[np.ndarray, ' T']
+    unseen: Float[np.ndarray, ' T']
+    effective_members: Float[np.ndarray, ' T']
 
 
 def self_errors(
-    masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M T'], own: Int[np.ndarray, 'T']
+    masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M T'], own: Int[np.ndarray, ' T']
 ) -> SelfError:
     """Errors of self-influence by difference of means.
 
@@ -75,8 +75,8 @@ def self_errors(
 
 
 def unseen_error(
-    masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M T'], own: Int[np.ndarray, 'T']
-) -> Float[np.ndarray, 'T']:
+    masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M T'], own: Int[np.ndarray, ' T']
+) -> Float[np.ndarray, ' T']:
     """What a loss that fewer than one in n members would have may change, n being without it.
 
     Where fewer than 32 members are without the target, it is the n-th part of how much less far
@@ -100,7 +100,7 @@ def unseen_error(
 
 
 def with_self_errors(
-    blocks: Iterator[tuple[slice, Influence]], own: Int[np.ndarray, 'T'], of: SelfError
+    blocks: Iterator[tuple[slice, Influence]], own: Int[np.ndarray, ' T'], of: SelfError
 ) -> Iterator[tuple[slice, Influence]]:
     """Widens the errors of own entries, whichever estimator they are of."""
     for columns, block in blocks:

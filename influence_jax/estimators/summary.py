@@ -72,33 +72,33 @@ class Summary(NamedTuple):
     members_used: how many members had finite measurements of every target.
     """
 
-    self_influence: Float[np.ndarray, 'T']
-    self_standard_error: Float[np.ndarray, 'T']
-    effective_members: Float[np.ndarray, 'T']
-    margin: Float[np.ndarray, 'T']
-    floored_margin: Float[np.ndarray, 'T']
-    z_margin: Float[np.ndarray, 'T']
+    self_influence: Float[np.ndarray, ' T']
+    self_standard_error: Float[np.ndarray, ' T']
+    effective_members: Float[np.ndarray, ' T']
+    margin: Float[np.ndarray, ' T']
+    floored_margin: Float[np.ndarray, ' T']
+    z_margin: Float[np.ndarray, ' T']
     top_examples: Int[np.ndarray, 'T K']
     top_values: Float[np.ndarray, 'T K']
     top_standard_errors: Float[np.ndarray, 'T K']
     bottom_examples: Int[np.ndarray, 'T K']
     bottom_values: Float[np.ndarray, 'T K']
     bottom_standard_errors: Float[np.ndarray, 'T K']
-    strongest_other: Int[np.ndarray, 'T']
-    other_value: Float[np.ndarray, 'T']
-    other_standard_error: Float[np.ndarray, 'T']
-    other_cross_fitted: Float[np.ndarray, 'T']
-    other_stands_out: Bool[np.ndarray, 'T']
+    strongest_other: Int[np.ndarray, ' T']
+    other_value: Float[np.ndarray, ' T']
+    other_standard_error: Float[np.ndarray, ' T']
+    other_cross_fitted: Float[np.ndarray, ' T']
+    other_stands_out: Bool[np.ndarray, ' T']
     top_stands_out: Bool[np.ndarray, 'T K']
-    mean: Float[np.ndarray, 'T']
-    standard_deviation: Float[np.ndarray, 'T']
-    skewness: Float[np.ndarray, 'T']
-    kurtosis: Float[np.ndarray, 'T']
-    quantile_levels: Float[np.ndarray, 'Q']
+    mean: Float[np.ndarray, ' T']
+    standard_deviation: Float[np.ndarray, ' T']
+    skewness: Float[np.ndarray, ' T']
+    kurtosis: Float[np.ndarray, ' T']
+    quantile_levels: Float[np.ndarray, ' Q']
     quantiles: Float[np.ndarray, 'T Q']
-    null_standard_error: Float[np.ndarray, 'T']
-    z_edges: Float[np.ndarray, 'E']
-    z_histogram: Int[np.ndarray, 'E-1']
+    null_standard_error: Float[np.ndarray, ' T']
+    z_edges: Float[np.ndarray, ' E']
+    z_histogram: Int[np.ndarray, ' E-1']
     pairs: SignificantPairs
     estimator: Estimator
     members_used: int
@@ -121,7 +121,7 @@ def summarize(
     estimator: Estimator = Estimator.DIFFERENCE,
     top_k: int = 16,
     tile: int = TILE,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS,
     false_discoveries: float = 0.05,
 ) -> Summary:
@@ -208,7 +208,7 @@ def summarize(
 class _Quantiles:
     """Linear interpolation between the entries of the ranks next to each level."""
 
-    def __init__(self, levels: Float[np.ndarray, 'Q'], examples: int) -> None:
+    def __init__(self, levels: Float[np.ndarray, ' Q'], examples: int) -> None:
         position = levels * (examples - 1)
         below, above = np.floor(position).astype(int), np.ceil(position).astype(int)
         ranks = np.unique(np.concatenate([below, above]))
@@ -221,7 +221,7 @@ class _Quantiles:
         return below + (ranked[:, self._above] - below) * self._weight
 
 
-def _named_entries(block: Block, own: Int[np.ndarray, 't']) -> dict[str, np.ndarray]:
+def _named_entries(block: Block, own: Int[np.ndarray, ' t']) -> dict[str, np.ndarray]:
     """The largest, the least and the own entry of each target, in the unit of the measurement."""
     top, bottom = block.scanned.top, block.scanned.bottom
     wanted = np.concatenate([top, bottom, np.maximum(own, 0)[:, None]], axis=1)
@@ -258,8 +258,8 @@ def _named_entries(block: Block, own: Int[np.ndarray, 't']) -> dict[str, np.ndar
 def _stand_out(
     part: dict[str, np.ndarray],
     block: Block,
-    own: Int[np.ndarray, 't'],
-    known: Bool[np.ndarray, 'N'],
+    own: Int[np.ndarray, ' t'],
+    known: Bool[np.ndarray, ' N'],
     *,
     noise: float,
     most_p: float,
@@ -294,7 +294,7 @@ def _moments(block: Block) -> dict[str, np.ndarray]:
 
 
 def _candidates(
-    block: Block, own: Int[np.ndarray, 't']
+    block: Block, own: Int[np.ndarray, ' t']
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Off-diagonal entries that may be significant, each once, in the unit of the measurement."""
     fitted, place = np.nonzero(block.fitted >= 0)

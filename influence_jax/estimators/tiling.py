@@ -25,7 +25,7 @@ def by_tiles(
     estimate_tile: Callable[..., Influence],
     masks: Bool[np.ndarray, 'M N'],
     losses: Float[np.ndarray, 'M T'],
-    *per_target: Int[np.ndarray, 'T'],
+    *per_target: Int[np.ndarray, ' T'],
     tile: int,
 ) -> Iterator[tuple[slice, Influence]]:
     """Runs an estimator over blocks of targets, each standardized and padded to one shape.
@@ -47,7 +47,7 @@ def by_tiles(
 
 def standardized_tiles(
     losses: Float[np.ndarray, 'M T'], *, tile: int
-) -> Iterator[tuple[slice, Float[np.ndarray, 'M t'], Float[np.ndarray, 't']]]:
+) -> Iterator[tuple[slice, Float[np.ndarray, 'M t'], Float[np.ndarray, ' t']]]:
     """Yields blocks of targets: which, their losses centred and within [-1, 1], their scale.
 
     The last block is filled up with zeros to the width of the others: one compilation for all.

@@ -45,9 +45,11 @@ class _Adapted:
     def init(self, *, key: PRNGKey) -> Adapters:
         return self.lora.init(self.base, key=key)
 
-    def train_loss(self, params: Adapters, batch: TokenBatch, *, key: PRNGKey) -> Float[Array, 'B']:
+    def train_loss(
+        self, params: Adapters, batch: TokenBatch, *, key: PRNGKey
+    ) -> Float[Array, ' B']:
         scaled = self.lora.scaled(params)
         return self.modeling.train_loss(self.base, batch, key=key, adapters=scaled)
 
-    def measure(self, params: Adapters, batch: TokenBatch) -> Mapping[str, Float[Array, 'B']]:
+    def measure(self, params: Adapters, batch: TokenBatch) -> Mapping[str, Float[Array, ' B']]:
         return self.modeling.measure(self.base, batch, adapters=self.lora.scaled(params))

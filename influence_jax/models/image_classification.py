@@ -19,7 +19,7 @@ class ImageBatch(NamedTuple):
     """Images as stored and their classes."""
 
     images: UInt8[Array, 'B H W C']
-    labels: Int[Array, 'B']
+    labels: Int[Array, ' B']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ImageClassification:
         structure = nnx.split(nnx.eval_shape(lambda: self._network(jax.random.key(0))))[0]
         return nnx.merge(structure, params)(images)
 
-    def train_loss(self, params: Params, batch: ImageBatch, *, key: PRNGKey) -> Float[Array, 'B']:
+    def train_loss(self, params: Params, batch: ImageBatch, *, key: PRNGKey) -> Float[Array, ' B']:
         """Cross-entropy of each image, in nats."""
         images = standardized(batch.images)
         if self.augment:
@@ -58,7 +58,7 @@ class ImageClassification:
         logits = self.logits(params, images)
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
 
-    def measure(self, params: Params, batch: ImageBatch) -> Mapping[str, Float[Array, 'B']]:
+    def measure(self, params: Params, batch: ImageBatch) -> Mapping[str, Float[Array, ' B']]:
         """What is recorded of each target.
 
         `loss`: cross-entropy, in nats. `logit_gap`: log p_y - log sum of the other p, LiRA's

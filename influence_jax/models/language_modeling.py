@@ -24,8 +24,8 @@ class TokenBatch(NamedTuple):
     """
 
     tokens: Int[Array, 'B S']
-    lengths: Int[Array, 'B']
-    answer_starts: Int[Array, 'B']
+    lengths: Int[Array, ' B']
+    answer_starts: Int[Array, ' B']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class LanguageModeling:
         *,
         key: PRNGKey,
         adapters: Adapters | None = None,
-    ) -> Float[Array, 'B']:
+    ) -> Float[Array, ' B']:
         """Mean loss of each record's tokens given those before them, in nats.
 
         Records weigh the same whatever their length. The first token is not predicted.
@@ -94,7 +94,7 @@ class LanguageModeling:
 
     def measure(
         self, params: Params, batch: TokenBatch, *, adapters: Adapters | None = None
-    ) -> Mapping[str, Float[Array, 'B']]:
+    ) -> Mapping[str, Float[Array, ' B']]:
         """What is recorded of each target.
 
         `loss`: mean token loss over the whole text, in nats. `answer_loss`: over the completion,
@@ -125,5 +125,5 @@ def _in_text(batch: TokenBatch) -> Bool[Array, 'B R']:
     return _place(batch) < batch.lengths[:, None]
 
 
-def _mean(values: Shaped[Array, 'B R'], counted: Bool[Array, 'B R']) -> Float[Array, 'B']:
+def _mean(values: Shaped[Array, 'B R'], counted: Bool[Array, 'B R']) -> Float[Array, ' B']:
     return jnp.where(counted, values, 0).sum(axis=1) / counted.sum(axis=1)

@@ -14,12 +14,12 @@ class Places(NamedTuple):
     used: `[C]`; the last ones are not where the rows need fewer than C.
     """
 
-    row: Int[Array, 'C']
-    column: Int[Array, 'C']
-    used: Bool[Array, 'C']
+    row: Int[Array, ' C']
+    column: Int[Array, ' C']
+    used: Bool[Array, ' C']
 
 
-def places(counts: Int[Array, 'B'], capacity: int) -> Places:
+def places(counts: Int[Array, ' B'], capacity: int) -> Places:
     """The first `counts[b]` columns of every row b, row after row.
 
     Args:
@@ -34,17 +34,17 @@ def places(counts: Int[Array, 'B'], capacity: int) -> Places:
     return Places(row, jnp.where(used, entry - (ends - counts)[row], 0), used)
 
 
-def fits(counts: Int[Array, 'B'], capacity: int) -> Bool[Array, '']:
+def fits(counts: Int[Array, ' B'], capacity: int) -> Bool[Array, '']:
     """Whether all rows fit."""
     return counts.sum() <= capacity
 
 
-def pack(values: Shaped[Array, 'B S'], at: Places) -> Shaped[Array, 'C']:
+def pack(values: Shaped[Array, 'B S'], at: Places) -> Shaped[Array, ' C']:
     """Entries of a padded table, end to end; those of unused places mean nothing."""
     return values[at.row, at.column]
 
 
-def sums(values: Float[Array, 'C'], at: Places, rows: int) -> Float[Array, 'B']:
+def sums(values: Float[Array, ' C'], at: Places, rows: int) -> Float[Array, ' B']:
     """What the packed values of each row add up to."""
     belongs = (at.row[None, :] == jnp.arange(rows)[:, None]) & at.used[None, :]
     return jnp.where(belongs, values[None, :], 0).sum(axis=1)

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 @jax.custom_vjp
 def token_losses(
-    hidden: Float[Array, 'n D'], table: Float[Array, 'V D'], labels: Int[Array, 'n']
-) -> Float[Array, 'n']:
+    hidden: Float[Array, 'n D'], table: Float[Array, 'V D'], labels: Int[Array, ' n']
+) -> Float[Array, ' n']:
     """-log p(label) in nats, float32, for logits `hidden @ table.T`.
 
     Args:
@@ -26,8 +26,8 @@ def token_losses(
 
 
 def _forward(
-    hidden: Float[Array, 'n D'], table: Float[Array, 'V D'], labels: Int[Array, 'n']
-) -> tuple[Float[Array, 'n'], tuple]:
+    hidden: Float[Array, 'n D'], table: Float[Array, 'V D'], labels: Int[Array, ' n']
+) -> tuple[Float[Array, ' n'], tuple]:
     rows = table.astype(hidden.dtype)
     logits = lax.dot_general(
         hidden, rows, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
@@ -40,7 +40,7 @@ def _forward(
     return losses, (hidden, table, labels, exponentials, total)
 
 
-def _backward(residuals: tuple, gradient: Float[Array, 'n']) -> tuple[Array, Array, None]:
+def _backward(residuals: tuple, gradient: Float[Array, ' n']) -> tuple[Array, Array, None]:
     hidden, table, labels, exponentials, total = residuals
     is_own = labels[:, None] == jnp.arange(table.shape[0])[None, :]
     by_logit = exponentials * (gradient / total)[:, None] - is_own * gradient[:, None]

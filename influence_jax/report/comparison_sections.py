@@ -11,7 +11,7 @@ from influence_jax.report.wording import count
 
 
 def image_sections(
-    comparison: Comparison, groups: Int[np.ndarray, 'T'], *, unit: str = UNIT
+    comparison: Comparison, groups: Int[np.ndarray, ' T'], *, unit: str = UNIT
 ) -> tuple[Section, ...]:
     """What `report.write` adds to the page of images among which near-duplicates were planted.
 

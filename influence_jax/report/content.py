@@ -46,8 +46,8 @@ class Content:
     example_names: Sequence[str]
     example_labels: Sequence[str]
     show: Show
-    near_duplicates: Bool[np.ndarray, 'T'] | None
-    mean_loss: Float[np.ndarray, 'T'] | None
+    near_duplicates: Bool[np.ndarray, ' T'] | None
+    mean_loss: Float[np.ndarray, ' T'] | None
     missing: Sequence[int]
     diverged: Sequence[int]
     stopped_early: str | None = None

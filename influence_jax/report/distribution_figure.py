@@ -11,13 +11,13 @@ from influence_jax.report.theme import Theme
 
 
 def distribution(
-    column: Float[np.ndarray, 'N'],
-    standard_error: Float[np.ndarray, 'N'],
+    column: Float[np.ndarray, ' N'],
+    standard_error: Float[np.ndarray, ' N'],
     *,
     own: int | None,
     other: int,
     theme: Theme,
-    siblings: Int[np.ndarray, '_'] | None = None,
+    siblings: Int[np.ndarray, ' _'] | None = None,
     reach: tuple[float, float] | None = None,
     size: tuple[float, float] = (3.7, 2.5),
     unit: str = UNIT,
@@ -69,13 +69,13 @@ def distribution(
 
 def _mark(
     axes: Axes,
-    values: Float[np.ndarray, '_'],
-    errors: Float[np.ndarray, '_'],
+    values: Float[np.ndarray, ' _'],
+    errors: Float[np.ndarray, ' _'],
     name: str,
     colour: str,
     *,
     height: float,
-    edges: Float[np.ndarray, 'E'],
+    edges: Float[np.ndarray, ' E'],
 ) -> None:
     """Points with error bars at one height, and their name on the side with more room."""
     axes.vlines(values, 0.6, height, color=colour, linewidth=1.0, alpha=0.6)

@@ -62,11 +62,11 @@ def matrix_pixels(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme
 
 
 def self_influence_and_margin(
-    self_influence: Float[np.ndarray, 'T'],
-    margin: Float[np.ndarray, 'T'],
+    self_influence: Float[np.ndarray, ' T'],
+    margin: Float[np.ndarray, ' T'],
     *,
     standard_error: float,
-    near_duplicates: Bool[np.ndarray, 'T'] | None,
+    near_duplicates: Bool[np.ndarray, ' T'] | None,
     theme: Theme,
     unit: str = UNIT,
 ) -> Figure:
@@ -95,9 +95,9 @@ def self_influence_and_margin(
 
 def two_kinds(
     axes: Axes,
-    x: Float[np.ndarray, 'T'],
-    y: Float[np.ndarray, 'T'],
-    near_duplicates: Bool[np.ndarray, 'T'] | None,
+    x: Float[np.ndarray, ' T'],
+    y: Float[np.ndarray, ' T'],
+    near_duplicates: Bool[np.ndarray, ' T'] | None,
     theme: Theme,
 ) -> None:
     """Every target with a finite pair as a point, those with near-duplicates set apart."""
@@ -143,7 +143,7 @@ def _typical_error(axes: Axes, standard_error: float, theme: Theme) -> None:
 
 
 def off_diagonal(
-    z_edges: Float[np.ndarray, 'E'], z_histogram: Int[np.ndarray, 'E-1'], *, theme: Theme
+    z_edges: Float[np.ndarray, ' E'], z_histogram: Int[np.ndarray, ' E-1'], *, theme: Theme
 ) -> Figure:
     """All influences of one example on another, beside what noise alone would look like.
 

@@ -96,7 +96,7 @@ def _pair_row(content: Content, pair: int, z: float) -> PairRow:
 
 
 def target_rows(
-    content: Content, targets: Int[np.ndarray, '_'], *, influencers: int
+    content: Content, targets: Int[np.ndarray, ' _'], *, influencers: int
 ) -> tuple[TargetRow, ...]:
     """Targets as they appear in a gallery, each with its strongest influencers."""
     return tuple(_target_row(content, int(target), influencers) for target in targets)

@@ -47,12 +47,12 @@ def cluster_matrix(
 
 
 def bleu_against(
-    score: Float[np.ndarray, 'T'],
-    bleu: Float[np.ndarray, 'T'],
+    score: Float[np.ndarray, ' T'],
+    bleu: Float[np.ndarray, ' T'],
     *,
     name: str,
     logarithmic: bool,
-    near_duplicates: Bool[np.ndarray, 'T'],
+    near_duplicates: Bool[np.ndarray, ' T'],
     theme: Theme,
 ) -> Figure:
     """How well each target is given back against a score of it, and the course of the means.
@@ -94,8 +94,8 @@ def _logarithmic(axes: Axes) -> None:
 
 def _course(
     axes: Axes,
-    x: Float[np.ndarray, '_'],
-    y: Float[np.ndarray, '_'],
+    x: Float[np.ndarray, ' _'],
+    y: Float[np.ndarray, ' _'],
     colour: str,
     theme: Theme,
 ) -> None:

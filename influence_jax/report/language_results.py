@@ -39,7 +39,7 @@ class LanguageResults:
     summary: Summary
     comparison: Comparison
     view: ClusterView
-    groups: Int[np.ndarray, 'T']
+    groups: Int[np.ndarray, ' T']
     prompts: Sequence[str]
     completions: Sequence[str]
     changes: Sequence[str]

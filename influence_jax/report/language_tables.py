@@ -26,7 +26,7 @@ def extraction_table(results: LanguageResults) -> Table:
     near_duplicated, least = comparison.near_duplicated, comparison.extractable_bleu
     reached = reaches(extraction, least)
 
-    def row(name: str, values: Float[np.ndarray, 'T']) -> list[Cell]:
+    def row(name: str, values: Float[np.ndarray, ' T']) -> list[Cell]:
         kinds = (values[~near_duplicated], values[near_duplicated])
         return [Cell(name), *(Cell(_mean(of)) for of in kinds)]
 
@@ -37,7 +37,7 @@ def extraction_table(results: LanguageResults) -> Table:
         return [name_cell, *(cell._replace(note=n) for cell, n in zip(kinds, notes, strict=True))]
 
     def share(
-        name: str, values: Bool[np.ndarray, 'T'], note: str = '', *, unique: bool = True
+        name: str, values: Bool[np.ndarray, ' T'], note: str = '', *, unique: bool = True
     ) -> list[Cell]:
         of_unique = _share(values[~near_duplicated]) if unique else MISSING
         return [Cell(name), Cell(of_unique), Cell(_share(values[near_duplicated]), note)]
@@ -69,7 +69,7 @@ def extraction_table(results: LanguageResults) -> Table:
     )
 
 
-def _nearest_to(results: LanguageResults, reached: Bool[np.ndarray, 'T']) -> str:
+def _nearest_to(results: LanguageResults, reached: Bool[np.ndarray, ' T']) -> str:
     """What is nearest to the decoded texts of near-duplicated records that are given back."""
     siblings, of = results.siblings, results.comparison.near_duplicated
     if not of.any():
@@ -81,11 +81,11 @@ def _nearest_to(results: LanguageResults, reached: Bool[np.ndarray, 'T']) -> str
     )
 
 
-def _share(values: Bool[np.ndarray, '_']) -> str:
+def _share(values: Bool[np.ndarray, ' _']) -> str:
     return f'{values.mean():.1%}' if values.size else MISSING
 
 
-def _mean(values: Float[np.ndarray, '_']) -> str:
+def _mean(values: Float[np.ndarray, ' _']) -> str:
     known = values[np.isfinite(values)]
     if not known.size:
         return MISSING
@@ -93,6 +93,6 @@ def _mean(values: Float[np.ndarray, '_']) -> str:
     return plus_minus(float(known.mean()), deviation, 3)
 
 
-def _standard_error(errors: Float[np.ndarray, '_']) -> str:
+def _standard_error(errors: Float[np.ndarray, ' _']) -> str:
     known = errors[np.isfinite(errors)]
     return f'typical standard error {number(float(np.median(known)), 3)}' if known.size else ''

@@ -6,11 +6,12 @@ A `Section` is a title, a sentence and some parts. A part names the template tha
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from influence_jax.report.picture import Picture
 
 
+@runtime_checkable
 class Part(Protocol):
     """What a section is made of."""
 

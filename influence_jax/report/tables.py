@@ -40,7 +40,7 @@ def terminal_table(
         text = example_names[example] if example >= 0 else target_ids[target]
         return printable(text, most=LONGEST_NAME)
 
-    def table(title: str, targets: Int[np.ndarray, '_']) -> Table:
+    def table(title: str, targets: Int[np.ndarray, ' _']) -> Table:
         summary = overview.summary
         lines = Table(
             title=Text(title, style='bold'),

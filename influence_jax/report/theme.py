@@ -1,7 +1,6 @@
 """The two palettes of the report: its figures and its page are drawn in the same colours."""
 
 import dataclasses
-from typing import Self
 
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 
@@ -35,7 +34,7 @@ class Theme:
         return ' '.join(f'--{name}: {colour};' for name, colour in fields)
 
     @classmethod
-    def light(cls) -> Self:
+    def light(cls) -> 'Theme':
         """Dark ink on warm white."""
         return cls(
             page='#faf9f6',
@@ -49,7 +48,7 @@ class Theme:
         )
 
     @classmethod
-    def dark(cls) -> Self:
+    def dark(cls) -> 'Theme':
         """Light ink on near black."""
         return cls(
             page='#121518',

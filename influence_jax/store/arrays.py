@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tensorstore as ts
@@ -86,17 +86,17 @@ class RowArray:
         self._store = store
 
     @classmethod
-    def create(cls, path: Path, form: RowFormat) -> Self:
+    def create(cls, path: Path, form: RowFormat) -> 'RowArray':
         """A new array, empty; what was at the path is deleted."""
         return cls._open(path, form, ts.OpenMode(create=True, delete_existing=True))
 
     @classmethod
-    def open(cls, path: Path, form: RowFormat) -> Self:
+    def open(cls, path: Path, form: RowFormat) -> 'RowArray':
         """The array at the path; CorruptRun where it is absent or not of this format."""
         return cls._open(path, form, ts.OpenMode(open=True))
 
     @classmethod
-    def _open(cls, path: Path, form: RowFormat, mode: ts.OpenMode) -> Self:
+    def _open(cls, path: Path, form: RowFormat, mode: ts.OpenMode) -> 'RowArray':
         spec = {
             'driver': 'zarr3',
             'kvstore': {'driver': 'file', 'path': f'{path}/', 'file_io_sync': True},

@@ -20,7 +20,7 @@ def masks(values: Bool[AnyArray, 'M N'], manifest: Manifest) -> Bool[np.ndarray,
     return values
 
 
-def members(indices: Int[AnyArray, 'C'], *, total: int) -> Int[np.ndarray, 'C']:
+def members(indices: Int[AnyArray, ' C'], *, total: int) -> Int[np.ndarray, ' C']:
     """The indices; ValueError unless they are distinct and in `0..total - 1`."""
     indices = np.asarray(indices)
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):

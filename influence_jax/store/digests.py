@@ -33,7 +33,9 @@ def of_masks(masks: Bool[np.ndarray, 'M N']) -> str:
     return digest.hexdigest()
 
 
-def of_row(run: str, name: str, member: int, row: Float[np.ndarray, 'T']) -> UInt8[np.ndarray, 'B']:
+def of_row(
+    run: str, name: str, member: int, row: Float[np.ndarray, ' T']
+) -> UInt8[np.ndarray, ' B']:
     """The digest of a member's row of a measurement.
 
     Args:
@@ -47,9 +49,9 @@ def of_row(run: str, name: str, member: int, row: Float[np.ndarray, 'T']) -> UIn
 
 def of_rows(
     run: str,
-    members: Int[np.ndarray, 'C'],
+    members: Int[np.ndarray, ' C'],
     rows: Mapping[str, Float[np.ndarray, 'C T']],
-    status: Int[np.ndarray, 'C'],
+    status: Int[np.ndarray, ' C'],
 ) -> UInt8[np.ndarray, 'C D B']:
     """What is recorded of members: the digest of the record itself, then those of their rows."""
     recorded = np.empty((len(members), 1 + len(rows), SIZE), np.uint8)
@@ -64,12 +66,12 @@ def of_rows(
 
 def of_record(
     run: str, member: int, status: int, rows: UInt8[np.ndarray, 'K B']
-) -> UInt8[np.ndarray, 'B']:
+) -> UInt8[np.ndarray, ' B']:
     """The digest of a member's status and of the digests of its rows."""
     return _digest([run, 'record', member, status], rows.tobytes())
 
 
-def _digest(head: Sequence[Any], content: bytes) -> UInt8[np.ndarray, 'B']:
+def _digest(head: Sequence[Any], content: bytes) -> UInt8[np.ndarray, ' B']:
     digest = hashlib.blake2b(canonical(list(head)), digest_size=SIZE)
     digest.update(content)
     return np.frombuffer(digest.digest(), np.uint8)

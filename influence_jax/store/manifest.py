@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 from influence_jax.json_files import MOST_DEPTH, parse_json
 from influence_jax.store import digests, provenance
@@ -102,7 +102,7 @@ class Manifest:
         return json.dumps(fields, indent=1, allow_nan=False) + '\n'
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
+    def from_json(cls, text: str | bytes) -> 'Manifest':
         """Reads `to_json`'s text.
 
         Earlier versions wrote neither `checksum` nor `masks_sha256`: what they wrote is read, too.

@@ -23,7 +23,7 @@ class Onlooker(status.Statuses):
         directory: Path | str,
         manifest: Manifest,
         masks: Bool[AnyArray, 'M N'],
-        statuses: Int8[np.ndarray, 'M'],
+        statuses: Int8[np.ndarray, ' M'],
     ) -> None:
         self.directory = Path(directory).absolute()
         self.manifest = manifest
@@ -31,7 +31,7 @@ class Onlooker(status.Statuses):
         self._status = statuses.copy()
 
     def write(
-        self, members: Int[AnyArray, 'C'], measurements: Mapping[str, Float[AnyArray, 'C T']]
+        self, members: Int[AnyArray, ' C'], measurements: Mapping[str, Float[AnyArray, 'C T']]
     ) -> None:
         """Remembers that they are there; somebody else records them."""
         rows = checks.rows(measurements, self.manifest, count=len(members))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, UInt8
@@ -109,7 +109,7 @@ class Run(Statuses):
         # Of the rows of each member that is not missing; read once, as the status is.
         self._digests = self._read_digests()
 
-    def _read_status(self) -> Int8[np.ndarray, 'M']:
+    def _read_status(self) -> Int8[np.ndarray, ' M']:
         array = self._arrays.status
         status = np.full(self.manifest.members, MemberStatus.MISSING, np.int8)
         recorded = array.files()
@@ -247,7 +247,7 @@ class Run(Statuses):
                 )
 
     def write(
-        self, members: Int[AnyArray, 'C'], measurements: Mapping[str, Float[AnyArray, 'C T']]
+        self, members: Int[AnyArray, ' C'], measurements: Mapping[str, Float[AnyArray, 'C T']]
     ) -> None:
         """Records some members' measurements; durable on return.
 
@@ -344,7 +344,7 @@ class Run(Statuses):
             self._lock.release()
             self._lock = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> 'Run':
         return self
 
     def __exit__(

@@ -31,7 +31,7 @@ _MOST_BYTES = 2**26
 """Of one of orbax's own files about a checkpoint."""
 
 
-def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params) -> None:
+def save_members(directory: Path, members: Int[np.ndarray, ' C'], params: Params) -> None:
     """Writes each member's parameters to a checkpoint of its own, whole or not at all.
 
     Args:
@@ -48,7 +48,7 @@ def save_members(directory: Path, members: Int[np.ndarray, 'C'], params: Params)
             checkpointer.save(path, own, force=True, custom_metadata={_ABOUT: about})
 
 
-def kept_members(directory: Path) -> Int[np.ndarray, 'R']:
+def kept_members(directory: Path) -> Int[np.ndarray, ' R']:
     """Numbers of the members whose parameters are there, ascending."""
     names = [path.name for path in directory.glob('*') if re.fullmatch('[0-9]{6,9}', path.name)]
     return np.array(sorted(map(int, names)), int)
@@ -117,7 +117,7 @@ class InTraining:
         self._manager: ocp.CheckpointManager | None = None
         self._home: tuple[int, int] | None = None
 
-    def open(self, identity: Mapping[str, Any], *, untrained: Int[np.ndarray, 'R']) -> None:
+    def open(self, identity: Mapping[str, Any], *, untrained: Int[np.ndarray, ' R']) -> None:
         """Looks at what is there; it is removed if any of its members is trained already.
 
         A kill can come when some members of a chunk are on record and the others are not: the
@@ -145,7 +145,7 @@ class InTraining:
         if not set(kept['members']) <= set(untrained.tolist()):
             self.clear()
 
-    def resume(self, members: Int[np.ndarray, 'R'], like: State) -> tuple[int, State] | None:
+    def resume(self, members: Int[np.ndarray, ' R'], like: State) -> tuple[int, State] | None:
         """How many steps these members have taken, and their state; None to begin anew.
 
         Args:
@@ -187,7 +187,7 @@ class InTraining:
             )
         return step, jax.tree.unflatten(jax.tree.structure(like), [named[n] for n in _named(like)])
 
-    def keep(self, members: Int[np.ndarray, 'R'], steps: int, state: State) -> None:
+    def keep(self, members: Int[np.ndarray, ' R'], steps: int, state: State) -> None:
         """Writes a checkpoint, whole or not at all, if it is time to; older ones are removed.
 
         Args:

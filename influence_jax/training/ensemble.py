@@ -20,7 +20,7 @@ class Trained(NamedTuple):
     result: their measurements `[C T]` and, if kept, parameters with a leading axis C.
     """
 
-    members: Int[np.ndarray, 'C']
+    members: Int[np.ndarray, ' C']
     result: Member
 
 
@@ -29,7 +29,7 @@ def train(
     *,
     key: PRNGKey,
     masks: Masks,
-    members: Sequence[int] | Int[np.ndarray, 'R'],
+    members: Sequence[int] | Int[np.ndarray, ' R'],
     examples: Batch,
     targets: Batch,
     execution: Execution,

@@ -21,7 +21,7 @@ from influence_jax.training.member import Member, Program, train_member
 from influence_jax.types import Batch, Params, PRNGKey
 
 ChunkProgram = Callable[
-    [PRNGKey, Int[Array, 'C'], Bool[Array, 'C N'], Batch, Batch, Params | None], Member
+    [PRNGKey, Int[Array, ' C'], Bool[Array, 'C N'], Batch, Batch, Params | None], Member
 ]
 """Trains the C members of a chunk: (key, members, masks, examples, targets, base) -> stacked."""
 

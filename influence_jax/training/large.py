@@ -33,7 +33,7 @@ def train(
     *,
     key: PRNGKey,
     masks: Masks,
-    members: Sequence[int] | Int[np.ndarray, 'R'],
+    members: Sequence[int] | Int[np.ndarray, ' R'],
     examples: Batch,
     targets: Batch,
     shape: MeshShape,

@@ -42,9 +42,9 @@ class LargeProgram(NamedTuple):
     mesh: the devices.
     """
 
-    begin: Callable[[PRNGKey, Int[AnyArray, 'C'], Params | None], State]
+    begin: Callable[[PRNGKey, Int[AnyArray, ' C'], Params | None], State]
     schedule: Callable[
-        [PRNGKey, Int[AnyArray, 'C'], Bool[AnyArray, 'C N']], Int[Array, 'C steps B']
+        [PRNGKey, Int[AnyArray, ' C'], Bool[AnyArray, 'C N']], Int[Array, 'C steps B']
     ]
     step: jax.stages.Wrapped
     measure: Callable[[Params, Batch, Params | None], dict[str, Float[Array, 'C T']]]
@@ -267,10 +267,10 @@ class _SpreadBatches:
     def init(self, *, key: PRNGKey) -> Params:
         return self.task.init(key=key)
 
-    def train_loss(self, params: Params, batch: Batch, *, key: PRNGKey) -> Float[Array, 'B']:
+    def train_loss(self, params: Params, batch: Batch, *, key: PRNGKey) -> Float[Array, ' B']:
         return self.task.train_loss(params, _over_data(batch), key=key)
 
-    def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, 'B']]:
+    def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, ' B']]:
         return self.task.measure(params, _over_data(batch))
 
 

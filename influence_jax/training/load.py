@@ -11,7 +11,7 @@ from influence_jax.types import Masks, PRNGKey
 
 
 def largest_batch(
-    program: Program, masks: Masks, *, key: PRNGKey, sizes: Int[np.ndarray, 'N']
+    program: Program, masks: Masks, *, key: PRNGKey, sizes: Int[np.ndarray, ' N']
 ) -> int:
     """The most that the sizes of a batch's examples add up to, over all steps of all members.
 
@@ -26,7 +26,7 @@ def largest_batch(
     """
 
     @jax.jit
-    def largest(key: PRNGKey, masks: Bool[Array, 'M N'], sizes: Int[Array, 'N']) -> Array:
+    def largest(key: PRNGKey, masks: Bool[Array, 'M N'], sizes: Int[Array, ' N']) -> Array:
         def of_member(row: tuple[Array, Array]) -> Array:
             member, mask = row
             batches = schedule(program, mask, key=jax.random.fold_in(key, member))

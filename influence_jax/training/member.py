@@ -46,7 +46,7 @@ class State(NamedTuple):
 class Member(NamedTuple):
     """What remains of a trained member."""
 
-    measurements: dict[str, Float[Array, 'T']]
+    measurements: dict[str, Float[Array, ' T']]
     params: Params
 
 
@@ -54,7 +54,7 @@ def train_member(
     program: Program,
     *,
     key: PRNGKey,
-    mask: Bool[Array, 'N'],
+    mask: Bool[Array, ' N'],
     examples: Batch,
     targets: Batch,
     base: Params | None = None,
@@ -86,7 +86,7 @@ def begin(program: Program, *, key: PRNGKey) -> State:
     return State(params, program.optimizer.init(params))
 
 
-def schedule(program: Program, mask: Bool[Array, 'N'], *, key: PRNGKey) -> Int[Array, 'steps B']:
+def schedule(program: Program, mask: Bool[Array, ' N'], *, key: PRNGKey) -> Int[Array, 'steps B']:
     """Which examples each of a member's steps trains on."""
     return order.batches(
         mask,
@@ -121,7 +121,7 @@ def step(
     return State(optax.apply_updates(state.params, update), optimizer_state)
 
 
-def measure(program: Program, params: Params, targets: Batch) -> dict[str, Float[Array, 'T']]:
+def measure(program: Program, params: Params, targets: Batch) -> dict[str, Float[Array, ' T']]:
     """The task's measurements of every target, batch by batch."""
     count = jax.tree.leaves(targets)[0].shape[0]
     size = min(program.measure_batch, count)
@@ -132,7 +132,7 @@ def measure(program: Program, params: Params, targets: Batch) -> dict[str, Float
     return {name: values.reshape(-1)[:count] for name, values in measured.items()}
 
 
-def take(rows: Batch, indices: Int[Array, 'B']) -> Batch:
+def take(rows: Batch, indices: Int[Array, ' B']) -> Batch:
     """The rows of a pytree at these indices of its leading axis."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[indices], rows)
 

@@ -9,7 +9,7 @@ from influence_jax.types import PRNGKey
 
 
 def batches(
-    mask: Bool[Array, 'N'], *, key: PRNGKey, steps: int, batch_size: int, smallest: int
+    mask: Bool[Array, ' N'], *, key: PRNGKey, steps: int, batch_size: int, smallest: int
 ) -> Int[Array, 'steps B']:
     """Indices of the examples of every training step, all of them from the member's subset.
 

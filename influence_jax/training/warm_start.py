@@ -43,8 +43,8 @@ class _Started:
         del key
         return jax.tree.map(jnp.asarray, self.base)
 
-    def train_loss(self, params: Params, batch: Batch, *, key: PRNGKey) -> Float[Array, 'B']:
+    def train_loss(self, params: Params, batch: Batch, *, key: PRNGKey) -> Float[Array, ' B']:
         return self.task.train_loss(params, batch, key=key)
 
-    def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, 'B']]:
+    def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, ' B']]:
         return self.task.measure(params, batch)

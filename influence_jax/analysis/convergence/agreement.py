@@ -59,12 +59,12 @@ class Convergence(NamedTuple):
     significant_pairs: `[S]` how many entries these were, mean of the splits.
     """
 
-    members: Int[np.ndarray, 'S']
-    self_influence: Float[np.ndarray, 'S']
-    off_diagonal: Float[np.ndarray, 'S']
-    margin: Float[np.ndarray, 'S']
-    significant: Float[np.ndarray, 'S'] = _UNMEASURED
-    significant_pairs: Float[np.ndarray, 'S'] = _UNMEASURED
+    members: Int[np.ndarray, ' S']
+    self_influence: Float[np.ndarray, ' S']
+    off_diagonal: Float[np.ndarray, ' S']
+    margin: Float[np.ndarray, ' S']
+    significant: Float[np.ndarray, ' S'] = _UNMEASURED
+    significant_pairs: Float[np.ndarray, ' S'] = _UNMEASURED
 
     def reliability(self, members: int | None = None) -> Reliability:
         """Reliability of an ensemble, by default of the largest two halves together.
@@ -76,7 +76,7 @@ class Convergence(NamedTuple):
         """
         whole = 2 * int(self.members[-1]) if members is None else members
 
-        def lengthened(agreement: Float[np.ndarray, 'S']) -> float:
+        def lengthened(agreement: Float[np.ndarray, ' S']) -> float:
             known = np.flatnonzero(np.isfinite(agreement))
             if not known.size:
                 return float('nan')
@@ -105,7 +105,7 @@ def split_half(
     estimator: Estimator = Estimator.DIFFERENCE,
     sizes: Sequence[int] | None = None,
     repeats: int = 4,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> Convergence:
     """Estimates influence twice, from disjoint members, and correlates the two estimates.
 
@@ -166,7 +166,7 @@ def split_half(
     return Convergence(members, *_mean_of_defined(curves))
 
 
-def _default_sizes(least: int, largest: int) -> Int[np.ndarray, 'S']:
+def _default_sizes(least: int, largest: int) -> Int[np.ndarray, ' S']:
     least = min(max(least, _LEAST_DEFAULT_SIZE), largest)
     # At least a factor of sqrt(2) apart: what is nearer tells nothing more.
     count = min(_MOST_DEFAULT_SIZES, 2 + int(2 * np.log2(largest / least)))
@@ -176,7 +176,7 @@ def _default_sizes(least: int, largest: int) -> Int[np.ndarray, 'S']:
 def _agreement(
     first: Float[np.ndarray, 'N t'],
     second: Float[np.ndarray, 'N t'],
-    own: Int[np.ndarray, 't'],
+    own: Int[np.ndarray, ' t'],
     pairs: Bool[np.ndarray, 'N t'],
 ) -> tuple[float, float, float, float]:
     """In the order of `Convergence`."""
@@ -192,7 +192,7 @@ def _agreement(
 
 
 def _significant(
-    masks: Bool[np.ndarray, 'm N'], losses: Float[np.ndarray, 'm t'], own: Int[np.ndarray, 't']
+    masks: Bool[np.ndarray, 'm N'], losses: Float[np.ndarray, 'm t'], own: Int[np.ndarray, ' t']
 ) -> Bool[np.ndarray, 'N t']:
     """Off-diagonal entries that these members tell from zero; none where they are too few."""
     kinds = (Estimator.ADJUSTED, Estimator.DIFFERENCE)
@@ -209,7 +209,7 @@ def _values(
     estimator: Estimator,
     masks: Bool[np.ndarray, 's N'],
     losses: Float[np.ndarray, 's t'],
-    own: Int[np.ndarray, 't'],
+    own: Int[np.ndarray, ' t'],
 ) -> Float[np.ndarray, 'N t']:
     if estimator is Estimator.DIFFERENCE:
         return _difference(masks, losses)

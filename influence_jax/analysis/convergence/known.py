@@ -21,7 +21,7 @@ def known_influence(
     estimator: Estimator,
     masks: Bool[np.ndarray, 'M N'],
     losses: Float[np.ndarray, 'M t'],
-    own: Int[np.ndarray, 't'],
+    own: Int[np.ndarray, ' t'],
 ) -> Influence:
     """`estimate`, NaN for the examples that are in, or out of, fewer than two of the members."""
     known = two_on_both_sides(masks)
@@ -35,13 +35,13 @@ def known_influence(
     return Influence(values, standard_error)
 
 
-def two_on_both_sides(masks: Bool[np.ndarray, 'M N']) -> Bool[np.ndarray, 'N']:
+def two_on_both_sides(masks: Bool[np.ndarray, 'M N']) -> Bool[np.ndarray, ' N']:
     """Which examples have a standard error: in, and out of, at least two of the members."""
     included = masks.sum(axis=0)
     return (included >= 2) & (len(masks) - included >= 2)
 
 
-def others(own: Int[np.ndarray, 't'], *, examples: int) -> Bool[np.ndarray, 'N t']:
+def others(own: Int[np.ndarray, ' t'], *, examples: int) -> Bool[np.ndarray, 'N t']:
     """Entries that are not a target's influence on itself."""
     return own[None, :] != np.arange(examples)[:, None]
 

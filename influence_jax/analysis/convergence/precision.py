@@ -44,8 +44,8 @@ class StandardErrorCurve(NamedTuple):
         in `Precision`.
     """
 
-    members: Int[np.ndarray, 'S']
-    standard_error: Float[np.ndarray, 'S']
+    members: Int[np.ndarray, ' S']
+    standard_error: Float[np.ndarray, ' S']
 
 
 def precision(
@@ -54,7 +54,7 @@ def precision(
     *,
     key: PRNGKey,
     estimator: Estimator = Estimator.DIFFERENCE,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> Precision:
     """Measures the typical standard error on a sample of at most 256 targets.
 
@@ -90,7 +90,7 @@ def standard_error_curve(
     key: PRNGKey,
     sizes: Sequence[int],
     estimator: Estimator = Estimator.DIFFERENCE,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> StandardErrorCurve:
     """Measures `precision` on ever larger random sets of the members, each within the next.
 

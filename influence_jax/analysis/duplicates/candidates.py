@@ -19,7 +19,7 @@ class ScoredPairs(NamedTuple):
     """
 
     examples: Int[np.ndarray, 'P 2']
-    scores: Float[np.ndarray, 'P']
+    scores: Float[np.ndarray, ' P']
 
 
 class CandidatePairs(NamedTuple):
@@ -32,14 +32,14 @@ class CandidatePairs(NamedTuple):
     """
 
     examples: Int[np.ndarray, 'P 2']
-    scores: Float[np.ndarray, 'P']
-    z: Float[np.ndarray, 'P']
+    scores: Float[np.ndarray, ' P']
+    z: Float[np.ndarray, ' P']
 
 
 def candidate_pairs(
     summary: Summary,
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     z_threshold: float = 3.0,
     floor: float = 4.0,
 ) -> CandidatePairs:
@@ -82,7 +82,7 @@ def candidate_pairs(
     pairs = np.column_stack(np.divmod(keys, examples))
     measured = np.isin(pairs, own).sum(axis=1)
 
-    def total(x: Float[np.ndarray, 'd']) -> Float[np.ndarray, 'P']:
+    def total(x: Float[np.ndarray, ' d']) -> Float[np.ndarray, ' P']:
         return np.bincount(index, x, minlength=len(keys))
 
     scores = total(_ratio(value, itself)) / measured
@@ -93,9 +93,9 @@ def candidate_pairs(
 
 
 def low_self_influence_pairs(
-    self_influence: Float[AnyArray, 'T'],
+    self_influence: Float[AnyArray, ' T'],
     *,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
     at_most: int = 2_000_000,
 ) -> ScoredPairs:
     """The baseline that knows self-influence alone: minus the larger of a pair's two.
@@ -127,8 +127,8 @@ def low_self_influence_pairs(
 
 
 def _own_examples(
-    summary: Summary, target_examples: Int[AnyArray, 'T'] | None
-) -> Int[np.ndarray, 'T']:
+    summary: Summary, target_examples: Int[AnyArray, ' T'] | None
+) -> Int[np.ndarray, ' T']:
     targets = len(summary.self_influence)
     known = ~np.isnan(summary.self_influence)
     if not known.any():
@@ -154,9 +154,9 @@ def _own_examples(
 
 
 def _entries(
-    summary: Summary, own: Int[np.ndarray, 'T']
+    summary: Summary, own: Int[np.ndarray, ' T']
 ) -> tuple[
-    Int[np.ndarray, 'd'], Int[np.ndarray, 'd'], Float[np.ndarray, 'd'], Float[np.ndarray, 'd']
+    Int[np.ndarray, ' d'], Int[np.ndarray, ' d'], Float[np.ndarray, ' d'], Float[np.ndarray, ' d']
 ]:
     """Target, other example, influence and its error: the strongest and the significant ones."""
     targets, kept = summary.top_examples.shape
@@ -172,8 +172,8 @@ def _entries(
 
 
 def _ratio(
-    numerator: Float[np.ndarray, 'd'], denominator: Float[np.ndarray, 'd']
-) -> Float[np.ndarray, 'd']:
+    numerator: Float[np.ndarray, ' d'], denominator: Float[np.ndarray, ' d']
+) -> Float[np.ndarray, ' d']:
     """Zero where the denominator is not positive: an example that no member depends on."""
     positive = denominator > 0
     return np.where(positive, numerator / np.where(positive, denominator, 1), 0.0)

@@ -9,7 +9,7 @@ from influence_jax.analysis.duplicates.candidates import CandidatePairs, ScoredP
 
 def clusters(
     pairs: CandidatePairs | ScoredPairs, *, examples: int, threshold: float
-) -> Int[np.ndarray, 'N']:
+) -> Int[np.ndarray, ' N']:
     """Examples joined by pairs that score at least `threshold`: connected components.
 
     Single linkage: A and C share a cluster if both are paired with B, however unlike A and C are.
@@ -36,7 +36,7 @@ def clusters(
     return labels.astype(np.int64)
 
 
-def best_scores(pairs: CandidatePairs | ScoredPairs, *, examples: int) -> Float[np.ndarray, 'N']:
+def best_scores(pairs: CandidatePairs | ScoredPairs, *, examples: int) -> Float[np.ndarray, ' N']:
     """Of each example the highest score of its pairs, -inf where it is in none.
 
     How likely an example has any near-duplicate.

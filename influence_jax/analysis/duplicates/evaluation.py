@@ -42,8 +42,8 @@ class _Ranking(NamedTuple):
     """Scored pairs from the best down, and the true ones among which no score is known."""
 
     pairs: Int[np.ndarray, 'P 2']
-    is_true: Bool[np.ndarray, 'P']
-    ends: Int[np.ndarray, 'S']
+    is_true: Bool[np.ndarray, ' P']
+    ends: Int[np.ndarray, ' S']
     true_unscored: Int[np.ndarray, '_ 2']
 
 
@@ -85,7 +85,7 @@ def evaluate(
     if min(wanted) < 1 or max(wanted) > every:
         raise ValueError(f'ks must lie in 1 .. {every}, the number of pairs, not {tuple(ks)}')
 
-    def rates(weights: Float[np.ndarray, 'N']) -> list[float]:
+    def rates(weights: Float[np.ndarray, ' N']) -> list[float]:
         counts = _counts(ranking, weights)
         precision = [precision_of(counts, k) for k in wanted]
         return [area_of(counts), average_precision_of(counts), *precision]
@@ -105,7 +105,7 @@ def evaluate(
     return Retrieval(auroc, average_precision, wanted, tuple(precision), true, found)
 
 
-def _counts(ranking: _Ranking, weights: Float[np.ndarray, 'N']) -> RankCounts:
+def _counts(ranking: _Ranking, weights: Float[np.ndarray, ' N']) -> RankCounts:
     """Weight of true and other pairs from the best score down; at the end that of all pairs."""
     weight = weights[ranking.pairs].prod(axis=1)
     above = np.cumsum(weight)[ranking.ends]

@@ -39,7 +39,7 @@ class Attack(NamedTuple):
 
     scores: Float[np.ndarray, 'M T']
     included: Bool[np.ndarray, 'M T']
-    targets: Int[np.ndarray, 'T']
+    targets: Int[np.ndarray, ' T']
 
 
 class Evidence(NamedTuple):
@@ -53,15 +53,15 @@ class Evidence(NamedTuple):
 
     values: Float[np.ndarray, 'M T']
     included: Bool[np.ndarray, 'M T']
-    targets: Int[np.ndarray, 'T']
-    subset: Int[np.ndarray, 'M']
+    targets: Int[np.ndarray, ' T']
+    subset: Int[np.ndarray, ' M']
 
-    def repeats(self) -> Iterator[Int[np.ndarray, 'k']]:
+    def repeats(self) -> Iterator[Int[np.ndarray, ' k']]:
         """Yields the members of each subset: attacked by all members but these."""
         order = np.argsort(self.subset, kind='stable')
         yield from np.split(order, np.flatnonzero(np.diff(self.subset[order])) + 1)
 
-    def smaller_side(self) -> Int[np.ndarray, 'T']:
+    def smaller_side(self) -> Int[np.ndarray, ' T']:
         """How many different subsets include each target or leave it out, whichever are fewer."""
         _, first = np.unique(self.subset, return_index=True)
         count = self.included[first].sum(axis=0)
@@ -69,7 +69,7 @@ class Evidence(NamedTuple):
 
 
 def evidence(
-    masks: Masks, measurement: Measurement, target_examples: Int[AnyArray, 'T'] | None
+    masks: Masks, measurement: Measurement, target_examples: Int[AnyArray, ' T'] | None
 ) -> Evidence:
     """Checks the arguments of an attack.
 
@@ -135,7 +135,7 @@ def rises_with_inclusion(given: Evidence) -> bool | None:
     return bool(statistic > 0)
 
 
-def check_losses(losses: Float[np.ndarray, '*shape']) -> None:
+def check_losses(losses: Float[np.ndarray, ' *shape']) -> None:
     """Refuses what is no minus log probability; NaN passes.
 
     Raises:

@@ -49,7 +49,7 @@ def lira(
     *,
     setting: Setting = Setting.ONLINE,
     variance: Variance | None = None,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> Attack:
     """Attacks every member with all other members as its shadow models, but repeats of its mask.
 

@@ -61,7 +61,7 @@ def performance(
     key: PRNGKey,
     false_positive_rates: Sequence[float] = (1e-3, 1e-4),
     resample: Resample = Resample.MEMBERS,
-    groups: Int[AnyArray, 'T'] | None = None,
+    groups: Int[AnyArray, ' T'] | None = None,
     resamples: int = 400,
     level: float = 0.95,
 ) -> Performance:
@@ -113,8 +113,8 @@ def performance(
 
 
 def _units(
-    attack: Attack, resample: Resample, groups: Int[AnyArray, 'T'] | None
-) -> Int[np.ndarray, '_']:
+    attack: Attack, resample: Resample, groups: Int[AnyArray, ' T'] | None
+) -> Int[np.ndarray, ' _']:
     """What is drawn as one: the number from 0 of every member's, or target's, unit."""
     if resample is Resample.MEMBERS:
         if groups is not None:
@@ -130,7 +130,7 @@ def _units(
     return np.unique(np.asarray(groups), return_inverse=True)[1]
 
 
-def _thresholds(curve: Roc) -> Float[np.ndarray, 'k']:
+def _thresholds(curve: Roc) -> Float[np.ndarray, ' k']:
     """Ascending; one for each of the highest few hundred false positives, then 2 % apart."""
     negatives = curve.left_out.size
     steps = int(np.log(max(negatives / _EXACT_RANKS, 1)) / np.log(1.02)) + 2
@@ -142,9 +142,9 @@ def _thresholds(curve: Roc) -> Float[np.ndarray, 'k']:
 
 def _counts_above(
     attack: Attack,
-    thresholds: Float[np.ndarray, 'k'],
+    thresholds: Float[np.ndarray, ' k'],
     resample: Resample,
-    units: Int[np.ndarray, '_'],
+    units: Int[np.ndarray, ' _'],
 ) -> tuple[Float[np.ndarray, 'U k+1'], Float[np.ndarray, 'U k+1']]:
     """How many included, and how many left out, of each unit lie above each threshold.
 
@@ -167,7 +167,7 @@ def _rates_of(
     drawn: Float[np.ndarray, 'b U'],
     included: Float[np.ndarray, 'U k+1'],
     left_out: Float[np.ndarray, 'U k+1'],
-    rates: Float[np.ndarray, 'F'],
+    rates: Float[np.ndarray, ' F'],
 ) -> Float[np.ndarray, 'b F+2']:
     """True-positive rates, area and balanced accuracy of every resample."""
     drawn = drawn.astype(np.float32)  # exact: counts below 2^24, as are the members' own

@@ -36,7 +36,7 @@ def predicts_vulnerability(
     vulnerability: Float[AnyArray, '*R T'],
     *,
     key: PRNGKey,
-    groups: Int[AnyArray, 'T'] | None = None,
+    groups: Int[AnyArray, ' T'] | None = None,
     most_vulnerable: float = 0.1,
     resamples: int = 1000,
     level: float = 0.95,
@@ -101,7 +101,7 @@ def predicts_vulnerability(
 class Ranking:
     """Mid-ranks of scores in any resample, from one sort."""
 
-    def __init__(self, scores: Float[np.ndarray, 'T']):
+    def __init__(self, scores: Float[np.ndarray, ' T']):
         self._order = np.argsort(scores)
         ascending = scores[self._order]
         self._below = np.searchsorted(ascending, scores)
@@ -132,7 +132,7 @@ def _check(
         raise ValueError(f'{most_vulnerable=} must lie strictly between 0 and 1')
 
 
-def _largest(truth: Float[np.ndarray, 'T'], share: float) -> Bool[np.ndarray, 'T']:
+def _largest(truth: Float[np.ndarray, ' T'], share: float) -> Bool[np.ndarray, ' T']:
     count = math.ceil(share * len(truth))
     extreme = truth >= np.partition(truth, len(truth) - count)[len(truth) - count]
     if extreme.all():
@@ -144,7 +144,7 @@ def _largest(truth: Float[np.ndarray, 'T'], share: float) -> Bool[np.ndarray, 'T
 
 
 def observed_and_drawn(
-    key: PRNGKey, *, groups: Int[np.ndarray, 'T'], resamples: int
+    key: PRNGKey, *, groups: Int[np.ndarray, ' T'], resamples: int
 ) -> Iterator[Float[np.ndarray, 'b T']]:
     """The sample itself first, then its resamples."""
     yield np.ones((1, len(groups)))
@@ -154,7 +154,7 @@ def observed_and_drawn(
 def _statistics(
     ranks: Float[np.ndarray, 'b T'],
     true_ranks: Float[np.ndarray, 'b T'],
-    extreme: Bool[np.ndarray, 'T'],
+    extreme: Bool[np.ndarray, ' T'],
     drawn: Float[np.ndarray, 'b T'],
 ) -> Float[np.ndarray, '2 b']:
     """Spearman correlation, and AUROC for the extreme ones; NaN where not defined."""
@@ -173,7 +173,7 @@ def _statistics(
 def _rows(
     table: Mapping[str, Float[np.ndarray, '2 b']], *, targets: int, level: float
 ) -> list[Prediction]:
-    def interval(row: Float[np.ndarray, 'b']) -> Interval:
+    def interval(row: Float[np.ndarray, ' b']) -> Interval:
         return resampling.interval(row[0], row[1:], level)
 
     first: Sequence[np.ndarray] = tuple(next(iter(table.values())))

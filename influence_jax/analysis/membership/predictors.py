@@ -15,8 +15,8 @@ def predictors(
     losses: Measurement,
     *,
     estimator: Estimator = Estimator.DIFFERENCE,
-    target_examples: Int[AnyArray, 'T'] | None = None,
-) -> dict[str, Float[np.ndarray, 'T']]:
+    target_examples: Int[AnyArray, ' T'] | None = None,
+) -> dict[str, Float[np.ndarray, ' T']]:
     """Scores of every target, by name, that may foretell how well its membership is inferred.
 
     'self-influence': I(t => t). 'standardized self-influence': that in its standard errors, so that

@@ -49,7 +49,7 @@ def compare_predictors(
     criterion: Float[AnyArray, 'K H T'],
     *,
     key: PRNGKey,
-    groups: Int[AnyArray, 'T'] | None = None,
+    groups: Int[AnyArray, ' T'] | None = None,
     resamples: int = 1000,
     level: float = 0.95,
 ) -> PredictorComparison:
@@ -130,10 +130,10 @@ def rank_correlations(
 
 
 def partial(
-    direct: Float[np.ndarray, '*b'],
-    between: Float[np.ndarray, '*b'],
-    of_other: Float[np.ndarray, '*b'],
-) -> Float[np.ndarray, '*b']:
+    direct: Float[np.ndarray, ' *b'],
+    between: Float[np.ndarray, ' *b'],
+    of_other: Float[np.ndarray, ' *b'],
+) -> Float[np.ndarray, ' *b']:
     """Partial correlation of a predictor with a criterion, given another predictor.
 
     Args:
@@ -157,14 +157,14 @@ def _pieces(drawn: Float[np.ndarray, 'b T']) -> Iterator[Float[np.ndarray, 'p T'
 
 def _quantities(
     r: Float[np.ndarray, 'b V V'], *, sets: int, lots: tuple[int, ...]
-) -> dict[str, tuple[Float[np.ndarray, 'b'], ...]]:
+) -> dict[str, tuple[Float[np.ndarray, ' b'], ...]]:
     """The fields of a comparison, from all correlations of first, second and criterion."""
     rounds, per_round = lots
     one, other = np.arange(sets), sets + np.arange(sets)
     place = 2 * sets + np.arange(rounds * per_round).reshape(rounds, per_round)
     of_set = [place[k if rounds > 1 else 0] for k in range(sets)]
 
-    def mean(pairs: Iterator[tuple[int, int]]) -> Float[np.ndarray, 'b']:
+    def mean(pairs: Iterator[tuple[int, int]]) -> Float[np.ndarray, ' b']:
         return np.mean([r[:, a, b] for a, b in pairs], axis=0)
 
     direct = [mean((who[k], c) for k in range(sets) for c in of_set[k]) for who in (one, other)]
@@ -195,7 +195,7 @@ def _check(
     one: Float[np.ndarray, '...'],
     other: Float[np.ndarray, '...'],
     lots: Float[np.ndarray, '...'],
-    groups: Int[AnyArray, 'T'] | None,
+    groups: Int[AnyArray, ' T'] | None,
 ) -> None:
     shapes = f'first {list(one.shape)}, second {list(other.shape)}, criterion {list(lots.shape)}'
     if one.ndim != 2 or one.shape != other.shape or lots.ndim != 3:

@@ -23,7 +23,7 @@ def rmia(
     losses: Measurement,
     *,
     gamma: float = 2.0,
-    target_examples: Int[AnyArray, 'T'] | None = None,
+    target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> Attack:
     """Attacks every member with all other members as reference models, but repeats of its mask.
 

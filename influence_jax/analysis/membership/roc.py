@@ -15,8 +15,8 @@ class Roc(NamedTuple):
     left_out: `[Q]` of those that it left out (negatives).
     """
 
-    included: Float[np.ndarray, 'P']
-    left_out: Float[np.ndarray, 'Q']
+    included: Float[np.ndarray, ' P']
+    left_out: Float[np.ndarray, ' Q']
 
 
 def roc(scores: Float[AnyArray, '...'], included: Bool[AnyArray, '...']) -> Roc:
@@ -42,8 +42,8 @@ def roc(scores: Float[AnyArray, '...'], included: Bool[AnyArray, '...']) -> Roc:
 
 
 def true_positive_rates(
-    curve: Roc, false_positive_rates: Float[AnyArray, 'F']
-) -> Float[np.ndarray, 'F']:
+    curve: Roc, false_positive_rates: Float[AnyArray, ' F']
+) -> Float[np.ndarray, ' F']:
     """True-positive rates at these false-positive rates.
 
     Largest attainable; where the threshold falls among ties, the attack takes as many of them at
@@ -72,8 +72,8 @@ def true_positive_rates(
 
 
 def threshold(
-    curve: Roc, false_positive_rates: Float[AnyArray, '*F'] | float
-) -> Float[np.ndarray, '*F']:
+    curve: Roc, false_positive_rates: Float[AnyArray, ' *F'] | float
+) -> Float[np.ndarray, ' *F']:
     """Scores *above* which there are no more false positives than these rates allow."""
     allowed = np.asarray(false_positive_rates, np.float64) * curve.left_out.size
     # 0.29 * 100 is a little less than 29.

@@ -1,6 +1,6 @@
 """What other members say of a target, for each subset in turn, without loops over pairs."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -16,12 +16,12 @@ class Shadows(NamedTuple):
     squares: `[T]` sum of squared deviations from that mean.
     """
 
-    members: Float[np.ndarray, 'T']
-    mean: Float[np.ndarray, 'T']
-    squares: Float[np.ndarray, 'T']
+    members: Float[np.ndarray, ' T']
+    mean: Float[np.ndarray, ' T']
+    squares: Float[np.ndarray, ' T']
 
     @classmethod
-    def of(cls, values: Float[np.ndarray, 'M T'], belongs: Bool[np.ndarray, 'M T']) -> Self:
+    def of(cls, values: Float[np.ndarray, 'M T'], belongs: Bool[np.ndarray, 'M T']) -> 'Shadows':
         """Of all members; block by block of the targets, so that no second matrix exists."""
         parts = []
         for start in range(0, values.shape[1], _BLOCK):
@@ -34,7 +34,7 @@ class Shadows(NamedTuple):
         return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def without(
-        self, values: Float[np.ndarray, 'k T'], belongs: Bool[np.ndarray, 'T']
+        self, values: Float[np.ndarray, 'k T'], belongs: Bool[np.ndarray, ' T']
     ) -> 'Shadows':
         """Returns what is left without k members of one mask.
 

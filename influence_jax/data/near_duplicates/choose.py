@@ -33,7 +33,7 @@ class Choice(NamedTuple, Generic[Variant]):
     clusters: index of each of the others, with its `copies - 1` variants.
     """
 
-    unique: Int[np.ndarray, 'unique']
+    unique: Int[np.ndarray, ' unique']
     clusters: dict[int, tuple[Variant, ...]]
 
     @property
@@ -43,7 +43,7 @@ class Choice(NamedTuple, Generic[Variant]):
         return self.unique.tolist() + repeated
 
     @property
-    def groups(self) -> Int[np.ndarray, 'written']:
+    def groups(self) -> Int[np.ndarray, ' written']:
         """Of every record to be written its group: unique ones from 0 on, then clusters."""
         sizes = [1] * len(self.unique) + [1 + len(v) for v in self.clusters.values()]
         return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)

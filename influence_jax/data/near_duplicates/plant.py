@@ -110,7 +110,7 @@ class _Read(NamedTuple):
     read: Hashable
 
 
-def unused(dataset: TextDataset, planted: TextDataset) -> Int[np.ndarray, 'K']:
+def unused(dataset: TextDataset, planted: TextDataset) -> Int[np.ndarray, ' K']:
     """Indices of the records of `dataset` whose text is not in `planted`, in order.
 
     What a base model can be pretrained on without having seen an example. May be empty.
@@ -119,7 +119,7 @@ def unused(dataset: TextDataset, planted: TextDataset) -> Int[np.ndarray, 'K']:
     return np.array([i for i, text in enumerate(dataset.texts) if text not in used], np.int64)
 
 
-def _first_of_equals(dataset: TextDataset) -> Int[np.ndarray, 'K']:
+def _first_of_equals(dataset: TextDataset) -> Int[np.ndarray, ' K']:
     first: dict[str, int] = {}
     for i, text in enumerate(dataset.texts):
         first.setdefault(text, i)

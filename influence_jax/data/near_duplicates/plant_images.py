@@ -25,7 +25,7 @@ class PlantedImages(NamedTuple):
     """
 
     dataset: ImageDataset
-    groups: Int32[np.ndarray, 'N']
+    groups: Int32[np.ndarray, ' N']
     changes: tuple[str, ...]
 
 

@@ -2,7 +2,7 @@
 
 import enum
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class TextChange(enum.Enum):
     TYPOS = 'typos'
 
 
+@runtime_checkable
 class TextChanger(Protocol):
     """A change with its strength: from a passage to a variant, None where it is impossible."""
 

@@ -13,7 +13,7 @@ from influence_jax import one_line
 from influence_jax.types import AnyArray
 
 
-def _all_different() -> Int32[np.ndarray, '0']:
+def _all_different() -> Int32[np.ndarray, ' 0']:
     return np.empty(0, np.int32)
 
 
@@ -42,7 +42,7 @@ class TextDataset:
     prompts: tuple[str, ...]
     completions: tuple[str, ...]
     ids: tuple[str, ...]
-    groups: Int32[np.ndarray, 'N'] = dataclasses.field(default_factory=_all_different)
+    groups: Int32[np.ndarray, ' N'] = dataclasses.field(default_factory=_all_different)
     changes: tuple[str, ...] = ()
     provenance: str = ''
 
@@ -79,7 +79,7 @@ class TextDataset:
         )
 
     @property
-    def has_near_duplicate(self) -> Bool[np.ndarray, 'N']:
+    def has_near_duplicate(self) -> Bool[np.ndarray, ' N']:
         """Whether the dataset holds another record of the same group."""
         _, group, sizes = np.unique(self.groups, return_inverse=True, return_counts=True)
         return np.asarray(sizes[group] > 1)
@@ -100,7 +100,7 @@ class TextDataset:
         digest.update(self.groups.astype('<i4').tobytes())
         return digest.hexdigest()
 
-    def take(self, indices: Int[AnyArray, 'K']) -> 'TextDataset':
+    def take(self, indices: Int[AnyArray, ' K']) -> 'TextDataset':
         """The chosen records, in the order asked for, with the ids and groups they have here.
 
         Args:

@@ -182,7 +182,7 @@ def _kind(value: object) -> str:
     return 'null' if value is None else names.get(type(value), 'a number')
 
 
-def _groups(texts: list[str]) -> Int32[np.ndarray, 'N']:
+def _groups(texts: list[str]) -> Int32[np.ndarray, ' N']:
     """Numbers in the order of first appearance."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int32)

@@ -23,9 +23,9 @@ class Tokenized(NamedTuple):
     """
 
     tokens: Int32[np.ndarray, 'N S']
-    lengths: Int32[np.ndarray, 'N']
-    answer_starts: Int32[np.ndarray, 'N']
-    cut: Bool[np.ndarray, 'N']
+    lengths: Int32[np.ndarray, ' N']
+    answer_starts: Int32[np.ndarray, ' N']
+    cut: Bool[np.ndarray, ' N']
 
 
 def visible(

@@ -96,7 +96,7 @@ class Tokenizer:
                 known[start:stop] = True
         return int((counted & ~known).sum()), int(counted.sum())
 
-    def decode(self, ids: Sequence[int] | Int[np.ndarray, 'S']) -> str:
+    def decode(self, ids: Sequence[int] | Int[np.ndarray, ' S']) -> str:
         """The text of tokens; special ones, such as the end, and unknown ids have none."""
         with tokenizer_file.panics_as_errors():
             return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=True))

@@ -4,7 +4,7 @@ A scan computes every entry of the difference of means of a block of targets and
 Two scans do the same: `device`, by matrix products, for GPUs and TPUs; `host`, for CPUs.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -43,9 +43,9 @@ class Targets(NamedTuple):
     """
 
     losses: Float[AnyArray, 'M t']
-    null_error: Float[AnyArray, 't']
-    own: Int[AnyArray, 't']
-    floor: Float[AnyArray, 't']
+    null_error: Float[AnyArray, ' t']
+    own: Int[AnyArray, ' t']
+    floor: Float[AnyArray, ' t']
     fixed_examples: Int[AnyArray, 't F']
     fixed_values: Float[AnyArray, 't F']
 
@@ -66,11 +66,12 @@ class Scanned(NamedTuple):
     bottom: Int[AnyArray, 't K']
     moments: Float[AnyArray, 't 4']
     ranked: Float[AnyArray, 't R']
-    candidate_targets: Int[AnyArray, 'C']
-    candidate_examples: Int[AnyArray, 'C']
-    histogram: Int[AnyArray, 'E']
+    candidate_targets: Int[AnyArray, ' C']
+    candidate_examples: Int[AnyArray, ' C']
+    histogram: Int[AnyArray, ' E']
 
 
+@runtime_checkable
 class Scan(Protocol):
     """One way of scanning, made for the masks of an ensemble."""
 
@@ -81,7 +82,7 @@ class Scan(Protocol):
         """Scans the columns of a block of targets."""
 
     def suspects(
-        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't'], count: int
+        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, ' t'], count: int
     ) -> Int[np.ndarray, '3 t K']:
         """Examples of largest |z| of each target, its own before all others.
 
@@ -91,9 +92,9 @@ class Scan(Protocol):
     def entries(
         self,
         losses: Float[AnyArray, 'M t'],
-        targets: Int[np.ndarray, 'C'],
-        examples: Int[np.ndarray, 'C'],
-    ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+    ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
         """Difference of means of single entries and its standard error (`estimators.errors`).
 
         Computed from the losses themselves, whatever rounding `columns` allows itself.
@@ -103,11 +104,11 @@ class Scan(Protocol):
 def error_of_entries(
     masks: Bool[np.ndarray, 'M N'],
     losses: Float[AnyArray, 'M t'],
-    targets: Int[np.ndarray, 'C'],
-    examples: Int[np.ndarray, 'C'],
-    values: Float[np.ndarray, 'C'],
+    targets: Int[np.ndarray, ' C'],
+    examples: Int[np.ndarray, ' C'],
+    values: Float[np.ndarray, ' C'],
     within: Float[np.ndarray, '2 C'],
-) -> Float[np.ndarray, 'C']:
+) -> Float[np.ndarray, ' C']:
     """Standard errors of entries from the sums of squares within the members in and out."""
     of = errors.shape(np.asarray(losses, np.float64))
     return errors.standard_error(

@@ -78,7 +78,7 @@ class DeviceScan:
         )
 
     def suspects(
-        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't'], count: int
+        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, ' t'], count: int
     ) -> Int[np.ndarray, '3 t K']:
         """See `Scan`."""
         whatever, nothing = np.zeros(len(own), np.float32), np.empty((len(own), 0))
@@ -91,9 +91,9 @@ class DeviceScan:
     def entries(
         self,
         losses: Float[AnyArray, 'M t'],
-        targets: Int[np.ndarray, 'C'],
-        examples: Int[np.ndarray, 'C'],
-    ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+    ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
         """See `Scan`."""
         values, within = np.empty(len(targets)), np.empty((2, len(targets)))
         by_target = jnp.asarray(losses.T, jnp.float32)
@@ -152,9 +152,9 @@ class _Found(NamedTuple):
     bottom: Int[Array, 't K']
     moments: Float[Array, 't 4']
     ranked: Float[Array, 't R']
-    target: Int[Array, 'C']  # -1 where there is none
-    example: Int[Array, 'C']
-    candidates: Int[Array, 'D']
+    target: Int[Array, ' C']  # -1 where there is none
+    example: Int[Array, ' C']
+    candidates: Int[Array, ' D']
     histogram: Int[Array, 'D E']
 
 
@@ -248,9 +248,9 @@ def _inverse(x: Float[AnyArray, '...']) -> Array:
 def _entries(
     by_example: Bool[Array, 'N M'],
     by_target: Float[Array, 't M'],
-    targets: Int[Array, 'C'],
-    examples: Int[Array, 'C'],
-) -> tuple[Float[Array, 'C'], Float[Array, '2 C']]:
+    targets: Int[Array, ' C'],
+    examples: Int[Array, ' C'],
+) -> tuple[Float[Array, ' C'], Float[Array, '2 C']]:
     """Differences of means, and the sums of squares within both groups of members."""
     included, losses = by_example[examples].astype(jnp.float32), by_target[targets]
 

@@ -76,7 +76,7 @@ class HostScan:
         )
 
     def suspects(
-        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, 't'], count: int
+        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, ' t'], count: int
     ) -> Int[np.ndarray, '3 t K']:
         """See `Scan`."""
         return _suspects(
@@ -92,9 +92,9 @@ class HostScan:
     def entries(
         self,
         losses: Float[AnyArray, 'M t'],
-        targets: Int[np.ndarray, 'C'],
-        examples: Int[np.ndarray, 'C'],
-    ) -> tuple[Float[np.ndarray, 'C'], Float[np.ndarray, 'C']]:
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+    ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
         """See `Scan`."""
         values, within = _entries(
             self._by_example,

@@ -35,7 +35,7 @@ def greedy(
     config: GPTNeoConfig,
     params: Params,
     prompts: Int[Array, 'B P'],
-    lengths: Int[Array, 'B'],
+    lengths: Int[Array, ' B'],
     *,
     new_tokens: int,
     end: int | Int[Array, ''],
@@ -115,5 +115,5 @@ def _read_prompts(
     return model.through_layers(model.embed(prompts, rows[None]), attend, windows, adapters)
 
 
-def _likeliest(model: GPTNeo, x: Float[Array, 'B D']) -> Int[Array, 'B']:
+def _likeliest(model: GPTNeo, x: Float[Array, 'B D']) -> Int[Array, ' B']:
     return jnp.argmax(model.logits(model.final_norm(x)), axis=-1)

@@ -25,9 +25,9 @@ def whole_blocks(tokens: int) -> int:
 
 def hidden(
     model: GPTNeo,
-    tokens: Int[Array, 'C'],
-    record: Int[Array, 'C'],
-    position: Int[Array, 'C'],
+    tokens: Int[Array, ' C'],
+    record: Int[Array, ' C'],
+    position: Int[Array, ' C'],
     *,
     longest: int,
     adapters: Adapters | None = None,
@@ -71,7 +71,7 @@ def hidden(
     return model.final_norm(x)[0]
 
 
-def _same_record(record: Int[Array, 'C'], block: int, before: int) -> Bool[Array, 'n W K']:
+def _same_record(record: Int[Array, ' C'], block: int, before: int) -> Bool[Array, 'n W K']:
     records = record.reshape(-1, block)
     seen = _with_blocks_before(records, before, axis=1, fill=-1)
     return records[:, :, None] == seen[:, None, :]
