@@ -161,7 +161,7 @@ def main_designs(matrices: str = '10') -> None:
 
         def draw(members: int, keep: float, generator: np.random.Generator) -> Masks:
             key = jax.random.key(int(generator.integers(2**31)))
-            return design(key=key, members=members, examples=N, keep=keep)  # noqa: B023
+            return design(key=key, members=members, examples=N, inclusion_prob=keep)  # noqa: B023
 
         print(design.__name__)
         both = (Estimator.DIFFERENCE, Estimator.ADJUSTED)

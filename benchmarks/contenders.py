@@ -73,8 +73,9 @@ def engine(problem: Problem, streams: int, vmapped: int, in_turn: int) -> Work:
     import jax.numpy as jnp
 
     jax.config.update('jax_num_cpu_devices', streams)
-    from influence_jax import training
     from influence_jax.training.execution import compile_chunk
+
+    from influence_jax import training
 
     program, examples = _jax_parts(problem)
     target = jax.tree.map(lambda leaf: leaf[:1], examples)

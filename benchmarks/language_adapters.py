@@ -36,11 +36,11 @@ def members(problem: Problem, streams: int, vmapped: int, rank: int) -> tuple[Ca
 
     jax.config.update('jax_num_cpu_devices', streams)
     import jax.numpy as jnp
+    from influence_jax.training.execution import compile_chunk
 
     from influence_jax import training
     from influence_jax.models.adapter_modeling import AdapterModeling
     from influence_jax.models.lora import LoRA
-    from influence_jax.training.execution import compile_chunk
 
     program, examples, lengths = jax_parts(problem, packed=True)
     modeling = program.task

@@ -89,9 +89,9 @@ def engine(problem: Problem, streams: int, vmapped: int, in_turn: int, packed: b
 
     jax.config.update('jax_num_cpu_devices', streams)
     import jax.numpy as jnp
+    from influence_jax.training.execution import compile_chunk
 
     from influence_jax import training
-    from influence_jax.training.execution import compile_chunk
 
     program, examples, lengths = jax_parts(problem, packed=packed)
     execution = training.Execution(streams, vmapped, in_turn)

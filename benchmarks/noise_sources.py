@@ -14,12 +14,12 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from influence_jax.training.execution import Execution, compile_chunk
 
 from experiments.settings import NetworkSettings
 from influence_jax import data, training
 from influence_jax.models.image_classification import ImageBatch, ImageClassification
 from influence_jax.training import Recipe
-from influence_jax.training.execution import Execution, compile_chunk
 
 _OTHER_RATES = (0.3, 0.7)
 

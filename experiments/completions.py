@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from influence_jax.training.large_program import over_members
 from jaxtyping import Array, Float, Int
 
 from experiments.language_base import Base
@@ -17,9 +18,8 @@ from influence_jax.analysis import extraction
 from influence_jax.models.gpt_neo import abstract
 from influence_jax.models.gpt_neo.decoding import greedy
 from influence_jax.models.lora import LoRA
-from influence_jax.training.ensemble import Trained
-from influence_jax.training.large_program import over_members
-from influence_jax.training.processes import fetch
+from influence_jax.training import Trained
+from influence_jax.training.multihost import fetch
 from influence_jax.types import AnyArray, Params
 
 MEASUREMENTS = ('bleu', 'exact_match', 'longest_common_share')

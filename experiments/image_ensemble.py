@@ -104,7 +104,7 @@ def run(experiment: ImageExperiment) -> Path:
         key=seeds[1],
         members=experiment.members,
         examples=dataset.num_examples,
-        keep=experiment.ensemble.keep,
+        inclusion_prob=experiment.ensemble.keep,
     )
     estimators.check_both_sides(masks)
     task, program = _program(experiment, dataset, masks)

@@ -14,12 +14,10 @@ from experiments.processes import Directory, agreed
 from experiments.progress import Progress
 from experiments.settings import MachineSettings
 from influence_jax import store, training
-from influence_jax.training import large
-from influence_jax.training.ensemble import Trained
+from influence_jax.training import Trained, large
 from influence_jax.training.member import begin
-from influence_jax.training.mesh import MeshShape
-from influence_jax.training.processes import is_first
-from influence_jax.training.sharding import Rules
+from influence_jax.training.mesh import MeshShape, Rules
+from influence_jax.training.multihost import is_primary
 from influence_jax.types import Batch, Params, PRNGKey
 
 if TYPE_CHECKING:  # orbax is slow to import
@@ -94,7 +92,7 @@ def train_missing(
         with Progress(
             total=len(directory.masks),
             done=len(directory.masks) - len(directory.missing),
-            quiet=not is_first(),
+            quiet=not is_primary(),
         ) as progress:
             checkpoints = _in_training(directory, spread) if spread else None
             train, how = (

@@ -16,9 +16,9 @@ from absl import flags as absl_flags
 from experiments import flags, launch
 from experiments.plan_words import described
 from experiments.planned_run import GPT_NEO_1_3B, Run, RunSettings, language_run, network
-from influence_jax.training import plan
+from influence_jax import planning as plan
+from influence_jax.planning import Plan, TooLarge
 from influence_jax.training.mesh import MeshShape
-from influence_jax.training.plan import Plan, TooLarge
 
 __all__ = ['PlanSettings', 'RunSettings', 'language_run', 'network', 'show']
 

@@ -3,8 +3,8 @@
 import dataclasses
 
 from experiments.planned_run import Run
-from influence_jax.training import plan
-from influence_jax.training.plan import Plan
+from influence_jax import planning as plan
+from influence_jax.planning import Plan
 
 
 def described(made: Plan, run: Run, utilisation: float) -> dict[str, str]:

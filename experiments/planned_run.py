@@ -15,9 +15,9 @@ from influence_jax.models.gpt_neo.flops import Flops, flops
 from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.models.language_modeling import LanguageModeling, TokenBatch
 from influence_jax.models.lora import LoRA
+from influence_jax.planning import Inputs
 from influence_jax.training import Program, Recipe, WarmStart
-from influence_jax.training.plan import Inputs
-from influence_jax.training.sharding import Rules
+from influence_jax.training.mesh import Rules
 
 GPT_NEO_1_3B_NAME = 'EleutherAI/gpt-neo-1.3B'
 GPT_NEO_1_3B = GPTNeoConfig(

@@ -15,7 +15,7 @@ from absl import flags as absl_flags
 from experiments import launch, rendezvous
 from influence_jax import store
 from influence_jax.training.mesh import MeshShape
-from influence_jax.training.processes import by_first, from_first, is_first
+from influence_jax.training.multihost import by_primary, from_primary, is_primary
 from influence_jax.types import Masks
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
@@ -144,7 +144,7 @@ def create_or_resume(directory: str, manifest: store.Manifest, masks: Masks) -> 
     """As `store.create_or_resume`, by the first process; the others look on."""
     opened: store.Run | None = None
     failed: Exception | None = None
-    if is_first():
+    if is_primary():
         try:
             opened = store.create_or_resume(directory, manifest, masks)
         except (ValueError, store.RunError) as error:
@@ -153,7 +153,7 @@ def create_or_resume(directory: str, manifest: store.Manifest, masks: Masks) -> 
     told = np.zeros(1 + len(masks), np.int8)
     if opened:
         told = np.concatenate([[1], opened.status]).astype(np.int8)
-    told = from_first(told)
+    told = from_primary(told)
     if failed:
         raise failed
     if not told[0]:
@@ -167,19 +167,19 @@ def create_or_resume(directory: str, manifest: store.Manifest, masks: Masks) -> 
 
 def agreed(answer: bool) -> bool:
     """What the first process answers, in all processes."""
-    return bool(from_first(np.array(answer)))
+    return bool(from_primary(np.array(answer)))
 
 
 @contextlib.contextmanager
 def one_after_another() -> Iterator[None]:
     """For what is to be made once, by the first process, and then found by the others."""
-    if not is_first():
-        by_first(_nothing)
+    if not is_primary():
+        by_primary(_nothing)
     try:
         yield
     finally:
-        if is_first():
-            by_first(_nothing)
+        if is_primary():
+            by_primary(_nothing)
 
 
 def _nothing() -> None:

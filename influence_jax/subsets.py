@@ -1,10 +1,11 @@
 """Subsets: from a key and a design to masks `[M N]`, row m the subset on which member m trains.
 
-Three designs, each also over groups of examples that enter and leave together. In the first
-two row m is drawn from `fold_in(key, m)` alone, so more members can be added later without
-changing the earlier ones.
+Three designs, each also over groups of examples that enter and leave together, and with repeats:
+several members that share a mask. In the first two designs row m is drawn from `fold_in(key, m)`
+alone, so more members can be added later without changing the earlier ones.
 """
 
+import dataclasses
 import enum
 import math
 from collections.abc import Callable
@@ -28,58 +29,71 @@ class Design(enum.Enum):
     EXACT_SIZE = 'exact_size'
     BALANCED = 'balanced'
 
+    @property
+    def can_grow(self) -> bool:
+        """Whether more members leave the masks of the first ones as they are."""
+        return self is not Design.BALANCED
+
+
+@dataclasses.dataclass(frozen=True)
+class ByGroup:
+    """A design over a dataset's groups, the examples of which enter and leave together."""
+
+    design: Design = Design.INDEPENDENT
+
 
 def independent(
-    *, key: PRNGKey, members: int, examples: int, keep: float = 0.5
+    *, key: PRNGKey, members: int, examples: int, inclusion_prob: float = 0.5
 ) -> Bool[np.ndarray, 'M N']:
-    """Includes every example in every member independently with probability `keep`.
+    """Includes every example in every member independently with probability `inclusion_prob`.
 
-    The paper's design (arXiv 2506.20481), there with `keep=0.5`.
+    The paper's design (arXiv 2506.20481), there with `inclusion_prob=0.5`.
 
     Args:
-      key: row m depends only on `fold_in(key, m)`, on `examples` and on `keep`.
+      key: row m depends only on `fold_in(key, m)`, on `examples` and on `inclusion_prob`.
       members: M, at least 1.
       examples: N, at least 2.
-      keep: probability of inclusion, in (0, 1).
+      inclusion_prob: probability of inclusion, in (0, 1).
 
     Returns:
       Masks, True where the example is in the member's subset.
 
     Raises:
-      ValueError: an argument is out of range, or `keep` of N rounds to no or to all examples.
+      ValueError: an argument is out of range, or `inclusion_prob` of N rounds to no or
+        to all examples.
     """
-    _check(members, examples, keep)
-    tile = partial(_bernoulli_tile, key, keep=keep, columns=examples)
+    _check(members, examples, inclusion_prob)
+    tile = partial(_bernoulli_tile, key, inclusion_prob=inclusion_prob, columns=examples)
     return _stack(tile, members, examples)
 
 
 def exact_size(
-    *, key: PRNGKey, members: int, examples: int, keep: float = 0.5
+    *, key: PRNGKey, members: int, examples: int, inclusion_prob: float = 0.5
 ) -> Bool[np.ndarray, 'M N']:
-    """Draws each member's subset uniformly among those of exactly round(keep N) examples.
+    """Draws each member's subset uniformly among those of exactly round(inclusion_prob N) examples.
 
     Arguments, result and errors as for `independent`; row m depends only on `fold_in(key, m)`,
-    on `examples` and on `keep`.
+    on `examples` and on `inclusion_prob`.
     """
-    _check(members, examples, keep)
-    return _choices(key, members, examples, round(keep * examples))
+    _check(members, examples, inclusion_prob)
+    return _choices(key, members, examples, round(inclusion_prob * examples))
 
 
 def balanced(
-    *, key: PRNGKey, members: int, examples: int, keep: float = 0.5
+    *, key: PRNGKey, members: int, examples: int, inclusion_prob: float = 0.5
 ) -> Bool[np.ndarray, 'M N']:
-    """Puts every example into exactly `keep` M members, drawn uniformly for each example.
+    """Puts every example into exactly `inclusion_prob` M members, drawn uniformly for each.
 
-    Arguments, result and errors as for `independent`, and `keep` M must be whole. The masks
-    depend on `key` and on M: adding members changes the earlier rows.
+    Arguments, result and errors as for `independent`, and `inclusion_prob` M must be whole. The
+    masks depend on `key` and on M: adding members changes the earlier rows.
     """
-    _check(members, examples, keep)
-    times = round(keep * members)
-    if not math.isclose(times, keep * members, abs_tol=1e-6) or not 0 < times < members:
+    _check(members, examples, inclusion_prob)
+    times = round(inclusion_prob * members)
+    if not math.isclose(times, inclusion_prob * members, abs_tol=1e-6) or not 0 < times < members:
         raise ValueError(
-            f'a balanced design puts every example into keep * members = {keep * members:g} '
-            f'members, which must be a whole number from 1 to members - 1 = {members - 1}; '
-            'change members or keep'
+            f'a balanced design puts every example into inclusion_prob * members = '
+            f'{inclusion_prob * members:g} members, which must be a whole number from 1 to '
+            f'members - 1 = {members - 1}; change members or inclusion_prob'
         )
     # Column i is a choice among the members, as a row of `exact_size` is one among the examples.
     return np.ascontiguousarray(_choices(key, examples, members, times).T)
@@ -91,8 +105,9 @@ def draw(
     key: PRNGKey,
     members: int,
     examples: int,
-    keep: float = 0.5,
+    inclusion_prob: float = 0.5,
     groups: Int[AnyArray, ' N'] | None = None,
+    repeats: int = 1,
 ) -> Bool[np.ndarray, 'M N']:
     """Draws the masks of a design, over the examples or over groups of them.
 
@@ -101,20 +116,34 @@ def draw(
       key: see the design.
       members: M.
       examples: N.
-      keep: the design's probability, or fraction, of inclusion.
+      inclusion_prob: the design's probability, or fraction, of inclusion.
       groups: the group's id of each example. Masks are then drawn over the distinct ids (in
-        their sorted order, counted as the design's examples) and spread to the examples, so
-        that a group is either wholly in a subset or wholly out of it.
+        their sorted order, counted as the design's examples) and spread to the examples, so that
+        a group is either wholly in a subset or wholly out of it.
+      repeats: how many members in a row share a mask; divides M.
 
     Returns:
       Masks `[M N]`, True where the example is in the member's subset.
 
     Raises:
-      ValueError: as the design does; or `groups` are not N integers.
+      ValueError: as the design does; `repeats` do not divide M; or `groups` are not N integers.
     """
-    draw_rows = _DRAW[design]
+    if repeats < 1 or members % repeats:
+        raise ValueError(f'{members=} must be a multiple of {repeats=}')
+    if repeats > 1:
+        masks = draw(
+            design,
+            key=key,
+            members=members // repeats,
+            examples=examples,
+            inclusion_prob=inclusion_prob,
+            groups=groups,
+        )
+        return np.repeat(masks, repeats, axis=0)
     if groups is None:
-        return draw_rows(key=key, members=members, examples=examples, keep=keep)
+        return _DRAW[design](
+            key=key, members=members, examples=examples, inclusion_prob=inclusion_prob
+        )
     ids = np.asarray(groups)
     if ids.shape != (examples,) or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(
@@ -123,7 +152,9 @@ def draw(
         )
     distinct, group_of_example = np.unique(ids, return_inverse=True)
     try:
-        masks = draw_rows(key=key, members=members, examples=len(distinct), keep=keep)
+        masks = _DRAW[design](
+            key=key, members=members, examples=len(distinct), inclusion_prob=inclusion_prob
+        )
     except ValueError as error:
         raise ValueError(f'masks over {len(distinct)} groups: {error}') from error
     return np.take(masks, group_of_example, axis=1)
@@ -136,18 +167,19 @@ _DRAW: dict[Design, Callable[..., Bool[np.ndarray, 'M N']]] = {
 }
 
 
-def _check(members: int, examples: int, keep: float) -> None:
+def _check(members: int, examples: int, inclusion_prob: float) -> None:
     if members < 1:
         raise ValueError(f'{members=} must be at least 1')
     if examples < 2:
         raise ValueError(f'{examples=} must be at least 2: subsets must be able to differ')
-    if not 0 < keep < 1:
-        raise ValueError(f'{keep=} must lie strictly between 0 and 1')
-    size = round(keep * examples)
+    if not 0 < inclusion_prob < 1:
+        raise ValueError(f'{inclusion_prob=} must lie strictly between 0 and 1')
+    size = round(inclusion_prob * examples)
     if not 0 < size < examples:
         raise ValueError(
-            f'{keep=} of {examples} examples rounds to {size} in a subset, '
-            f'but it must hold at least 1 and at most {examples - 1}; change keep or examples'
+            f'{inclusion_prob=} of {examples} examples rounds to {size} in a subset, '
+            f'but it must hold at least 1 and at most {examples - 1}; change '
+            'inclusion_prob or examples'
         )
 
 
@@ -170,9 +202,9 @@ def _stack(
 
 @partial(jax.jit, static_argnames=('tile', 'columns'))
 def _bernoulli_tile(
-    key: PRNGKey, start: int, *, tile: int, columns: int, keep: float
+    key: PRNGKey, start: int, *, tile: int, columns: int, inclusion_prob: float
 ) -> Bool[Array, 'tile columns']:
-    return jax.vmap(lambda row_key: jax.random.bernoulli(row_key, keep, (columns,)))(
+    return jax.vmap(lambda row_key: jax.random.bernoulli(row_key, inclusion_prob, (columns,)))(
         _row_keys(key, start, tile)
     )
 

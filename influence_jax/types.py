@@ -24,6 +24,17 @@ Batch = Any
 """A pytree of arrays with a leading batch axis: rows of the task's examples or targets."""
 
 
+class Variables(NamedTuple):
+    """What a model with state consists of.
+
+    params: what the optimizer changes.
+    state: what training carries along and never differentiates, such as BatchNorm statistics.
+    """
+
+    params: Params
+    state: Any
+
+
 class Influence(NamedTuple):
     """Influence of every example on every target, in the unit of what was measured.
 
@@ -40,19 +51,25 @@ class Task(Protocol):
     """What the engine must know of a model and its data; it knows nothing else of them.
 
     Everything is written for one member. Implementations are hashable and hold no arrays.
+
+    A model with state besides its parameters, such as BatchNorm statistics: `init` returns
+    `Variables(params, state)`, which is what `train_loss` and `measure` are given, and `train_loss`
+    returns the losses and the new state.
     """
 
     @property
     def measurements(self) -> tuple[str, ...]:
         """Names of what `measure` returns."""
 
-    def init(self, *, key: PRNGKey) -> Params:
-        """Fresh parameters."""
+    def init(self, *, key: PRNGKey) -> 'Params | Variables':
+        """Returns fresh parameters, or parameters and state."""
 
-    def train_loss(self, params: Params, batch: Batch, *, key: PRNGKey) -> Float[Array, ' B']:
+    def train_loss(
+        self, params: Any, batch: Batch, *, key: PRNGKey
+    ) -> Float[Array, ' B'] | tuple[Float[Array, ' B'], Any]:
         """Training loss of each example of a batch, in nats; `key` for dropout, augmentation."""
 
-    def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, ' B']]:
+    def measure(self, params: Any, batch: Batch) -> Mapping[str, Float[Array, ' B']]:
         """What is recorded of each target of a batch."""
 
 

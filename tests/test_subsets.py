@@ -29,7 +29,7 @@ def test_masks_are_numpy_bools_of_the_shape_asked_for(design):
 
 @pytest.mark.parametrize('keep', [0.2, 0.5, 0.9])
 def test_independent_includes_each_entry_with_its_probability(keep):
-    masks = subsets.independent(key=key(), members=400, examples=400, keep=keep)
+    masks = subsets.independent(key=key(), members=400, examples=400, inclusion_prob=keep)
     standard_error = np.sqrt(keep * (1 - keep) / masks.size)
     assert abs(masks.mean() - keep) < 4 * standard_error
     # Sizes vary as a binomial's do, which an exact or a balanced design would not show.
@@ -50,19 +50,19 @@ def test_entries_are_uncorrelated_between_members_and_between_examples(design):
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 29))
 def test_exact_size_is_exact_in_every_member(seed, size):
-    masks = subsets.exact_size(key=key(seed), members=12, examples=30, keep=size / 30)
+    masks = subsets.exact_size(key=key(seed), members=12, examples=30, inclusion_prob=size / 30)
     np.testing.assert_array_equal(masks.sum(1), size)
 
 
 def test_exact_size_rounds_to_the_nearest_size():
-    masks = subsets.exact_size(key=key(), members=2, examples=7, keep=0.4)
+    masks = subsets.exact_size(key=key(), members=2, examples=7, inclusion_prob=0.4)
     np.testing.assert_array_equal(masks.sum(1), 3)
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), times=st.integers(1, 11))
 def test_balanced_puts_every_example_into_as_many_members(seed, times):
-    masks = subsets.balanced(key=key(seed), members=12, examples=30, keep=times / 12)
+    masks = subsets.balanced(key=key(seed), members=12, examples=30, inclusion_prob=times / 12)
     np.testing.assert_array_equal(masks.sum(0), times)
 
 
@@ -102,7 +102,7 @@ def test_tiling_changes_nothing(design, monkeypatch):
 
 
 def test_a_row_is_drawn_from_its_folded_key_alone():
-    masks = subsets.independent(key=key(), members=12, examples=30, keep=0.3)
+    masks = subsets.independent(key=key(), members=12, examples=30, inclusion_prob=0.3)
     row = jax.random.bernoulli(jax.random.fold_in(key(), 3), 0.3, (30,))
     np.testing.assert_array_equal(masks[3], row)
 
@@ -116,7 +116,7 @@ def test_a_row_is_drawn_from_its_folded_key_alone():
     ],
 )
 def test_draw_calls_the_design(design, function):
-    arguments = {'key': key(), 'members': 12, 'examples': 30, 'keep': 0.25}
+    arguments = {'key': key(), 'members': 12, 'examples': 30, 'inclusion_prob': 0.25}
     np.testing.assert_array_equal(subsets.draw(design, **arguments), function(**arguments))
 
 
@@ -145,8 +145,8 @@ def test_groups_enter_and_leave_together(design, ids, order):
 @pytest.mark.parametrize('design', ALL)
 @pytest.mark.parametrize('keep', [0, 1, -0.1, 1.5, float('nan')])
 def test_keep_must_be_a_probability(design, keep):
-    with pytest.raises(ValueError, match=r'keep=.* must lie strictly between 0 and 1'):
-        design(key=key(), members=4, examples=10, keep=keep)
+    with pytest.raises(ValueError, match=r'inclusion_prob=.* must lie strictly between 0 and 1'):
+        design(key=key(), members=4, examples=10, inclusion_prob=keep)
 
 
 @pytest.mark.parametrize('design', ALL)
@@ -155,8 +155,8 @@ def test_keep_must_be_a_probability(design, keep):
     [
         ({'members': 0, 'examples': 10}, 'members=0 must be at least 1'),
         ({'members': 4, 'examples': 1}, 'examples=1 must be at least 2'),
-        ({'members': 4, 'examples': 10, 'keep': 0.01}, 'rounds to 0 in a subset'),
-        ({'members': 4, 'examples': 10, 'keep': 0.99}, 'rounds to 10 in a subset'),
+        ({'members': 4, 'examples': 10, 'inclusion_prob': 0.01}, 'rounds to 0 in a subset'),
+        ({'members': 4, 'examples': 10, 'inclusion_prob': 0.99}, 'rounds to 10 in a subset'),
     ],
 )
 def test_sizes_must_make_sense(design, arguments, message):
@@ -167,11 +167,11 @@ def test_sizes_must_make_sense(design, arguments, message):
 @pytest.mark.parametrize(('members', 'keep'), [(5, 0.5), (1, 0.5), (10, 0.33)])
 def test_balanced_needs_a_whole_number_of_members(members, keep):
     with pytest.raises(ValueError, match='must be a whole number'):
-        subsets.balanced(key=key(), members=members, examples=10, keep=keep)
+        subsets.balanced(key=key(), members=members, examples=10, inclusion_prob=keep)
 
 
 def test_balanced_takes_fractions_that_are_whole_but_for_rounding():
-    masks = subsets.balanced(key=key(), members=100, examples=10, keep=0.07)
+    masks = subsets.balanced(key=key(), members=100, examples=10, inclusion_prob=0.07)
     assert 0.07 * 100 != 7
     np.testing.assert_array_equal(masks.sum(0), 7)
 
@@ -189,3 +189,11 @@ def test_one_group_alone_cannot_be_drawn():
         subsets.draw(
             Design.INDEPENDENT, key=key(), members=4, examples=10, groups=np.zeros(10, int)
         )
+
+
+def test_repeats_share_their_mask():
+    one = subsets.independent(key=key(), members=5, examples=20)
+    masks = subsets.draw(Design.INDEPENDENT, key=key(), members=15, examples=20, repeats=3)
+    np.testing.assert_array_equal(masks, np.repeat(one, 3, axis=0))
+    with pytest.raises(ValueError, match='members=16 must be a multiple of repeats=3'):
+        subsets.draw(Design.INDEPENDENT, key=key(), members=16, examples=20, repeats=3)

@@ -1,20 +1,32 @@
 """Members of an ensemble, trained one by one or many at once."""
 
-from influence_jax.training.ensemble import train
-from influence_jax.training.execution import Execution, choose
-from influence_jax.training.load import largest_batch
-from influence_jax.training.member import Member, Program, train_member
+from influence_jax.training.engine import Trained, largest_batch, train
+from influence_jax.training.executor import (
+    Executor,
+    automatic,
+    autotune,
+    sequential,
+    sharded,
+    vmapped,
+)
+from influence_jax.training.member import Member, Program, WarmStart, train_member
+from influence_jax.training.mesh import MeshShape
 from influence_jax.training.recipe import Recipe
-from influence_jax.training.warm_start import WarmStart
 
 __all__ = [
-    'Execution',
+    'Executor',
     'Member',
+    'MeshShape',
     'Program',
     'Recipe',
+    'Trained',
     'WarmStart',
-    'choose',
+    'automatic',
+    'autotune',
     'largest_batch',
+    'sequential',
+    'sharded',
     'train',
     'train_member',
+    'vmapped',
 ]

@@ -22,8 +22,8 @@ from influence_jax import files
 from influence_jax.json_files import MOST_DEPTH, read_json
 from influence_jax.training import checksums
 from influence_jax.training.member import State
-from influence_jax.training.processes import all_equal, by_first, from_first
-from influence_jax.training.sharding import path_name
+from influence_jax.training.mesh import path_name
+from influence_jax.training.multihost import all_equal, by_primary, from_primary
 from influence_jax.types import AnyArray, Params
 
 _ABOUT = 'influence_jax'
@@ -77,7 +77,7 @@ def load_member(directory: Path, member: int, like: Params) -> Params:
     return params
 
 
-class InTraining:
+class Checkpointer:
     """The state of large members while they train: the latest checkpoint, then nothing.
 
     The members of one chunk at a time; they are gone when the next chunk begins. Whoever stops
@@ -110,7 +110,7 @@ class InTraining:
             raise ValueError(f'checkpoints must be at least 1 step apart, not {every}')
         if not 0 <= least_minutes < math.inf:
             raise ValueError(f'checkpoints must be 0 minutes or more apart, not {least_minutes}')
-        self._directory, self._every = directory.absolute(), every
+        self._directory, self.every = directory.absolute(), every
         self._least_seconds = 60 * least_minutes
         self._last: float | None = None
         self._identity: dict[str, Any] = {'configuration': dict(configuration)}
@@ -187,7 +187,7 @@ class InTraining:
             )
         return step, jax.tree.unflatten(jax.tree.structure(like), [named[n] for n in _named(like)])
 
-    def keep(self, members: Int[np.ndarray, ' R'], steps: int, state: State) -> None:
+    def save(self, members: Int[np.ndarray, ' R'], steps: int, state: State) -> None:
         """Writes a checkpoint, whole or not at all, if it is time to; older ones are removed.
 
         Args:
@@ -198,7 +198,7 @@ class InTraining:
         Raises:
             FileNotFoundError: the directory around this one was deleted or replaced meanwhile.
         """
-        if steps % self._every or not self._is_time():
+        if steps % self.every or not self._is_time():
             return
         manager = self._opened()
         about = {
@@ -223,7 +223,7 @@ class InTraining:
         if self._manager:
             self._manager.close()
             self._manager = None
-        by_first(lambda: shutil.rmtree(self._directory, ignore_errors=True))
+        by_primary(lambda: shutil.rmtree(self._directory, ignore_errors=True))
 
     def _is_time(self) -> bool:
         now = time.monotonic()
@@ -232,7 +232,7 @@ class InTraining:
         late = now - self._last >= self._least_seconds
         gone = self._home is not None and _inode(self._directory.parent) != self._home
         # Clocks differ, and a checkpoint takes all processes, as it takes all to give up.
-        late, gone = from_first(np.array([late, gone]))
+        late, gone = from_primary(np.array([late, gone]))
         if gone:
             raise FileNotFoundError(
                 f'{self._directory.parent} was deleted, moved or replaced while members were '

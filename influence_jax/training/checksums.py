@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, UInt32
 
-from influence_jax.training.processes import fetch
+from influence_jax.training.multihost import fetch
 from influence_jax.types import AnyArray
 
 

@@ -1,7 +1,9 @@
 """One member, from its subset to its measurements: pure, and unaware of all other members."""
 
+import dataclasses
 import enum
-from typing import NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,8 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from influence_jax.training import order
-from influence_jax.types import BasedTask, Batch, Params, PRNGKey, Task
+from influence_jax.training import batching
+from influence_jax.types import BasedTask, Batch, Params, PRNGKey, Task, Variables
 
 
 class Stream(enum.IntEnum):
@@ -37,14 +39,30 @@ class Program(NamedTuple):
 
 
 class State(NamedTuple):
-    """A member in training."""
+    """A member in training.
+
+    params: what the optimizer changes.
+    optimizer_state: of the optimizer.
+    model_state: what the task carries along besides, such as BatchNorm statistics; None for a
+        task whose `init` returns parameters alone.
+    """
 
     params: Params
     optimizer_state: optax.OptState
+    model_state: Any = None
+
+    @property
+    def variables(self) -> Params | Variables:
+        """What the task is given, in the form in which its `init` returned it."""
+        return self.params if self.model_state is None else Variables(self.params, self.model_state)
 
 
 class Member(NamedTuple):
-    """What remains of a trained member."""
+    """What remains of a trained member.
+
+    measurements: of every target, by name.
+    params: parameters, or `Variables` of a task with state.
+    """
 
     measurements: dict[str, Float[Array, ' T']]
     params: Params
@@ -70,25 +88,34 @@ def train_member(
         base: what the task shares among members, for a `BasedTask`.
     """
     program = program.on(base)
-
-    def next_step(state: State, now: tuple[Array, Array]) -> tuple[State, None]:
-        number, indices = now
-        return step(program, state, number, take(examples, indices), key=key), None
-
-    steps = jnp.arange(program.steps), schedule(program, mask, key=key)
-    (params, _), _ = lax.scan(next_step, begin(program, key=key), steps)
-    return Member(measure(program, params, targets), params)
+    state = begin(program, key=key)
+    order = schedule(program, mask, key=key)
+    state = advance(program, state, order, examples, key=key, first=0, stop=program.steps)
+    return Member(measure(program, state.variables, targets), state.variables)
 
 
 def begin(program: Program, *, key: PRNGKey) -> State:
-    """A member before its first step; `key` is its own."""
-    params = _based(program).init(key=jax.random.fold_in(key, Stream.PARAMETERS))
-    return State(params, program.optimizer.init(params))
+    """Returns a member before its first step; `key` is its own."""
+    variables = _task(program).init(key=jax.random.fold_in(key, Stream.PARAMETERS))
+    params, model_state = (
+        variables if isinstance(variables, Variables) else Variables(variables, None)
+    )
+    return State(params, program.optimizer.init(params), model_state)
+
+
+def abstract_variables(task: Task | BasedTask, base: Params | None = None) -> Params | Variables:
+    """Returns the shapes of what a task's `init` returns; `base` as arrays or shapes."""
+
+    def init(base: Params | None) -> Params | Variables:
+        own = task if base is None else cast(BasedTask, task).on(base)
+        return cast(Task, own).init(key=jax.random.key(0))
+
+    return jax.eval_shape(init, base)
 
 
 def schedule(program: Program, mask: Bool[Array, ' N'], *, key: PRNGKey) -> Int[Array, 'steps B']:
-    """Which examples each of a member's steps trains on."""
-    return order.batches(
+    """Returns which examples each of a member's steps trains on."""
+    return batching.batches(
         mask,
         key=jax.random.fold_in(key, Stream.ORDER),
         steps=program.steps,
@@ -97,10 +124,39 @@ def schedule(program: Program, mask: Bool[Array, ' N'], *, key: PRNGKey) -> Int[
     )
 
 
+def advance(
+    program: Program,
+    state: State,
+    order: Int[Array, 'steps B'],
+    examples: Batch,
+    *,
+    key: PRNGKey,
+    first: Int[Array, ''] | int,
+    stop: Int[Array, ''] | int,
+) -> State:
+    """Takes the steps `first` to `stop - 1` of a member.
+
+    Args:
+        program: the task, its base given.
+        state: of the member after `first` steps.
+        order: from `schedule`.
+        examples: pytree with a leading axis N.
+        key: the member's own.
+        first: how many steps came before.
+        stop: how many there are afterwards.
+    """
+
+    def next_step(number: Array, state: State) -> State:
+        indices = lax.dynamic_index_in_dim(order, number, keepdims=False)
+        return step(program, state, number, take(examples, indices), key=key)
+
+    return lax.fori_loop(first, stop, next_step, state)
+
+
 def step(
     program: Program, state: State, number: Int[Array, ''], batch: Batch, *, key: PRNGKey
 ) -> State:
-    """One training step.
+    """Takes one training step.
 
     Args:
         program: the task, its base given.
@@ -111,31 +167,76 @@ def step(
     """
     loss_key = jax.random.fold_in(jax.random.fold_in(key, Stream.LOSS), number)
 
-    def mean_loss(params: Params) -> Array:
-        return _based(program).train_loss(params, batch, key=loss_key).mean()
+    def mean_loss(params: Params) -> tuple[Array, Any]:
+        variables = state._replace(params=params).variables
+        returned: Any = _task(program).train_loss(variables, batch, key=loss_key)
+        losses, model_state = (returned, None) if state.model_state is None else returned
+        return losses.mean(), model_state
 
-    gradient = jax.grad(mean_loss)(state.params)
+    gradient, model_state = jax.grad(mean_loss, has_aux=True)(state.params)
     update, optimizer_state = program.optimizer.update(
         gradient, state.optimizer_state, state.params
     )
-    return State(optax.apply_updates(state.params, update), optimizer_state)
+    return State(optax.apply_updates(state.params, update), optimizer_state, model_state)
 
 
-def measure(program: Program, params: Params, targets: Batch) -> dict[str, Float[Array, ' T']]:
-    """The task's measurements of every target, batch by batch."""
+def measure(
+    program: Program, variables: Params | Variables, targets: Batch
+) -> dict[str, Float[Array, ' T']]:
+    """Returns the task's measurements of every target, computed batch by batch."""
     count = jax.tree.leaves(targets)[0].shape[0]
     size = min(program.measure_batch, count)
     rounds = -(-count // size)
     # The last batch is filled up with the last target, and what is measured of that is dropped.
     indices = jnp.minimum(jnp.arange(rounds * size), count - 1).reshape(rounds, size)
-    measured = lax.map(lambda i: _based(program).measure(params, take(targets, i)), indices)
+    measured = lax.map(lambda i: _task(program).measure(variables, take(targets, i)), indices)
     return {name: values.reshape(-1)[:count] for name, values in measured.items()}
 
 
 def take(rows: Batch, indices: Int[Array, ' B']) -> Batch:
-    """The rows of a pytree at these indices of its leading axis."""
+    """Returns the rows of a pytree at these indices of its leading axis."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[indices], rows)
 
 
-def _based(program: Program) -> Task:
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """A `BasedTask`: the task, but every member begins with the base's parameters.
+
+    Attributes:
+        task: what is trained and measured.
+    """
+
+    task: Task
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Those of the task."""
+        return self.task.measurements
+
+    def on(self, base: Params) -> Task:
+        """The task, from these parameters on."""
+        return _Started(self.task, base)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Started:
+    task: Task
+    base: Params
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        return self.task.measurements
+
+    def init(self, *, key: PRNGKey) -> Params:
+        del key
+        return jax.tree.map(jnp.asarray, self.base)
+
+    def train_loss(self, params: Params, batch: Batch, *, key: PRNGKey) -> Any:
+        return self.task.train_loss(params, batch, key=key)
+
+    def measure(self, params: Params, batch: Batch) -> Mapping[str, Float[Array, ' B']]:
+        return self.task.measure(params, batch)
+
+
+def _task(program: Program) -> Task:
     return cast(Task, program.task)

@@ -17,7 +17,7 @@ from influence_jax.models.gpt_neo import GPTNeoConfig, init
 from influence_jax.models.gpt_neo.decoding import greedy
 from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.models.lora import LoRA
-from influence_jax.training.ensemble import Trained
+from influence_jax.training import Trained
 from influence_jax.training.member import Member
 from influence_jax.training.mesh import MeshShape
 

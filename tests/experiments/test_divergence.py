@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from influence_jax import store, training
-from influence_jax.training.ensemble import Trained
+from influence_jax.training import Trained
 
 
 def test_when_all_diverge_there_is_no_report_but_a_record(run_here):

@@ -14,7 +14,7 @@ from influence_jax import store, training
 from influence_jax.analysis.convergence import Precision, precision
 from influence_jax.estimators import Estimator
 from influence_jax.subsets import Design
-from influence_jax.training.ensemble import Trained
+from influence_jax.training import Trained
 
 GROWING = {'estimator': Estimator.DIFFERENCE, 'until_standard_error': 0.3, 'max_members': 400}
 

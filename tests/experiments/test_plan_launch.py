@@ -25,12 +25,13 @@ from experiments.planned_run import (
 )
 from experiments.settings import EnsembleSettings
 from influence_jax import hub
+from influence_jax import planning as plan
 from influence_jax.data.text import byte_bpe
 from influence_jax.models.gpt_neo import GPTNeoConfig
 from influence_jax.models.gpt_neo.sharding import RULES
-from influence_jax.training import Recipe, WarmStart, plan
+from influence_jax.planning.collectives import Collectives
+from influence_jax.training import Recipe, WarmStart
 from influence_jax.training.mesh import MeshShape
-from influence_jax.training.plan.collectives import Collectives
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import members
 from influence_jax import store, training
-from influence_jax.training.ensemble import Trained
+from influence_jax.training import Trained
 
 
 @pytest.mark.parametrize('keep_params', [False, True])

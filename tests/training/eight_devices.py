@@ -10,7 +10,7 @@ import optax
 from influence_jax.models.gpt_neo import GPTNeoConfig, init
 from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.models.language_modeling import LanguageModeling, TokenBatch
-from influence_jax.training import Program, WarmStart, large
+from influence_jax.training import Program, WarmStart, sharded, train
 from influence_jax.training.mesh import MeshShape
 
 RECORDS, TOKENS, MEMBERS = 12, 10, 2
@@ -31,15 +31,14 @@ def losses(shape):
         measure_batch=6,
         smallest_subset=6,
     )
-    trained = large.train(
+    trained = train(
         program,
         key=jax.random.key(3),
         masks=np.arange(RECORDS) % 2 == np.arange(MEMBERS)[:, None] % 2,
         members=range(MEMBERS),
         examples=records,
         targets=records,
-        shape=shape,
-        rules=RULES,
+        executor=sharded(shape, RULES),
         base=init(CONFIG, key=jax.random.key(1)),
     )
     return np.concatenate([one.result.measurements['loss'] for one in trained]).tolist()

@@ -77,17 +77,17 @@ def clock(monkeypatch):
 def test_checkpoints_are_minutes_apart(tmp_path, clock, monkeypatch):
     """At multiples of 2 steps, but no sooner than 5 minutes after the last one, or the start."""
     asked = []
-    monkeypatch.setattr(checkpoint, 'from_first', lambda value: asked.append(value) or value)
+    monkeypatch.setattr(checkpoint, 'from_primary', lambda value: asked.append(value) or value)
     state, members = State({'w': jnp.ones(3)}, ()), np.array([4])
     directory = tmp_path / 'in_training'
-    checkpoints = checkpoint.InTraining(directory, every=2, configuration={}, least_minutes=5)
+    checkpoints = checkpoint.Checkpointer(directory, every=2, configuration={}, least_minutes=5)
     checkpoints.open({}, untrained=members)
     kept = []
     for _ in range(2):  # the members, and the next ones, which begin anew
         assert checkpoints.resume(members, state) is None
         for steps in range(1, 11):
             clock[0] += 90
-            checkpoints.keep(members, steps, state)
+            checkpoints.save(members, steps, state)
             names = [path.name for path in directory.glob('*')]
             kept.append(int(*names) if names else 0)
         checkpoints.clear()
@@ -97,7 +97,7 @@ def test_checkpoints_are_minutes_apart(tmp_path, clock, monkeypatch):
 
 
 def _begun(directory):
-    checkpoints = checkpoint.InTraining(directory, every=1, configuration={'a': 1})
+    checkpoints = checkpoint.Checkpointer(directory, every=1, configuration={'a': 1})
     checkpoints.open({}, untrained=np.arange(8))
     return checkpoints
 
@@ -108,7 +108,7 @@ def in_training(tmp_path):
     state, members = State({'w': jnp.arange(6.0)}, ()), np.array([4, 5])
     directory = tmp_path / 'run' / 'in_training'
     directory.parent.mkdir()
-    _begun(directory).keep(members, 3, state)
+    _begun(directory).save(members, 3, state)
     return directory, members, state
 
 
@@ -168,7 +168,7 @@ def test_a_run_that_is_gone_is_noticed_and_not_made_again(in_training, put):
     if put:
         directory.parent.mkdir()
     with pytest.raises(FileNotFoundError, match='replaced'):
-        checkpoints.keep(members, 4, state)
+        checkpoints.save(members, 4, state)
     assert not directory.exists()
 
 
@@ -228,7 +228,7 @@ def test_parameters_of_earlier_versions_are_read(large):
 def test_flipped_bits_of_members_in_training_are_noticed(tmp_path):
     weights = np.random.default_rng(0).normal(size=(60, 50)).astype(np.float32)
     state, members = State({'w': jnp.asarray(weights)}, ()), np.array([4, 5])
-    _begun(tmp_path / 'a').keep(members, 3, state)
+    _begun(tmp_path / 'a').save(members, 3, state)
     _, found = _begun(tmp_path / 'a').resume(members, state)
     np.testing.assert_array_equal(found.params['w'], weights)
     _flipped(_largest(tmp_path / 'a' / '3'), 5003)

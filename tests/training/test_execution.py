@@ -6,11 +6,12 @@ import optax
 import pytest
 
 from influence_jax import training
-from influence_jax.training import Execution, ensemble, execution
+from influence_jax.training import Executor, MeshShape, engine, executor, sequential, vmapped
+from influence_jax.training.checkpoint import Checkpointer
 from influence_jax.training.member import schedule
 
 MEMBERS = 11
-ONE_BY_ONE = Execution()
+ONE_BY_ONE = sequential(1, in_turn=1)
 KEY = jax.random.key(7)
 
 
@@ -39,7 +40,7 @@ def train(program, points, masks):
                 members=members,
                 examples=points,
                 targets=points,
-                execution=how,
+                executor=how,
                 keep_params=True,
             )
         )
@@ -65,8 +66,8 @@ def _assert_close(actual, expected):
 
 
 def _assert_each_traced_once(traces):
-    """Over several chunks, the last of which is not full."""
-    assert sorted(traces) == ['init', 'measure', 'train_loss']
+    """Over several chunks, the last of which is not full; `init` is asked for its shapes too."""
+    assert sorted(traces) == ['init', 'init', 'measure', 'train_loss']
 
 
 def test_members_differ(one_by_one):
@@ -84,7 +85,7 @@ def test_a_member_is_what_train_member_makes_of_it(one_by_one, program, points, 
 
 
 def test_one_after_another_in_one_call_is_exactly_the_same(train, one_by_one, traces):
-    _assert_equal(train(how=Execution(in_turn=3)), one_by_one)
+    _assert_equal(train(how=sequential(1, in_turn=3)), one_by_one)
     _assert_each_traced_once(traces)
 
 
@@ -92,16 +93,16 @@ def test_one_after_another_in_one_call_is_exactly_the_same(train, one_by_one, tr
 def test_other_members_make_exactly_no_difference(train, one_by_one, members):
     """As after a kill: only some are trained, in other company and in other places."""
     expected = jax.tree.map(lambda leaf: leaf[members], one_by_one)
-    _assert_equal(train(members, Execution(in_turn=2)), expected)
+    _assert_equal(train(members, sequential(1, in_turn=2)), expected)
 
 
 @pytest.mark.parametrize(
     'how',
     [
-        Execution(vmapped=4),
-        Execution(vmapped=2, in_turn=2),
-        Execution(streams=4),
-        Execution(streams=2, vmapped=2, in_turn=2),
+        vmapped(4, 1),
+        Executor(MeshShape(vmapped=2), in_turn=2),
+        sequential(4, in_turn=1),
+        Executor(MeshShape(2, vmapped=2), in_turn=2),
     ],
     ids=str,
 )
@@ -119,7 +120,7 @@ def test_other_targets_and_no_parameters(program, points, masks, one_by_one):
         members=[3, 1],
         examples=points,
         targets=some,
-        execution=Execution(in_turn=2),
+        executor=sequential(1, in_turn=2),
     )
     expected = one_by_one.measurements['loss'][[3, 1], 5:9]
     np.testing.assert_allclose(trained.result.measurements['loss'], expected, rtol=1e-5)
@@ -127,19 +128,19 @@ def test_other_targets_and_no_parameters(program, points, masks, one_by_one):
 
 
 def test_no_members_is_nothing_to_do(program, points, masks):
-    settings = {'examples': points, 'targets': points, 'execution': Execution()}
+    settings = {'examples': points, 'targets': points, 'executor': ONE_BY_ONE}
     assert not list(training.train(program, key=KEY, masks=masks, members=[], **settings))
 
 
 def test_a_subset_smaller_than_promised_is_refused(program, points, masks):
     masks = masks.copy()
     masks[2, 3:] = False
-    settings = {'examples': points, 'targets': points, 'execution': Execution()}
+    settings = {'examples': points, 'targets': points, 'executor': ONE_BY_ONE}
     with pytest.raises(ValueError, match=r'member 2 holds .* fewer than smallest_sub'):
         list(training.train(program, key=KEY, masks=masks, members=[0, 2], **settings))
 
 
-@pytest.mark.parametrize('how', [ONE_BY_ONE, Execution(streams=2, vmapped=3)])
+@pytest.mark.parametrize('how', [ONE_BY_ONE, vmapped(3, 2)])
 def test_members_start_from_the_base_that_they_share(make_program, from_base, points, masks, how):
     task, base = from_base
     for steps in (0, 3):
@@ -151,7 +152,7 @@ def test_members_start_from_the_base_that_they_share(make_program, from_base, po
             members=range(3),
             examples=points,
             targets=points,
-            execution=how,
+            executor=how,
             base=base,
             keep_params=True,
         ):
@@ -166,31 +167,29 @@ def test_members_start_from_the_base_that_they_share(make_program, from_base, po
                 np.testing.assert_allclose(w, expected['w'], rtol=1e-5)
 
 
-def test_choose_measures_on_the_base(make_program, from_base, points):
+def test_autotuning_is_on_the_base(make_program, from_base, points):
     task, base = from_base
-    how = training.choose(
+    how = training.autotune(
         make_program(task=task),
         members=2,
-        streams=1,
+        devices=1,
         examples=points,
         targets=points,
         base=base,
         widths=(1, 2),
     )
-    assert how.vmapped in (1, 2)
+    assert how.shape.vmapped in (1, 2)
 
 
 def test_the_next_chunk_is_under_way_while_one_is_handled(program, points, masks, monkeypatch):
     dispatched = []
+    begin_and_train = engine._train_chunk
 
-    def fake(*_, **__):
-        def run(key, members, masks, examples, targets, base):
-            dispatched.append(np.asarray(members).tolist())
-            return training.Member({'loss': np.zeros((len(members), 24))}, None)
+    def noted(shared, chunk, *rest):
+        dispatched.append(chunk.tolist())
+        return begin_and_train(shared, chunk, *rest)
 
-        return run
-
-    monkeypatch.setattr(ensemble, 'compile_chunk', fake)
+    monkeypatch.setattr(engine, '_train_chunk', noted)
     chunks = training.train(
         program,
         key=KEY,
@@ -198,56 +197,107 @@ def test_the_next_chunk_is_under_way_while_one_is_handled(program, points, masks
         members=range(5),
         examples=points,
         targets=points,
-        execution=Execution(in_turn=2),
+        executor=sequential(1, in_turn=2),
     )
     next(chunks)
     assert dispatched == [[0, 1], [2, 3]]
     assert [len(chunk.result.measurements['loss']) for chunk in chunks] == [2, 1]
-    assert dispatched[2] == [4, 4]
+    assert dispatched[2] == [4]
 
 
-def test_more_streams_than_devices(train):
-    with pytest.raises(ValueError, match='9 streams need as many devices, but jax sees 4; use'):
-        train(how=Execution(streams=9))
+def test_small_members_go_on_from_a_checkpoint(program, points, masks, one_by_one, tmp_path):
+    """Killed after 3 of 4 steps; what is kept is of every second one."""
+
+    class Killed(BaseException):
+        pass
+
+    class Dying(Checkpointer):
+        def save(self, members, steps, state):
+            super().save(members, steps, state)
+            raise Killed
+
+    common = {'key': KEY, 'masks': masks, 'examples': points, 'targets': points}
+    kept = {'every': 2, 'configuration': {}}
+    how = sequential(2, in_turn=2)
+    with pytest.raises(Killed):
+        dying = Dying(tmp_path / 'in_training', **kept)
+        list(training.train(program, members=range(4), executor=how, checkpointer=dying, **common))
+    assert [path.name for path in (tmp_path / 'in_training').iterdir()] == ['2']
+    (trained,) = training.train(
+        program,
+        members=range(4),
+        executor=how,
+        checkpointer=Checkpointer(tmp_path / 'in_training', **kept),
+        **common,
+    )
+    np.testing.assert_array_equal(
+        trained.result.measurements['loss'], one_by_one.measurements['loss'][:4]
+    )
+    assert not (tmp_path / 'in_training').exists()
 
 
-@pytest.mark.parametrize('name', ['streams', 'vmapped', 'in_turn'])
-def test_impossible_executions(name):
-    with pytest.raises(ValueError, match=f'{name} must be at least 1, not 0'):
-        Execution(**{name: 0})
+def test_more_devices_than_there_are(train):
+    with pytest.raises(ValueError, match='takes 9 devices, but there are 4'):
+        train(how=sequential(9))
+
+
+def test_impossible_executors():
+    with pytest.raises(ValueError, match='vmapped must be at least 1, not 0'):
+        vmapped(0)
+    with pytest.raises(ValueError, match='in_turn must be at least 1, not 0'):
+        sequential(1, in_turn=0)
+    with pytest.raises(ValueError, match='one set of members, not 2'):
+        Executor(in_turn=2, stepwise=True)
+    with pytest.raises(ValueError, match=r'sharded\('):
+        Executor(MeshShape(1, 2))
 
 
 def test_chunk():
-    assert Execution(2, 3, 5).chunk == 30
+    assert Executor(MeshShape(2, vmapped=3), 5).chunk == 30
 
 
-def test_a_fitted_execution_makes_as_many_calls_and_wastes_less():
-    for streams, vmapped, in_turn in np.ndindex(3, 3, 5):
-        how = Execution(streams + 1, vmapped + 1, in_turn + 1)
+def test_a_fitted_executor_makes_as_many_calls_and_wastes_less():
+    for devices, width, in_turn in np.ndindex(3, 3, 5):
+        how = Executor(MeshShape(devices + 1, vmapped=width + 1), in_turn + 1)
         for members in range(1, 40):
             fitted = how.fitted_to(members)
             assert fitted.chunk <= how.chunk
             calls = -(-members // fitted.chunk)
             assert calls == -(-members // how.chunk)
             wasted = calls * fitted.chunk - members
-            assert 0 <= wasted < calls * how.streams * how.vmapped
+            assert 0 <= wasted < calls * how.shape.members_at_once
 
 
-def _choose(monkeypatch, program, points, rates, members=10_000):
+def test_the_automatic_executor_follows_from_devices_and_shapes(program, monkeypatch):
+    assert training.automatic(program, devices=2) == sequential(2)
+    assert training.automatic(program, devices=2, width=8) == vmapped(8, 2)
+    monkeypatch.setattr(executor, '_LARGE', 1)
+    assert training.automatic(program) == sequential(4, in_turn=1)
+    monkeypatch.setattr(executor, '_platform', lambda: 'gpu')
+    assert training.automatic(program).shape == MeshShape(4, vmapped=64)
+    # The parameters are 3 + 1 numbers of 4 bytes; they and their gradients take twice that.
+    monkeypatch.setattr(executor, '_BUDGET', 5 * 2 * 16)
+    assert training.automatic(program).shape == MeshShape(4, vmapped=4)
+    monkeypatch.setattr(executor, '_BUDGET', 1)
+    assert training.automatic(program).shape == MeshShape(4)
+
+
+def _autotune(monkeypatch, program, points, rates, members=10_000):
     """What is chosen where the wider `vmap`s are so fast, or raise; and which were measured."""
     measured = []
 
     def rate(short, how, examples, targets, base):
-        measured.append(how.vmapped)
+        width = how.shape.vmapped
+        measured.append(width)
         assert short.steps == 4
-        assert how.streams == 2
-        if isinstance(rates[how.vmapped], Exception):
-            raise rates[how.vmapped]
-        return rates[how.vmapped]
+        assert how.shape.member == 2
+        if isinstance(rates[width], Exception):
+            raise rates[width]
+        return rates[width]
 
-    monkeypatch.setattr(execution, '_members_per_second', rate)
-    chosen = training.choose(program, members=members, streams=2, examples=points, targets=points)
-    return chosen, measured
+    monkeypatch.setattr(executor, '_members_per_second', rate)
+    chosen = training.autotune(program, members=members, devices=2, examples=points, targets=points)
+    return chosen.shape.vmapped, measured
 
 
 FULL = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
@@ -265,13 +315,13 @@ FULL = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
     ids=str,
 )
 def test_the_fastest_width_is_chosen(monkeypatch, program, points, rates, width, measured):
-    assert _choose(monkeypatch, program, points, rates) == (Execution(2, width), measured)
+    assert _autotune(monkeypatch, program, points, rates) == (width, measured)
 
 
 def test_no_wider_than_there_are_members(monkeypatch, program, points):
     rates = {1: 1, 4: 2, 16: 3}
-    assert _choose(monkeypatch, program, points, rates, members=31) == (Execution(2, 4), [1, 4])
-    assert _choose(monkeypatch, program, points, rates, members=1) == (Execution(2, 1), [1])
+    assert _autotune(monkeypatch, program, points, rates, members=31) == (4, [1, 4])
+    assert _autotune(monkeypatch, program, points, rates, members=1) == (1, [1])
 
 
 @pytest.mark.parametrize(
@@ -279,11 +329,11 @@ def test_no_wider_than_there_are_members(monkeypatch, program, points):
 )
 def test_other_errors_are_not_hidden(monkeypatch, program, points, rates):
     with pytest.raises(jax.errors.JaxRuntimeError):
-        _choose(monkeypatch, program, points, rates)
+        _autotune(monkeypatch, program, points, rates)
 
 
 def test_choosing_by_real_measurements(program, points):
-    chosen = training.choose(
-        program, members=4, streams=2, examples=points, targets=points, widths=(1, 2)
+    chosen = training.autotune(
+        program, members=4, devices=2, examples=points, targets=points, widths=(1, 2)
     )
-    assert chosen in (Execution(2, 1), Execution(2, 2))
+    assert chosen in (sequential(2), vmapped(2, 2))

@@ -11,10 +11,9 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from influence_jax.training import Execution, WarmStart, large, train
-from influence_jax.training.checkpoint import InTraining
-from influence_jax.training.large_program import compile_program
-from influence_jax.training.mesh import MeshShape
+from influence_jax.training import MeshShape, WarmStart, engine, sequential, sharded, train
+from influence_jax.training.checkpoint import Checkpointer
+from influence_jax.training.executor import compile_program
 
 KEY = jax.random.key(7)
 MASKS = np.random.default_rng(5).random((6, 24)) < 0.5
@@ -24,7 +23,7 @@ SPREAD = (('w', P('model')), ('', P()))
 
 def _train(program, points, shape, *, members=range(6), rules=SPREAD, **more):
     common = {'masks': MASKS, 'members': members, 'examples': points, 'targets': points}
-    return large.train(program, key=KEY, shape=shape, rules=rules, **common, **more)
+    return train(program, key=KEY, executor=sharded(shape, rules), **common, **more)
 
 
 def _joined(trained):
@@ -44,15 +43,13 @@ def program(make_program):
 @pytest.fixture(scope='module', autouse=True)
 def compiled_once():
     """Tests that train the same program on the same mesh share what is compiled."""
-    cached = functools.cache(functools.partial(compile_program, rules=SPREAD))
+    cached = functools.cache(compile_program)
 
-    def compiled(program, shape, *, rules, base):
-        if base is None and rules is SPREAD:
-            return cached(program, shape)
-        return compile_program(program, shape, rules=rules, base=base)
+    def compiled(program, executor, *, base):
+        return compile_program(program, executor, base=base) if base else cached(program, executor)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(large, 'compile_program', compiled)
+        patch.setattr(engine, 'compile_program', compiled)
         yield
 
 
@@ -67,7 +64,7 @@ def expected(program, points):
             members=range(6),
             examples=points,
             targets=points,
-            execution=Execution(),
+            executor=sequential(1),
             keep_params=True,
         )
     )
@@ -110,12 +107,12 @@ def test_the_step_is_traced_once(program, points, traces):
 
 
 def test_the_state_is_used_up_and_lies_as_the_rules_say(program, points):
-    run = large.compile_program(program, MeshShape(1, 1, 3), rules=SPREAD, base=None)
+    run = compile_program(program, sharded(MeshShape(1, 1, 3), SPREAD))
     members = np.arange(1, dtype=np.int32)
     state = run.begin(KEY, members, None)
     weights = state.params['w']
     schedule = run.schedule(KEY, members, MASKS[:1])
-    after = run.step(state, np.int32(0), KEY, members, schedule, points, None)
+    after = run.advance(state, np.int32(0), np.int32(1), KEY, members, schedule, points, None)
     assert weights.is_deleted()
     for leaf in (after.params['w'], after.optimizer_state[0].trace['w']):
         assert leaf.sharding.spec == P('member', 'model')
@@ -175,7 +172,7 @@ class Looking:
 
     def resume(self, members, like): ...
 
-    def keep(self, members, steps, state):
+    def save(self, members, steps, state):
         self.look()
 
     def clear(self): ...
@@ -186,7 +183,7 @@ def test_the_base_is_on_the_devices_while_it_is_needed(program, points, from_bas
     """Members that start from it need it then alone; adapters in every step and to be measured."""
     base = {**from_base[1], 'w': np.array([0.123, 0.456, 0.789], np.float32)}
     based, looking = program._replace(task=task(program.task)), Looking(base['w'])
-    for _ in _train(based, points, MeshShape(2), base=base, checkpoints=looking):
+    for _ in _train(based, points, MeshShape(2), base=base, checkpointer=looking):
         looking.look()
     assert looking.seen == [stays] * 3 * based.steps  # 3 chunks
 
@@ -204,15 +201,15 @@ class Killed(BaseException):
     """What a kill is to the code that is killed: no chance to tidy up."""
 
 
-class KilledAfter(InTraining):
+class KilledAfter(Checkpointer):
     """Checkpoints after so many of which the process dies."""
 
     def __init__(self, directory, *, after, **more):
         super().__init__(directory, **more)
         self.left = after
 
-    def keep(self, members, steps, state):
-        super().keep(members, steps, state)
+    def save(self, members, steps, state):
+        super().save(members, steps, state)
         self.left -= 1
         if not self.left:
             raise Killed
@@ -230,14 +227,14 @@ def killed_once(program, points, tmp_path_factory):
     checkpoints = KilledAfter(directory, after=4 + 3, every=1, configuration={'rate': 1})
     done = []
     with pytest.raises(Killed):
-        done.extend(_train(program, points, MeshShape(2), checkpoints=checkpoints))
+        done.extend(_train(program, points, MeshShape(2), checkpointer=checkpoints))
     # list.extend keeps what came before the exception.
     assert [one.members.tolist() for one in done] == [[0, 1]]
     return directory
 
 
 def _again(directory, **changes):
-    return InTraining(directory, **{'every': 1, 'configuration': {'rate': 1}, **changes})
+    return Checkpointer(directory, **{'every': 1, 'configuration': {'rate': 1}, **changes})
 
 
 @pytest.mark.parametrize('shape', [MeshShape(2), MeshShape(1, 2, vmapped=2)], ids=str)
@@ -245,10 +242,10 @@ def test_killed_members_go_on(program, points, expected, killed, monkeypatch, sh
     """Also on another mesh, with as many members at once."""
     assert [path.name for path in killed.iterdir()] == ['3']  # older ones are gone
     steps = itertools.count()
-    kept = InTraining.keep
-    monkeypatch.setattr(InTraining, 'keep', lambda *a: (next(steps), kept(*a)))
+    kept = Checkpointer.save
+    monkeypatch.setattr(Checkpointer, 'save', lambda *a: (next(steps), kept(*a)))
     trained = _train(
-        program, points, shape, members=range(2, 6), checkpoints=_again(killed), keep_params=True
+        program, points, shape, members=range(2, 6), checkpointer=_again(killed), keep_params=True
     )
     first = next(trained)
     assert next(steps) == 1  # after step 4; the fifth is the last, which keeps none
@@ -263,7 +260,7 @@ def test_killed_members_go_on(program, points, expected, killed, monkeypatch, sh
 
 
 def test_what_is_left_of_members_that_are_done_is_removed(program, points, killed):
-    trained = _train(program, points, MeshShape(2), members=[4, 5], checkpoints=_again(killed))
+    trained = _train(program, points, MeshShape(2), members=[4, 5], checkpointer=_again(killed))
     assert next(trained).members.tolist() == [4, 5]
 
 
@@ -271,7 +268,7 @@ def test_a_kill_between_the_recording_of_two_members_locks_nothing(
     program, points, expected, killed
 ):
     """2 is on record, 3 is not, and what is in training is of both."""
-    trained = _train(program, points, MeshShape(2), members=[3, 4], checkpoints=_again(killed))
+    trained = _train(program, points, MeshShape(2), members=[3, 4], checkpointer=_again(killed))
     members, result = _joined(trained)
     np.testing.assert_array_equal(members, [3, 4])
     np.testing.assert_allclose(
@@ -286,9 +283,9 @@ def test_a_kill_between_the_recording_of_two_members_locks_nothing(
 def test_other_members_at_once_are_refused(program, points, killed):
     message = 'holds members 2, 3 in training, but now 1, 2 would be trained at once'
     with pytest.raises(ValueError, match='of another configuration'):
-        next(_train(program, points, MeshShape(), members=[2, 3], checkpoints=_again(killed)))
+        next(_train(program, points, MeshShape(), members=[2, 3], checkpointer=_again(killed)))
     with pytest.raises(ValueError, match=message):
-        next(_train(program, points, MeshShape(2), members=[1, 2, 3], checkpoints=_again(killed)))
+        next(_train(program, points, MeshShape(2), members=[1, 2, 3], checkpointer=_again(killed)))
     assert (killed / '3').exists()
 
 
@@ -308,7 +305,7 @@ def test_another_configuration_is_refused(program, points, killed, changes, conf
     checkpoints = _again(killed, configuration=configuration)
     changed = program._replace(**changes)
     with pytest.raises(ValueError, match=said) as raised:
-        next(_train(changed, points, MeshShape(2), members=[2, 3], checkpoints=checkpoints))
+        next(_train(changed, points, MeshShape(2), members=[2, 3], checkpointer=checkpoints))
     assert 'holds a checkpoint of another configuration' in str(raised.value)
     assert '\n' not in str(raised.value)
     assert (killed / '3').exists()
@@ -320,7 +317,7 @@ def test_other_examples_are_refused(program, points, killed):
     y[7] += 1e-3
     other = points._replace(y=y)
     with pytest.raises(ValueError, match=r'another configuration \(examples: \w{64} -> \w{64}\)'):
-        next(_train(program, other, MeshShape(2), members=[2, 3], checkpoints=_again(killed)))
+        next(_train(program, other, MeshShape(2), members=[2, 3], checkpointer=_again(killed)))
 
 
 def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before(program, points, expected, killed):
@@ -328,7 +325,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before(program, points, e
     half = killed / '4.orbax-checkpoint-tmp'
     half.mkdir()
     (half / 'junk').write_text('{')
-    trained = _train(program, points, MeshShape(2), members=[2, 3], checkpoints=_again(killed))
+    trained = _train(program, points, MeshShape(2), members=[2, 3], checkpointer=_again(killed))
     loss = next(trained).result.measurements['loss']
     np.testing.assert_allclose(loss, expected[1].measurements['loss'][2:4], rtol=2e-5, atol=2e-6)
 
@@ -337,9 +334,9 @@ def test_checkpoints_come_every_few_steps(program, points, tmp_path):
     directory = tmp_path / 'checkpoint'
     checkpoints = KilledAfter(directory, after=4, every=3, configuration={})
     with pytest.raises(Killed):
-        list(_train(program, points, MeshShape(2), members=[0, 1], checkpoints=checkpoints))
+        list(_train(program, points, MeshShape(2), members=[0, 1], checkpointer=checkpoints))
     assert [path.name for path in directory.iterdir()] == ['3']
     with pytest.raises(ValueError, match='at least 1 step apart, not 0'):
-        InTraining(directory, every=0, configuration={})
+        Checkpointer(directory, every=0, configuration={})
     with pytest.raises(ValueError, match='0 minutes or more apart, not -1'):
-        InTraining(directory, every=1, configuration={}, least_minutes=-1)
+        Checkpointer(directory, every=1, configuration={}, least_minutes=-1)

@@ -8,7 +8,7 @@ import pytest
 from influence_jax import training
 from influence_jax.models import ImageClassification, ResNetConfig
 from influence_jax.models.image_classification import ImageBatch
-from influence_jax.training import Execution, Recipe
+from influence_jax.training import Recipe, sequential, vmapped
 
 MEMBERS, COUNT, STEPS = 4, 40, 3  # few steps: AdamW amplifies rounding as it goes on
 KEY = jax.random.key(7)
@@ -38,7 +38,7 @@ def masks():
     return np.random.default_rng(1).random((MEMBERS, COUNT)) < 0.5
 
 
-def _losses(program, images, masks, execution):
+def _losses(program, images, masks, executor):
     chunks = training.train(
         program,
         key=KEY,
@@ -46,28 +46,26 @@ def _losses(program, images, masks, execution):
         members=range(MEMBERS),
         examples=images,
         targets=images,
-        execution=execution,
+        executor=executor,
     )
     return np.concatenate([chunk.result.measurements['loss'] for chunk in chunks])
 
 
 @pytest.fixture(scope='module')
 def alone(program, images, masks):
-    return _losses(program, images, masks, Execution())
+    return _losses(program, images, masks, sequential(1, in_turn=1))
 
 
-@pytest.mark.parametrize('execution', [Execution(in_turn=2), Execution(streams=4)], ids=str)
-def test_in_turn_and_in_streams_are_exactly_the_same(program, images, masks, alone, execution):
-    np.testing.assert_array_equal(_losses(program, images, masks, execution), alone)
+@pytest.mark.parametrize('executor', [sequential(1, in_turn=2), sequential(4)], ids=str)
+def test_in_turn_and_in_streams_are_exactly_the_same(program, images, masks, alone, executor):
+    np.testing.assert_array_equal(_losses(program, images, masks, executor), alone)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'execution', [Execution(vmapped=4), Execution(streams=2, vmapped=2)], ids=str
-)
-def test_vmapped_members_differ_by_rounding(program, images, masks, alone, execution):
+@pytest.mark.parametrize('executor', [vmapped(4, 1), vmapped(2, 2)], ids=str)
+def test_vmapped_members_differ_by_rounding(program, images, masks, alone, executor):
     np.testing.assert_allclose(
-        _losses(program, images, masks, execution), alone, rtol=1e-3, atol=1e-4
+        _losses(program, images, masks, executor), alone, rtol=1e-3, atol=1e-4
     )
 
 

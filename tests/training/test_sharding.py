@@ -10,8 +10,7 @@ from influence_jax.models.gpt_neo import GPTNeoConfig, abstract
 from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.models.lora import LoRA
 from influence_jax.training.member import State
-from influence_jax.training.mesh import MeshShape
-from influence_jax.training.sharding import REPLICATED, path_name, specs, state_specs
+from influence_jax.training.mesh import REPLICATED, MeshShape, path_name, specs, state_specs
 
 CONFIG = GPTNeoConfig(51, hidden=16, layers=2, heads=4, max_positions=8)
 SHAPE = MeshShape(1, 2, 4)

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 
+from influence_jax.planning.compile import GIB, Inputs, Plan, TooLarge, compile_step
+from influence_jax.planning.topology import Topology
 from influence_jax.training import member
-from influence_jax.training.large_program import only_begins_with_base
+from influence_jax.training.executor import only_begins_with_base
 from influence_jax.training.member import Program
-from influence_jax.training.mesh import MeshShape
-from influence_jax.training.plan.compile import GIB, Inputs, Plan, TooLarge, compile_step
-from influence_jax.training.plan.topology import Topology
-from influence_jax.training.sharding import Rules, specs, state_specs
+from influence_jax.training.mesh import MeshShape, Rules, specs, state_specs
 
 _TRIES = 4
 

@@ -3,8 +3,8 @@
 import math
 from typing import NamedTuple
 
+from influence_jax.planning.topology import Topology
 from influence_jax.training.mesh import MeshShape
-from influence_jax.training.plan.topology import Topology
 
 
 class Cost(NamedTuple):

@@ -8,10 +8,11 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from influence_jax.training import Program, WarmStart, plan
+from influence_jax import planning as plan
+from influence_jax.planning import proposal
+from influence_jax.planning.topology import GENERATIONS
+from influence_jax.training import Program, WarmStart
 from influence_jax.training.mesh import MeshShape
-from influence_jax.training.plan import proposal
-from influence_jax.training.plan.topology import GENERATIONS
 
 RULES = (('', P('data', 'model')),)
 INPUTS = plan.Inputs({'x': jax.ShapeDtypeStruct((8, 4), jnp.float32)})

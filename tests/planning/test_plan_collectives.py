@@ -2,7 +2,7 @@
 
 import pytest
 
-from influence_jax.training.plan.collectives import groups, pairs, read
+from influence_jax.planning.collectives import groups, pairs, read
 
 ROWS = [(0, 1, 2, 3), (4, 5, 6, 7)]
 COLUMNS = [(0, 4), (1, 5), (2, 6), (3, 7)]

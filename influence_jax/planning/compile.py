@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from influence_jax.training.large_program import compile_program
+from influence_jax.planning import collectives
+from influence_jax.planning.collectives import Collectives
+from influence_jax.planning.topology import Topology
+from influence_jax.training.executor import compile_program, sharded
 from influence_jax.training.member import Program
-from influence_jax.training.mesh import MeshShape
-from influence_jax.training.plan import collectives
-from influence_jax.training.plan.collectives import Collectives
-from influence_jax.training.plan.topology import Topology
-from influence_jax.training.sharding import Rules
+from influence_jax.training.mesh import MeshShape, Rules
 from influence_jax.types import Batch, Params
 
 GIB = 2**30
@@ -64,7 +63,7 @@ class Plan(NamedTuple):
 def compile_step(
     program: Program, topology: Topology, shape: MeshShape, *, rules: Rules, inputs: Inputs
 ) -> Plan:
-    """Compiles the step that `large.train` would run.
+    """Compiles the step that `training.train` would run.
 
     Args:
         program: the task and how to train it.
@@ -79,7 +78,9 @@ def compile_step(
             place a parameter on it.
     """
     check_size(topology, shape)
-    run = compile_program(program, shape, rules=rules, base=inputs.base, devices=topology.devices())
+    run = compile_program(
+        program, sharded(shape, rules), base=inputs.base, devices=topology.devices()
+    )
     everywhere = NamedSharding(run.mesh, PartitionSpec())
     number = jax.ShapeDtypeStruct((), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -90,7 +91,9 @@ def compile_step(
         inputs.examples,
     )
     start = time.perf_counter()
-    lowered = run.step.lower(run.state, number, key, members, schedule, examples, run.kept_base)
+    lowered = run.advance.lower(
+        run.state, number, number, key, members, schedule, examples, run.kept_base
+    )
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 from influence_jax.types import AnyArray
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that writes and speaks."""
     return jax.process_index() == 0
 
@@ -53,7 +53,7 @@ def fetch(tree: Any) -> Any:
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def from_first(value: Shaped[np.ndarray, '...']) -> Shaped[np.ndarray, '...']:
+def from_primary(value: Shaped[np.ndarray, '...']) -> Shaped[np.ndarray, '...']:
     """The first process's value, of the same shape and type in all."""
     if jax.process_count() == 1:
         return value
@@ -68,9 +68,9 @@ def all_equal(number: int) -> bool:
     return bool((numbers == number).all())
 
 
-def by_first(action: Callable[[], object]) -> None:
+def by_primary(action: Callable[[], object]) -> None:
     """Done by the first process alone, while the others wait."""
-    if is_first():
+    if is_primary():
         action()
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices('by_first')
+        multihost_utils.sync_global_devices('by_primary')

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from influence_jax.training import plan
+from influence_jax import planning as plan
 
 ROOT = Path(__file__).parents[2]
 # | v5e:4x4 (4, 4, 1) | members at a time | arguments | temporaries | peak | ...

@@ -1,0 +1,247 @@
+"""Trains many members, chunk after chunk, through the same compiled functions."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Int
+
+from influence_jax.training import member as one
+from influence_jax.training.executor import (
+    Compiled,
+    Executor,
+    compile_program,
+    only_begins_with_base,
+)
+from influence_jax.training.member import Member, Program, State
+from influence_jax.training.mesh import path_name
+from influence_jax.training.multihost import fetch, place
+from influence_jax.types import Batch, Masks, Params, PRNGKey
+
+if TYPE_CHECKING:  # orbax is slow to import
+    from influence_jax.training.checkpoint import Checkpointer
+
+
+class Trained(NamedTuple):
+    """Members that have just been trained.
+
+    members: `[C]` their numbers.
+    result: their measurements `[C T]` in host memory and, if kept, parameters with a leading axis
+        C. Those of stepwise executors stay on the devices, with a row for each member of a full
+        chunk, the first C of which are meant; drop them before the next members begin.
+    """
+
+    members: Int[np.ndarray, ' C']
+    result: Member
+
+
+def train(
+    program: Program,
+    *,
+    key: PRNGKey,
+    masks: Masks,
+    members: Sequence[int] | Int[np.ndarray, ' R'],
+    examples: Batch,
+    targets: Batch,
+    executor: Executor,
+    base: Params | None = None,
+    keep_params: bool = False,
+    checkpointer: 'Checkpointer | None' = None,
+) -> Iterator[Trained]:
+    """Trains members and yields them as they are done.
+
+    A member's result depends on `key`, its number and its mask alone, not on which members are
+    trained beside it, before it, or on how many devices. Where the devices belong to several
+    processes, each calls this with the same arguments and is given all measurements.
+
+    Args:
+        program: the task and how to train it.
+        key: of the ensemble; member m uses `fold_in(key, m)`.
+        masks: `[M N]`, the subset of each member.
+        members: numbers of those to train, rows of `masks`.
+        examples: pytree with a leading axis N.
+        targets: pytree with a leading axis T.
+        executor: how members share the devices.
+        base: arrays that all members share, for a `BasedTask`; on the devices all the time, or,
+            for a `WarmStart`, while members begin.
+        keep_params: yield the trained parameters too.
+        checkpointer: keeps members while they train, so that those of a run that was killed go on
+            from there. Without one, small members of the next chunk are under way while one is
+            handled.
+
+    Raises:
+        ValueError: a member's subset is smaller than `program.smallest_subset`, there are too few
+            devices, the rules cannot place a parameter, or the checkpoint is of other members or
+            of another configuration.
+    """
+    members, masks = np.asarray(members, np.int32), np.asarray(masks)
+    if not len(members):
+        return
+    _check_sizes(masks, members, program.smallest_subset)
+    executor = executor.fitted_to(len(members))
+    compiled = compile_program(program, executor, base=base)
+    if checkpointer:
+        identity = _identity(program, key, masks, examples, compiled.state)
+        checkpointer.open(identity, untrained=members)
+    if only_begins_with_base(program):
+        base = jax.device_get(base)  # on the devices, a copy of the caller's would stay there
+    same_rows = targets is examples
+    key, examples = place((key, examples), compiled.everywhere)
+    targets = examples if same_rows else place(targets, compiled.everywhere)
+    kept = None if only_begins_with_base(program) else place(base, _shardings(compiled.base))
+    # Steps of a call: to the next checkpoint, or all of them.
+    stride = 1 if executor.stepwise else checkpointer.every if checkpointer else program.steps
+    shared = _Shared(compiled, program.steps, stride, key, examples, base, kept)
+    overlaps = checkpointer is None and not executor.stepwise
+    under_way: tuple[np.ndarray, Member] | None = None
+    for start in range(0, len(members), executor.chunk):
+        chunk = members[start : start + executor.chunk]
+        # A last chunk that is not full is filled up: one shape, so one trace.
+        full = np.pad(chunk, (0, executor.chunk - len(chunk)), mode='edge')
+        state = _train_chunk(shared, chunk, full, masks[full], checkpointer)
+        measured = compiled.measure(state.variables, targets, kept)
+        result = Member(measured, state.variables if keep_params else None)
+        del state  # before the next members' is made
+        if overlaps:
+            if under_way is not None:
+                yield _fetched(*under_way, executor)
+            under_way = chunk, result
+            continue
+        yield _fetched(chunk, result, executor)
+        del result
+        if checkpointer:  # whoever trains has recorded these by now
+            checkpointer.clear()
+    if under_way is not None:
+        yield _fetched(*under_way, executor)
+
+
+def largest_batch(
+    program: Program, masks: Masks, *, key: PRNGKey, sizes: Int[np.ndarray, ' N']
+) -> int:
+    """Returns the most that the sizes of a batch's examples add up to, over all members' steps.
+
+    Batches are drawn from the key, so this is exact. Tasks whose examples differ in size, such
+    as texts, need not compute more than this.
+
+    Args:
+        program: how members are trained.
+        masks: `[M N]`; row m is the subset of member m.
+        key: of the ensemble, as for `train`.
+        sizes: of each example.
+    """
+
+    @jax.jit
+    def largest(key: PRNGKey, masks: Bool[Array, 'M N'], sizes: Int[Array, ' N']) -> Array:
+        def of_member(row: tuple[Array, Array]) -> Array:
+            member, mask = row
+            batches = one.schedule(program, mask, key=jax.random.fold_in(key, member))
+            return sizes[batches].sum(axis=1).max()
+
+        return lax.map(of_member, (jnp.arange(len(masks)), masks)).max()
+
+    return int(largest(key, jnp.asarray(masks), jnp.asarray(sizes)))
+
+
+class _Shared(NamedTuple):
+    """What is the same for all members of a run.
+
+    compiled: the functions that train a chunk.
+    steps: that each member takes.
+    stride: steps of a call.
+    key: of the ensemble, on all devices.
+    examples: on all devices.
+    base: on the host, where it does not stay on the devices.
+    kept_base: what stays of it on the devices.
+    """
+
+    compiled: Compiled
+    steps: int
+    stride: int
+    key: PRNGKey
+    examples: Batch
+    base: Params | None
+    kept_base: Params | None
+
+
+def _train_chunk(
+    shared: _Shared,
+    chunk: Int[np.ndarray, ' R'],
+    full: Int[np.ndarray, ' C'],
+    masks: Bool[np.ndarray, 'C N'],
+    checkpointer: 'Checkpointer | None',
+) -> State:
+    compiled, steps, stride, key, examples, base, kept_base = shared
+    members, subsets = place((full, masks), compiled.by_member)
+    schedule = compiled.schedule(key, members, subsets)
+    resumed = checkpointer.resume(chunk, compiled.state) if checkpointer else None
+    if resumed:
+        done, state = resumed
+    else:
+        on_devices = place(base, _shardings(compiled.base)) if kept_base is None else kept_base
+        done, state = 0, compiled.begin(key, members, on_devices)
+        del on_devices
+    while done < steps:
+        stop = min(steps, done + stride - done % stride)
+        state = compiled.advance(
+            state,
+            *(np.int32(done), np.int32(stop)),
+            *(key, members, schedule, examples, kept_base),
+        )
+        done = stop
+        # On a CPU, steps that are dispatched ahead can wait for each other's collectives for ever.
+        if compiled.has_collectives and compiled.platform == 'cpu':
+            jax.block_until_ready(state)
+        if checkpointer and done < steps:
+            checkpointer.save(chunk, done, state)
+    return state
+
+
+def _fetched(chunk: Int[np.ndarray, ' R'], result: Member, executor: Executor) -> Trained:
+    measured = {name: rows[: len(chunk)] for name, rows in fetch(result.measurements).items()}
+    params = result.params
+    if params is not None and not executor.stepwise:
+        params = jax.tree.map(lambda leaf: leaf[: len(chunk)], fetch(params))
+    return Trained(chunk, Member(measured, params))
+
+
+def _check_sizes(masks: np.ndarray, members: np.ndarray, smallest: int) -> None:
+    # A smaller subset would run out of shuffled epochs, and repeat the last without a word.
+    sizes = masks[members].sum(axis=1)
+    if sizes.min() < smallest:
+        member = members[sizes.argmin()]
+        raise ValueError(
+            f'the subset of member {member} holds {sizes.min()} examples, fewer than '
+            f'smallest_subset={smallest}; lower that to the smallest size'
+        )
+
+
+def _shardings(shapes: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.sharding, shapes)
+
+
+def _identity(
+    program: Program, key: PRNGKey, masks: np.ndarray, examples: Batch, state: State
+) -> dict[str, Any]:
+    """What a checkpoint must have in common with what goes on from it."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        'steps': program.steps,
+        'batch_size': program.batch_size,
+        'key': np.asarray(jax.random.key_data(key)).tolist(),
+        'subsets': hashlib.sha256(np.packbits(masks).tobytes()).hexdigest(),
+        'examples': _digest(examples),
+        'state': {path_name(path): f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in leaves},
+    }
+
+
+def _digest(tree: Any) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+        # Types and shapes too: the same bytes can be other numbers.
+        digest.update(f'{path_name(path)} {leaf.dtype}{list(leaf.shape)} '.encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
