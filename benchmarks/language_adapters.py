@@ -39,8 +39,8 @@ def members(problem: Problem, streams: int, vmapped: int, rank: int) -> tuple[Ca
     from influence_jax.training.execution import compile_chunk
 
     from influence_jax import training
-    from influence_jax.models.adapter_modeling import AdapterModeling
     from influence_jax.models.lora import LoRA
+    from influence_jax.tasks.language_modeling import AdapterModeling
 
     program, examples, lengths = jax_parts(problem, packed=True)
     modeling = program.task

@@ -55,7 +55,7 @@ def jax_parts(problem: Problem, *, packed: bool):
 
     from influence_jax import training
     from influence_jax.models.gpt_neo import GPTNeoConfig
-    from influence_jax.models.language_modeling import LanguageModeling, TokenBatch
+    from influence_jax.tasks.language_modeling import LanguageModeling, TokenBatch
 
     tokens, lengths = problem.data()
     config = GPTNeoConfig(

@@ -17,7 +17,7 @@ from experiments.language_settings import ModelSettings
 from influence_jax import training
 from influence_jax.data import text
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face
-from influence_jax.models.language_modeling import LanguageModeling
+from influence_jax.tasks.language_modeling import LanguageModeling
 from influence_jax.types import Params
 
 _LEAST_RECORDS = 2

@@ -11,7 +11,7 @@ from experiments.language_settings import ModelSettings, TextSettings
 from influence_jax.data import near_duplicates, text
 from influence_jax.data.text import byte_bpe
 from influence_jax.data.text.tokenizer import Tokenizer, from_pretrained
-from influence_jax.models.language_modeling import TokenBatch
+from influence_jax.tasks.language_modeling import TokenBatch
 
 
 class Records(NamedTuple):

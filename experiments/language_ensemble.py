@@ -31,7 +31,7 @@ from experiments.processes import Directory
 from experiments.settings import MachineSettings
 from influence_jax import estimators, store, subsets, training
 from influence_jax.hub import NotFetched
-from influence_jax.models.language_modeling import LanguageModeling
+from influence_jax.tasks.language_modeling import LanguageModeling
 from influence_jax.training import Trained
 from influence_jax.types import PRNGKey
 

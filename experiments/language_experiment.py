@@ -20,9 +20,8 @@ from experiments.plan import PlanSettings
 from experiments.processes import ProcessSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import training
-from influence_jax.models.adapter_modeling import AdapterModeling
 from influence_jax.models.gpt_neo.sharding import RULES
-from influence_jax.models.language_modeling import LanguageModeling
+from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling
 from influence_jax.training.mesh import MeshShape
 from influence_jax.types import PRNGKey
 

@@ -9,13 +9,12 @@ import jax.numpy as jnp
 from experiments import language_base
 from experiments.language_settings import ModelSettings
 from influence_jax.hub import NotFetched
-from influence_jax.models.adapter_modeling import AdapterModeling
 from influence_jax.models.gpt_neo import GPTNeoConfig, abstract
 from influence_jax.models.gpt_neo.flops import Flops, flops
 from influence_jax.models.gpt_neo.sharding import RULES
-from influence_jax.models.language_modeling import LanguageModeling, TokenBatch
 from influence_jax.models.lora import LoRA
 from influence_jax.planning import Inputs
+from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling, TokenBatch
 from influence_jax.training import Program, Recipe, WarmStart
 from influence_jax.training.mesh import Rules
 

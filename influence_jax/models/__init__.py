@@ -1,6 +1,6 @@
-"""Architectures, one a file, and the tasks that say how they are trained and measured."""
+"""Architectures, one a file; the tasks that train them are in `influence_jax.tasks`."""
 
-from influence_jax.models.image_classification import ImageClassification
+from influence_jax.models.mlp import MLP, MLPConfig
 from influence_jax.models.resnet import ResNet, ResNetConfig
 
-__all__ = ['ImageClassification', 'ResNet', 'ResNetConfig']
+__all__ = ['MLP', 'MLPConfig', 'ResNet', 'ResNetConfig']

@@ -19,7 +19,7 @@ from influence_jax.models.convolution import conv3x3
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig:
-    """Shape of a `ResNet`.
+    """Shape of a `ResNet`; called with `nnx.Rngs` it builds one.
 
     Attributes:
         num_classes: width of the output.
@@ -27,6 +27,7 @@ class ResNetConfig:
         blocks: residual blocks of each stage; resolution is halved between stages.
         patch: side of the square of pixels that the stem reads as channels.
         groups: groups of every GroupNorm.
+        channels: C of the images.
     """
 
     num_classes: int
@@ -34,6 +35,7 @@ class ResNetConfig:
     blocks: tuple[int, ...] = (1, 1, 1)
     patch: int = 2
     groups: int = 8
+    channels: int = 3
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -45,6 +47,10 @@ class ResNetConfig:
                 f'width {self.width} does not divide into {self.groups} groups; '
                 f'use a multiple of {self.groups}'
             )
+
+    def __call__(self, rngs: nnx.Rngs) -> 'ResNet':
+        """Builds a fresh network."""
+        return ResNet(self, rngs=rngs)
 
     @property
     def downsampling(self) -> int:
@@ -112,10 +118,10 @@ class Block(nnx.Module):
 class ResNet(nnx.Module):
     """Logits of small images; see the module's docstring for its shape."""
 
-    def __init__(self, config: ResNetConfig, channels: int = 3, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs) -> None:
         self.patch = config.patch
         self.downsampling = config.downsampling
-        self.stem = Conv3x3(channels * config.patch**2, config.width, rngs=rngs)
+        self.stem = Conv3x3(config.channels * config.patch**2, config.width, rngs=rngs)
         self.stem_norm = GroupNorm(config.width, config.groups)
         stages, width = [], config.width
         for stage, blocks in enumerate(config.blocks):

@@ -1,6 +1,18 @@
 """What members are trained to do, and what is measured of them."""
 
 from influence_jax.tasks.base import DatasetTask, Problem, bind
+from influence_jax.tasks.causal_lm import CausalLM
+from influence_jax.tasks.descriptions import recreate
+from influence_jax.tasks.pretraining import pretrained
 from influence_jax.tasks.supervised import Classification, Regression
 
-__all__ = ['Classification', 'DatasetTask', 'Problem', 'Regression', 'bind']
+__all__ = [
+    'CausalLM',
+    'Classification',
+    'DatasetTask',
+    'Problem',
+    'Regression',
+    'bind',
+    'pretrained',
+    'recreate',
+]

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from influence_jax.data.dataset import Dataset
+from influence_jax.store import Shown
 from influence_jax.tasks.base import Problem
 from influence_jax.tasks.networks import MakeModule, Network, as_network
 from influence_jax.training import Executor
@@ -47,7 +48,7 @@ class _Module:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Supervised(_Options, _Module, abc.ABC):
+class Supervised(_Options, _Module, abc.ABC):
     """What both tasks share: which arrays they read, and how the module is called."""
 
     def __post_init__(self) -> None:
@@ -83,6 +84,8 @@ class _Supervised(_Options, _Module, abc.ABC):
             examples,
             examples if targets is None else self._rows(targets),
             description=description,
+            shown=shown_of(dataset, self._input_name(dataset)),
+            recreate=self.describe(),
         )
 
     def _check_outputs(self, bound: '_Bound', labels: np.ndarray) -> None:
@@ -101,6 +104,12 @@ class _Supervised(_Options, _Module, abc.ABC):
     def _check_labels(self, labels: np.ndarray, outputs: tuple[int, ...]) -> None:
         """Refuses labels whose values the outputs cannot take; by default none."""
 
+    def describe(self) -> dict[str, Any] | None:
+        """Returns what `tasks.recreate` makes the task of; None where it has code of its own."""
+        from influence_jax.tasks.descriptions import describe  # which knows all built-in tasks
+
+        return describe(self)
+
     @property
     def network(self) -> Network:
         """The module as pure functions."""
@@ -115,19 +124,21 @@ class _Supervised(_Options, _Module, abc.ABC):
                 f'{name} reads the array {self.label!r}, but dataset {dataset.name!r} has {found}: '
                 f'name the array of labels by label='
             )
-        others = sorted(set(arrays) - {self.label})
-        inputs = self.inputs
-        if inputs is None:
-            if len(others) != 1:
-                raise ValueError(
-                    f'dataset {dataset.name!r} has the arrays {others} besides {self.label!r}: '
-                    f'name the one that the module is called with by inputs='
-                )
-            (inputs,) = others
-        if inputs not in arrays:
-            raise ValueError(f'dataset {dataset.name!r} has no array {inputs!r}: it has {others}')
+        inputs = self._input_name(dataset)
         labels = self._labels(np.asarray(arrays[self.label]))
         return {'inputs': arrays[inputs], 'label': labels}
+
+    def _input_name(self, dataset: Dataset) -> str:
+        others = sorted(set(dataset.arrays) - {self.label})
+        if self.inputs is None and len(others) != 1:
+            raise ValueError(
+                f'dataset {dataset.name!r} has the arrays {others} besides {self.label!r}: name '
+                f'the one that the module is called with by inputs='
+            )
+        name = self.inputs or others[0]
+        if name not in dataset.arrays:
+            raise ValueError(f'dataset {dataset.name!r} has no array {name!r}: it has {others}')
+        return name
 
     def _spec(self, rows: dict[str, Any]) -> Any:
         def one(leaf: np.ndarray) -> tuple[tuple[int, ...], str]:
@@ -158,7 +169,7 @@ class _Supervised(_Options, _Module, abc.ABC):
 class _Bound:
     """The engine's task: a supervised task whose inputs have a known shape."""
 
-    of: _Supervised
+    of: Supervised
     spec: Any
 
     @property
@@ -187,7 +198,7 @@ class _Bound:
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification(_Supervised):
+class Classification(Supervised):
     """Cross-entropy training of any module that returns logits `[B classes]`.
 
     Measured of every target: `loss`, the cross-entropy, in nats; `logit_gap`, log p_y - log of the
@@ -249,7 +260,7 @@ class Classification(_Supervised):
 
 
 @dataclasses.dataclass(frozen=True)
-class Regression(_Supervised):
+class Regression(Supervised):
     """Least squares with any module that returns predictions `[B]`, `[B 1]` or `[B outputs]`.
 
     Measured of every target: `loss`, the squared error (mean over outputs), in the squared unit of
@@ -289,3 +300,27 @@ class Regression(_Supervised):
                 f'numbers, [N] or [N outputs]'
             )
         return labels.astype(np.float32)
+
+
+_MOST_COLUMNS = 40
+
+
+def shown_of(dataset: Dataset, inputs: str) -> Shown:
+    """Returns what a report shows of examples: images, the rows of a table, or names alone."""
+    array = np.asarray(dataset.arrays[inputs])
+    common: dict[str, Any] = {
+        'names': dataset.names,
+        'labels': dataset.labels,
+        'groups': dataset.groups,
+        'changes': dataset.changes,
+        'class_names': dataset.class_names,
+        'provenance': dataset.provenance,
+        'notes': dataset.notes,
+    }
+    if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] in (1, 3):
+        return Shown(images=array, **common)
+    if array.ndim == 2 and array.shape[1] <= _MOST_COLUMNS:
+        columns = dataset.columns or tuple(f'{inputs} {i}' for i in range(array.shape[1]))
+        rows = tuple(tuple(f'{value:.6g}' for value in row) for row in array.tolist())
+        return Shown(columns=columns, rows=rows, **common)
+    return Shown(**common)

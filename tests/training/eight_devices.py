@@ -9,7 +9,7 @@ import optax
 
 from influence_jax.models.gpt_neo import GPTNeoConfig, init
 from influence_jax.models.gpt_neo.sharding import RULES
-from influence_jax.models.language_modeling import LanguageModeling, TokenBatch
+from influence_jax.tasks.language_modeling import LanguageModeling, TokenBatch
 from influence_jax.training import Program, WarmStart, sharded, train
 from influence_jax.training.mesh import MeshShape
 

@@ -12,11 +12,10 @@ from gpt_neo_cases import jit, logits
 
 from influence_jax import training
 from influence_jax.models import ragged
-from influence_jax.models.adapter_modeling import AdapterModeling
 from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, init
-from influence_jax.models.language_modeling import LanguageModeling, TokenBatch
 from influence_jax.models.lora import LoRA
 from influence_jax.models.token_loss import token_losses
+from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling, TokenBatch
 
 V, S, RECORDS = 37, 41, 9
 KINDS = (Attention.GLOBAL, Attention.LOCAL)

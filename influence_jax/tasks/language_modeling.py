@@ -1,4 +1,4 @@
-"""The task of predicting the next token of records with a `GPTNeo`."""
+"""The engine's tasks of predicting the next token: of a `GPTNeo`, or adapters of one."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from influence_jax.models import ragged
 from influence_jax.models.gpt_neo import GPTNeoConfig, network, packed
-from influence_jax.models.lora import Adapters
+from influence_jax.models.lora import Adapters, LoRA
 from influence_jax.models.token_loss import token_losses
-from influence_jax.types import Params, PRNGKey
+from influence_jax.types import Params, PRNGKey, Task
 
 
 class TokenBatch(NamedTuple):
@@ -127,3 +127,48 @@ def _in_text(batch: TokenBatch) -> Bool[Array, 'B R']:
 
 def _mean(values: Shaped[Array, 'B R'], counted: Bool[Array, 'B R']) -> Float[Array, ' B']:
     return jnp.where(counted, values, 0).sum(axis=1) / counted.sum(axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterModeling:
+    """A `BasedTask`: the members' parameters are adapters, their base is shared and frozen.
+
+    Attributes:
+        modeling: what is trained and measured.
+        lora: which matrices are adapted.
+    """
+
+    modeling: LanguageModeling
+    lora: LoRA
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Those of the modeling."""
+        return self.modeling.measurements
+
+    def on(self, base: Params) -> Task:
+        """The task of adapting this base."""
+        return _Adapted(self.modeling, self.lora, base)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Adapted:
+    modeling: LanguageModeling
+    lora: LoRA
+    base: Params
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        return self.modeling.measurements
+
+    def init(self, *, key: PRNGKey) -> Adapters:
+        return self.lora.init(self.base, key=key)
+
+    def train_loss(
+        self, params: Adapters, batch: TokenBatch, *, key: PRNGKey
+    ) -> Float[Array, ' B']:
+        scaled = self.lora.scaled(params)
+        return self.modeling.train_loss(self.base, batch, key=key, adapters=scaled)
+
+    def measure(self, params: Adapters, batch: TokenBatch) -> Mapping[str, Float[Array, ' B']]:
+        return self.modeling.measure(self.base, batch, adapters=self.lora.scaled(params))

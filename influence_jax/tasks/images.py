@@ -1,10 +1,19 @@
-"""Augmentation of training images, on the device."""
+"""What is done to images before a network sees them, on the device."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from influence_jax.types import PRNGKey
+
+
+def standardized(images: UInt8[Array, 'B H W C']) -> Float[Array, 'B H W C']:
+    """Returns every image with mean 0 and variance 1: a scale in which no other has a part."""
+    pixels = images.astype(jnp.float32) / 255
+    mean = pixels.mean((1, 2, 3), keepdims=True)
+    variance = pixels.var((1, 2, 3), keepdims=True)
+    # An image of one color has no contrast to restore.
+    return (pixels - mean) * jax.lax.rsqrt(variance + 1e-3)
 
 
 def random_crop_and_flip(

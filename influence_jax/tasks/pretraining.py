@@ -1,0 +1,103 @@
+"""A base for language models: pretrained once on other records, and kept for all runs."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from influence_jax import training
+from influence_jax.data import Dataset
+from influence_jax.models.gpt_neo import hugging_face
+from influence_jax.tasks.causal_lm import CausalLM
+from influence_jax.tasks.language_modeling import LanguageModeling
+from influence_jax.training import Program, Recipe, sequential
+from influence_jax.types import Params
+
+_LEAST_RECORDS = 2
+_log = logging.getLogger(__name__)
+
+
+def pretrained(
+    task: CausalLM, texts: Sequence[str], *, recipe: Recipe, folder: Path, seed: int
+) -> CausalLM:
+    """Returns the task whose members start from a model that was trained on these texts.
+
+    The model is kept as a checkpoint of Hugging Face's form, and read where it is there already.
+
+    Args:
+        task: of a network that begins afresh.
+        texts: what it is pretrained on: none of the members' examples.
+        recipe: how.
+        folder: of pretrained models, each of which has a folder of its own there.
+        seed: of the parameters and of the order of batches.
+
+    Raises:
+        ValueError: there are too few texts, or the training diverged.
+    """
+    if len(texts) < _LEAST_RECORDS:
+        raise ValueError(
+            'all records of the dataset are examples, so none is left to pretrain on; lower '
+            '--unique, use a larger dataset or leave out --pretrain_epochs'
+        )
+    identity = _identity(task, texts, recipe, seed)
+    folder = folder / identity
+    config = task.config
+    if not (folder / 'config.json').is_file():
+        _log.warning('pretraining a base on %s other records', f'{len(texts):,}')
+        params = _pretrain(task, texts, recipe, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        task.tokenizer.save(folder)  # first: the checkpoint's config.json makes it whole
+        hugging_face.save(folder, config, params, end=task.tokenizer.end)
+    config, params = hugging_face.load(
+        str(folder), compute_dtype=config.compute_dtype, remat=config.remat
+    )
+    return dataclasses.replace(task, config=config, params=params, params_identity=identity)
+
+
+def _pretrain(task: CausalLM, texts: Sequence[str], recipe: Recipe, seed: int) -> Params:
+    count = len(texts)
+    arrays = {'prompt': [''] * count, 'completion': list(texts)}
+    text = np.dtypes.StringDType()
+    dataset = Dataset({name: np.array(of, text) for name, of in arrays.items()})
+    rows = task.bind(dataset).examples
+    steps = recipe.steps(count)
+    program = Program(
+        task=LanguageModeling(task.config),
+        optimizer=recipe.optimizer(steps),
+        steps=steps,
+        batch_size=min(recipe.batch_size, count),
+        measure_batch=1,
+        smallest_subset=count,
+    )
+    (trained,) = training.train(
+        program,
+        key=jax.random.key(seed),
+        masks=np.ones((1, count), bool),
+        members=[0],
+        examples=rows,
+        targets=jax.tree.map(lambda leaf: leaf[:1], rows),
+        executor=sequential(1),
+        keep_params=True,
+    )
+    if not np.isfinite(trained.result.measurements['loss']).all():
+        raise ValueError('the base diverged in its pretraining; lower --learning_rate')
+    return jax.tree.map(lambda leaf: leaf[0], trained.result.params)
+
+
+def _identity(task: CausalLM, texts: Sequence[str], recipe: Recipe, seed: int) -> str:
+    config = task.config
+    described: dict[str, Any] = {
+        'network': config.to_hugging_face() | {'compute_dtype': config.compute_dtype.name},
+        'recipe': dataclasses.asdict(recipe),
+        'tokenizer': task.tokenizer.fingerprint,
+        'texts': hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest(),
+        'max_length': task.max_length,
+        'seed': seed,
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
