@@ -3,12 +3,14 @@
     python -m benchmarks.fuzz_store --number=10000 --seed=0
 
 Every case copies a small run, damages one to three things in it, opens it, reads all that it
-holds, continues it and reads it again. What may come of it is what was written, rows that are
-missing and said to be, or a `RunError` or `ValueError` of one line.
+holds, continues or extends it and reads it again. What may come of it is what was written, rows
+that are missing and listed as such, or a `RunError` or `ValueError` of one line.
 """
 
 import argparse
 import contextlib
+import dataclasses
+import functools
 import json
 import os
 import random
@@ -28,7 +30,7 @@ import numpy as np
 
 from influence_jax import store
 
-MEMBERS, EXAMPLES, TARGETS = 6, 10, 7
+MEMBERS, EXTENDED, EXAMPLES, TARGETS = 6, 9, 10, 7
 COMPLETE, DIVERGED = range(4), 4
 NAMES = ('loss', 'correct')
 SECONDS = 20
@@ -41,11 +43,14 @@ class Escape(AssertionError):
 
 
 class _Hang(BaseException):
-    """The clock's word for a case that takes too long."""
+    """A case takes too long."""
 
 
 class Original(NamedTuple):
-    """A run that is whole, what it holds, and another one from which files are taken."""
+    """A run that is whole, what it holds, and another one from which files are taken.
+
+    masks and values have rows for the members by which the run is extended, too.
+    """
 
     directory: Path
     other: Path
@@ -53,6 +58,7 @@ class Original(NamedTuple):
     masks: np.ndarray
     values: dict[str, np.ndarray]
     texts: tuple[str, ...]
+    shown: store.Shown
 
 
 def make_original(folder: Path) -> Original:
@@ -61,19 +67,27 @@ def make_original(folder: Path) -> Original:
     originals = []
     for name in ('run', 'other'):
         manifest = _manifest(name)
-        masks = rng.random((MEMBERS, EXAMPLES)) < 0.5
-        values = {n: rng.normal(size=(MEMBERS, TARGETS)).astype(np.float32) for n in NAMES}
+        masks = rng.random((EXTENDED, EXAMPLES)) < 0.5
+        values = {n: rng.normal(size=(EXTENDED, TARGETS)).astype(np.float32) for n in NAMES}
         values['loss'][DIVERGED, 0] = np.nan
         texts = tuple(f'{name} {target}' for target in range(TARGETS))
-        with store.create_or_resume(folder / name, manifest, masks) as run:
+        shown = store.Shown(
+            names=tuple(f'{name} {example}' for example in range(EXAMPLES)),
+            groups=np.arange(EXAMPLES) // 2,
+            images=rng.integers(0, 256, (EXAMPLES, 3, 4, 3), np.uint8),
+        )
+        with store.create_or_resume(folder / name, manifest, masks[:MEMBERS]) as run:
             _write(run, [*COMPLETE, DIVERGED], values)
             run.note('vmapped', 2)
             run.write_texts('written', texts)
-        originals.append(Original(folder / name, folder / 'other', manifest, masks, values, texts))
+            run.write_shown(shown)
+        originals.append(
+            Original(folder / name, folder / 'other', manifest, masks, values, texts, shown)
+        )
     return originals[0]
 
 
-def _manifest(name: str) -> store.Manifest:
+def _manifest(name: str, members: int = MEMBERS) -> store.Manifest:
     return store.Manifest(
         configuration={'epochs': 10, 'rate': 0.1, 'model': {'width': [8, 16]}, 'run': name},
         seeds={'masks': 0},
@@ -81,7 +95,7 @@ def _manifest(name: str) -> store.Manifest:
         example_ids=tuple(f'e{i}' for i in range(EXAMPLES)),
         target_ids=tuple(f't{i}' for i in range(TARGETS)),
         measurements=NAMES,
-        members=MEMBERS,
+        members=members,
         versions={'jax': '1'},
         created='2026-01-01T00:00:00+00:00',
         command='a command',
@@ -259,7 +273,7 @@ def _other_member(rng: random.Random, directory: Path, original: Original) -> st
     source = rng.choice([directory, original.directory, original.other])
     parts = sorted(part for part in directory.rglob('*.zarr') if part.is_dir())
     for part in parts:
-        if part.name == 'masks.zarr' or rng.random() < 0.2:
+        if part.name in ('masks.zarr', 'examples.zarr') or rng.random() < 0.2:
             continue
         ends = {'status.zarr': '', 'digests.zarr': '.0.0'}.get(part.name, '.0')
         found = source / part.relative_to(directory) / f'c.{of}{ends}'
@@ -269,14 +283,14 @@ def _other_member(rng: random.Random, directory: Path, original: Original) -> st
     return f'member {of} of {source.name} copied to {to}'
 
 
-def check(directory: Path, original: Original) -> str:
-    """Reads and continues a damaged run; returns what came of it.
+def check(directory: Path, original: Original, members: int = MEMBERS) -> str:
+    """Reads a damaged run, continues it with so many members; returns what came of it.
 
     Raises:
         Escape: a wrong number, an error of another kind or of several lines, or a hang.
     """
     outcomes = []
-    for step in (_read, _continue):
+    for step in (_read, functools.partial(_continue, members=members)):
         try:
             with _alarm():
                 step(directory, original)
@@ -289,18 +303,18 @@ def check(directory: Path, original: Original) -> str:
                 raise Escape(f'a message of {len(message)} characters: {message[:300]}') from error
             outcomes.append(type(error).__name__)
         except _Hang as error:
-            raise Escape(f'{step.__name__} hangs') from error
+            raise Escape(f'{step} hangs') from error
         except Escape:
             raise
         except Exception as error:
-            raise Escape(f'{step.__name__}: {type(error).__name__}: {error}') from error
+            raise Escape(f'{step}: {type(error).__name__}: {error}') from error
     return ', then '.join(outcomes)
 
 
 def _read(directory: Path, original: Original) -> None:
     run = store.open_run(directory)
     _require(run.manifest == original.manifest, 'another manifest')
-    _require(np.array_equal(run.masks, original.masks), 'other masks')
+    _require(np.array_equal(run.masks, original.masks[:MEMBERS]), 'other masks')
     _require(set(run.complete) <= set(COMPLETE), f'complete are {run.complete}')
     _require(set(run.diverged) <= {DIVERGED}, f'diverged are {run.diverged}')
     errors: list[Exception] = []
@@ -311,6 +325,10 @@ def _read(directory: Path, original: Original) -> None:
             errors.append(error)
     try:
         _require(run.texts('written') == original.texts, 'other texts')
+    except store.RunError as error:
+        errors.append(error)
+    try:
+        _require_shown(run, original, or_none=True)
     except store.RunError as error:
         errors.append(error)
     try:
@@ -325,21 +343,35 @@ def _require_rows(run: store.Run, name: str, original: Original) -> None:
     found = run.measurement(name)
     complete = run.complete
     _require(np.array_equal(found[complete], original.values[name][complete]), f'other {name}')
-    others = np.setdiff1d(np.arange(MEMBERS), complete)
+    others = np.setdiff1d(np.arange(len(run.masks)), complete)
     _require(bool(np.isnan(found[others]).all()), f'{name} of members that are not complete')
 
 
-def _continue(directory: Path, original: Original) -> None:
-    with store.create_or_resume(directory, original.manifest, original.masks) as run:
+def _require_shown(run: store.Run, original: Original, *, or_none: bool = False) -> None:
+    found, expected = run.shown, original.shown
+    if found is None:
+        _require(or_none, 'nothing shown')
+        return
+    for field in dataclasses.fields(expected):
+        same = np.array_equal(getattr(found, field.name), getattr(expected, field.name))
+        _require(same, f'other {field.name} shown')
+
+
+def _continue(directory: Path, original: Original, *, members: int) -> None:
+    manifest, masks = _manifest('run', members), original.masks[:members]
+    with store.create_or_resume(directory, manifest, masks) as run:
         _write(run, run.missing.tolist(), original.values)
         run.note('vmapped', 2)
         run.write_texts('written', original.texts)
+        run.write_shown(original.shown)
     run = store.open_run(directory)
+    _require(np.array_equal(run.masks, masks), 'other masks')
     _require(not len(run.missing), f'missing are still {run.missing}')
     _require(run.diverged.tolist() == [DIVERGED], f'diverged are {run.diverged}')
     for name in NAMES:
         _require_rows(run, name, original)
     _require(run.texts('written') == original.texts, 'other texts')
+    _require_shown(run, original)
 
 
 def _require(condition: bool, what: str) -> None:
@@ -373,7 +405,7 @@ def one_case(rng: random.Random, folder: Path, original: Original) -> str:
         number = rng.choice([1, 1, 1, 2, 3])
         damages = [damage(rng, directory, original) for _ in range(number)]
         try:
-            return check(directory, original)
+            return check(directory, original, rng.choice([MEMBERS, EXTENDED]))
         except Escape as error:
             raise Escape(f'{"; ".join(damages)}: {error}') from error
     finally:

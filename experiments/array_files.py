@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from influence_jax import files, json_files, one_line
+from influence_jax import files, json_files
 from influence_jax.data import npy_header
+from influence_jax.text import quoted
 
 _ZIP = b'PK'
 _PICKLE = b'\x80'
@@ -86,7 +87,7 @@ def ids(path: str, *, what: str, expected: int) -> tuple[str, ...]:
             raise ValueError(f'{path}: {what} id {position} is empty')
         if first.setdefault(name, position) != position:
             raise ValueError(
-                f'{path}: {what} id {one_line.shown(name)} occurs twice, at {first[name]} and at '
+                f'{path}: {what} id {quoted(name)} occurs twice, at {first[name]} and at '
                 f'{position} (counted from 0): each must have an id of its own'
             )
     return tuple(found)

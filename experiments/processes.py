@@ -24,7 +24,7 @@ AUTO = 'auto'
 _LONGEST_REPORT = 24 * 3600
 """Seconds for which the others wait at their end while process 0 writes the report."""
 
-Directory = store.Run | store.Onlooker
+Directory = store.Run | store.ReadOnlyRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,26 +140,31 @@ def _part(peers: rendezvous.Peers) -> None:
 
 
 @contextlib.contextmanager
-def create_or_resume(directory: str, manifest: store.Manifest, masks: Masks) -> Iterator[Directory]:
-    """As `store.create_or_resume`, by the first process; the others look on."""
+def create_or_resume(
+    directory: str, manifest: store.Manifest, masks: Masks, *, kind: type[store.Run] = store.Run
+) -> Iterator[Directory]:
+    """As `store.create_or_resume`, by the first process; the others get a `ReadOnlyRun` of it."""
     opened: store.Run | None = None
     failed: Exception | None = None
     if is_primary():
         try:
-            opened = store.create_or_resume(directory, manifest, masks)
+            opened = store.create_or_resume(directory, manifest, masks, kind=kind)
         except (ValueError, store.RunError) as error:
             failed = error
-    # In one piece: whether it is there, and who is.
-    told = np.zeros(1 + len(masks), np.int8)
-    if opened:
-        told = np.concatenate([[1], opened.status]).astype(np.int8)
-    told = from_primary(told)
+    # The manifest too: a run that is continued keeps its own.
+    text = opened.manifest.to_json().encode() if opened else b''
+    length = int(from_primary(np.array(len(text), np.int32)))
     if failed:
         raise failed
-    if not told[0]:
+    if not length:
         raise ValueError(f'process 0 could not open {directory}, and says why')
+    content = np.zeros(length + len(masks), np.uint8)
+    if opened:
+        content = np.concatenate([np.frombuffer(text, np.uint8), opened.status.astype(np.uint8)])
+    content = from_primary(content)
     if opened is None:
-        yield store.Onlooker(directory, manifest, masks, told[1:])
+        manifest = store.Manifest.from_json(content[:length].tobytes())
+        yield store.ReadOnlyRun(directory, manifest, masks, content[length:].astype(np.int8))
         return
     with opened:
         yield opened

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from influence_jax import one_line
+from influence_jax.text import first_line
 
 _NAME = re.compile(r'[A-Za-z0-9][\w.-]*(/[\w.-]+)?')
 _SECONDS = 5.0
@@ -81,6 +81,6 @@ def _fetched(name: str, patterns: Sequence[str], check: Callable[[Sequence[str]]
 def _not_fetched(name: str, error: Exception) -> NotFetched:
     return NotFetched(
         f'{name!r}: neither a folder here, nor in the Hugging Face cache, nor to be had from the '
-        f'hub ({one_line.reason(error)}); check the name and the network, or give a folder with it '
+        f'hub ({first_line(error)}); check the name and the network, or give a folder with it '
         f'(`hf download {name}` on a machine with a network)'
     )

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from influence_jax import files
+from influence_jax.text import quoted
 
 MOST_DEPTH = 64
 """Deeper nesting than any file that is read here has."""
 
 _MOST_DIGITS = 308
 """Of a whole number; every one of so many digits is below the largest float64."""
-_SHOWN = 60
 # Linear in the text, also where a string does not end.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _BRACKET = re.compile(r'[\[\]{}]')
@@ -85,7 +85,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f'an object has the key {_shown(twice)} twice')
+        raise ValueError(f'an object has the key {quoted(twice)} twice')
     return found
 
 
@@ -95,16 +95,12 @@ def _constant(name: str) -> Any:
 
 def _whole_number(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
-        raise ValueError(f'a number of {len(digits)} digits: {_shown(digits)}')
+        raise ValueError(f'a number of {len(digits)} digits: {quoted(digits)}')
     return int(digits)
 
 
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f'the number {_shown(text)} is beyond float64')
+        raise ValueError(f'the number {quoted(text)} is beyond float64')
     return value
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...')

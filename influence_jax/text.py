@@ -4,6 +4,8 @@ Names, keys, paths and messages may hold anything. What is shown of them holds n
 a terminal, turns the direction of writing or cannot be seen, and is never endless.
 """
 
+from typing import Any
+
 ELLIPSIS = '\N{HORIZONTAL ELLIPSIS}'
 
 LONGEST_NAME = 200
@@ -50,9 +52,23 @@ def middle_out(text: str, most: int) -> str:
     return text[: most - 1 - end] + ELLIPSIS + text[len(text) - end :]
 
 
-def quoted(text: str) -> str:
-    """A name for a message: shortened, in quotation marks and with escapes."""
-    return repr(shortened(text, LONGEST_NAME))
+def quoted(value: Any, *, most: int = 60) -> str:
+    """A value for a message: as Python writes it, escaped to ASCII and cut to `most` characters."""
+    # Cut first where it is long: the whole of a megabyte need not be escaped.
+    written = ascii(f'{value[:most]}...' if isinstance(value, str) and len(value) > most else value)
+    return written if len(written) <= 2 * most else f'{written[: 2 * most]}...'
+
+
+def escaped(text: str, *, most: int = 200) -> str:
+    """A text without quotes: as it is where it is printable and short, else escaped and cut."""
+    begin = text[: most + 1]
+    plain = begin if begin.isprintable() else ascii(begin)[1:-1]
+    return plain if len(plain) <= most else f'{plain[:most]}...'
+
+
+def first_line(error: BaseException, *, most: int = 200) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return escaped((str(error).strip().splitlines() or [type(error).__name__])[0], most=most)
 
 
 def _seen(character: str) -> str:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influence_jax.text import LONGEST, clean, middle_out, quoted, shortened
+from influence_jax.text import (
+    LONGEST,
+    clean,
+    escaped,
+    first_line,
+    middle_out,
+    quoted,
+    shortened,
+)
 
 STEERING = (
     '\x00',
@@ -59,3 +67,34 @@ def test_long_texts_keep_their_beginning_and_messages_their_end_too():
 @pytest.mark.parametrize('text', ['می\u200cروم', '👩\u200d💻'])
 def test_joiners_of_languages_and_emoji_stay(text):
     assert clean(text) == text
+
+
+ANY = st.text() | st.integers() | st.none() | st.floats() | st.lists(st.text() | st.integers())
+
+
+@given(ANY, st.integers(5, 100))
+def test_any_value_is_shown_printable_and_short(value, most):
+    written = quoted(value, most=most)
+    assert written.isprintable() and written.isascii()
+    assert len(written) <= 2 * most + 3
+
+
+@given(st.text(), st.integers(5, 100))
+def test_any_text_is_plain_and_short(text, most):
+    plain = escaped(text, most=most)
+    assert plain.isprintable()
+    assert len(plain) <= most + 3
+    assert plain == text or not text.isprintable() or len(text) > most
+
+
+def test_short_values_are_as_python_writes_them():
+    assert quoted('a') == "'a'"
+    assert quoted(10**12) == '1000000000000'
+    assert quoted('\x1b\u202e') == r"'\x1b\u202e'"
+    assert quoted('x' * 10**6) == f"'{'x' * 60}...'"
+
+
+def test_the_reason_of_an_error():
+    assert first_line(ValueError('first\nsecond')) == 'first'
+    assert first_line(ValueError('a\x07b')) == r'a\x07b'
+    assert first_line(KeyError()) == 'KeyError'

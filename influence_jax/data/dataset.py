@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
-from influence_jax import one_line
+from influence_jax.text import quoted
 from influence_jax.types import AnyArray
 
 
@@ -153,7 +153,7 @@ def _check_texts(what: str, texts: tuple[str, ...], count: int) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f'{what} holds {one_line.shown(text)}, which is no valid text: {error}'
+                f'{what} holds {quoted(text)}, which is no valid text: {error}'
             ) from error
 
 
@@ -161,7 +161,7 @@ def _check_unique(what: str, texts: tuple[str, ...]) -> None:
     seen: set[str] = set()
     for text in texts:
         if text in seen:
-            raise ValueError(f'the {what} {one_line.shown(text)} occurs more than once')
+            raise ValueError(f'the {what} {quoted(text)} occurs more than once')
         seen.add(text)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Shaped, UInt8
 
-from influence_jax import one_line
+from influence_jax.text import quoted
 
 _CHANNELS = (1, 3, 4)
 """Grey, RGB, RGBA: numbers by which the axis of the channels is known."""
@@ -161,9 +161,7 @@ def _named(vector: np.ndarray, class_names: tuple[str, ...]) -> Labels:
     numbers = {name: number for number, name in enumerate(names)}
     unknown = sorted(set(texts) - numbers.keys())
     if unknown:
-        raise ValueError(
-            f'the label {one_line.shown(unknown[0])} is none of the {len(names)} class_names'
-        )
+        raise ValueError(f'the label {quoted(unknown[0])} is none of the {len(names)} class_names')
     how = 'as in class_names' if class_names else 'in alphabetical order'
     return Labels(
         np.array([numbers[text] for text in texts], np.int32),

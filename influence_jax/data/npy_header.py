@@ -13,7 +13,7 @@ from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
-from influence_jax import one_line
+from influence_jax.text import quoted
 
 MAGIC = b'\x93NUMPY'
 
@@ -114,13 +114,9 @@ def _fields(text: str) -> dict[str, object]:
         fields = ast.literal_eval(text.strip())
     # What Python's parser makes of text that is none of its own.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(
-            f'its header is {one_line.shown(text)}, no description of an array'
-        ) from error
+        raise ValueError(f'its header is {quoted(text)}, no description of an array') from error
     if not isinstance(fields, dict) or fields.keys() != _KEYS:
-        raise ValueError(
-            f'its header is {one_line.shown(text)}; it must tell {", ".join(sorted(_KEYS))}'
-        )
+        raise ValueError(f'its header is {quoted(text)}; it must tell {", ".join(sorted(_KEYS))}')
     return fields
 
 
@@ -132,7 +128,7 @@ def _shape(found: object, itemsize: int) -> tuple[int, ...]:
         # Without axes of length 0, whose product would hide the others'.
         or itemsize * math.prod(filter(None, found)) >= 2**62
     ):
-        raise ValueError(f'its header gives the shape {one_line.shown(found)}')
+        raise ValueError(f'its header gives the shape {quoted(found)}')
     return found
 
 
@@ -142,14 +138,14 @@ def _dtype(found: object) -> np.dtype:
     if isinstance(found, str) and re.fullmatch(r'[<>|=]?O\d{0,2}', found):
         raise PythonObjects('it holds Python objects')
     if not isinstance(found, str) or not _PLAIN.fullmatch(found):
-        raise ValueError(f'its header gives the type {one_line.shown(found)}')
+        raise ValueError(f'its header gives the type {quoted(found)}')
     try:
         return np.dtype(found)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f'its header gives the type {one_line.shown(found)}') from error
+        raise ValueError(f'its header gives the type {quoted(found)}') from error
 
 
 def _order(found: object) -> bool:
     if not isinstance(found, bool):
-        raise ValueError(f'its header gives fortran_order as {one_line.shown(found)}')
+        raise ValueError(f'its header gives fortran_order as {quoted(found)}')
     return found

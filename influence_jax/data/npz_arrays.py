@@ -11,9 +11,10 @@ from typing import IO
 import numpy as np
 from jaxtyping import Shaped
 
-from influence_jax import files, one_line
+from influence_jax import files
 from influence_jax.data import npy_header
 from influence_jax.data.npy_header import Header
+from influence_jax.text import escaped, first_line, quoted
 
 _SUFFIX = '.npy'
 _MOST_MEMBERS = 1_000
@@ -67,7 +68,7 @@ class Arrays:
     def told(self) -> str:
         """Names, types and shapes, for messages."""
         found = [
-            f'{one_line.plain(name)} ({one_line.plain(str(header))})'
+            f'{escaped(name)} ({escaped(str(header))})'
             for name, header in sorted(self.headers.items())
         ]
         more = f' and {len(found) - _TOLD} more' if len(found) > _TOLD else ''
@@ -87,7 +88,7 @@ def opened(path: Path) -> Iterator[Arrays]:
             archive = zipfile.ZipFile(file)
         except _DAMAGE as error:
             raise ValueError(
-                f'{path}: not a complete .npz file ({one_line.reason(error)}); write it with '
+                f'{path}: not a complete .npz file ({first_line(error)}); write it with '
                 'numpy.savez, or copy it again'
             ) from error
         size = file.seek(0, 2)
@@ -109,7 +110,7 @@ def _headers(archive: zipfile.ZipFile, size: int) -> dict[str, Header | ValueErr
             continue
         name = member.filename.removesuffix(_SUFFIX)
         if name in headers:
-            raise ValueError(f'it holds the array {one_line.plain(name)} more than once')
+            raise ValueError(f'it holds the array {escaped(name)} more than once')
         try:
             headers[name] = _header(archive, member, size)
         except ValueError as error:
@@ -135,10 +136,10 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Hea
     except npy_header.PythonObjects:
         raise
     except _DAMAGE as error:
-        raise ValueError(one_line.reason(error)) from error
+        raise ValueError(first_line(error)) from error
     if header.offset + header.nbytes != member.file_size:
         raise ValueError(
-            f'its header tells of {header.nbytes:,} bytes ({one_line.plain(str(header))}), but the '
+            f'its header tells of {header.nbytes:,} bytes ({escaped(str(header))}), but the '
             f'directory of {member.file_size - header.offset:,}'
         )
     most = max(_FREE_BYTES, member.compress_size * _MOST_EXPANSION)
@@ -168,6 +169,6 @@ def _numbers(member: IO[bytes], header: Header) -> np.ndarray:
 
 def _refusal(name: str, error: BaseException) -> str:
     return (
-        f'array {one_line.shown(name)} cannot be read ({one_line.reason(error)}); it must be '
+        f'array {quoted(name)} cannot be read ({first_line(error)}); it must be '
         'plain numbers or text, no Python objects, and complete'
     )

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from influence_jax import files, json_files, one_line
+from influence_jax import files, json_files
+from influence_jax.text import first_line, quoted
 
 _MOST_BYTES = 2**20
 """Of a description; those of the datasets read here have a few kilobytes."""
@@ -97,7 +98,7 @@ def read(folder: Path, prepared: Prepared) -> Iterator[dict[str, Any]]:
 def damaged(folder: Path, prepared: Prepared, error: Exception) -> ValueError:
     """What to raise of records that are not what they should be."""
     return ValueError(
-        f'{folder}: damaged or incomplete ({one_line.reason(error)}); {prepared.prepare_again}'
+        f'{folder}: damaged or incomplete ({first_line(error)}); {prepared.prepare_again}'
     )
 
 
@@ -132,7 +133,7 @@ def _checked(folder: Path, prepared: Prepared) -> list[int]:
         (train,) = (split for split in info['splits'] if split['name'] == 'train')
         counts = [int(count) for count in train.get('shardLengths', [])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f' ({one_line.reason(error)})' if isinstance(error, ValueError) else ''
+        reason = f' ({first_line(error)})' if isinstance(error, ValueError) else ''
         raise ValueError(
             f'{folder}: dataset_info.json or features.json is missing or damaged{reason}; '
             f'{prepared.prepare_again}'
@@ -145,9 +146,9 @@ def _checked(folder: Path, prepared: Prepared) -> list[int]:
         and not _names_classes_otherwise(features)
     )
     if name != prepared.name or not fits:
-        listed = ', '.join(sorted(one_line.shown(key) for key in list(classes)[:20]))
+        listed = ', '.join(sorted(quoted(key) for key in list(classes)[:20]))
         raise ValueError(
-            f'{folder}: holds the dataset {one_line.shown(name)} with the features [{listed}], not '
+            f'{folder}: holds the dataset {quoted(name)} with the features [{listed}], not '
             f'TFDS {prepared.name} with {sorted(prepared.fields)} of its own classes; '
             f'{prepared.prepare_again}'
         )

@@ -1,4 +1,8 @@
-"""Arrays on the disk, a few rows a file: zarr 3 with checksums, through tensorstore."""
+"""Arrays on the disk, a few rows a file: zarr 3 with checksums, through tensorstore.
+
+An array may have more rows on the disk than its reader asks for: a run grows by making room in its
+arrays first, and what a reader knows of is the manifest's rows.
+"""
 
 import dataclasses
 import errno
@@ -14,8 +18,14 @@ from jaxtyping import Shaped
 
 from influence_jax import files
 from influence_jax.json_files import read_json
-from influence_jax.store.errors import AGAIN, CorruptRun, RunError, StorageFailed
-from influence_jax.store.files import os_errors, refuse_irregular, storage_failed
+from influence_jax.store.files import (
+    CorruptRun,
+    RunError,
+    StorageFailed,
+    os_errors,
+    refuse_irregular,
+    storage_failed,
+)
 
 _RAISED = (ValueError, OSError, NotImplementedError)
 """What tensorstore raises; mostly ValueError, whatever happened."""
@@ -24,14 +34,17 @@ _MOST_METADATA_BYTES, _MOST_METADATA_DEPTH = 2**16, 16
 _SHOWN = 300
 _BYTES_AT_ONCE = 2**20
 """Of rows that are read together; a file is read whole."""
+_METADATA = 'zarr.json'
 
 
 @dataclasses.dataclass(frozen=True)
 class RowFormat:
-    """Shape and layout of an array of M rows.
+    """Shape and layout of an array.
 
-    rows_per_file: rows that are written, and lost, together.
+    shape: `[M ...]`, M being the least number of rows that the array must have.
     fill: what is read where nothing was written, as zarr 3 writes it.
+    rows_per_file: the most rows that are written, and lost, together; an array that was created
+        with fewer rows has files of as many.
     compressed: whether files are compressed.
     """
 
@@ -41,8 +54,8 @@ class RowFormat:
     rows_per_file: int = 1
     compressed: bool = False
 
-    def metadata(self) -> dict[str, Any]:
-        """The zarr 3 metadata, complete: opening checks every field of it."""
+    def _metadata(self) -> dict[str, Any]:
+        """Returns all zarr 3 metadata that any such array has; opening checks every field."""
         codecs: list[dict[str, Any]] = [
             {'name': 'bytes', 'configuration': {'endian': 'little'}}
             if np.dtype(self.dtype).itemsize > 1
@@ -51,20 +64,32 @@ class RowFormat:
         if self.compressed:
             codecs.append({'name': 'zstd', 'configuration': {'level': 3}})
         codecs.append({'name': 'crc32c'})
-        chunk = [self.rows_per_file, *self.shape[1:]]
         return {
-            'shape': list(self.shape),
             'data_type': self.dtype,
-            'chunk_grid': {'name': 'regular', 'configuration': {'chunk_shape': chunk}},
             # One folder for all files: a folder a member would be one more thing to sync.
             'chunk_key_encoding': {'name': 'default', 'configuration': {'separator': '.'}},
             'fill_value': self.fill,
             'codecs': codecs,
         }
 
+    def spec(self, path: Path, *, create: bool) -> dict[str, Any]:
+        """Returns what tensorstore creates; or opens, with the rows that are on the disk."""
+        metadata = self._metadata()
+        if create:
+            chunk = [min(self.rows_per_file, self.shape[0]), *self.shape[1:]]
+            metadata['shape'] = list(self.shape)
+            metadata['chunk_grid'] = {'name': 'regular', 'configuration': {'chunk_shape': chunk}}
+        return {
+            'driver': 'zarr3',
+            'kvstore': {'driver': 'file', 'path': f'{path}/', 'file_io_sync': True},
+            'metadata': metadata,
+            # A row that happens to equal the fill value (all NaN) is data, too.
+            'store_data_equal_to_fill_value': True,
+        }
+
     @property
     def bytes_per_row(self) -> int:
-        """Bytes of a row's values."""
+        """Bytes of one row's values."""
         return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
 
     @property
@@ -87,51 +112,63 @@ class RowArray:
 
     @classmethod
     def create(cls, path: Path, form: RowFormat) -> 'RowArray':
-        """A new array, empty; what was at the path is deleted."""
+        """Creates an empty array; what was at the path is deleted."""
         return cls._open(path, form, ts.OpenMode(create=True, delete_existing=True))
 
     @classmethod
     def open(cls, path: Path, form: RowFormat) -> 'RowArray':
-        """The array at the path; CorruptRun where it is absent or not of this format."""
+        """Opens the array at the path; CorruptRun where it is absent or not of this format."""
         return cls._open(path, form, ts.OpenMode(open=True))
 
     @classmethod
     def _open(cls, path: Path, form: RowFormat, mode: ts.OpenMode) -> 'RowArray':
-        spec = {
-            'driver': 'zarr3',
-            'kvstore': {'driver': 'file', 'path': f'{path}/', 'file_io_sync': True},
-            'metadata': form.metadata(),
-            # A row that happens to equal the fill value (all NaN) is data, too.
-            'store_data_equal_to_fill_value': True,
-        }
-        file = path / 'zarr.json'
+        file = path / _METADATA
         if mode.open:
             _check_metadata(file)
         try:
-            return cls(path, form, ts.open(spec, open_mode=mode).result())
+            spec = form.spec(path, create=bool(mode.create))
+            store = ts.open(spec, open_mode=mode).result()
         except _RAISED as error:
             raise _storage_failed(error, file) or _damaged_metadata(file, _reason(error)) from error
+        shape, chunk = list(store.shape), list(store.chunk_layout.read_chunk.shape or [])
+        least, most = list(form.shape), form.rows_per_file
+        if not (shape and shape[0] >= least[0] and shape[1:] == least[1:]):
+            raise _damaged_metadata(file, f'its shape is {shape}, expected {least}')
+        if not (chunk and 1 <= (rows := chunk[0] or 0) <= most and chunk[1:] == least[1:]):
+            raise _damaged_metadata(file, f'a file has {chunk}, expected at most {most} rows')
+        return cls(path, dataclasses.replace(form, rows_per_file=rows), store)
+
+    def grow(self, rows: int) -> None:
+        """Makes room for so many rows, where there are fewer; durable on return."""
+        if self._store.shape[0] >= rows:
+            return
+        file = self.path / _METADATA
+        refuse_irregular(lock_of(file))
+        resized = self._store.resize(
+            exclusive_max=[rows, *self._form.shape[1:]], expand_only=True, resize_metadata_only=True
+        )
+        _wait([resized], file)
+        self._store = resized.result()
 
     def file_of(self, row: int) -> Path:
-        """The file that holds a row."""
+        """Returns the file that holds a row."""
         indices = [row // self._form.rows_per_file] + [0] * (len(self._form.shape) - 1)
         return self.path / '.'.join(['c', *map(str, indices)])
 
     def is_in_place(self) -> bool:
         """Whether the directory still holds this array."""
-        return (self.path / 'zarr.json').exists()
+        return (self.path / _METADATA).exists()
 
     def files(self) -> list[int]:
-        """Rows of which something has the file's name, ascending; of one row a file."""
+        """Returns the rows for which a file is there, ascending; of one row a file."""
         ends = '.0' * (len(self._form.shape) - 1)
         name = re.compile(rf'c\.(0|[1-9][0-9]{{0,17}}){re.escape(ends)}')
         with os_errors(self.path):
             names = [name.fullmatch(path.name) for path in self.path.iterdir()]
-        rows = (int(found[1]) for found in names if found)
-        return sorted(row for row in rows if row < self._form.shape[0])
+        return sorted(int(found[1]) for found in names if found)
 
     def read_written(self, rows: Sequence[int]) -> Shaped[np.ndarray, 'R ...']:
-        """Rows that have been written; CorruptRun as `blocks`."""
+        """Reads rows that have been written; CorruptRun as `blocks`."""
         # Before memory is taken: a shape is a claim.
         self.check_files(rows)
         values = np.empty((len(rows), *self._form.shape[1:]), self._form.dtype)
@@ -142,7 +179,7 @@ class RowArray:
         return values
 
     def blocks(self, rows: Sequence[int]) -> Iterator[Shaped[np.ndarray, 'R ...']]:
-        """Rows that have been written, in turn, some MB at a time.
+        """Reads rows that have been written, in turn, some MB at a time.
 
         Raises:
             CorruptRun: names the first file that is gone, damaged, no file, or not of this format.
@@ -159,7 +196,7 @@ class RowArray:
             yield self._read(rows[start : start + at_once])
 
     def check_files(self, rows: Sequence[int]) -> None:
-        """CorruptRun unless the rows' files are there, regular, and of the size they must have."""
+        """Raises CorruptRun unless the rows' files are there, regular and of the right size."""
         checked = None
         for row in rows:
             if checked == (number := row // self._form.rows_per_file):
@@ -189,7 +226,7 @@ class RowArray:
         try:
             values = self._store[list(rows)].read().result()
         except _RAISED as first:
-            # Which file it was is found by reading them one after another.
+            # Reading them one after another shows which file it was.
             for row in rows:
                 try:
                     self._store[row].read().result()
@@ -211,9 +248,12 @@ class RowArray:
             return CorruptRun(f'{file} is damaged: {reason}', file=file)
         return CorruptRun(f'{file} of member {row} is damaged: {reason}', file=file, member=row)
 
-    def write(self, values: Shaped[np.ndarray, 'M ...']) -> None:
-        """Writes all rows; durable on return."""
-        _wait([self._store.write(values)], self.path)
+    def write(self, values: Shaped[np.ndarray, 'R ...'], *, start: int = 0) -> None:
+        """Writes consecutive rows; durable on return. Other rows of their files are kept."""
+        stop = start + len(values)
+        for file in {self.file_of(row) for row in range(start, stop)}:
+            refuse_irregular(lock_of(file))
+        _wait([self._store[start:stop].write(values)], self.path)
 
 
 def write_rows(
@@ -224,7 +264,7 @@ def write_rows(
     arrays = list(arrays)
     for array, _ in arrays:
         for row in rows:
-            # Where tensorstore writes first: what a kill has left there it writes over.
+            # Where tensorstore writes first; a file that a kill has left there is overwritten.
             refuse_irregular(lock_of(array.file_of(row)))
     futures = []
     path = None
@@ -237,7 +277,7 @@ def write_rows(
 
 
 def lock_of(file: Path) -> Path:
-    """Where tensorstore writes what is then renamed to the file."""
+    """Returns where tensorstore writes what is then renamed to the file."""
     return file.with_name(f'{file.name}.__lock')
 
 
@@ -249,7 +289,7 @@ def _wait(futures: Sequence[Any], path: Path) -> None:
 
 
 def _check_metadata(file: Path) -> None:
-    """CorruptRun unless it is small JSON: tensorstore recurses as deep as it is nested."""
+    """Raises CorruptRun unless it is small JSON: tensorstore recurses as deep as it is nested."""
     try:
         read_json(file, most_bytes=_MOST_METADATA_BYTES, most_depth=_MOST_METADATA_DEPTH)
     except files.NotRegular as error:
@@ -264,7 +304,7 @@ def _check_metadata(file: Path) -> None:
 
 
 def _damaged_metadata(file: Path, reason: str) -> CorruptRun:
-    return CorruptRun(f'{file} is damaged: {reason}; {AGAIN}', file=file)
+    return CorruptRun(f'{file} is damaged: {reason}', file=file)
 
 
 def _storage_failed(error: BaseException, path: Path) -> StorageFailed | None:

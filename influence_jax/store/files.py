@@ -1,21 +1,97 @@
-"""Durable small files, the writer's lock, and the operating system's errors in one line."""
+"""Durable small files, the writer's lock, and what can be wrong with a run directory.
+
+Every error message is one line and says what to do.
+"""
 
 import contextlib
 import errno
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from influence_jax import files
-from influence_jax.store.errors import CorruptRun, RunLocked, StorageFailed
+
+AGAIN = 'copy the directory again, or start the run anew in another'
+"""What to do about damage by which more than one member is lost."""
+
+
+class RunError(Exception):
+    """Something is wrong with a run directory, not with the program."""
+
+    def __init__(self, message: str) -> None:
+        # Paths and messages of other libraries may hold line breaks and terminal control
+        # characters; a message of ours may not.
+        line = ' '.join(message.split())
+        super().__init__(''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
+
+
+class NotARun(RunError):
+    """The directory does not exist, is not a run, or is not yet completely created."""
+
+
+class BadManifest(RunError):
+    """The directory's manifest.json cannot be read as a manifest."""
+
+
+class RunLocked(RunError):
+    """Another process is writing to the run."""
+
+
+class RunGone(RunError):
+    """The directory of a run was deleted, moved or replaced while it was written."""
+
+
+class StorageFailed(RunError):
+    """The operating system refused to read or write: disk full, read-only, no permission ..."""
+
+
+class ConfigurationMismatch(RunError):
+    """The directory holds a run of another configuration.
+
+    differences: one text for each differing key, `key: old -> new`.
+    """
+
+    def __init__(self, directory: Path, differences: Sequence[str]) -> None:
+        self.differences = tuple(differences)
+        super().__init__(
+            f'{directory} holds a run of another configuration ({"; ".join(differences)}); '
+            'choose another directory, or repeat the old configuration to continue that run'
+        )
+
+
+class FewerMembers(RunError):
+    """The directory holds a run of more members than were asked for: a run grows, never shrinks.
+
+    existing: how many members the run has.
+    """
+
+    def __init__(self, directory: Path, *, existing: int, requested: int) -> None:
+        self.existing = existing
+        super().__init__(
+            f'{directory} holds a run of {existing} members, more than the {requested} requested; '
+            f'request at least {existing}, or choose another directory'
+        )
+
+
+class CorruptRun(RunError):
+    """A file of the run is damaged or missing.
+
+    file: the file.
+    member: the member whose entry it holds; None where it holds those of several, or of none.
+    """
+
+    def __init__(self, message: str, *, file: Path, member: int | None = None) -> None:
+        self.file = file
+        self.member = member
+        super().__init__(message)
 
 
 def storage_failed(path: Path, code: int) -> StorageFailed:
-    """The error for what the operating system says (an errno) of a path."""
+    """Returns the error for what the operating system reports (an errno) of a path."""
     return StorageFailed(
-        f'{path}: {os.strerror(code)}; mend this and repeat the command: what is recorded stays'
+        f'{path}: {os.strerror(code)}; fix this and repeat the command: what is recorded is kept'
     )
 
 
@@ -29,7 +105,7 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 def refuse_irregular(path: Path) -> None:
-    """CorruptRun unless there is nothing, or a regular file, where one is to be written."""
+    """Raises CorruptRun unless nothing, or a regular file, is where one is to be written."""
     with os_errors(path):
         try:
             found = path.lstat()
@@ -37,6 +113,12 @@ def refuse_irregular(path: Path) -> None:
             return
     if what := files.kind(found.st_mode):
         raise CorruptRun(f'{path} is {what}, not a file; remove it', file=path)
+
+
+def refuse_link(path: Path) -> None:
+    """Raises NotARun for a link where a directory is to be replaced: its target is not ours."""
+    if path.is_symlink():
+        raise NotARun(f'{path} is a link; remove it, or choose another directory')
 
 
 def sync_directory(path: Path) -> None:
@@ -62,7 +144,7 @@ def make_directory(path: Path) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file so that a kill or a power cut leaves the whole of it, or nothing."""
     partial = path.with_name(f'{path.name}.partial')
-    # What a kill has left may go; through a link, or into a pipe, nothing is written.
+    # A partial file left by a kill is replaced; nothing is written through a link or into a pipe.
     refuse_irregular(partial)
     with os_errors(path):
         partial.unlink(missing_ok=True)
@@ -82,7 +164,7 @@ class Lock:
         self._path = path
         refuse_irregular(path)
         with os_errors(path):
-            # Not through a link that has come since, to a file which would be emptied.
+            # Not through a link that has appeared since: the file behind it would be emptied.
             safely = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safely, 0o644)
         try:
@@ -105,7 +187,7 @@ class Lock:
         os.pwrite(self._descriptor, f'process {os.getpid()} on {socket.gethostname()}'.encode(), 0)
 
     def is_in_place(self) -> bool:
-        """Whether the file that is locked is still the one of that name."""
+        """Whether the locked file is still the one of that name."""
         try:
             held, named = os.fstat(self._descriptor), self._path.lstat()
         except OSError:
@@ -113,7 +195,7 @@ class Lock:
         return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 
     def release(self) -> None:
-        """Gives the lock back; again is no error."""
+        """Releases the lock; a second time is no error."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

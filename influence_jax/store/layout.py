@@ -1,36 +1,44 @@
-"""Where things lie in a run directory, and how one comes to be."""
+"""The parts of a run directory: how one is created, opened and extended.
+
+A run is extended by making room in its arrays, writing the new rows of the masks and replacing the
+manifest, in this order. Killed in between, it is the run it was: arrays may be longer than the
+manifest says, and only the manifest's rows are read.
+"""
 
 import contextlib
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from influence_jax import files
-from influence_jax.json_files import MOST_DEPTH, parse_json, read_json
-from influence_jax.store import digests
 from influence_jax.store.arrays import RowArray, RowFormat, lock_of
-from influence_jax.store.errors import AGAIN, BadManifest, CorruptRun, NotARun
-from influence_jax.store.files import make_directory, os_errors, sync_directory, write_atomically
+from influence_jax.store.files import (
+    AGAIN,
+    BadManifest,
+    CorruptRun,
+    NotARun,
+    make_directory,
+    os_errors,
+    refuse_link,
+    sync_directory,
+    write_atomically,
+)
 from influence_jax.store.manifest import Manifest
+from influence_jax.store.members import DIGEST_BYTES, masks_digest
 
 LOCK = 'lock'
 _MANIFEST = 'manifest.json'
-_NOTES = 'notes.json'
 _MASKS = 'masks.zarr'
 _MEASUREMENTS = 'measurements'
 _DIGESTS = 'digests.zarr'
 _STATUS = 'status.zarr'
-_TEXTS = 'texts'
 _PARTS = {LOCK, f'{_MANIFEST}.partial', _MASKS, _MEASUREMENTS, _DIGESTS, _STATUS}
 _BYTES_PER_MASKS_FILE = 2**22
-_MOST_MANIFEST_BYTES, _MOST_NOTES_BYTES = 2**28, 2**24
-_CHECKSUM = 'checksum'
+_MOST_MANIFEST_BYTES = 2**28
 _log = logging.getLogger(__name__)
 
 
@@ -44,63 +52,13 @@ class Arrays:
     status: RowArray
 
     def of_members(self) -> list[RowArray]:
-        """Those of which each member has a file."""
+        """Returns those in which each member has a file."""
         found = [*self.measurements.values(), self.digests, self.status]
         return [array for array in found if array is not None]
 
     def all(self) -> list[RowArray]:
-        """Each of them."""
+        """Returns every array."""
         return [self.masks, *self.of_members()]
-
-
-def read_notes(directory: Path, *, run: str | None) -> dict[str, Any]:
-    """The notes of a run; empty where there are none yet.
-
-    Args:
-        directory: where the run is.
-        run: its identity; None in a run of an earlier version, whose notes have no checksum.
-
-    Raises:
-        BadManifest: the file is no JSON object, was changed, or is not of this run.
-    """
-    path = directory / _NOTES
-    with os_errors(path):
-        try:
-            notes = read_json(path, most_bytes=_MOST_NOTES_BYTES)
-        except FileNotFoundError:
-            return {}
-        except files.NotRegular as error:
-            raise BadManifest(f'{path} is {error.kind}; remove it: it holds no results') from error
-        except ValueError:
-            notes = None
-    if not isinstance(notes, dict):
-        raise BadManifest(f'{path} is not a JSON object; delete it: it holds no results')
-    if run is not None and notes.pop(_CHECKSUM, None) != _checksum_of_notes(run, notes):
-        raise BadManifest(
-            f'{path} is damaged: its checksum does not match; delete it: it holds no results'
-        )
-    return notes
-
-
-def write_notes(directory: Path, notes: Mapping[str, Any], *, run: str | None) -> None:
-    """Replaces the notes of a run; ValueError where JSON cannot hold them."""
-    try:
-        text = json.dumps(dict(notes), indent=1, allow_nan=False)
-        notes = parse_json(text, most_depth=MOST_DEPTH - 1)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f'notes must hold only what JSON can: {error}') from error
-    if run is not None:
-        notes = {**notes, _CHECKSUM: _checksum_of_notes(run, notes)}
-    write_atomically(directory / _NOTES, json.dumps(notes, indent=1) + '\n')
-
-
-def _checksum_of_notes(run: str, notes: Mapping[str, Any]) -> str:
-    return digests.of_json([run, 'notes', dict(notes)])
-
-
-def texts(directory: Path, name: str) -> Path:
-    """The file of the texts of that name."""
-    return directory / _TEXTS / f'{name}.json'
 
 
 def is_run(directory: Path) -> bool:
@@ -112,7 +70,7 @@ def is_run(directory: Path) -> bool:
 
 
 def refuse_foreign(directory: Path) -> None:
-    """NotARun or BadManifest unless a run is there or can be made there; changes nothing."""
+    """Raises NotARun or BadManifest unless a run is there or can be created; changes nothing."""
     with os_errors(directory):
         if directory.exists() and not directory.is_dir():
             raise NotARun(f'{directory} is a file; choose another directory')
@@ -137,7 +95,7 @@ def refuse_foreign(directory: Path) -> None:
 
 
 def require_run(directory: Path) -> None:
-    """NotARun unless the directory is a run."""
+    """Raises NotARun unless the directory is a run."""
     if is_run(directory):
         return
     with os_errors(directory):
@@ -146,14 +104,14 @@ def require_run(directory: Path) -> None:
         names = {path.name for path in directory.iterdir()}
     if names and names <= _PARTS:
         raise NotARun(
-            f'{directory} has no {_MANIFEST}: making it was interrupted or is under way; '
-            'repeat the command that makes it'
+            f'{directory} has no {_MANIFEST}: its creation was interrupted or is under way; '
+            'repeat the command that creates it'
         )
     raise NotARun(f'{directory} is not a run: it has no {_MANIFEST}')
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """The directory's manifest; BadManifest where it is not one."""
+    """Reads the directory's manifest; BadManifest where it is not one."""
     path = directory / _MANIFEST
     try:
         with os_errors(path):
@@ -171,26 +129,20 @@ def read_manifest(directory: Path) -> Manifest:
 def create(
     directory: Path, manifest: Manifest, masks: Bool[np.ndarray, 'M N']
 ) -> tuple[Manifest, Arrays]:
-    """Makes the parts of a run, the manifest last, so that half of it is not a run.
+    """Creates the parts of a run, the manifest last, so that half of it is not a run.
 
     Returns:
-        The manifest that was written, which knows the masks, and the arrays.
+        The manifest that was written, with the digest of the masks, and the arrays.
 
     Raises:
         ValueError: the manifest is too large to be read again.
     """
-    manifest = dataclasses.replace(manifest, masks_sha256=digests.of_masks(masks))
-    text = manifest.to_json()
-    if len(text) > _MOST_MANIFEST_BYTES:
-        raise ValueError(
-            f'the manifest would have {len(text):,} bytes, but at most '
-            f'{_MOST_MANIFEST_BYTES:,} are read again: choose shorter ids'
-        )
+    manifest = dataclasses.replace(manifest, masks_sha256=masks_digest(masks))
+    text = _manifest_text(manifest)
     forms = _formats(manifest)
     for part in (directory / name for name in (_MEASUREMENTS, *forms)):
-        # What an interrupted making has left is deleted, but nothing where a link leads.
-        if part.is_symlink():
-            raise NotARun(f'{part} is a link; remove it, or choose another directory')
+        # Remains of an interrupted creation are deleted, but nothing where a link leads.
+        refuse_link(part)
     make_directory(directory / _MEASUREMENTS)
     for path, form in forms.items():
         RowArray.create(directory / path, form)
@@ -202,8 +154,56 @@ def create(
     return manifest, open_arrays(directory, manifest)
 
 
+def extend(
+    directory: Path, manifest: Manifest, arrays: Arrays, masks: Bool[np.ndarray, 'M N']
+) -> tuple[Manifest, Arrays]:
+    """Adds members to a run, the manifest last, so that half of it is the run as it was.
+
+    Args:
+        directory: of the run, which nobody else writes.
+        manifest: of the run as it is.
+        arrays: its arrays.
+        masks: of all members; the rows of those that there are must be the run's.
+
+    Returns:
+        The manifest that was written and the arrays.
+
+    Raises:
+        CorruptRun: members are recorded that the manifest does not have.
+        ValueError: the manifest is too large to be read again.
+    """
+    if unknown := [member for member in arrays.status.files() if member >= manifest.members]:
+        file = arrays.status.file_of(unknown[0])
+        raise CorruptRun(
+            f'{file} is of member {unknown[0]}, but {_MANIFEST} has only {manifest.members} '
+            f'members: it is an earlier one of this run; put the later one back, or {AGAIN}',
+            file=file,
+        )
+    extended = dataclasses.replace(
+        manifest,
+        members=len(masks),
+        masks_sha256=masks_digest(masks) if manifest.has_digests else None,
+    )
+    text = _manifest_text(extended)
+    for array in arrays.all():
+        array.grow(extended.members)
+    arrays.masks.write(masks[manifest.members :], start=manifest.members)
+    write_atomically(directory / _MANIFEST, text)
+    return extended, open_arrays(directory, extended)
+
+
+def _manifest_text(manifest: Manifest) -> str:
+    text = manifest.to_json()
+    if len(text) > _MOST_MANIFEST_BYTES:
+        raise ValueError(
+            f'the manifest would have {len(text):,} bytes, but at most '
+            f'{_MOST_MANIFEST_BYTES:,} are read again: choose shorter ids'
+        )
+    return text
+
+
 def open_arrays(directory: Path, manifest: Manifest) -> Arrays:
-    """The arrays of a run; CorruptRun where one is absent or does not fit the manifest."""
+    """Opens the arrays of a run; CorruptRun where one is absent or does not fit the manifest."""
     if not manifest.has_digests:
         with os_errors(directory):
             if (directory / _DIGESTS).exists():
@@ -215,9 +215,12 @@ def open_arrays(directory: Path, manifest: Manifest) -> Arrays:
             'checked, but not whose they are',
             directory,
         )
-    arrays = {
-        path: RowArray.open(directory / path, form) for path, form in _formats(manifest).items()
-    }
+    try:
+        arrays = {
+            path: RowArray.open(directory / path, form) for path, form in _formats(manifest).items()
+        }
+    except CorruptRun as error:
+        raise CorruptRun(f'{error}; {AGAIN}', file=error.file) from error
     return Arrays(
         masks=arrays[_MASKS],
         measurements={name: arrays[_measurement(name)] for name in manifest.measurements},
@@ -229,7 +232,7 @@ def open_arrays(directory: Path, manifest: Manifest) -> Arrays:
 def remove_remains(directory: Path, arrays: Arrays, members: Sequence[int]) -> None:
     """Removes members' files, and folders that are then empty, where there is no run any more.
 
-    Writing makes the folders in which it writes. A run that was put there by somebody else stays.
+    Writing creates the folders in which it writes. A run that somebody else has put there stays.
     """
     with contextlib.suppress(OSError):
         if is_run(directory) or (directory / LOCK).exists():
@@ -245,13 +248,13 @@ def remove_remains(directory: Path, arrays: Arrays, members: Sequence[int]) -> N
 
 
 def read_masks(arrays: Arrays, manifest: Manifest) -> Bool[np.ndarray, 'M N']:
-    """The masks of a run; CorruptRun where they are not those that were written."""
+    """Reads the masks of a run; CorruptRun where they are not those that were written."""
     array = arrays.masks
     try:
         masks = array.read_written(range(manifest.members))
     except CorruptRun as error:
         raise CorruptRun(f'{error}; {AGAIN}', file=error.file) from error
-    if manifest.has_digests and digests.of_masks(masks) != manifest.masks_sha256:
+    if manifest.has_digests and masks_digest(masks) != manifest.masks_sha256:
         raise CorruptRun(
             f'{array.path} is damaged: its masks are not those of this run (their checksum is '
             f'another than in {_MANIFEST}); {AGAIN}',
@@ -266,9 +269,9 @@ def _measurement(name: str) -> str:
 
 def _formats(manifest: Manifest) -> dict[str, RowFormat]:
     members, examples = manifest.members, len(manifest.example_ids)
-    rows = max(1, min(members, _BYTES_PER_MASKS_FILE // examples))
+    rows = max(1, _BYTES_PER_MASKS_FILE // examples)
     losses = RowFormat((members, len(manifest.target_ids)), 'float32', fill='NaN')
-    recorded = (members, 1 + len(manifest.measurements), digests.SIZE)
+    recorded = (members, 1 + len(manifest.measurements), DIGEST_BYTES)
     return {
         _MASKS: RowFormat((members, examples), 'bool', False, rows, compressed=True),
         **{_measurement(name): losses for name in manifest.measurements},

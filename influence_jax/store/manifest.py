@@ -2,14 +2,19 @@
 
 import dataclasses
 import functools
+import hashlib
+import importlib.metadata
 import json
+import platform
 import re
+import subprocess
 from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import influence_jax
 from influence_jax.json_files import MOST_DEPTH, parse_json
-from influence_jax.store import digests, provenance
 
 FORMAT = 1
 """Version of the run directory's layout."""
@@ -21,12 +26,60 @@ _IDENTITY = (
     'example_ids',
     'target_ids',
     'measurements',
-    'members',
 )
+_OPTIONAL = ('masks_sha256', 'executor', 'task')
 _CHECKSUM = 'checksum'
 # Measurement names become file names: nothing that could lead out of the directory.
 _MEASUREMENT_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 _SHOWN = 60
+
+
+def versions() -> dict[str, str]:
+    """Returns versions of Python, of this package and of those that decide its numbers."""
+    return {
+        'python': platform.python_version(),
+        'influence_jax': influence_jax.__version__,
+        **{
+            name: importlib.metadata.version(name)
+            for name in ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+        },
+    }
+
+
+def git_commit() -> str | None:
+    """Returns the commit of this package's checkout; ends in `-dirty` if files were changed.
+
+    None where the package is installed, or git is not: an installed copy may well be inside
+    another project's checkout, whose commit would say nothing.
+    """
+    package = Path(influence_jax.__file__).parent
+    try:
+        subprocess.run(
+            ['git', 'ls-files', '--error-unmatch', '__init__.py'],
+            cwd=package,
+            capture_output=True,
+            check=True,
+        )
+        described = subprocess.run(
+            ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'],
+            cwd=package,
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+def canonical_json(value: Any) -> bytes:
+    """Returns JSON of a value, the same for equal values, in whatever order its keys are."""
+    return json.dumps(value, sort_keys=True, separators=(',', ':')).encode()
+
+
+def json_digest(value: Any) -> str:
+    """Returns the sha256 of a value of what JSON can hold."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +99,16 @@ class Manifest:
     """What a run is.
 
     configuration: everything else that determines the results; only what JSON can hold
-        (tuples become lists). Leave out what does not change them: executor, chunk, directory.
+        (tuples become lists). Leave out what does not change them: executor, directory.
     seeds: each seed by the name of what it seeds.
     measurements: names of what is recorded of each member and target.
-    members: M.
+    members: M, which grows where a run is resumed with more.
     versions, git_commit, created, command: where the run came from; not compared on resuming.
     masks_sha256: of the masks that were written; None before they are, and in the runs of earlier
         versions, which have no digests of rows either.
+    executor: how members share the devices; not compared on resuming.
+    task: a description from which a built-in task is made again; not compared on resuming, since
+        the configuration is.
 
     Raises ValueError where a field has the wrong type or ids are repeated.
     """
@@ -64,18 +120,22 @@ class Manifest:
     target_ids: tuple[str, ...]
     measurements: tuple[str, ...]
     members: int
-    versions: Mapping[str, str] = dataclasses.field(default_factory=provenance.versions)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=versions)
     git_commit: str | None = None
     created: str = dataclasses.field(default_factory=_now)
     command: str = ''
     masks_sha256: str | None = dataclasses.field(default=None, compare=False)
+    executor: Mapping[str, Any] | None = None
+    task: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ('example_ids', 'target_ids', 'measurements'):
             object.__setattr__(self, name, _distinct_strings(name, getattr(self, name)))
         # Through JSON and back, so that a fresh manifest equals itself read from the disk.
-        for name in ('configuration', 'seeds', 'versions'):
-            object.__setattr__(self, name, _through_json(name, getattr(self, name)))
+        for name in ('configuration', 'seeds', 'versions', 'executor', 'task'):
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL:
+                object.__setattr__(self, name, _through_json(name, value))
         _require(all(_is_int(seed) for seed in self.seeds.values()), 'seeds must be whole numbers')
         texts = (*self.versions.values(), self.created, self.command)
         texts += (self.dataset.name, self.dataset.fingerprint)
@@ -96,16 +156,17 @@ class Manifest:
             )
 
     def to_json(self) -> str:
-        """The manifest as JSON text, with a checksum of the rest."""
+        """Returns the manifest as JSON text, with a checksum of the rest."""
         fields = {'format': FORMAT, **dataclasses.asdict(self)}
-        fields[_CHECKSUM] = digests.of_json(fields)
+        fields = {k: v for k, v in fields.items() if v is not None or k not in _OPTIONAL}
+        fields[_CHECKSUM] = json_digest(fields)
         return json.dumps(fields, indent=1, allow_nan=False) + '\n'
 
     @classmethod
     def from_json(cls, text: str | bytes) -> 'Manifest':
         """Reads `to_json`'s text.
 
-        Earlier versions wrote neither `checksum` nor `masks_sha256`: what they wrote is read, too.
+        Earlier versions wrote none of the optional fields, the first of them no `checksum`.
 
         Raises:
             ValueError: a key is missing, unknown or of wrong type, or the checksum is another.
@@ -113,7 +174,7 @@ class Manifest:
         fields = parse_json(text, most_depth=MOST_DEPTH)
         _require(isinstance(fields, dict), 'not a JSON object')
         checksum = fields.pop(_CHECKSUM, None)
-        actual = digests.of_json(fields)
+        actual = json_digest(fields)
         found = fields.pop('format', None)
         _require(found is not None, 'no key "format"')
         _require(
@@ -138,12 +199,10 @@ class Manifest:
     @functools.cached_property
     def identity(self) -> str:
         """The sha256 of what determines a member's results; the number of members does not."""
-        fields = {name: getattr(self, name) for name in _IDENTITY if name != 'members'}
-        fields['dataset'] = dataclasses.asdict(self.dataset)
-        return digests.of_json(fields)
+        return json_digest(self._identity())
 
     def differences(self, new: 'Manifest') -> tuple[str, ...]:
-        """`key: old -> new` for each key in which `new` would give other results than this one."""
+        """Returns `key: old -> new` for each key by which members of `new` have other results."""
         olds, news = dict(_leaves(self._identity())), dict(_leaves(new._identity()))
         return tuple(
             f'{".".join(path)}: {_change(olds.get(path), news.get(path))}'
@@ -152,8 +211,8 @@ class Manifest:
         )
 
     def _identity(self) -> dict[str, Any]:
-        fields = dataclasses.asdict(self)
-        return {name: fields[name] for name in _IDENTITY}
+        fields = {name: getattr(self, name) for name in _IDENTITY}
+        return fields | {'dataset': dataclasses.asdict(self.dataset)}
 
 
 def _require(condition: bool, message: str) -> None:
@@ -167,13 +226,13 @@ def _is_int(value: Any) -> bool:
 
 def _require_keys(what: str, fields: Mapping[str, Any], cls: type) -> None:
     known = {field.name for field in dataclasses.fields(cls)}
-    expected = known - {'masks_sha256'}
+    expected = known.difference(_OPTIONAL)
     _require(expected <= fields.keys(), f'{what} lacks {sorted(expected - fields.keys())}')
     _require(fields.keys() <= known, f'{what} has unknown keys {_listed(fields.keys() - known)}')
 
 
 def _listed(keys: Set[str]) -> str:
-    """Keys of somebody else's, of which there may be many and long ones."""
+    """Returns unknown keys for a message; there may be many and long ones."""
     shown = ascii([key[:_SHOWN] for key in sorted(keys)[:3]])
     return shown if len(keys) <= 3 else f'{shown} and {len(keys) - 3} more'
 
@@ -201,7 +260,7 @@ def _through_json(name: str, values: Any) -> dict[str, Any]:
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Paths and values as JSON text, which tells 1 from True and from 1.0."""
+    """Yields paths and values as JSON text, which tells 1 from True and from 1.0."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, (*path, key))
@@ -210,7 +269,7 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 
 def _change(old: str | None, new: str | None) -> str:
-    """Both sides, cut to where they begin to differ if they are long."""
+    """Returns both sides, cut to where they begin to differ if they are long."""
     sides = ['absent' if side is None else side for side in (old, new)]
     if max(map(len, sides)) > _SHOWN:
         pairs = zip(*sides, strict=False)

@@ -1,95 +1,46 @@
-"""A run directory as an object: made or resumed by the one writer, opened by any reader."""
+"""A run directory as an object: created, resumed or extended by one writer, opened by readers."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int8, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
-from influence_jax.store import checks, digests, layout, texts
+from influence_jax.store import layout, shown
 from influence_jax.store.arrays import write_rows
-from influence_jax.store.errors import ConfigurationMismatch, CorruptRun, RunError, RunGone
-from influence_jax.store.files import Lock, make_directory, os_errors
+from influence_jax.store.files import (
+    ConfigurationMismatch,
+    CorruptRun,
+    FewerMembers,
+    Lock,
+    RunError,
+    RunGone,
+    make_directory,
+    os_errors,
+)
 from influence_jax.store.layout import Arrays
 from influence_jax.store.manifest import Manifest
-from influence_jax.store.status import MemberStatus, Statuses, of_rows
+from influence_jax.store.members import (
+    Members,
+    MemberStatus,
+    checked_masks,
+    checked_members,
+    checked_rows,
+    member_digests,
+    record_digest,
+    row_digest,
+    status_of_rows,
+)
+from influence_jax.store.shown import Shown
 from influence_jax.types import AnyArray
 
-
-def create_or_resume(
-    directory: Path | str, manifest: Manifest, masks: Bool[AnyArray, 'M N']
-) -> 'Run':
-    """Makes a run directory, or resumes the one that is there; close what is returned.
-
-    A directory whose making was interrupted is finished. On resuming, the manifest in the
-    directory is kept; it may differ in where it came from (versions, command), not in what
-    determines the results.
-
-    Args:
-        directory: where; absent, empty, or a run.
-        manifest: what the run is.
-        masks: bool `[M N]`, the subset of each member.
-
-    Raises:
-        ValueError: masks do not fit the manifest.
-        ConfigurationMismatch: the directory holds a run of another configuration.
-        NotARun: the directory holds something else.
-        RunLocked: another process is writing to it.
-        RunError: its files are damaged, or the disk is full or read-only.
-    """
-    directory = Path(directory).absolute()
-    masks = checks.masks(masks, manifest)
-    layout.refuse_foreign(directory)
-    make_directory(directory)
-    lock = Lock(directory / layout.LOCK)
-    try:
-        # Once more: another process may have made the run between the first look and the lock.
-        layout.refuse_foreign(directory)
-        if not layout.is_run(directory):
-            manifest, arrays = layout.create(directory, manifest, masks)
-            return Run(directory, manifest, masks, arrays, lock)
-        old = layout.read_manifest(directory)
-        if differences := old.differences(manifest):
-            raise ConfigurationMismatch(directory, differences)
-        arrays = layout.open_arrays(directory, old)
-        old_masks = layout.read_masks(arrays, old)
-        if len(changed := np.flatnonzero((old_masks != masks).any(axis=1))):
-            raise ConfigurationMismatch(
-                directory, [f'masks: {len(changed)} of {len(masks)} rows, first {changed[0]}']
-            )
-        return Run(directory, old, old_masks, arrays, lock)
-    except BaseException:
-        lock.release()
-        raise
+R = TypeVar('R', bound='Run')
 
 
-def open_run(directory: Path | str) -> 'Run':
-    """Opens a run for reading, also while it is being written.
-
-    What it then says is what was recorded when it was opened; open it again to see more.
-
-    Raises:
-        NotARun: the directory is absent, not a run, or not yet finished being made.
-        RunError: its files are damaged or cannot be read.
-    """
-    directory = Path(directory).absolute()
-    layout.require_run(directory)
-    manifest = layout.read_manifest(directory)
-    arrays = layout.open_arrays(directory, manifest)
-    masks = layout.read_masks(arrays, manifest)
-    return Run(directory, manifest, masks, arrays, None)
-
-
-class Run(Statuses):
-    """A run: `create_or_resume` gives one to write to, `open_run` one to read.
-
-    directory: its absolute path.
-    manifest: what the run is.
-    masks: bool `[M N]`, read-only; row m is the subset on which member m trains.
-    """
+class Run(Members):
+    """A run: `create_or_resume` returns one to write to, `open` one to read."""
 
     def __init__(
         self,
@@ -99,33 +50,51 @@ class Run(Statuses):
         arrays: Arrays,
         lock: Lock | None,
     ) -> None:
-        self.directory = directory
-        self.manifest = manifest
-        self.masks = masks
-        self.masks.flags.writeable = False
         self._arrays = arrays
         self._lock = lock
-        self._status = self._read_status()
+        missing = np.full(manifest.members, MemberStatus.MISSING, np.int8)
+        super().__init__(directory, manifest, masks, missing)
+        self._read_status()
         # Of the rows of each member that is not missing; read once, as the status is.
         self._digests = self._read_digests()
+        self._shown: Shown | None = None
 
-    def _read_status(self) -> Int8[np.ndarray, ' M']:
+    @classmethod
+    def open(cls: type[R], directory: Path | str) -> R:
+        """Opens a run for reading, also while it is being written or extended.
+
+        What it contains is what was recorded when it was opened; open it again to see more.
+
+        Raises:
+            NotARun: the directory is absent, not a run, or not yet completely created.
+            RunError: its files are damaged or cannot be read.
+        """
+        directory = Path(directory).absolute()
+        layout.require_run(directory)
+        manifest = layout.read_manifest(directory)
+        arrays = layout.open_arrays(directory, manifest)
+        masks = layout.read_masks(arrays, manifest)
+        return cls(directory, manifest, masks, arrays, None)
+
+    def _read_status(self) -> None:
         array = self._arrays.status
-        status = np.full(self.manifest.members, MemberStatus.MISSING, np.int8)
-        recorded = array.files()
+        # Later members may be there by now: those of a run that was extended since.
+        recorded = [member for member in array.files() if member < self.manifest.members]
         try:
             found = array.read_written(recorded)
         except CorruptRun as error:
-            assert error.member is not None
-            raise self._trained_again(error.member, f'{error}', file=error.file) from error
+            raise self._damaged(error) from error
         for member, state in zip(recorded, found.tolist(), strict=True):
             if state not in list(MemberStatus):
                 file = array.file_of(member)
-                raise self._trained_again(
-                    member, f'{file}: unknown status {state} of member {member}', file=file
+                raise self._damaged(
+                    CorruptRun(
+                        f'{file}: unknown status {state} of member {member}',
+                        file=file,
+                        member=member,
+                    )
                 )
-            status[member] = state
-        return status
+            self._status[member] = state
 
     def _read_digests(self) -> dict[int, UInt8[np.ndarray, 'D B']]:
         array = self._arrays.digests
@@ -135,61 +104,55 @@ class Run(Statuses):
         try:
             found = dict(zip(recorded, array.read_written(recorded), strict=True))
         except CorruptRun as error:
-            assert error.member is not None
-            raise self._trained_again(error.member, f'{error}', file=error.file) from error
+            raise self._damaged(error) from error
         for member, record in found.items():
             state = int(self._status[member])
-            expected = digests.of_record(self.manifest.identity, member, state, record[1:])
+            expected = record_digest(self.manifest.identity, member, state, record[1:])
             if not np.array_equal(record[0], expected):
-                files = f'{self._arrays.status.file_of(member)} and {array.file_of(member)}'
-                raise self._trained_again(
-                    member,
-                    f'{files} were not written together for member {member} of this run',
-                    file=array.file_of(member),
+                file = array.file_of(member)
+                files = f'{self._arrays.status.file_of(member)} and {file}'
+                raise self._damaged(
+                    CorruptRun(
+                        f'{files} were not written together for member {member} of this run',
+                        file=file,
+                        member=member,
+                    )
                 )
         return found
 
-    def _trained_again(self, member: int, message: str, *, file: Path) -> CorruptRun:
-        """The error for a member's damaged file: what to delete so that it counts as missing."""
-        status = self._arrays.status.file_of(member)
-        delete = 'it' if status == file else status
+    def _damaged(self, error: CorruptRun) -> CorruptRun:
+        """Returns the error of a member's file, with what to delete so that it is trained again."""
+        assert error.member is not None
+        status = self._arrays.status.file_of(error.member)
+        delete = 'it' if status == error.file else status
         return CorruptRun(
-            f'{message}; delete {delete} and start the same command again: member {member} is '
-            f'then trained anew',
-            file=file,
-            member=member,
+            f'{error}; delete {delete} and start the same command again: member {error.member} '
+            f'is then trained again',
+            file=error.file,
+            member=error.member,
         )
-
-    def __repr__(self) -> str:
-        done, diverged = len(self.complete), len(self.diverged)
-        return f'Run({self.directory}: {done} of {len(self._status)} members, {diverged} diverged)'
-
-    @property
-    def example_ids(self) -> tuple[str, ...]:
-        """Ids of the examples: the columns of `masks`."""
-        return self.manifest.example_ids
-
-    @property
-    def target_ids(self) -> tuple[str, ...]:
-        """Ids of the targets: the columns of every measurement."""
-        return self.manifest.target_ids
 
     @property
     def notes(self) -> dict[str, Any]:
         """What `note` has kept; empty at first."""
-        return layout.read_notes(self.directory, run=self._owner)
+        return shown.read_notes(self.directory, run=self._owner)
 
     def note(self, name: str, value: Any) -> None:
         """Keeps a value (of what JSON can hold) for whoever continues the run; durable on return.
 
         For choices that are measured once and then kept, such as how many members are vmapped:
         they change results within floating-point noise, so they are no part of the manifest.
+
+        Raises:
+            ValueError: the run was opened for reading or is closed, or JSON cannot hold the value.
+            StorageFailed: disk full, read-only ...
         """
+        self._require_writer()
         self.require_in_place()
-        layout.write_notes(self.directory, self.notes | {name: value}, run=self._owner)
+        shown.write_notes(self.directory, self.notes | {name: value}, run=self._owner)
 
     def measurement(self, name: str = 'loss') -> Float[np.ndarray, 'M T']:
-        """A measurement of every member and target, float32; losses are in nats.
+        """Reads a measurement of every member and target, float32; losses are in nats.
 
         Rows of missing and of diverged members are NaN, all others are finite.
 
@@ -220,16 +183,15 @@ class Run(Statuses):
                 f'{4 * math.prod(shape):,} bytes, more than there are here; use a larger machine'
             ) from error
         except CorruptRun as error:
-            assert error.member is not None
             if not layout.is_run(self.directory):
                 raise RunGone(f'{self.directory} was deleted or moved; open it again') from error
-            raise self._trained_again(error.member, f'{error}', file=error.file) from error
+            raise self._damaged(error) from error
         return values
 
     def _check_rows(
         self, name: str, members: Sequence[int], rows: Float[np.ndarray, 'R T']
     ) -> None:
-        """CorruptRun unless complete members' rows are finite, and theirs."""
+        """Raises CorruptRun unless complete members' rows are finite, and their own."""
         array = self._arrays.measurements[name]
         number = 1 + self.manifest.measurements.index(name)
         for member, row in zip(members, rows, strict=True):
@@ -237,7 +199,7 @@ class Run(Statuses):
             if not np.isfinite(row).all():
                 reason = 'it holds values that are not finite, but the member is complete'
             elif member in self._digests:
-                own = digests.of_row(self.manifest.identity, name, member, row)
+                own = row_digest(self.manifest.identity, name, member, row)
                 if not np.array_equal(own, self._digests[member][number]):
                     reason = 'it is not the file that was written for this member'
             if reason:
@@ -263,19 +225,18 @@ class Run(Statuses):
             RunGone: the directory was deleted, moved or replaced.
             StorageFailed: disk full, read-only ...; these members stay missing.
         """
-        if self._lock is None:
-            raise ValueError(f'{self!r} is open for reading only, or closed')
-        members = checks.members(members, total=len(self._status))
+        self._require_writer()
+        members = checked_members(members, total=len(self._status))
         recorded = members[self._status[members] != MemberStatus.MISSING]
         if len(recorded):
             raise ValueError(f'members {recorded.tolist()} are already recorded')
-        rows = checks.rows(measurements, self.manifest, count=len(members))
-        status = of_rows(rows)
+        rows = checked_rows(measurements, self.manifest, count=len(members))
+        status = status_of_rows(rows)
         indices = members.tolist()
         to_write = [(self._arrays.measurements[name], values) for name, values in rows.items()]
         recorded = None
         if self._arrays.digests is not None:
-            recorded = digests.of_rows(self.manifest.identity, members, rows, status)
+            recorded = member_digests(self.manifest.identity, members, rows, status)
             to_write.append((self._arrays.digests, recorded))
         self.require_in_place()
         try:
@@ -284,7 +245,7 @@ class Run(Statuses):
             # Only now: an entry in status says that all rows of the member are on the disk.
             write_rows(indices, [(self._arrays.status, status.astype(np.uint8))])
         finally:
-            # Once more: it may have gone meanwhile, and what was written have made part of it.
+            # Once more: it may be gone by now, and writing have created parts of it again.
             try:
                 self.require_in_place()
             except RunGone:
@@ -295,9 +256,9 @@ class Run(Statuses):
             self._digests.update(zip(indices, recorded, strict=True))
 
     def require_in_place(self) -> None:
-        """RunGone where the directory was deleted, moved or replaced since it was opened to write.
+        """Raises RunGone where the directory was deleted, moved or replaced since it was opened.
 
-        To be called before anything is written below it, which would make half of it again.
+        To be called before anything is written below it, which would create half of it again.
         """
         if self._lock is None:
             return
@@ -312,9 +273,9 @@ class Run(Statuses):
             )
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """What `write_texts` has kept, one a target; CorruptRun where it is missing or damaged."""
-        path = layout.texts(self.directory, name)
-        return texts.read(path, count=len(self.target_ids), run=self._owner)
+        """Reads what `write_texts` has kept; CorruptRun where it is missing or damaged."""
+        count = len(self.target_ids)
+        return shown.read_texts(self.directory, name, count=count, run=self._owner)
 
     def write_texts(self, name: str, of_targets: Sequence[str]) -> None:
         """Keeps a text for each target, such as what a member has written; durable on return.
@@ -327,30 +288,128 @@ class Run(Statuses):
             ValueError: the run was opened for reading or is closed, or there are more or fewer.
             StorageFailed: disk full, read-only ...
         """
-        if self._lock is None:
-            raise ValueError(f'{self!r} is open for reading only, or closed')
+        self._require_writer()
         if len(of_targets) != len(self.target_ids):
             raise ValueError(f'{len(of_targets)} texts for {len(self.target_ids)} targets')
         self.require_in_place()
-        texts.write(layout.texts(self.directory, name), of_targets, run=self._owner)
+        shown.write_texts(self.directory, name, of_targets, run=self._owner)
+
+    @property
+    def shown(self) -> Shown | None:
+        """What reports show of the examples; None in runs that keep nothing of it.
+
+        Raises:
+            CorruptRun: it is damaged, or another run's.
+        """
+        if self._shown is None:
+            count = len(self.example_ids)
+            self._shown = shown.read_shown(self.directory, count=count, run=self.manifest.identity)
+        return self._shown
+
+    def write_shown(self, examples: Shown) -> None:
+        """Keeps what reports show of the examples, unless the same is kept; durable on return.
+
+        Raises:
+            ValueError: the run was opened for reading or is closed, or there are more or fewer.
+            StorageFailed: disk full, read-only ...
+        """
+        self._require_writer()
+        if len(examples.names) != len(self.example_ids):
+            raise ValueError(f'{len(examples.names)} names for {len(self.example_ids)} examples')
+        self.require_in_place()
+        shown.write_shown(self.directory, examples, run=self.manifest.identity)
+        self._shown = examples
+
+    def _require_writer(self) -> None:
+        if self._lock is None:
+            raise ValueError(f'{self!r} is open for reading only, or closed')
 
     @property
     def _owner(self) -> str | None:
         return self.manifest.identity if self.manifest.has_digests else None
 
     def close(self) -> None:
-        """Lets the next writer in; what is recorded can still be read."""
+        """Releases the lock for the next writer; what is recorded can still be read."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
-    def __enter__(self) -> 'Run':
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+@overload
+def create_or_resume(
+    directory: Path | str, manifest: Manifest, masks: Bool[AnyArray, 'M N']
+) -> Run: ...
+@overload
+def create_or_resume(
+    directory: Path | str, manifest: Manifest, masks: Bool[AnyArray, 'M N'], *, kind: type[R]
+) -> R: ...
+def create_or_resume(
+    directory: Path | str,
+    manifest: Manifest,
+    masks: Bool[AnyArray, 'M N'],
+    *,
+    kind: type[Run] = Run,
+) -> Run:
+    """Creates a run directory, or resumes the one that is there; close what is returned.
+
+    A run of fewer members than the manifest's is extended in place; its results are kept. A
+    directory whose creation was interrupted is completed. On resuming, the manifest in the
+    directory is kept; it may differ in where it came from (versions, command) and how it was
+    executed, not in what determines the results.
+
+    Args:
+        directory: where; absent, empty, or a run.
+        manifest: what the run is.
+        masks: bool `[M N]`, the subset of each member; the first rows of a run that is there must
+            be its own.
+        kind: the class of what is returned.
+
+    Raises:
+        ValueError: masks do not fit the manifest.
+        ConfigurationMismatch: the directory holds a run of another configuration or other masks.
+        FewerMembers: the directory holds a run of more members.
+        NotARun: the directory holds something else.
+        RunLocked: another process is writing to it.
+        RunError: its files are damaged, or the disk is full or read-only.
+    """
+    directory = Path(directory).absolute()
+    masks = checked_masks(masks, manifest)
+    layout.refuse_foreign(directory)
+    make_directory(directory)
+    lock = Lock(directory / layout.LOCK)
+    try:
+        # Once more: another process may have created the run between the first look and the lock.
+        layout.refuse_foreign(directory)
+        if layout.is_run(directory):
+            manifest, arrays = _resumed(directory, manifest, masks)
+        else:
+            manifest, arrays = layout.create(directory, manifest, masks)
+        return kind(directory, manifest, masks, arrays, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _resumed(
+    directory: Path, new: Manifest, masks: Bool[np.ndarray, 'M N']
+) -> tuple[Manifest, Arrays]:
+    """Opens the run that is there, extended to as many members as the new manifest's."""
+    manifest = layout.read_manifest(directory)
+    if differences := manifest.differences(new):
+        raise ConfigurationMismatch(directory, differences)
+    if new.members < manifest.members:
+        raise FewerMembers(directory, existing=manifest.members, requested=new.members)
+    arrays = layout.open_arrays(directory, manifest)
+    there = layout.read_masks(arrays, manifest)
+    if len(changed := np.flatnonzero((there != masks[: len(there)]).any(axis=1))):
+        raise ConfigurationMismatch(
+            directory, [f'masks: {len(changed)} of {len(there)} rows, first {changed[0]}']
+        )
+    if new.members > manifest.members:
+        return layout.extend(directory, manifest, arrays, masks)
+    return manifest, arrays
+
+
+def open_run(directory: Path | str) -> Run:
+    """Opens a run for reading, as `Run.open` does."""
+    return Run.open(directory)

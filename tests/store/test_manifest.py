@@ -35,9 +35,22 @@ def test_a_fresh_manifest_says_when_and_with_what():
     assert manifest.created.endswith('+00:00')
 
 
+def test_executor_and_task_are_kept_where_given_and_not_compared(changed_manifest):
+    plain = changed_manifest()
+    assert {'executor', 'task'}.isdisjoint(json.loads(plain.to_json()))
+    full = changed_manifest(executor={'kind': 'vmapped', 'width': (4, 2)}, task={'name': 'mlp'})
+    again = store.Manifest.from_json(full.to_json())
+    assert again == full
+    assert again.executor == {'kind': 'vmapped', 'width': [4, 2]}
+    assert plain.differences(full) == full.differences(plain) == ()
+    assert full.identity == plain.identity
+
+
 @pytest.mark.parametrize(
     ('changes', 'match'),
     [
+        ({'executor': 'vmapped'}, 'executor must map'),
+        ({'task': {'module': print}}, 'task must hold only'),
         ({'members': 0}, 'members must be'),
         ({'members': True}, 'members must be'),
         ({'seeds': {'a': 0.5}}, 'seeds'),
@@ -81,6 +94,7 @@ def _edited(text, **changes):
         (lambda text: _edited(text, measurements=[3]), 'measurements must be'),
         (lambda text: _edited(text, git_commit=3), 'must be text'),
         (lambda text: _edited(text, configuration=[]), 'configuration must map'),
+        (lambda text: _edited(text, executor=[1]), 'executor must map'),
     ],
 )
 def test_bad_manifests_are_one_line(directory, manifest, masks, edit, match, one_line):

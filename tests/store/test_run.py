@@ -158,7 +158,25 @@ def test_readers_and_closed_runs_do_not_write(directory, manifest, masks, record
     with store.create_or_resume(directory, manifest, masks) as run:
         pass
     assert 'closed' in one_line(ValueError, record, run, 8)
+    for call in (
+        lambda: run.note('vmapped', 2),
+        lambda: run.write_texts('written', ['a'] * 7),
+        lambda: run.write_shown(store.Shown(names=manifest.example_ids)),
+    ):
+        assert 'closed' in one_line(ValueError, call)
     run.close()
+
+
+def test_runs_of_ones_own_kind(directory, manifest, masks):
+    class MyRun(store.Run):
+        @property
+        def share(self):
+            return len(self.complete) / len(self.masks)
+
+    with store.create_or_resume(directory, manifest, masks, kind=MyRun) as run:
+        assert run.share == 8 / 12
+    assert MyRun.open(directory).share == 8 / 12
+    assert type(store.open_run(directory)) is store.Run
 
 
 def test_unknown_measurement_lists_the_known(directory, one_line):
@@ -257,7 +275,7 @@ def test_notes_are_kept_and_hold_no_code(directory, manifest, masks):
         run.note('other', 'text')
     assert store.open_run(directory).notes == {'vmapped': 4, 'other': 'text'}
     (directory / 'notes.json').write_text('[1]')
-    with pytest.raises(store.BadManifest, match=r'notes\.json is not a JSON object; delete it'):
+    with pytest.raises(store.CorruptRun, match=r'notes\.json is damaged; delete it'):
         _ = store.open_run(directory).notes
 
 
@@ -279,16 +297,20 @@ def test_texts_of_targets(directory, manifest, masks, one_line):
         assert 'written.json is damaged; delete' in one_line(store.CorruptRun, run.texts, 'written')
 
 
-def test_an_onlooker_knows_what_the_run_does(directory, manifest, masks, values):
+def test_a_read_only_run_agrees_with_the_one_that_writes(directory, manifest, masks, values):
     with store.create_or_resume(directory, manifest, masks) as run:
-        onlooker = store.Onlooker(directory, manifest, masks, run.status)
+        other = store.ReadOnlyRun(directory, manifest, masks, run.status)
         values['loss'][9, 0] = np.nan
-        for one in (run, onlooker):
+        before = sorted(directory.rglob('*'))
+        for one in (other, run):
+            assert sorted(directory.rglob('*')) == before  # the other has written nothing
             one.write(np.array([9, 11]), {name: rows[[9, 11]] for name, rows in values.items()})
             one.note('vmapped', 2)
             one.write_texts('written', [''] * len(manifest.target_ids))
-        for name in ('status', 'missing', 'complete', 'diverged'):
-            np.testing.assert_array_equal(getattr(onlooker, name), getattr(run, name))
-        assert onlooker.directory == run.directory
-        np.testing.assert_array_equal(onlooker.masks, run.masks)
-        assert onlooker.diverged.tolist() == [9]
+            one.write_shown(store.Shown(names=manifest.example_ids))
+            one.require_in_place()
+        for name in ('status', 'missing', 'complete', 'diverged', 'example_ids', 'measurements'):
+            np.testing.assert_array_equal(getattr(other, name), getattr(run, name))
+        assert other.directory == run.directory
+        np.testing.assert_array_equal(other.masks, run.masks)
+        assert other.diverged.tolist() == [9]

@@ -29,6 +29,9 @@ FILES = [
     'status.zarr/c.3',
     'notes.json',
     'texts/written.json',
+    'examples.json',
+    'examples.zarr/zarr.json',
+    'examples.zarr/c.0.0.0.0',
 ]
 
 
@@ -50,10 +53,12 @@ irregular = pytest.mark.parametrize(('kind', 'make'), IRREGULAR.items(), ids=IRR
 
 @pytest.fixture
 def whole(directory, manifest, masks):
-    """The run, with a note and texts of targets."""
+    """The run, with a note, texts of targets, and what is shown of the examples."""
     with store.create_or_resume(directory, manifest, masks) as run:
         run.note('vmapped', 2)
         run.write_texts('written', list(manifest.target_ids))
+        images = np.arange(10 * 27, dtype=np.uint8).reshape(10, 3, 3, 3)
+        run.write_shown(store.Shown(names=manifest.example_ids, images=images))
     return directory
 
 
@@ -62,6 +67,7 @@ def _read_all(directory):
     for name in run.manifest.measurements:
         run.measurement(name)
     run.texts('written')
+    assert run.shown is not None
     return run.notes
 
 
@@ -100,6 +106,7 @@ WRITTEN = {
     ),
     'notes.json.partial': lambda run: run.note('vmapped', 3),
     'texts/written.json.partial': lambda run: run.write_texts('written', ['a'] * 7),
+    'examples.json.partial': lambda run: run.write_shown(store.Shown(names=('a',) * 10)),
 }
 IN_THE_WAY = {
     'a pipe': lambda path, mine: os.mkfifo(path),
@@ -216,7 +223,7 @@ def test_texts_of_another_name_are_noticed(whole, one_line):
 @pytest.mark.parametrize('other', ['manifest.json', 'texts/written.json'])
 def test_other_json_of_the_run_is_no_notes(whole, other, one_line):
     shutil.copy(whole / other, whole / 'notes.json')
-    assert 'notes.json' in one_line(store.BadManifest, lambda: store.open_run(whole).notes)
+    assert 'notes.json' in one_line(store.CorruptRun, lambda: store.open_run(whole).notes)
 
 
 def test_files_of_masks_that_changed_places(tmp_path, manifest, masks, monkeypatch, one_line):
@@ -229,21 +236,25 @@ def test_files_of_masks_that_changed_places(tmp_path, manifest, masks, monkeypat
     assert 'masks.zarr' in one_line(store.CorruptRun, store.open_run, tmp_path)
 
 
-@pytest.mark.parametrize('name', ['manifest.json', 'notes.json'])
-def test_no_flipped_bit_of_what_was_configured_goes_unnoticed(whole, name, one_line):
+READS = {
+    'manifest.json': layout.read_manifest,
+    'notes.json': lambda directory: store.open_run(directory).notes,
+    'examples.json': lambda directory: repr(store.open_run(directory).shown),
+}
+
+
+@pytest.mark.parametrize(('name', 'read'), READS.items())
+def test_no_flipped_bit_of_what_was_configured_goes_unnoticed(whole, name, read):
     path = whole / name
     content = path.read_bytes()
-    expected = store.Manifest.from_json((whole / 'manifest.json').read_bytes())
+    expected = read(whole)
     bits = np.random.default_rng(0).integers(0, 8, len(content))
     for byte, bit in enumerate(bits.tolist()):
         data = bytearray(content)
         data[byte] ^= 1 << bit
         path.write_bytes(data)
         try:
-            if name == 'notes.json':
-                found, expected = store.open_run(whole).notes, {'vmapped': 2}
-            else:
-                found = layout.read_manifest(whole)
+            found = read(whole)
         except store.RunError as error:
             assert str(path) in str(error) and '\n' not in str(error)
             continue

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
-from influence_jax import one_line
+from influence_jax.text import quoted
 from influence_jax.types import AnyArray
 
 
@@ -165,7 +165,7 @@ def _check_texts(what: str, texts: tuple[str, ...], count: int) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f'{what} holds {one_line.shown(text)}, which is no valid text: {error}'
+                f'{what} holds {quoted(text)}, which is no valid text: {error}'
             ) from error
 
 
@@ -173,7 +173,7 @@ def _check_unique(ids: tuple[str, ...]) -> None:
     seen: set[str] = set()
     for example_id in ids:
         if example_id in seen:
-            raise ValueError(f'the id {one_line.shown(example_id)} occurs more than once')
+            raise ValueError(f'the id {quoted(example_id)} occurs more than once')
         seen.add(example_id)
 
 
@@ -181,7 +181,7 @@ def _check_not_blank(ids: tuple[str, ...], completions: tuple[str, ...]) -> None
     blank = [i for i, text in zip(ids, completions, strict=True) if not text.strip()]
     if blank:
         raise ValueError(
-            f'record {one_line.shown(blank[0])} is empty: it has no text to learn '
+            f'record {quoted(blank[0])} is empty: it has no text to learn '
             f'({len(blank)} such records); leave them out'
         )
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import tokenizers
 import transformers
 
-from influence_jax import files, hub, json_files, one_line
+from influence_jax import files, hub, json_files
 from influence_jax.data.text import tokenizer_file
 from influence_jax.data.text.tokenizer_file import MOST_BYTES, panics_as_errors
+from influence_jax.text import first_line
 
 _VOCABULARIES = ('tokenizer.json', 'vocab.json', 'vocab.txt', 'tokenizer.model', 'spiece.model')
 _FILES = (
@@ -51,7 +52,7 @@ def _open(folder: Path, name: str) -> tuple[tokenizers.Tokenizer, int]:
     # Whatever a tokenizer's own class makes of damaged files.
     except Exception as error:
         raise ValueError(
-            f'tokenizer {name!r}: its files are incomplete or damaged ({one_line.reason(error)}); '
+            f'tokenizer {name!r}: its files are incomplete or damaged ({first_line(error)}); '
             'copy or download them again'
         ) from error
     if not tokenizer.is_fast:

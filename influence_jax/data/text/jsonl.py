@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from influence_jax import files, json_files, one_line
+from influence_jax import files, json_files
 from influence_jax.data.text.dataset import TextDataset, content_ids, question_and_answer
+from influence_jax.text import quoted
 
 _FORMS = ({'prompt', 'completion'}, {'question', 'answer'}, {'text'})
 _FORMS_TEXT = '{"question", "answer"}, {"prompt", "completion"} or {"text"}'
@@ -148,7 +149,7 @@ def _given_id(fields: dict[str, Any], lines: dict[str, int]) -> str | None:
     own = _not_blank('id', own)
     if own in lines:
         raise ValueError(
-            f'the id {one_line.shown(own)} occurs in line {lines[own]} already; ids must differ'
+            f'the id {quoted(own)} occurs in line {lines[own]} already; ids must differ'
         )
     return own
 
@@ -171,7 +172,7 @@ def _text(key: str, value: object) -> str:
 
 
 def _keys(fields: dict[str, Any]) -> str:
-    shown = [one_line.shown(key) for key in sorted(fields)[:_SHOWN_KEYS]]
+    shown = [quoted(key) for key in sorted(fields)[:_SHOWN_KEYS]]
     more = f' and {len(fields) - _SHOWN_KEYS} more' if len(fields) > _SHOWN_KEYS else ''
     return ', '.join(shown) + more or 'nothing'
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from influence_jax import one_line
 from influence_jax.data.text.dataset import TextDataset
 from influence_jax.data.text.tokenizer import Tokenizer
+from influence_jax.text import quoted
 
 _MOST_UNKNOWN, _NOTED_UNKNOWN = 0.5, 0.01
 
@@ -64,7 +64,7 @@ def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100)
     for example_id, prompt, completion in zip(
         dataset.ids, dataset.prompts, dataset.completions, strict=True
     ):
-        record = f'record {one_line.shown(example_id)}'
+        record = f'record {quoted(example_id)}'
         try:
             given, learnt = _parts(prompt, completion, tokenizer)
         except ValueError as error:
@@ -72,7 +72,7 @@ def encode(dataset: TextDataset, tokenizer: Tokenizer, *, max_length: int = 100)
         if not learnt:
             raise ValueError(
                 f'{record} has nothing to learn from: the tokenizer makes no token '
-                f'of {one_line.shown(completion)}; leave it out'
+                f'of {quoted(completion)}; leave it out'
             )
         whole = [*given, *learnt, tokenizer.end]
         if len(given) >= max_length:
@@ -119,7 +119,7 @@ def check_known(dataset: TextDataset, tokenizer: Tokenizer, records: Tokenized) 
         worst = int(np.argmax([of_one / max(1, of_all) for of_one, of_all in counts]))
         raise ValueError(
             f'the tokenizer has no token for {share:.0%} of the characters of the records (such '
-            f'as {one_line.shown(dataset.texts[worst])}): it is of another language or domain; '
+            f'as {quoted(dataset.texts[worst])}): it is of another language or domain; '
             'choose another tokenizer'
         )
     # The end pads, so rows of one length and of the same tokens are the same row.

@@ -14,8 +14,9 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int
 
-from influence_jax import json_files, one_line
+from influence_jax import json_files
 from influence_jax.data.text import tokenizer_file
+from influence_jax.text import first_line, quoted
 
 _TOKENIZER = 'tokenizer.json'
 _CONFIG = 'tokenizer_config.json'
@@ -76,8 +77,8 @@ class Tokenizer:
         ids = list(_encoded(self.backend, text).ids)
         if self.end in ids:
             raise ValueError(
-                f'the text {one_line.shown(text)} holds the end token '
-                f'{one_line.shown(self.token_text(self.end))} as a word; '
+                f'the text {quoted(text)} holds the end token '
+                f'{quoted(self.token_text(self.end))} as a word; '
                 'leave the record out, or choose another tokenizer'
             )
         return ids
@@ -166,12 +167,12 @@ def load(folder: str | Path) -> Tokenizer:
             backend = tokenizers.Tokenizer.from_str(json.dumps(fields))
         end = backend.token_to_id(config['eos_token'])
         if end is None:
-            raise ValueError(f'no token {one_line.shown(config["eos_token"])}')
+            raise ValueError(f'no token {quoted(config["eos_token"])}')
         return Tokenizer(backend, end)
     # tokenizers raises nothing narrower than Exception.
     except Exception as error:
         raise ValueError(
-            f'{folder}: no saved tokenizer, or a damaged one ({one_line.reason(error)})'
+            f'{folder}: no saved tokenizer, or a damaged one ({first_line(error)})'
         ) from error
 
 
@@ -187,7 +188,7 @@ def _encoded(backend: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
             return backend.encode(text, add_special_tokens=False)
     # tokenizers raises nothing narrower than Exception.
     except Exception as error:
-        raise ValueError(f'the tokenizer fails on a text: {one_line.reason(error)}') from error
+        raise ValueError(f'the tokenizer fails on a text: {first_line(error)}') from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from influence_jax import json_files, one_line
+from influence_jax import json_files
+from influence_jax.text import first_line, quoted
 
 MOST_BYTES = 2**27
 """Of a tokenizer's file; the largest vocabularies there are have 40 MB."""
@@ -63,7 +64,7 @@ def panics_as_errors() -> Iterator[None]:
         yield
     except BaseException as error:
         if type(error).__name__ == 'PanicException':
-            raise Panicked(f'the tokenizers library failed: {one_line.reason(error)}') from error
+            raise Panicked(f'the tokenizers library failed: {first_line(error)}') from error
         raise
 
 
@@ -107,7 +108,7 @@ def _collect(role: str, step: Any, found: list[Mapping[str, Any]]) -> None:
     """Lists the steps of a role, those within sequences in their order, each checked."""
     if step is None:
         return
-    _require(isinstance(step, dict), f'the {role} is {one_line.shown(step)}, no object')
+    _require(isinstance(step, dict), f'the {role} is {quoted(step)}, no object')
     kind = step.get('type')
     if kind == 'Sequence':
         inner = step.get(_SEQUENCES[role])
@@ -118,7 +119,7 @@ def _collect(role: str, step: Any, found: list[Mapping[str, Any]]) -> None:
         return
     _require(
         isinstance(kind, str) and kind in _KNOWN[role],
-        f'the {role} {one_line.shown(kind)} is unknown',
+        f'the {role} {quoted(kind)} is unknown',
     )
     found.append(step)
     _require(len(found) <= _MOST_STEPS, f'the {role} has more than {_MOST_STEPS} steps')
@@ -134,7 +135,7 @@ def _check_pattern(role: str, pattern: Any) -> None:
         and len(pattern) == 1
         and pattern.keys() <= {'String', 'Regex'}
         and all(isinstance(text, str) for text in pattern.values()),
-        f'a pattern of the {role} is {one_line.shown(pattern)}',
+        f'a pattern of the {role} is {quoted(pattern)}',
     )
     ((form, text),) = pattern.items()
     _require(bool(text), f'a pattern of the {role} is empty, and would match everywhere')
@@ -147,7 +148,7 @@ def _check_pattern(role: str, pattern: Any) -> None:
         _require(
             not (_NESTED.search(text) or _BACK_REFERENCE.search(text))
             and all(count <= 100 for count in counts),
-            f'the pattern {one_line.shown(text)} of the {role} repeats what repeats, which takes '
+            f'the pattern {quoted(text)} of the {role} repeats what repeats, which takes '
             'unbounded time',
         )
 
@@ -176,19 +177,17 @@ def _growth(step: Mapping[str, Any]) -> int:
 def _check_model(model: Any, added: Any) -> None:
     _require(isinstance(model, dict), 'it has no model')
     kind = model.get('type', 'Unigram' if isinstance(model.get('vocab'), list) else 'BPE')
-    _require(
-        isinstance(kind, str) and kind in _MODELS, f'the model {one_line.shown(kind)} is unknown'
-    )
+    _require(isinstance(kind, str) and kind in _MODELS, f'the model {quoted(kind)} is unknown')
     _require(
         model.get('dropout') in (None, 0),
-        f'the model has dropout={one_line.shown(model.get("dropout"))}, by which a text has other '
+        f'the model has dropout={quoted(model.get("dropout"))}, by which a text has other '
         'tokens every time; set it to null',
     )
     for name in ('continuing_subword_prefix', 'end_of_word_suffix', 'unk_token'):
         text = model.get(name)
         _require(
             text is None or (isinstance(text, str) and len(text) <= _MOST_PATTERN),
-            f'{name} is {one_line.shown(text)}',
+            f'{name} is {quoted(text)}',
         )
     if model.get('max_input_chars_per_word') is not None:
         _size('max_input_chars_per_word', model['max_input_chars_per_word'], 2**20)
@@ -208,7 +207,7 @@ def _check_model(model: Any, added: Any) -> None:
         content = one.get('content')
         _require(
             isinstance(content, str) and bool(content),
-            f'an added token is {one_line.shown(content)}',
+            f'an added token is {quoted(content)}',
         )
         ids.append(one.get('id'))
     # Tables over all ids are made, so a few tokens must not have ids in the billions.
@@ -221,7 +220,7 @@ def _check_model(model: Any, added: Any) -> None:
 def _size(what: str, value: Any, most: int, *, least: int = 0) -> None:
     _require(
         type(value) is int and least <= value <= most,
-        f'{what} is {one_line.shown(value)}, but must be from {least} to {most:,}',
+        f'{what} is {quoted(value)}, but must be from {least} to {most:,}',
     )
 
 

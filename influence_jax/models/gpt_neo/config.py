@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from influence_jax import one_line
+from influence_jax.text import quoted
 
 _ACTIVATION = 'gelu_new'
 _COMPUTE_DTYPES = (np.dtype(jnp.float32), np.dtype(jnp.bfloat16))
@@ -112,14 +112,11 @@ class GPTNeoConfig:
         """
         model = fields.get('model_type')
         if model != 'gpt_neo':
-            raise ValueError(
-                f'model_type is {one_line.shown(model)}, but only gpt_neo can be loaded'
-            )
+            raise ValueError(f'model_type is {quoted(model)}, but only gpt_neo can be loaded')
         activation = fields.get('activation_function', _ACTIVATION)
         if activation != _ACTIVATION:
             raise ValueError(
-                f'activation_function is {one_line.shown(activation)}, but only {_ACTIVATION} '
-                'is known'
+                f'activation_function is {quoted(activation)}, but only {_ACTIVATION} is known'
             )
         return cls(
             vocab_size=_size(fields, 'vocab_size'),
@@ -172,14 +169,14 @@ def _field(fields: Mapping[str, Any], name: str) -> Any:
 def _size(fields: Mapping[str, Any], name: str) -> int:
     size = _field(fields, name)
     if type(size) is not int:
-        raise ValueError(f'{name} is {one_line.shown(size)}, but must be a whole number')
+        raise ValueError(f'{name} is {quoted(size)}, but must be a whole number')
     return size
 
 
 def _number(fields: Mapping[str, Any], name: str) -> float:
     number = _field(fields, name)
     if type(number) not in (int, float) or not 0 < number <= 1:
-        raise ValueError(f'{name} is {one_line.shown(number)}, but must be above 0 and at most 1')
+        raise ValueError(f'{name} is {quoted(number)}, but must be above 0 and at most 1')
     return float(number)
 
 
@@ -191,7 +188,7 @@ def _expanded(attention_types: Any, *, layers: int) -> tuple[Attention, ...]:
             raise TypeError
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f'attention_types is {one_line.shown(attention_types)}, '
+            f'attention_types is {quoted(attention_types)}, '
             "but must look like [[['global', 'local'], 12]]"
         ) from error
     # Before it is written out, which a large number would make long.

@@ -6,12 +6,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from influence_jax import hub, json_files, one_line
+from influence_jax import hub, json_files
 from influence_jax.models.gpt_neo import stored_tensors, tensor_names
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
 from influence_jax.models.gpt_neo.network import abstract
 from influence_jax.models.gpt_neo.stored_tensors import Stored
 from influence_jax.models.parameter_paths import map_named, named
+from influence_jax.text import escaped
 from influence_jax.types import Params
 
 CONFIG = 'config.json'
@@ -100,7 +101,7 @@ def _check(config: GPTNeoConfig, found: dict[str, Stored]) -> None:
         if name == tensor_names.HEAD or name.endswith(tensor_names.NOT_PARAMETERS):
             continue
         if name not in places:
-            shown = one_line.plain(name)
+            shown = escaped(name)
             raise ValueError(f'the tensor {shown} has no place in the network of config.json')
         path, layer, transposed = places[name]
         expected = shapes[path] if layer is None else shapes[path][1:]

@@ -12,7 +12,8 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
-from influence_jax import files, json_files, one_line
+from influence_jax import files, json_files
+from influence_jax.text import escaped, first_line, quoted
 
 ONE_FILE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
@@ -46,7 +47,7 @@ def find(folder: Path) -> dict[str, Stored]:
         ValueError: a file is damaged, the index is wrong, or the weights are pickles.
     """
     files = _files(folder)
-    missing = [one_line.plain(file.name) for file in files if not file.exists()]
+    missing = [escaped(file.name) for file in files if not file.exists()]
     if missing:
         raise FileNotFoundError(
             f'{folder}: {len(missing)} of {len(files)} files of the checkpoint are missing, the '
@@ -74,7 +75,7 @@ def read(tensors: Mapping[str, Stored]) -> Iterator[tuple[str, Float[np.ndarray,
                 if stored.file == path:
                     if stored.dtype not in _FLOATS:
                         raise ValueError(
-                            f'{path}: {one_line.plain(stored.name)} holds {stored.dtype}; only '
+                            f'{path}: {escaped(stored.name)} holds {stored.dtype}; only '
                             'floating-point weights can be read, no quantized ones'
                         )
                     yield name, file.get_tensor(stored.name)
@@ -149,9 +150,9 @@ def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def _placed(name: str, found: Any) -> tuple[str, int, int]:
     """Name for messages, begin and end of a tensor that the header tells of."""
-    shown = one_line.shown(name)
+    shown = quoted(name)
     if not isinstance(found, dict) or found.keys() != {'dtype', 'shape', 'data_offsets'}:
-        raise ValueError(f'of tensor {shown} the header tells {one_line.shown(found)}')
+        raise ValueError(f'of tensor {shown} the header tells {quoted(found)}')
     shape, offsets, kind = found['shape'], found['data_offsets'], found['dtype']
     if (
         not isinstance(kind, str)
@@ -160,14 +161,13 @@ def _placed(name: str, found: Any) -> tuple[str, int, int]:
         or not _whole(offsets)
         or len(offsets) != 2
     ):
-        raise ValueError(f'of tensor {shown} the header tells {one_line.shown(found)}')
+        raise ValueError(f'of tensor {shown} the header tells {quoted(found)}')
     begin, end = offsets
     # Of types that are not known, and refused if they are asked for, the size is not known.
     expected = math.prod(shape) * _BYTES[kind] if kind in _BYTES else end - begin
     if end < begin or end - begin != expected:
         raise ValueError(
-            f'tensor {shown} of {one_line.shown(kind)} {one_line.shown(shape)} takes '
-            f'{one_line.shown(end - begin)} bytes'
+            f'tensor {shown} of {quoted(kind)} {quoted(shape)} takes {quoted(end - begin)} bytes'
         )
     return shown, begin, end
 
@@ -189,7 +189,7 @@ def _indexed(index: Path) -> list[Path]:
         names = sorted(set(fields['weight_map'].values()), key=str)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f'{index}: not an index of safetensors files ({one_line.reason(error)}); copy it again'
+            f'{index}: not an index of safetensors files ({first_line(error)}); copy it again'
         ) from error
     for name in names:
         if (
@@ -199,7 +199,7 @@ def _indexed(index: Path) -> list[Path]:
             or len(name) > _MOST_NAME
         ):
             raise ValueError(
-                f'{index}: names {one_line.shown(name)}, which is no safetensors file beside it'
+                f'{index}: names {quoted(name)}, which is no safetensors file beside it'
             )
     return [index.with_name(name) for name in names]
 
@@ -211,5 +211,5 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f'{path}: damaged or incomplete ({one_line.reason(error)}); copy it again'
+            f'{path}: damaged or incomplete ({first_line(error)}); copy it again'
         ) from error
