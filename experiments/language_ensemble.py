@@ -75,7 +75,7 @@ def run(experiment: LanguageExperiment) -> Path | None:
     _, of_masks, of_members, of_everything = jax.random.split(jax.random.key(seed), 4)
     records = language_data.prepare(experiment.text, experiment.model, seed=seed)
     if processes.is_first():
-        for note in filter(None, (*records.notes, language_data.said_of_cuts(records))):
+        for note in filter(None, (*records.notes, records.tokens.truncation_note)):
             print(note, file=sys.stderr)
     masks = subsets.draw(
         experiment.ensemble.design,

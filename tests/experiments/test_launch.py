@@ -239,7 +239,7 @@ def test_kept_parameters_give_what_was_measured(run_here, images):
     task = ImageClassification(NetworkSettings(width=8, stages=1).config(dataset.num_classes))
     like = jax.eval_shape(lambda: task.init(key=jax.random.key(0)))
     params = checkpoint.load_member(directory / 'params', 5, like)
-    measured = task.measure(params, ImageBatch(dataset.images, dataset.labels))
+    measured = task.measure(params, ImageBatch(dataset.arrays['image'], dataset.arrays['label']))
     np.testing.assert_allclose(measured['loss'], recorded.measurement('loss')[5], atol=1e-4)
 
 
