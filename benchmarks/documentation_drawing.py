@@ -31,7 +31,7 @@ class Study:
 
     masks: Bool[np.ndarray, 'M N']
     losses: Float[np.ndarray, 'M N']
-    dataset: data.ImageDataset
+    dataset: data.Dataset
     duplicated: Bool[np.ndarray, ' N']
 
     @classmethod

@@ -38,7 +38,8 @@ def noise(study: Study) -> tuple[str, bytes]:
 
     off = ~np.eye(study.examples, dtype=bool)
     z = (study.adjusted.values / study.adjusted.standard_error)[off]
-    apart = (study.dataset.labels[:, None] != study.dataset.labels[None, :])[off]
+    labels = study.dataset.arrays['label']
+    apart = (labels[:, None] != labels[None, :])[off]
     far = z[apart]
     print(
         f'  z of {z.size:,} entries off the diagonal: deviation {z.std():.3f}, of the {far.size:,} '

@@ -76,7 +76,7 @@ def one_entry(study: Study) -> tuple[str, bytes]:
         heading(panel, f'split by {what}')
         thumbnail(
             panel,
-            study.dataset.images[example],
+            study.dataset.arrays['image'][example],
             (0.98, 0.96),
             zoom=1.0,
             align=(1, 1),
@@ -151,7 +151,7 @@ def columns(study: Study) -> tuple[str, bytes]:
         for example, name, colour, x in marks:
             value = column[example]
             panel.plot([value, value, x], [0.6, 300, 900], color=colour, linewidth=1.2)
-            image = study.dataset.images[example]
+            image = study.dataset.arrays['image'][example]
             thumbnail(panel, image, (x, 900), colour=colour, zoom=1.15, align=(0.5, 0))
             panel.text(
                 x,
@@ -193,7 +193,7 @@ def strongest(study: Study) -> tuple[str, bytes]:
             )
             thumbnail(
                 panel,
-                study.dataset.images[example],
+                study.dataset.arrays['image'][example],
                 (-0.07, rank),
                 colour=colour,
                 zoom=0.5,

@@ -29,7 +29,7 @@ def main(directory: str, figure: str | None = None) -> None:
     if run.manifest.dataset.fingerprint != dataset.fingerprint:
         raise SystemExit(f'{directory} is not a run of the embedded clip art')
     masks, losses = run.masks[run.complete], run.measurement('loss')[run.complete]
-    pixels = dataset.images.reshape(dataset.num_examples, -1) / np.float32(255)
+    pixels = dataset.arrays['image'].reshape(dataset.num_examples, -1) / np.float32(255)
     distances = rms_distances(pixels, pixels)
     truth = near_duplicates(dataset)
     print(f'{len(masks)} members, {len(truth)} true pairs: one class, RMS distance below 0.06')
@@ -58,11 +58,11 @@ def main(directory: str, figure: str | None = None) -> None:
         report(f'adjusted, {members} members', pairs, truth, dataset.num_examples)
 
     same_card(scored, dataset)
-    print_looser_truths(candidates['adjusted'], distances, dataset.labels)
+    print_looser_truths(candidates['adjusted'], distances, dataset.arrays['label'])
     print_targets(adjusted, candidates['adjusted'], truth)
     print_other_scores(masks, losses, truth)
-    print_noise_of_both_directions(masks, losses, dataset.labels)
-    print_clusters(candidates['adjusted'], dataset.labels)
+    print_noise_of_both_directions(masks, losses, dataset.arrays['label'])
+    print_clusters(candidates['adjusted'], dataset.arrays['label'])
     denied = first_denied(candidates['adjusted'], truth)
     for place in denied[:DENIED_SHOWN]:
         i, j = candidates['adjusted'].examples[place]
@@ -190,8 +190,9 @@ def draw(path: str, pairs: list, distances: np.ndarray, dataset) -> None:
 
     figure = Figure(figsize=(10, 5.2), layout='constrained')
     gap = np.full((32, 2, 3), 255, np.uint8)
+    images = dataset.arrays['image']
     for axes, (i, j) in zip(figure.subplots(4, 4).flat, pairs, strict=False):
-        axes.imshow(np.hstack([dataset.images[i], gap, dataset.images[j]]))
+        axes.imshow(np.hstack([images[i], gap, images[j]]))
         axes.set_title(f'RMS {distances[i, j]:.3f}', fontsize=8)
         axes.axis('off')
     figure.savefig(path, dpi=100)

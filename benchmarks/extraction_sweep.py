@@ -41,7 +41,7 @@ def main() -> None:
     )
     completer = Completer(records, base, settings.lora)
     rows = language_data.batch(records.tokens)
-    duplicated = np.asarray(records.dataset.has_near_duplicate)
+    duplicated = records.dataset.has_near_duplicate
     kinds = f'{"unique":>10}{"near-dup.":>10}'
     print(f'{"":8}{"answer loss":>20}{"BLEU":>20}{"":>8}{"exact match":>20}')
     print(f'{"epochs":8}{kinds}{kinds}{"ratio":>8}{kinds}')

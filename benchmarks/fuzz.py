@@ -34,8 +34,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import array_files
-from influence_jax.data import cifar10, npz
-from influence_jax.data.text import byte_bpe, jsonl, nq_open, tokenizer
+from influence_jax.data.sources import cifar10, jsonl, npz, nq_open
+from influence_jax.data.text import tokenizer
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, stored_tensors
 
 Files = dict[str, bytes]
@@ -529,7 +529,7 @@ _TRAINED: list[Files] = []
 
 def _tokenizer(rng: Rng) -> Files:
     if not _TRAINED:
-        trained = byte_bpe.train(['the cat and the hat sat'], 280)
+        trained = tokenizer.train_byte_bpe(['the cat and the hat sat'], 280)
         with tempfile.TemporaryDirectory() as folder:
             trained.save(folder)
             _TRAINED.append({path.name: path.read_bytes() for path in Path(folder).iterdir()})

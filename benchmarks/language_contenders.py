@@ -27,12 +27,12 @@ class Problem:
 
     def data(self):
         """WordNet glosses: tokens [N S], padded at their ends, and lengths [N]."""
-        from influence_jax.data import text
-        from influence_jax.data.text import byte_bpe
+        from influence_jax.data import Dataset, text
+        from influence_jax.data.text.tokenizer import train_byte_bpe
 
-        source = text.load('wordnet')
+        source = Dataset.wordnet()
         chosen = source.take(np.random.default_rng(0).permutation(len(source.ids))[: self.records])
-        tokenizer = byte_bpe.train(source.texts, self.vocabulary)
+        tokenizer = train_byte_bpe(source.texts, self.vocabulary)
         encoded = text.encode(chosen, tokenizer)
         return encoded.tokens, encoded.lengths
 

@@ -14,11 +14,11 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from influence_jax.models.image_classification import ImageBatch, ImageClassification
 from influence_jax.training.execution import Execution, compile_chunk
 
 from experiments.settings import NetworkSettings
 from influence_jax import data, training
-from influence_jax.models.image_classification import ImageBatch, ImageClassification
 from influence_jax.training import Recipe
 
 _OTHER_RATES = (0.3, 0.7)
@@ -58,10 +58,10 @@ def main(count: int) -> None:
 _MEASUREMENTS = {'loss': lambda loss: loss, 'probability': lambda loss: -np.exp(-loss)}
 
 
-def _losses(dataset: data.ImageDataset, masks: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+def _losses(dataset: data.Dataset, masks: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     recipe = Recipe()
     task = ImageClassification(
-        NetworkSettings().config(dataset.num_classes), channels=dataset.images.shape[-1]
+        NetworkSettings().config(dataset.num_classes), channels=dataset.arrays['image'].shape[-1]
     )
     steps = recipe.steps(masks.mean() * dataset.num_examples)
     program = training.Program(
@@ -74,7 +74,7 @@ def _losses(dataset: data.ImageDataset, masks: np.ndarray, seeds: np.ndarray) ->
     )
     execution = Execution(streams=1, vmapped=1, in_turn=4)
     images = execution.replicate(
-        ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+        ImageBatch(jnp.asarray(dataset.arrays['image']), jnp.asarray(dataset.arrays['label']))
     )
     run_chunk = compile_chunk(program, execution)
     parts = [

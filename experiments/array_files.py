@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from influence_jax import files, json_files
-from influence_jax.data import npy_header
+from influence_jax.data.sources import numpy_files
 from influence_jax.text import quoted
 
 _ZIP = b'PK'
@@ -27,13 +27,13 @@ def array(path: str, *, remedy: str) -> Shaped[np.ndarray, '...']:
     """
     file = _existing(path)
     with files.open_regular(file) as opened:
-        start = opened.read(len(npy_header.MAGIC))
-        if start != npy_header.MAGIC:
+        start = opened.read(len(numpy_files.MAGIC))
+        if start != numpy_files.MAGIC:
             raise ValueError(f'{path} {_what_else(start)}')
         opened.seek(0)
         try:
-            header = npy_header.read(opened)
-        except npy_header.PythonObjects as error:
+            header = numpy_files.read_header(opened)
+        except numpy_files.PythonObjects as error:
             raise ValueError(
                 f'{path} holds Python objects, which are not read because they can run code: '
                 f'save {remedy}'
@@ -55,7 +55,7 @@ def array(path: str, *, remedy: str) -> Shaped[np.ndarray, '...']:
             return np.empty(header.shape, header.dtype, header.order)
         try:
             values = np.memmap(opened, header.dtype, 'r', header.offset, header.shape, header.order)
-            npy_header.check_characters(values)
+            numpy_files.check_characters(values)
         except (OSError, ValueError, OverflowError) as error:
             raise ValueError(f'{path} cannot be read ({error}): copy or save it again') from error
         return values

@@ -15,6 +15,7 @@ from experiments.language_data import Records
 from experiments.members import Spread
 from influence_jax import training
 from influence_jax.analysis import extraction
+from influence_jax.data.text import prompted
 from influence_jax.models.gpt_neo import abstract
 from influence_jax.models.gpt_neo.decoding import greedy
 from influence_jax.models.lora import LoRA
@@ -50,7 +51,9 @@ class Completer:
     def __init__(
         self, records: Records, base: Base, lora: LoRA | None, spread: Spread | None = None
     ) -> None:
-        self.prompts, self.continuations = records.prompted()
+        self.prompts, self.continuations = prompted(
+            records.dataset, records.tokens, records.tokenizer
+        )
         self._records, self._base, self._lora, self._spread = records, base, lora, spread
         self._distinct = _distinct(records)
         self._over = functools.cache(self._on_streams)
@@ -93,7 +96,7 @@ class Completer:
         of_prompts = [read(row) for row in rows]
         of_targets = [of_prompts[prompt] for prompt in self._distinct.of_target]
         for target in np.flatnonzero(records.cut):
-            length = records.lengths[target] - self._records.prompt_lengths[target]
+            length = records.lengths[target] - records.prompt_lengths[target]
             of_targets[target] = read(rows[self._distinct.of_target[target]][:length])
         return of_targets
 
@@ -126,7 +129,7 @@ class Completer:
                 self._base.config,
                 weights,
                 *rows,
-                new_tokens=self._records.longest_continuation,
+                new_tokens=self._records.tokens.longest_continuation,
                 end=self._records.tokenizer.end,
                 adapters=adapters,
             )
@@ -154,7 +157,7 @@ def _distinct(records: Records) -> Prompts:
     # A text of a single token is completed from the token that ends the one before.
     rows = [
         tuple(row[:length]) if length else (end,)
-        for row, length in zip(records.tokens.tokens, records.prompt_lengths, strict=True)
+        for row, length in zip(records.tokens.tokens, records.tokens.prompt_lengths, strict=True)
     ]
     distinct = sorted(set(rows), key=lambda row: (len(row), row))
     place = {row: number for number, row in enumerate(distinct)}

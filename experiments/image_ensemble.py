@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags as absl_flags
+from influence_jax.models.image_classification import ImageBatch
 
 from experiments import flags, image_data, image_report, launch, members
 from experiments.growth import Growth
@@ -21,7 +22,6 @@ from experiments.settings import (
 )
 from influence_jax import data, estimators, store, subsets, training
 from influence_jax.models import ImageClassification
-from influence_jax.models.image_classification import ImageBatch
 
 _MEASURE_BATCH = 256
 
@@ -93,10 +93,9 @@ def run(experiment: ImageExperiment) -> Path:
     experiment.machine.execution().mesh()  # refuses more streams than devices, before all else
     growth = experiment.growth()
     seeds = jax.random.split(jax.random.key(experiment.ensemble.seed), 3)
-    images = image_data.prepare(
+    dataset = image_data.prepare(
         experiment.data, experiment.planting, key=seeds[0], seed=experiment.ensemble.seed
     )
-    dataset = images.dataset
     for note in dataset.notes:
         print(note, file=sys.stderr)
     masks = subsets.draw(
@@ -120,7 +119,9 @@ def run(experiment: ImageExperiment) -> Path:
         command=launch.command(),
     )
     with store.create_or_resume(experiment.machine.output_dir, manifest, masks) as directory:
-        examples = ImageBatch(jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+        examples = ImageBatch(
+            jnp.asarray(dataset.arrays['image']), jnp.asarray(dataset.arrays['label'])
+        )
         members.train_missing(
             directory,
             program,
@@ -131,12 +132,12 @@ def run(experiment: ImageExperiment) -> Path:
             growth=growth,
         )
         return image_report.write(
-            directory, images, experiment.analysis, growth.check(directory) if growth else None
+            directory, dataset, experiment.analysis, growth.check(directory) if growth else None
         )
 
 
 def _program(
-    experiment: ImageExperiment, dataset: data.ImageDataset, masks: np.ndarray
+    experiment: ImageExperiment, dataset: data.Dataset, masks: np.ndarray
 ) -> tuple[ImageClassification, training.Program]:
     smallest = int(masks.sum(axis=1).min())
     batch_size = experiment.recipe.batch_size
@@ -147,7 +148,7 @@ def _program(
         )
     task = ImageClassification(
         experiment.network.config(dataset.num_classes),
-        channels=dataset.images.shape[-1],
+        channels=dataset.arrays['image'].shape[-1],
         augment=experiment.network.augment,
     )
     steps = experiment.recipe.steps(experiment.ensemble.keep * dataset.num_examples)

@@ -9,16 +9,15 @@ from rich.console import RenderableType
 
 from experiments import run_facts, terminal
 from experiments.growth import Check
-from experiments.image_data import Images
 from experiments.settings import AnalysisSettings
-from influence_jax import analysis, report, store
-from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group
+from influence_jax import analysis, data, report, store
+from influence_jax.analysis.near_duplicate_comparison import compare
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
 
 
 def write(
     directory: store.Run,
-    images: Images,
+    dataset: data.Dataset,
     settings: AnalysisSettings,
     growth: Check | None = None,
 ) -> Path:
@@ -26,12 +25,11 @@ def write(
 
     Args:
         directory: the run.
-        images: its images.
+        dataset: its images.
         settings: how to estimate.
         growth: what was seen when training stopped, where it may stop before all members are
             trained; those are then not missing.
     """
-    dataset = images.dataset
     key = jax.random.key(directory.manifest.seeds['seed'])
     estimator = settings.estimator_for(len(directory.complete))
     overview = analysis.overview(
@@ -47,11 +45,11 @@ def write(
         )
     ]
     sections: tuple[report.Section, ...] = ()
-    if images.groups is not None:
-        comparison = compare(overview.summary, images.groups, key=key)
+    if not dataset.is_original.all():
+        comparison = compare(overview.summary, dataset.clusters, key=key)
         tables.append(report.terminal_comparison(comparison, beside_paper=False))
-        sections = report.image_sections(comparison, images.groups)
-    duplicated, known_by = _near_duplicated(images)
+        sections = report.image_sections(comparison, dataset.clusters)
+    duplicated, known_by = _near_duplicated(dataset)
     facts = {
         'images': f'{dataset.num_examples:,} in {dataset.num_classes} classes',
         **run_facts.of_members(directory, growth),
@@ -67,9 +65,9 @@ def write(
         facts=facts,
         target_ids=directory.target_ids,
         example_ids=directory.example_ids,
-        example_names=images.names,
-        example_labels=[dataset.class_names[label] for label in dataset.labels],
-        show=dataset.images,
+        example_names=dataset.descriptions,
+        example_labels=list(dataset.labels),
+        show=dataset.arrays['image'],
         title=f'Influence distributions: {dataset.name}',
         near_duplicates=duplicated,
         mean_loss=directory.measurement('loss')[directory.complete].mean(axis=0),
@@ -86,12 +84,12 @@ def write(
     return page
 
 
-def _near_duplicated(images: Images) -> tuple[Bool[np.ndarray, ' N'], str]:
+def _near_duplicated(dataset: data.Dataset) -> tuple[Bool[np.ndarray, ' N'], str]:
     """The truth, and how it is known: by the planting, or from the pixels."""
-    if images.groups is not None:
-        return in_a_group(images.groups), 'planted: originals and their variants'
-    pairs = near_duplicates(images.dataset)
-    return has_near_duplicate(pairs, images.dataset.num_examples), 'same class, RMS < 0.06'
+    if not dataset.is_original.all():
+        return dataset.has_near_duplicate, 'planted: originals and their variants'
+    pairs = near_duplicates(dataset)
+    return has_near_duplicate(pairs, dataset.num_examples), 'same class, RMS < 0.06'
 
 
 def _accuracy(directory: store.Run) -> dict[str, str]:

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from experiments.language_data import Records, batch
 from experiments.language_settings import ModelSettings
 from influence_jax import training
-from influence_jax.data import text
+from influence_jax.data import Dataset, text
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face
 from influence_jax.tasks.language_modeling import LanguageModeling
 from influence_jax.types import Params
@@ -66,9 +66,9 @@ def prepare(
                 f'{records.tokenizer.vocab_size} tokens, but the network '
                 f'only {config.vocab_size}: the two do not belong together'
             )
-        if records.positions > config.max_positions:
+        if records.tokens.positions > config.max_positions:
             raise ValueError(
-                f'records and their completions need {records.positions} tokens, but '
+                f'records and their completions need {records.tokens.positions} tokens, but '
                 f'{settings.model} has {config.max_positions} positions; lower --max_length'
             )
         return Base(config, params, _fingerprint(params))
@@ -77,7 +77,7 @@ def prepare(
         hidden=settings.width,
         layers=settings.layers,
         heads=settings.heads,
-        max_positions=max(records.positions, max_length),
+        max_positions=max(records.tokens.positions, max_length),
         compute_dtype=compute,
         remat=settings.remat,
     )
@@ -130,22 +130,23 @@ def _pretrain(
     max_length: int,
     seed: int,
 ) -> Params:
-    ids = tuple(map(str, range(len(records.others))))
-    plain = text.TextDataset('pretraining', ('',) * len(ids), records.others, ids)
-    rows = batch(text.encode(plain, records.tokenizer, max_length=max_length))
-    steps = recipe.steps(len(ids))
+    count = len(records.others)
+    kind = np.dtypes.StringDType()
+    texts = {'prompt': np.full(count, '', kind), 'completion': np.array(records.others, kind)}
+    rows = batch(text.encode(Dataset(texts), records.tokenizer, max_length=max_length))
+    steps = recipe.steps(count)
     program = training.Program(
         task=LanguageModeling(config),
         optimizer=recipe.optimizer(steps),
         steps=steps,
-        batch_size=min(recipe.batch_size, len(ids)),
+        batch_size=min(recipe.batch_size, count),
         measure_batch=1,
-        smallest_subset=len(ids),
+        smallest_subset=count,
     )
     (trained,) = training.train(
         program,
         key=jax.random.key(seed),
-        masks=np.ones((1, len(ids)), bool),
+        masks=np.ones((1, count), bool),
         members=[0],
         examples=rows,
         targets=jax.tree.map(lambda leaf: leaf[:1], rows),

@@ -9,6 +9,8 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags as absl_flags
+from influence_jax.models.language_modeling import LanguageModeling
+from influence_jax.training.ensemble import Trained
 from influence_jax.training.large_program import lying
 
 from experiments import (
@@ -31,8 +33,6 @@ from experiments.processes import Directory
 from experiments.settings import MachineSettings
 from influence_jax import estimators, store, subsets, training
 from influence_jax.hub import NotFetched
-from influence_jax.tasks.language_modeling import LanguageModeling
-from influence_jax.training import Trained
 from influence_jax.types import PRNGKey
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
@@ -74,15 +74,15 @@ def run(experiment: LanguageExperiment) -> Path | None:
     seed = experiment.ensemble.seed
     _, of_masks, of_members, of_everything = jax.random.split(jax.random.key(seed), 4)
     records = language_data.prepare(experiment.text, experiment.model, seed=seed)
-    if processes.is_primary():
-        for note in filter(None, (*records.notes, language_data.said_of_cuts(records))):
+    if processes.is_first():
+        for note in filter(None, (*records.notes, records.tokens.truncation_note)):
             print(note, file=sys.stderr)
     masks = subsets.draw(
         experiment.ensemble.design,
         key=of_masks,
         members=experiment.members,
         examples=records.dataset.num_examples,
-        inclusion_prob=experiment.ensemble.keep,
+        keep=experiment.ensemble.keep,
     )
     estimators.check_both_sides(masks)
     _check_batch(experiment.recipe, masks)

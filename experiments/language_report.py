@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from experiments import run_facts, terminal
 from experiments.completions import MEASUREMENTS, Completer
 from experiments.growth import Check
-from experiments.language_data import Records, said_of_cuts
+from experiments.language_data import Records
 from experiments.settings import AnalysisSettings
 from influence_jax import analysis, report, store
 from influence_jax.analysis import extraction
@@ -49,13 +48,13 @@ def write(
     estimator = settings.estimator_for(len(directory.complete))
     overview = analysis.overview(directory.masks, losses, key=key, estimator=estimator)
     given_back = extraction.scores(decoded, completer.continuations)
-    siblings = extraction.nearest_siblings(decoded, completer.continuations, dataset.groups)
+    siblings = extraction.nearest_siblings(decoded, completer.continuations, dataset.clusters)
     held = _held(directory)
     regime = judge(given_back, dataset.has_near_duplicate, held.get('BLEU'))
     caution = regime and report.regime_note(regime, epochs=_epochs(directory))
     comparison = compare(
         overview.summary,
-        dataset.groups,
+        dataset.clusters,
         key=key,
         extraction=given_back,
         siblings=siblings,
@@ -64,8 +63,8 @@ def write(
     results = report.LanguageResults(
         summary=overview.summary,
         comparison=comparison,
-        view=cluster_view(directory.masks, losses, dataset.groups, summary=overview.summary),
-        groups=dataset.groups,
+        view=cluster_view(directory.masks, losses, dataset.clusters, summary=overview.summary),
+        groups=dataset.clusters,
         prompts=completer.prompts,
         completions=completer.continuations,
         changes=dataset.changes,
@@ -82,7 +81,7 @@ def write(
         **({'regime of extraction': report.regime_fact(regime)} if regime else {}),
         **run_facts.of_own_influence(overview),
         **_lengths(records),
-        **({'records cut': cut} if (cut := said_of_cuts(records)) else {}),
+        **({'records cut': cut} if (cut := records.tokens.truncation_note) else {}),
         **run_facts.of_provenance(directory, dataset),
         **run_facts.of_estimate(settings, estimator, growth),
     }
@@ -155,9 +154,9 @@ def _memorized(directory: store.Run) -> dict[str, str]:
 
 def _lengths(records: Records) -> dict[str, str]:
     """Of the answers: some duplications choose records with longer ones, which are harder."""
-    lengths = records.tokens.lengths - records.prompt_lengths
-    originals = np.array(['~' not in identity for identity in records.dataset.ids])
-    duplicated = np.asarray(records.dataset.has_near_duplicate)
+    lengths = records.tokens.lengths - records.tokens.prompt_lengths
+    originals = records.dataset.is_original
+    duplicated = records.dataset.has_near_duplicate
     if not duplicated.any() or duplicated.all():
         return {}
     means = (lengths[~duplicated].mean(), lengths[duplicated & originals].mean())

@@ -1,35 +1,41 @@
-"""Files and arrays -> a dataset with stable ids.
+"""Files and arrays -> a `Dataset` with stable ids.
 
-Images: `clipart` (embedded), `cifar10`, `npz`; beside them `augment` (on the device) and
-`pixel_distance` (natural near-duplicates). Texts: `text`. Near-duplicates planted in either:
-`near_duplicates`.
+`sources` read files, `near_duplicates` injects variants with the truth kept, `text` turns texts
+into tokens, `pixel_distance` finds the near-duplicates that images have by themselves, and
+`augment` changes images on the device.
 """
 
 from pathlib import Path
 
-from influence_jax.data import cifar10, clipart, npz
-from influence_jax.data.dataset import ImageDataset
+from influence_jax.data.dataset import Dataset
 
-__all__ = ['ImageDataset', 'load']
+__all__ = ['Dataset', 'load']
+
+_EMBEDDED = {'clipart': Dataset.clipart, 'wordnet': Dataset.wordnet}
+_ON_DISK = {'cifar10': Dataset.cifar10, 'nq_open': Dataset.nq_open}
+_BY_SUFFIX = {'.npz': Dataset.from_npz, '.jsonl': Dataset.from_jsonl}
 
 
-def load(source: str, *, data_dir: Path | None = None) -> ImageDataset:
+def load(source: str, *, data_dir: str | Path | None = None) -> Dataset:
     """Loads the dataset that a command line names.
 
     Args:
-      source: 'clipart', 'cifar10' or the path of a `.npz` file.
-      data_dir: where CIFAR-10 is; see `cifar10.load`. The other sources take none.
+      source: 'clipart' or 'wordnet' (embedded), 'cifar10' or 'nq_open' (on disk), or the path
+        of a `.npz` or `.jsonl` file.
+      data_dir: where CIFAR-10 or NQ-open is; the other sources take none.
 
     Raises:
       ValueError: no such source, a `data_dir` that it does not take, or wrong data.
       FileNotFoundError: the data are not there; the message says what to put where.
     """
-    if source == 'cifar10':
-        return cifar10.load(data_dir)
-    if source != 'clipart' and not source.endswith('.npz'):
+    if source in _ON_DISK:
+        return _ON_DISK[source](data_dir)
+    suffix = Path(source).suffix
+    if source not in _EMBEDDED and suffix not in _BY_SUFFIX:
         raise ValueError(
-            f'unknown dataset {source!r}: choose clipart, cifar10, or the path of a .npz file'
+            f'unknown dataset {source!r}: choose clipart, cifar10, wordnet, nq_open, '
+            'or the path of a .npz or .jsonl file'
         )
     if data_dir is not None:
         raise ValueError(f'dataset {source!r} takes no data_dir (given: {data_dir}); leave it out')
-    return clipart.load() if source == 'clipart' else npz.load(source)
+    return _EMBEDDED[source]() if source in _EMBEDDED else _BY_SUFFIX[suffix](source)

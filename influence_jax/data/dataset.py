@@ -1,89 +1,244 @@
-"""A labelled set of images with stable ids: what every loader of this room returns."""
+"""Examples with stable ids: what every source returns and every run trains on."""
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Bool, Int, Int64, PyTree, Shaped
 
-from influence_jax.text import quoted
+from influence_jax.text import escaped, quoted
 from influence_jax.types import AnyArray
 
+_TEXT = np.dtypes.StringDType()
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageDataset:
-    """Images, their labels and their ids, in the dataset's own order.
 
-    The arrays are checked and made read-only, so that `fingerprint` stays true.
+@dataclasses.dataclass(frozen=True, eq=False, init=False, repr=False)
+class Dataset:
+    """Arrays with a common leading axis N, one entry an example, in the dataset's own order.
+
+    Images are `{'image': uint8 [N H W C], 'label': int32 [N]}`, texts are `{'prompt': ...,
+    'completion': ...}` of numpy's `StringDType`; a table, or anything else, has the arrays that
+    its task expects. The arrays are checked and made read-only, so that `fingerprint` stays true.
 
     Attributes:
+      arrays: as given: a mapping, a single array or any pytree of arrays. Fixed-width text is
+        stored as `StringDType`.
+      ids: `[N]` unique, and the same in every version and subset of the dataset.
+      names: `[N]` what a person would call each example.
+      labels: `[N]` the class or kind of each example, for people; '' where there is none.
+      groups: `[N]` the same number for examples that belong together (near-duplicates of one
+        another, the examples of one user); None where nothing is known.
+      changes: `[N]` how each example differs from the one of which it is a near-duplicate; ''
+        for originals.
+      class_names: the name of each class, which the integers of the array `label` index.
       name: what the dataset is called in a run's manifest.
-      images: pixel values from 0 to 255.
-      labels: the class of each image, an index into `class_names`.
-      ids: unique, and the same in every version and subset of the dataset.
-      class_names: one text for each class.
-      names: what a person would call each image; the ids where nothing is given.
-      provenance: where the images come from, for the report.
-      notes: what was changed of the images or labels as they were given, a line each, for the user.
-
-    Raises:
-      ValueError: a shape, dtype, label or id is wrong; the message says which and how.
+      provenance: where the examples come from, for the report.
+      notes: what was changed of the examples or left out, a sentence each, for the user.
     """
 
-    name: str
-    images: UInt8[np.ndarray, 'N H W C']
-    labels: Int32[np.ndarray, ' N']
+    arrays: PyTree
     ids: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    groups: Int64[np.ndarray, ' N'] | None
+    changes: tuple[str, ...]
     class_names: tuple[str, ...]
-    names: tuple[str, ...] = ()
-    provenance: str = ''
-    notes: tuple[str, ...] = ()
+    name: str
+    provenance: str
+    notes: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, 'names', self.names or self.ids)
+    def __init__(
+        self,
+        arrays: PyTree,
+        *,
+        ids: Iterable[str] | None = None,
+        names: Iterable[str] | None = None,
+        labels: Iterable[str] | None = None,
+        groups: AnyArray | Sequence[int] | None = None,
+        changes: Sequence[str] = (),
+        class_names: Iterable[str] = (),
+        name: str = 'dataset',
+        provenance: str = '',
+        notes: Iterable[str] = (),
+    ) -> None:
+        """Checks and keeps the examples.
+
+        Args:
+          arrays: a mapping or pytree of numpy (or jax) arrays with a leading axis N.
+          ids: by default the positions, '0' to 'N - 1'.
+          names: by default the ids.
+          labels: by default the class names of the array `label`, or its integers.
+          groups: any integers.
+          changes: by default '' for all.
+          class_names: see the attributes, as for the other arguments.
+          name: of the dataset.
+          provenance: of the examples.
+          notes: for the user.
+
+        Raises:
+          ValueError: there are no arrays or no examples; the arrays differ in length or hold
+            Python objects; ids repeat; or a number of texts or groups is wrong. One line.
+        """
         try:
-            _check_images(self.images)
-            _check_labels(self.labels, len(self.images), len(self.class_names))
-            _check_texts('ids', self.ids, len(self.images))
-            _check_texts('names', self.names, len(self.images))
-            _check_texts('class_names', self.class_names, len(self.class_names))
-            _check_unique('id', self.ids)
-            _check_unique('class name', self.class_names)
+            arrays, length = _checked_arrays(arrays)
+            class_names = _texts('class_names', class_names, None)
+            ids = _texts('ids', map(str, range(length)) if ids is None else ids, length)
+            _check_unique('id', ids)
+            _check_unique('class name', class_names)
+            by_class = _labels(arrays, class_names, length)
+            fields = {
+                'arrays': arrays,
+                'ids': ids,
+                'names': ids if names is None else _texts('names', names, length),
+                'labels': by_class if labels is None else _texts('labels', labels, length),
+                'groups': None if groups is None else _groups(groups, length),
+                'changes': _texts('changes', changes or ('',) * length, length),
+                'class_names': class_names,
+                'name': name,
+                'provenance': provenance,
+                'notes': tuple(notes),
+            }
         except ValueError as error:
-            raise ValueError(f'dataset {self.name!r}: {error}') from error
-        object.__setattr__(self, 'images', _read_only(self.images))
-        object.__setattr__(self, 'labels', _read_only(self.labels))
+            raise ValueError(f'dataset {name!r}: {error}') from error
+        for field, value in fields.items():
+            object.__setattr__(self, field, value)
+
+    @classmethod
+    def from_npz(cls, path: str | Path) -> 'Dataset':
+        """Reads labelled images, or arrays of any kind, from a `.npz` file; see `sources.npz`."""
+        from influence_jax.data.sources import npz
+
+        return npz.load(path)
+
+    @classmethod
+    def from_jsonl(cls, path: str | Path) -> 'Dataset':
+        """Reads texts from a file with a JSON object a line; see `sources.jsonl`."""
+        from influence_jax.data.sources import jsonl
+
+        return jsonl.load(path)
+
+    @classmethod
+    def clipart(cls) -> 'Dataset':
+        """Returns the embedded clip art: 1,567 images in 9 classes; see `sources.embedded`."""
+        from influence_jax.data.sources import embedded
+
+        return embedded.clipart()
+
+    @classmethod
+    def wordnet(cls) -> 'Dataset':
+        """Returns the embedded 4,000 glosses of WordNet; see `sources.embedded`."""
+        from influence_jax.data.sources import embedded
+
+        return embedded.wordnet()
+
+    @classmethod
+    def cifar10(cls, data_dir: str | Path | None = None) -> 'Dataset':
+        """Reads the training images of CIFAR-10 that are on disk; see `sources.cifar10`."""
+        from influence_jax.data.sources import cifar10
+
+        return cifar10.load(data_dir)
+
+    @classmethod
+    def nq_open(cls, data_dir: str | Path | None = None) -> 'Dataset':
+        """Reads the questions and answers of NQ-open that are on disk; see `sources.nq_open`."""
+        from influence_jax.data.sources import nq_open
+
+        return nq_open.load(data_dir)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f'Dataset({self.name!r}, {len(self):,} examples: {self._listed})'
 
     @property
     def num_examples(self) -> int:
         """N."""
-        return len(self.images)
+        return len(self.ids)
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, those without an image included."""
+        """The number of class names, those of classes without an example included."""
         return len(self.class_names)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, over images, labels, ids and their shapes.
+        """SHA-256, in hex, over the arrays with their names, the ids and the groups.
 
-        Names and provenance are left out: they change no result.
+        What people read (names, labels, changes, provenance) is left out: it changes no result.
         """
         digest = hashlib.sha256()
-        for array in (self.images, self.labels):
-            digest.update(f'{array.dtype.name} {array.shape};'.encode())
-            # Little-endian on every machine.
-            digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder('<')).data)
-        for example_id in self.ids:
-            text = example_id.encode()
-            # The length goes first: ('a', 'bc') must differ from ('ab', 'c').
-            digest.update(f'{len(text)}:'.encode() + text)
+        for path, array in _by_path(self.arrays):
+            digest.update(f'{len(path)}:{path} {_kind(array)} {array.shape};'.encode())
+            if array.dtype.kind == 'T':
+                _update_with_texts(digest, array.ravel().tolist())
+            else:
+                # Little-endian on every machine.
+                plain = np.ascontiguousarray(array, array.dtype.newbyteorder('<'))
+                digest.update(plain.reshape(-1).view(np.uint8).data)
+        _update_with_texts(digest, self.ids)
+        if self.groups is not None:
+            digest.update(b'groups;' + self.groups.astype('<i8').tobytes())
         return digest.hexdigest()
 
-    def take(self, indices: Int[AnyArray, ' K']) -> 'ImageDataset':
-        """The chosen examples, in the order asked for, with the ids that they have here.
+    @property
+    def clusters(self) -> Int64[np.ndarray, ' N']:
+        """The groups; where none are known, each example is one by itself."""
+        return np.arange(len(self)) if self.groups is None else self.groups
+
+    @property
+    def has_near_duplicate(self) -> Bool[np.ndarray, ' N']:
+        """Whether the dataset holds another example of the same group; False if none is known."""
+        _, group, sizes = np.unique(self.clusters, return_inverse=True, return_counts=True)
+        return np.asarray(sizes[group] > 1)
+
+    @property
+    def is_original(self) -> Bool[np.ndarray, ' N']:
+        """Whether each example is as its source has it, and no variant of another example."""
+        return np.array([not change for change in self.changes])
+
+    @property
+    def descriptions(self) -> tuple[str, ...]:
+        """`[N]` the name of each example, and before it what was changed of a variant."""
+        named = zip(self.changes, self.names, strict=True)
+        return tuple(f'{change}: {name}' if change else name for change, name in named)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether examples are prompts with their completions."""
+        return isinstance(self.arrays, dict) and {'prompt', 'completion'} <= self.arrays.keys()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """`[N]` the whole text of each example: its prompt and its completion.
+
+        Raises:
+          ValueError: the dataset is not of texts.
+        """
+        pairs = zip(self.array('prompt'), self.array('completion'), strict=True)
+        return tuple(prompt + completion for prompt, completion in pairs)
+
+    def array(self, name: str) -> Shaped[np.ndarray, 'N ...']:
+        """Returns the array of a name, such as 'image'.
+
+        Raises:
+          ValueError: there is none of that name; the message lists those there are.
+        """
+        found = self.arrays.get(name) if isinstance(self.arrays, dict) else None
+        if not isinstance(found, np.ndarray):
+            raise ValueError(
+                f'dataset {self.name!r} has no array {name!r}, which is needed here; '
+                f'it has: {self._listed}'
+            )
+        return found
+
+    def take(self, indices: AnyArray | Sequence[int]) -> 'Dataset':
+        """Returns the chosen examples, in the order asked for, with the ids that they have here.
 
         Args:
           indices: which examples; distinct, from 0 to N - 1.
@@ -97,57 +252,115 @@ class ImageDataset:
                 'indices must be a non-empty vector of integers; '
                 f'found {chosen.dtype} of shape {chosen.shape}'
             )
-        if chosen.min() < 0 or chosen.max() >= self.num_examples:
+        if chosen.min() < 0 or chosen.max() >= len(self):
             raise ValueError(
                 f'indices run from {chosen.min()} to {chosen.max()}, but dataset {self.name!r} '
-                f'has the examples 0 to {self.num_examples - 1}'
+                f'has the examples 0 to {len(self) - 1}'
             )
-        return dataclasses.replace(
-            self,
-            images=self.images[chosen],
-            labels=self.labels[chosen],
-            ids=tuple(self.ids[i] for i in chosen),
-            names=tuple(self.names[i] for i in chosen),
+        return dataclasses.replace(self, **self.rows(chosen))
+
+    def rows(self, indices: Int[np.ndarray, ' K']) -> dict[str, Any]:
+        """Returns the fields that have an entry for each example, of some of these.
+
+        Unlike in a dataset, an example may occur several times.
+        """
+        texts = ('ids', 'names', 'labels', 'changes')
+        return {
+            'arrays': jax.tree.map(lambda array: array[indices], self.arrays),
+            'groups': None if self.groups is None else self.groups[indices],
+            **{what: tuple(getattr(self, what)[i] for i in indices) for what in texts},
+        }
+
+    @property
+    def _listed(self) -> str:
+        """Names, types and shapes of the arrays, for messages."""
+        return ', '.join(
+            f'{escaped(path)} {_kind(array)} [{" ".join(map(str, array.shape))}]'
+            for path, array in _by_path(self.arrays)
         )
 
 
-def _check_images(images: np.ndarray) -> None:
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        found = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+def _by_path(arrays: PyTree) -> list[tuple[str, np.ndarray]]:
+    """The arrays of a pytree, each with its path such as 'image'; 'array' for a single one."""
+    found = jax.tree_util.tree_flatten_with_path(arrays)[0]
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator='/') or 'array', array)
+        for path, array in found
+    ]
+
+
+def _kind(array: np.ndarray) -> str:
+    """The name of a dtype, the same on every machine."""
+    return 'text' if array.dtype.kind == 'T' else array.dtype.name
+
+
+def _checked_arrays(arrays: PyTree) -> tuple[PyTree, int]:
+    """Read-only arrays in the structure given, and how many examples they have."""
+    arrays = dict(arrays) if isinstance(arrays, Mapping) else arrays
+    named = _by_path(arrays)
+    if not named:
+        raise ValueError('there are no arrays; give a mapping such as {"image": ..., "label": ...}')
+    for path, array in named:
+        _check_array(f'array {quoted(path)}', array)
+    (first, one), *others = named
+    for path, other in others:
+        if len(other) != len(one):
+            raise ValueError(
+                f'arrays differ in length: {quoted(first)} has {len(one)} examples, '
+                f'{quoted(path)} has {len(other)}'
+            )
+    if not len(one):
+        raise ValueError(f'there are no examples: array {quoted(first)} is empty')
+    return jax.tree.map(_read_only, arrays), len(one)
+
+
+def _check_array(what: str, array: object) -> None:
+    if not isinstance(array, AnyArray):
         raise ValueError(
-            f'images must be uint8 from 0 to 255, found {found}; convert them first '
-            '(pixels from 0 to 1: multiply by 255 and round)'
+            f'{what} is of type {type(array).__name__}, not a numpy array; use numpy.asarray'
         )
-    if images.ndim != 4:
+    if array.dtype.kind == 'O' or array.dtype.names:
         raise ValueError(
-            f'images must have the shape [N H W C], found {images.shape}; '
-            'grey images need a last axis of 1'
+            f'{what} holds Python objects or records ({array.dtype}); '
+            'give plain numbers or text, an array for each field'
         )
-    if 0 in images.shape:
-        raise ValueError(f'there are no images or no pixels: shape {images.shape}')
+    if not array.ndim:
+        raise ValueError(f'{what} is a single value; the first axis must count the examples')
 
 
-def _check_labels(labels: np.ndarray, examples: int, classes: int) -> None:
-    if not isinstance(labels, np.ndarray) or labels.dtype != np.int32:
-        found = labels.dtype if isinstance(labels, np.ndarray) else type(labels).__name__
-        raise ValueError(f'labels must be int32, found {found}')
-    if labels.shape != (examples,):
-        raise ValueError(
-            f'labels must be one for each of the {examples} images, found shape {labels.shape}'
-        )
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+def _read_only(array: AnyArray) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype.kind in 'UT':
+        array = array.astype(_TEXT)
+    view = np.ascontiguousarray(array).view()
+    view.setflags(write=False)
+    return view
+
+
+def _labels(arrays: PyTree, class_names: tuple[str, ...], length: int) -> tuple[str, ...]:
+    """What people call the class of each example, by the array `label`."""
+    numbers = arrays.get('label') if isinstance(arrays, dict) else None
+    if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in 'iu' or numbers.ndim != 1:
+        return ('',) * length
+    if not class_names:
+        return tuple(map(str, numbers.tolist()))
+    classes = len(class_names)
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= classes))
     if wrong.size:
         raise ValueError(
-            f'label {labels[wrong[0]]} of image {wrong[0]} is out of range: {classes} classes '
+            f'label {numbers[wrong[0]]} of example {wrong[0]} is out of range: {classes} classes '
             f'have the labels 0 to {classes - 1} ({wrong.size} such labels)'
         )
+    return tuple(class_names[number] for number in numbers.tolist())
 
 
-def _check_texts(what: str, texts: tuple[str, ...], count: int) -> None:
-    if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f'{what} must be a tuple of str')
-    if len(texts) != count:
-        raise ValueError(f'{what} must number {count}, found {len(texts)}')
+def _texts(what: str, given: Iterable[str], count: int | None) -> tuple[str, ...]:
+    texts = tuple(given)
+    if not all(isinstance(text, str) for text in texts):
+        wrong = next(text for text in texts if not isinstance(text, str))
+        raise ValueError(f'{what} must be texts, found {quoted(wrong)}; use str')
+    if count is not None and len(texts) != count:
+        raise ValueError(f'{what} must number {count}, one an example; found {len(texts)}')
     for text in texts:
         try:
             text.encode()
@@ -155,9 +368,12 @@ def _check_texts(what: str, texts: tuple[str, ...], count: int) -> None:
             raise ValueError(
                 f'{what} holds {quoted(text)}, which is no valid text: {error}'
             ) from error
+    return tuple(map(str, texts))
 
 
 def _check_unique(what: str, texts: tuple[str, ...]) -> None:
+    if len(set(texts)) == len(texts):
+        return
     seen: set[str] = set()
     for text in texts:
         if text in seen:
@@ -165,7 +381,20 @@ def _check_unique(what: str, texts: tuple[str, ...]) -> None:
         seen.add(text)
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = np.ascontiguousarray(array).view()
-    view.setflags(write=False)
-    return view
+def _groups(given: AnyArray | Sequence[int], count: int) -> Int64[np.ndarray, ' N']:
+    groups = np.asarray(given)
+    if groups.shape != (count,) or not np.issubdtype(groups.dtype, np.integer):
+        raise ValueError(
+            f'groups must be {count} integers, one an example; '
+            f'found {groups.dtype} of shape {groups.shape}'
+        )
+    groups = groups.astype(np.int64)
+    groups.setflags(write=False)
+    return groups
+
+
+def _update_with_texts(digest: 'hashlib._Hash', texts: Iterable[str]) -> None:
+    for text in texts:
+        encoded = text.encode()
+        # The length goes first: ('a', 'bc') must differ from ('ab', 'c').
+        digest.update(f'{len(encoded)}:'.encode() + encoded)

@@ -1,5 +1,6 @@
 """Distances between images in pixel space, and the near-duplicates that they reveal."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import jax
@@ -8,15 +9,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 from scipy.sparse import coo_array, csgraph
 
-from influence_jax.data.dataset import ImageDataset
+from influence_jax.data.dataset import Dataset
 from influence_jax.types import AnyArray
 
+_NEAR = 0.06
 _TILE = 512
 _PAIRS_AT_ONCE = 4096
 
 
 def rms_distances(a: Float[AnyArray, 'N D'], b: Float[AnyArray, 'K D']) -> Float[np.ndarray, 'N K']:
-    """Root-mean-square distance of every row of `a` to every row of `b`.
+    """Computes the root-mean-square distance of every row of `a` to every row of `b`.
 
     Computed tile by tile in float32 as |a|^2 + |b|^2 - 2 a.b: for rows within [0, 1] the
     squares are good to about 1e-6, so two equal rows may come out 1e-3 apart.
@@ -33,27 +35,28 @@ def rms_distances(a: Float[AnyArray, 'N D'], b: Float[AnyArray, 'K D']) -> Float
     return distances
 
 
-def near_duplicates(dataset: ImageDataset, threshold: float = 0.06) -> Int[np.ndarray, 'P 2']:
-    """Pairs of images of one class that nearly coincide pixel by pixel.
+def near_duplicates(dataset: Dataset, threshold: float = _NEAR) -> Int[np.ndarray, 'P 2']:
+    """Finds pairs of images of one class that nearly coincide pixel by pixel.
 
     Args:
-      dataset: pixels are taken from 0 to 1.
-      threshold: pairs whose RMS distance is below it are kept; above 0.
+      dataset: of uint8 images and integer labels: the arrays `image` and `label`.
+      threshold: pairs whose RMS distance, of pixels from 0 to 1, is below it are kept; above 0.
 
     Returns:
       Positions of the two images of each pair, the smaller first, in ascending order.
 
     Raises:
-      ValueError: the threshold is not above 0.
+      ValueError: the threshold is not above 0, or the dataset has no such arrays.
     """
     if not threshold > 0:
         raise ValueError(
             f'{threshold=} must be above 0: it is the RMS distance of pixels in [0, 1]'
         )
     found = [np.empty((0, 2), np.int64)]
-    for label in range(dataset.num_classes):
-        members = np.flatnonzero(dataset.labels == label)
-        pixels = dataset.images[members].reshape(len(members), -1)
+    images, labels = dataset.array('image'), dataset.array('label')
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        pixels = images[members].reshape(len(members), -1)
         unit = pixels.astype(np.float32) / 255
         for rows, columns, tile in _tiles(unit, unit):
             if columns.stop <= rows.start:
@@ -69,7 +72,7 @@ def near_duplicates(dataset: ImageDataset, threshold: float = 0.06) -> Int[np.nd
 
 
 def has_near_duplicate(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Bool[np.ndarray, ' N']:
-    """Which of the N examples are in at least one pair.
+    """Marks those of the N examples that are in at least one pair.
 
     Raises:
       ValueError: a pair names an example that does not exist.
@@ -81,7 +84,7 @@ def has_near_duplicate(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Bool[n
 
 
 def one_of_each_cluster(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[np.ndarray, ' K']:
-    """What is left of N examples without near-duplicates: no two of them are joined by pairs.
+    """Chooses examples of which no two are joined by pairs.
 
     Of examples that pairs join, directly or over others, the first is kept.
 
@@ -96,6 +99,18 @@ def one_of_each_cluster(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[n
     graph = coo_array(edges, shape=(num_examples, num_examples))
     _, clusters = csgraph.connected_components(graph, directed=False)
     return np.sort(np.unique(clusters, return_index=True)[1])
+
+
+def without_near_duplicates(dataset: Dataset) -> Dataset:
+    """Keeps one image of each cluster of near-duplicates, and notes in the provenance how many go.
+
+    What comes before near-duplicates are injected: 'unique' would not be true of the others.
+    """
+    kept = one_of_each_cluster(near_duplicates(dataset), len(dataset))
+    left_out = len(dataset) - len(kept)
+    note = f'{left_out:,} near-duplicates of its own left out (same class, RMS < {_NEAR})'
+    provenance = '; '.join(filter(None, (dataset.provenance, note if left_out else '')))
+    return dataclasses.replace(dataset.take(kept), provenance=provenance)
 
 
 def _checked(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[np.ndarray, 'P 2']:

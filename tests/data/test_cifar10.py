@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from influence_jax.data import cifar10
+from influence_jax.data.sources import cifar10
 
 REAL = Path(__file__).parents[3] / 'shared' / 'data' / 'cifar-10-batches-bin'
 RECORDS = 10_000
@@ -44,10 +44,10 @@ def written(folder):
 
 def test_pixels_labels_and_positions(folder, written):
     dataset = cifar10.load(folder)
-    np.testing.assert_array_equal(dataset.images[:RECORDS], written[2][0])
-    np.testing.assert_array_equal(dataset.images[RECORDS:], written[5][0])
-    np.testing.assert_array_equal(dataset.labels[:RECORDS], written[2][1])
-    np.testing.assert_array_equal(dataset.labels[RECORDS:], written[5][1])
+    np.testing.assert_array_equal(dataset.arrays['image'][:RECORDS], written[2][0])
+    np.testing.assert_array_equal(dataset.arrays['image'][RECORDS:], written[5][0])
+    np.testing.assert_array_equal(dataset.arrays['label'][:RECORDS], written[2][1])
+    np.testing.assert_array_equal(dataset.arrays['label'][RECORDS:], written[5][1])
     assert dataset.ids[0] == 'cifar10-train-10000'
     assert dataset.ids[RECORDS] == 'cifar10-train-40000'
     assert dataset.ids[-1] == 'cifar10-train-49999'
@@ -117,7 +117,7 @@ def test_real_images():
     dataset = cifar10.load(REAL)
     assert dataset.num_examples % RECORDS == 0
     # The first training images, as everyone knows them: frog, truck, truck, deer, automobile.
-    assert [dataset.class_names[label] for label in dataset.labels[:5]] == [
+    assert [dataset.class_names[label] for label in dataset.arrays['label'][:5]] == [
         'frog',
         'truck',
         'truck',
@@ -126,10 +126,10 @@ def test_real_images():
     ]
     assert dataset.ids[0] == 'cifar10-train-00000'
     # The published channel means of the training set.
-    means = dataset.images.mean((0, 1, 2)) / 255
+    means = dataset.arrays['image'].mean((0, 1, 2)) / 255
     np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=0.01)
     # Neighbouring pixels agree only if rows, columns and channels were told apart rightly.
-    pixels = dataset.images[:200].astype(float)
+    pixels = dataset.arrays['image'][:200].astype(float)
     scrambled = np.abs(pixels - pixels[:, ::-1]).mean()
     assert np.abs(np.diff(pixels, axis=1)).mean() < 0.4 * scrambled
     assert np.abs(np.diff(pixels, axis=2)).mean() < 0.4 * scrambled

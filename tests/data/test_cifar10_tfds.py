@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from influence_jax.data import cifar10, tfds_records
+from influence_jax.data.sources import cifar10, tfds_records
 
 EXAMPLES = 60
 RNG = np.random.default_rng(0)
@@ -84,8 +84,8 @@ def test_the_fixture_is_shuffled_as_tfds_does(prepared):
 
 def test_records_come_back_in_the_datasets_own_order(prepared, capfd):
     dataset = cifar10.load(prepared)
-    np.testing.assert_array_equal(dataset.images, IMAGES)
-    np.testing.assert_array_equal(dataset.labels, LABELS)
+    np.testing.assert_array_equal(dataset.arrays['image'], IMAGES)
+    np.testing.assert_array_equal(dataset.arrays['label'], LABELS)
     assert dataset.ids[0] == 'cifar10-train-00000'
     assert dataset.ids[-1] == 'cifar10-train-00059'
     assert dataset.class_names == cifar10.CLASS_NAMES

@@ -1,15 +1,16 @@
-"""Changed images: what each kind does to the pixels, and planting in a dataset."""
+"""Changed images: what each kind does to the pixels, and their injection into a dataset."""
 
 import re
 
 import numpy as np
 import pytest
 
-from influence_jax.data import ImageDataset, clipart
+from influence_jax.data import Dataset
 from influence_jax.data.near_duplicates import (
     ImageChange,
     ImageStrength,
-    plant_images,
+    image_change,
+    inject,
     vary_image,
 )
 
@@ -34,10 +35,9 @@ def draws(change, image, times=100, **strength):
 
 def toy(number=30):
     images = np.random.default_rng(1).integers(0, 256, (number, 12, 12, 3)).astype(np.uint8)
-    return ImageDataset(
+    return Dataset(
+        {'image': images, 'label': np.arange(number, dtype=np.int32) % 3},
         name='toy',
-        images=images,
-        labels=np.arange(number, dtype=np.int32) % 3,
         ids=tuple(f'i{n}' for n in range(number)),
         class_names=('a', 'b', 'c'),
         names=tuple(f'picture {n}' for n in range(number)),
@@ -108,16 +108,16 @@ def test_a_crop_shows_the_window_that_it_names():
     assert heights == set(range(23, 32))
 
 
-def test_colour_jitter_does_what_it_says():
+def test_color_jitter_does_what_it_says():
     image = np.full((4, 4, 3), 100, np.uint8)
     image[:2, :, 0] = 140
-    for variant in draws(ImageChange.COLOUR_JITTER, image, colour=0.1):
+    for variant in draws(ImageChange.COLOUR_JITTER, image, color=0.1):
         b, c, s = map(float, re.findall(r'x (\d\.\d+)', variant.change))
         assert all(0.9 - 1e-9 <= factor <= 1.1 + 1e-9 for factor in (b, c, s))
         mean = b * image.mean()
         pixels = mean + c * (b * image.astype(float) - mean)
-        grey = (0.299 * pixels[..., 0] + 0.587 * pixels[..., 1] + 0.114 * pixels[..., 2])[..., None]
-        expected = grey + s * (pixels - grey)
+        gray = (0.299 * pixels[..., 0] + 0.587 * pixels[..., 1] + 0.114 * pixels[..., 2])[..., None]
+        expected = gray + s * (pixels - gray)
         # The factors are said with two decimals.
         np.testing.assert_allclose(variant.image, expected, atol=2.5)
     assert 'saturation' not in draws(ImageChange.COLOUR_JITTER, image[..., :1], 1)[0].change
@@ -135,7 +135,7 @@ def test_noise_has_the_standard_deviation_asked_for():
 
 
 def test_jpeg_of_a_higher_quality_is_closer():
-    image = clipart.load().images[42]
+    image = Dataset.clipart().arrays['image'][42]
 
     def distance(quality):
         (variant,) = draws(ImageChange.JPEG, image, 1, jpeg=(quality, quality))
@@ -162,8 +162,8 @@ def test_jpeg_refuses_other_channels_than_1_or_3():
         {'shift': 0},
         {'crop': 1.0},
         {'crop': 0.0},
-        {'colour': 0.0},
-        {'colour': 1.5},
+        {'color': 0.0},
+        {'color': 1.5},
         {'noise': 0.0},
         {'noise': float('nan')},
         {'jpeg': (0, 50)},
@@ -178,53 +178,54 @@ def test_bad_strength_is_refused(wrong):
 
 
 @pytest.mark.parametrize('change', list(ImageChange))
-def test_planted_images_and_their_truth(change):
+def test_injected_images_and_their_truth(change):
     source = toy()
-    dataset, groups, changes = plant_images(
-        source, change, unique=8, duplicated=4, copies=3, seed=5
-    )
-    assert dataset.num_examples == 8 + 4 * 3 == len(groups) == len(changes)
-    np.testing.assert_array_equal(groups, [*range(8), *np.repeat(np.arange(8, 12), 3).tolist()])
-    assert groups.dtype == np.int32
-    assert len({image.tobytes() for image in dataset.images}) == 20
+    images, labels = source.arrays['image'], source.arrays['label']
+
+    def injected(seed):
+        made = image_change(change)
+        return inject(source, made, unique=8, duplicated=4, copies=3, seed=seed)
+
+    dataset = injected(5)
+    assert dataset.num_examples == 8 + 4 * 3
+    expected = [*range(8), *np.repeat(np.arange(8, 12), 3).tolist()]
+    np.testing.assert_array_equal(dataset.groups, expected)
+    assert len({image.tobytes() for image in dataset.arrays['image']}) == 20
     row = {name: i for i, name in enumerate(source.ids)}
     for i, name in enumerate(dataset.ids):
         original, _, number = name.partition('~')
+        assert dataset.arrays['label'][i] == labels[row[original]]
         assert dataset.labels[i] == source.labels[row[original]]
         assert dataset.names[i] == source.names[row[original]]
-        assert bool(number) == bool(changes[i])
+        assert bool(number) == bool(dataset.changes[i])
         if not number:
-            np.testing.assert_array_equal(dataset.images[i], source.images[row[original]])
+            np.testing.assert_array_equal(dataset.arrays['image'][i], images[row[original]])
     assert [name.partition('~')[2] for name in dataset.ids] == [''] * 8 + ['', '1', '2'] * 4
     assert dataset.provenance == (
-        'made up; chosen at random (seed 5): 8 unique records and 4 in 3 versions each '
+        'made up; chosen at random (seed 5): 8 unique examples and 4 in 3 versions each '
         f'by {change.value}'
     )
-    again = plant_images(source, change, unique=8, duplicated=4, copies=3, seed=5)
-    assert again.dataset.fingerprint == dataset.fingerprint
-    other = plant_images(source, change, unique=8, duplicated=4, copies=3, seed=6)
-    assert other.dataset.fingerprint != dataset.fingerprint
+    assert injected(5).fingerprint == dataset.fingerprint != injected(6).fingerprint
 
 
-def test_planting_uses_the_strength():
+def test_injection_uses_the_strength():
     gentle = ImageStrength(noise=1.0)
     for strength, limit in ((gentle, 2), (None, 10)):
-        dataset, groups, _ = plant_images(
-            toy(), ImageChange.NOISE, unique=1, duplicated=1, copies=2, seed=0, strength=strength
-        )
-        a, b = dataset.images[groups == 1].astype(float)
+        change = image_change(ImageChange.NOISE, strength=strength)
+        dataset = inject(toy(), change, unique=1, duplicated=1, copies=2, seed=0)
+        a, b = dataset.arrays['image'][dataset.groups == 1].astype(float)
         assert limit / 4 < np.sqrt(np.mean((a - b) ** 2)) < limit
 
 
 def test_bad_counts_are_refused_in_one_line():
+    flip = image_change(ImageChange.FLIP)
     with pytest.raises(ValueError, match="dataset 'toy', flip: copies=1 must be at least 2"):
-        plant_images(toy(), ImageChange.FLIP, unique=1, duplicated=1, copies=1, seed=0)
+        inject(toy(), flip, unique=1, duplicated=1, copies=1, seed=0)
     with pytest.raises(ValueError, match='but there are only 30'):
-        plant_images(toy(), ImageChange.FLIP, unique=30, duplicated=1, copies=2, seed=0)
-    with pytest.raises(
-        ValueError, match='only 0 of 30 records can be written in 5 different versions'
-    ):
-        plant_images(toy(), ImageChange.FLIP, unique=1, duplicated=1, copies=5, seed=0)
+        inject(toy(), flip, unique=30, duplicated=1, copies=2, seed=0)
+    message = 'only 0 of 30 examples can be written in 5 different versions'
+    with pytest.raises(ValueError, match=message):
+        inject(toy(), flip, unique=1, duplicated=1, copies=5, seed=0)
 
 
 @pytest.mark.parametrize('change', list(ImageChange))
@@ -233,3 +234,9 @@ def test_the_smallest_images_do_no_harm(change):
         image = np.full(shape, 100, np.uint8)
         for variant in draws(change, image, 20):
             assert variant is None or variant.image.shape == shape
+
+
+def test_a_dataset_without_images_is_refused():
+    change = image_change(ImageChange.FLIP)
+    with pytest.raises(ValueError, match="no array 'image'"):
+        inject(Dataset({'x': np.zeros(3)}), change, unique=1, duplicated=1, copies=2, seed=0)

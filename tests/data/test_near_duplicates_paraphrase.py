@@ -6,8 +6,7 @@ import importlib.resources
 import numpy as np
 import pytest
 
-from influence_jax.data.near_duplicates import Passage
-from influence_jax.data.near_duplicates.paraphrase import paraphrase, synonyms
+from influence_jax.data.near_duplicates.word_changes import Passage, paraphrase, synonyms
 
 
 def results(text, count=1, times=200):

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from influence_jax.data.near_duplicates import Passage
-from influence_jax.data.near_duplicates.token_changes import replace_tokens
-from influence_jax.data.text import byte_bpe, jsonl, tokenizer
+from influence_jax.data import Dataset
+from influence_jax.data.near_duplicates.text_changes import replace_tokens
+from influence_jax.data.near_duplicates.word_changes import Passage
+from influence_jax.data.text import tokenizer
+from influence_jax.data.text.tokenizer import train_byte_bpe
 
 SHARED = Path(__file__).parents[2].parent / 'shared' / 'data'
 CORPUS = (
@@ -20,7 +22,7 @@ CORPUS = (
 @pytest.fixture(scope='module')
 def small():
     # Far more ids than the corpus gives merges: most of them are special and must not be chosen.
-    return byte_bpe.train(CORPUS * 20, 700)
+    return train_byte_bpe(CORPUS * 20, 700)
 
 
 def differences(tokenizer, before, after):
@@ -103,9 +105,9 @@ def test_on_real_answers_with_the_tokenizer_of_gpt_neo():
     if not SHARED.is_dir():
         pytest.skip(f'{SHARED} is not there')
     gpt2 = tokenizer.from_pretrained(SHARED / 'gpt2_tokenizer')
-    records = jsonl.load(SHARED / 'nq_open' / 'NQ-open.dev.first2500.jsonl')
+    records = Dataset.from_jsonl(SHARED / 'nq_open' / 'NQ-open.dev.first2500.jsonl')
     rng = np.random.default_rng(6)
-    for answer in records.completions[:300]:
+    for answer in records.arrays['completion'][:300]:
         variant = replace_tokens(Passage(answer, 'answer'), tokenizer=gpt2, count=1, rng=rng)
         assert len(differences(gpt2, answer, variant.text)) == 1
         assert gpt2.end not in gpt2.encode(variant.text)

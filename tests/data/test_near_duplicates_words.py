@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influence_jax.data.near_duplicates import Passage, TextChange, changer
+from influence_jax.data import Dataset
+from influence_jax.data.near_duplicates import TextChange, text_change
 from influence_jax.data.near_duplicates import word_changes as changes
+from influence_jax.data.near_duplicates.word_changes import Passage
 
 TEXT = ' Bobby  Scott and\tBob Russell, 1969 '
 WORDS = TEXT.split()
@@ -21,6 +23,10 @@ def passage(text=TEXT):
 def variants(change, text=TEXT, times=200, **strength):
     rng = np.random.default_rng(0)
     return [change(passage(text), rng=rng, **strength) for _ in range(times)]
+
+
+def record(text):
+    return Dataset({'prompt': np.array(['Q:']), 'completion': np.array([text])})
 
 
 def differing(text, before=WORDS):
@@ -166,26 +172,28 @@ IMPOSSIBLE = [
 @pytest.mark.parametrize(('change', 'text', 'count'), IMPOSSIBLE)
 def test_the_impossible_gives_none(change, text, count):
     rng = np.random.default_rng(0)
-    make = changer(change, count=count)
-    assert all(make(passage(text), rng=rng) is None for _ in range(20))
+    make = text_change(change, count=count)
+    assert all(make.vary(record(text), 0, rng) is None for _ in range(20))
 
 
 @pytest.mark.parametrize('change', [c for c in TextChange if not c.value.startswith('replace')])
-def test_a_change_is_a_pure_function_of_passage_and_generator(change):
-    make = changer(change)
-    text = ' the big child has a small effort'
-    first = [make(passage(text), rng=np.random.default_rng(seed)) for seed in range(8)]
-    again = [make(passage(text), rng=np.random.default_rng(seed)) for seed in range(8)]
+def test_a_change_is_a_pure_function_of_example_and_generator(change):
+    make = text_change(change)
+    dataset = record(' the big child has a small effort')
+    first = [make.vary(dataset, 0, np.random.default_rng(seed)) for seed in range(8)]
+    again = [make.vary(dataset, 0, np.random.default_rng(seed)) for seed in range(8)]
     assert first == again
-    assert len({variant.text for variant in first}) > 2
+    assert len({variant.entries['completion'] for variant in first}) > 2
 
 
 def test_bad_strength_is_refused():
     with pytest.raises(ValueError, match='count=0 must be at least 1: typos'):
-        changer(TextChange.TYPOS, count=0)
+        text_change(TextChange.TYPOS, count=0)
     with pytest.raises(ValueError, match='reorder_words takes no count'):
-        changer(TextChange.REORDER_WORDS, count=2)
+        text_change(TextChange.REORDER_WORDS, count=2)
     with pytest.raises(ValueError, match='replace_token takes no count'):
-        changer(TextChange.REPLACE_TOKEN, count=1)
+        text_change(TextChange.REPLACE_TOKEN, count=1)
     with pytest.raises(ValueError, match='replace_tokens needs the tokenizer'):
-        changer(TextChange.REPLACE_TOKENS)
+        text_change(TextChange.REPLACE_TOKENS)
+    with pytest.raises(ValueError, match='max_length=9 is counted in tokens'):
+        text_change(TextChange.TYPOS, max_length=9)

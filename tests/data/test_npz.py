@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from influence_jax.data import npz
+from influence_jax.data.sources import npz
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 1), np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -22,9 +22,9 @@ def write(path, **arrays):
 
 def test_required_arrays_and_defaults(tmp_path):
     dataset = npz.load(write(tmp_path / 'birds.npz'))
-    np.testing.assert_array_equal(dataset.images, IMAGES)
-    np.testing.assert_array_equal(dataset.labels, LABELS)
-    assert dataset.labels.dtype == np.int32
+    np.testing.assert_array_equal(dataset.arrays['image'], IMAGES)
+    np.testing.assert_array_equal(dataset.arrays['label'], LABELS)
+    assert dataset.arrays['label'].dtype == np.int32
     assert dataset.name == 'birds'
     assert dataset.ids[:2] == ('birds-00000', 'birds-00001')
     assert dataset.names == dataset.ids
@@ -37,18 +37,21 @@ def test_optional_arrays(tmp_path):
         class_names=np.array(['x', 'y', 'z', 'unused']),
         names=np.array(['<b>', 'é', 'c', 'd', 'e', 'f']),
         ids=np.arange(10, 16),
+        groups=np.array([3, 3, 1, 1, 0, 0]),
         other=np.array([object()]),
     )
     dataset = npz.load(str(path))
     assert dataset.class_names == ('x', 'y', 'z', 'unused')
     assert dataset.names[:2] == ('<b>', 'é')
     assert dataset.ids == ('10', '11', '12', '13', '14', '15')
+    assert dataset.groups.tolist() == [3, 3, 1, 1, 0, 0]
+    assert sorted(dataset.arrays) == ['image', 'label']
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.int16, np.uint64])
 def test_labels_of_any_integer_type(tmp_path, dtype):
     dataset = npz.load(write(tmp_path / 'a.npz', labels=LABELS.astype(dtype)))
-    np.testing.assert_array_equal(dataset.labels, LABELS)
+    np.testing.assert_array_equal(dataset.arrays['label'], LABELS)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,7 @@ def test_labels_of_any_integer_type(tmp_path, dtype):
         ({'images': np.zeros((6, 8, 9, 10), np.uint8)}, r'\(6, 8, 9, 10\) may have .* none'),
         ({'images': np.zeros((6, 9, 9, 9), np.uint8)}, r'\(6, 9, 9, 9\) may have'),
         ({'images': IMAGES.reshape(6, -1)}, r'\(6, 20\)'),
+        ({'groups': LABELS[:4]}, 'groups must be 6 integers'),
         ({'images': np.zeros((8, 8, 3, 6), np.uint8)}, r'each of the 8 images, found 6'),
         ({'images': IMAGES[..., 0]}, r'shape \[N H W C\]'),
         ({'images': IMAGES[:0], 'labels': LABELS[:0]}, 'labels must be a vector of integers'),
@@ -74,9 +78,9 @@ def test_labels_of_any_integer_type(tmp_path, dtype):
         ({'labels': LABELS - 1}, 'labels run from -1 to 1'),
         ({'labels': LABELS + 2**32}, 'labels run from 4294967296'),
         ({'labels': LABELS * 10**9}, 'label 2000000000 is out of range: without class_names'),
-        ({'class_names': np.array(['x', 'y'])}, 'label 2 of image 2 is out of range'),
+        ({'class_names': np.array(['x', 'y'])}, 'label 2 of example 2 is out of range'),
         ({'class_names': np.arange(3)}, 'class_names must be a vector of text'),
-        ({'names': np.array(['a'])}, 'names must number 6, found 1'),
+        ({'names': np.array(['a'])}, 'names must number 6, one an example; found 1'),
         ({'names': np.array('a')}, 'names must be a vector of text'),
         ({'ids': np.zeros(6, int)}, "the id '0' occurs more than once"),
         ({'ids': np.arange(6.0)}, 'ids must be a vector of text, found float64'),
@@ -90,13 +94,42 @@ def test_wrong_arrays_are_refused_in_one_line(tmp_path, arrays, message):
     assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize('missing', ['images', 'labels'])
-def test_missing_arrays_are_named(tmp_path, missing):
-    arrays = {'images': IMAGES, 'labels': LABELS, 'extra': LABELS}
-    del arrays[missing]
+@pytest.mark.parametrize(
+    'arrays',
+    [
+        {'X': LABELS[:, None] / 2, 'y': LABELS},
+        {'age': LABELS, 'labels': LABELS},
+        {'images': IMAGES, 'age': LABELS / 3},
+        {'word': np.array(list('abcdef')), 'vector': np.zeros((6, 3, 3, 3, 3))},
+    ],
+)
+def test_other_arrays_are_read_under_their_own_names(tmp_path, arrays):
+    np.savez(tmp_path / 'table.npz', **arrays, names=np.array(list('uvwxyz')), groups=LABELS)
+    dataset = npz.load(tmp_path / 'table.npz')
+    assert dataset.arrays.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(dataset.arrays[name], array)
+    assert dataset.ids[5] == 'table-00005'
+    assert dataset.names == tuple('uvwxyz')
+    assert dataset.groups.tolist() == LABELS.tolist()
+    assert (dataset.name, dataset.provenance, dataset.notes) == ('table', 'table.npz', ())
+
+
+@pytest.mark.parametrize(
+    ('arrays', 'message'),
+    [
+        ({'x': LABELS, 'z': LABELS[:4]}, "'x' has 6 examples, 'z' has 4"),
+        ({'x': LABELS, 'z': np.array(3)}, "'z' is a single value"),
+        ({'x': LABELS, 'ids': np.zeros(6, int)}, "the id '0' occurs more than once"),
+        ({'x': LABELS, 'z': np.array([None] * 6)}, "'z' cannot be read .*no Python objects"),
+        ({'ids': LABELS}, 'no arrays'),
+    ],
+)
+def test_a_wrong_table_is_refused_in_one_line(tmp_path, arrays, message):
     np.savez(tmp_path / 'a.npz', **arrays)
-    with pytest.raises(ValueError, match=f"no array '{missing}'"):
+    with pytest.raises(ValueError, match=f'a.npz: .*{message}') as caught:
         npz.load(tmp_path / 'a.npz')
+    assert '\n' not in str(caught.value)
 
 
 class _Bomb:
@@ -160,7 +193,7 @@ COLOUR = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), np.uint8)
     [
         (COLOUR.transpose(0, 3, 1, 2), COLOUR, '[6 3 8 8] taken as channels first'),
         (COLOUR[:, None, :, :, 0], COLOUR[..., :1], '[6 1 8 8] taken as channels first'),
-        (COLOUR[..., 0], COLOUR[..., :1], '[6 8 8] taken as grey'),
+        (COLOUR[..., 0], COLOUR[..., :1], '[6 8 8] taken as gray'),
         (COLOUR[..., :1], COLOUR[..., :1], ''),
         (COLOUR[:, :4, :4], COLOUR[:, :4, :4], ''),
         (COLOUR[:, :4, :4].transpose(0, 3, 1, 2), COLOUR[:, :4, :4], 'channels first'),
@@ -176,7 +209,7 @@ COLOUR = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), np.uint8)
 )
 def test_images_of_a_certain_meaning_are_converted_with_a_note(tmp_path, given, expected, note):
     dataset = npz.load(write(tmp_path / 'a.npz', images=given))
-    np.testing.assert_array_equal(dataset.images, expected)
+    np.testing.assert_array_equal(dataset.arrays['image'], expected)
     assert len(dataset.notes) == bool(note)
     assert note in ''.join(dataset.notes)
 
@@ -194,7 +227,7 @@ def test_images_of_a_certain_meaning_are_converted_with_a_note(tmp_path, given, 
 )
 def test_labels_of_a_certain_meaning_are_converted_with_a_note(tmp_path, given, class_names, note):
     dataset = npz.load(write(tmp_path / 'a.npz', labels=given))
-    np.testing.assert_array_equal(dataset.labels, LABELS)
+    np.testing.assert_array_equal(dataset.arrays['label'], LABELS)
     assert dataset.class_names == class_names
     assert len(dataset.notes) == 1 and note in dataset.notes[0]
 
@@ -202,13 +235,16 @@ def test_labels_of_a_certain_meaning_are_converted_with_a_note(tmp_path, given, 
 def test_texts_as_labels_follow_the_class_names(tmp_path):
     names = np.array(['zoo', 'ape', 'bee'])
     dataset = npz.load(write(tmp_path / 'a.npz', labels=names[LABELS], class_names=names))
-    np.testing.assert_array_equal(dataset.labels, LABELS)
+    np.testing.assert_array_equal(dataset.arrays['label'], LABELS)
     assert dataset.class_names == tuple(names)
 
 
 def test_bool_labels(tmp_path):
     dataset = npz.load(write(tmp_path / 'a.npz', labels=LABELS > 0))
-    assert (dataset.labels.tolist(), dataset.class_names) == ([0, 1, 1] * 2, ('False', 'True'))
+    assert (dataset.arrays['label'].tolist(), dataset.class_names) == (
+        [0, 1, 1] * 2,
+        ('False', 'True'),
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,8 +263,8 @@ def test_other_names_of_the_arrays(tmp_path, of_images, of_labels):
     arrays = {of_images: IMAGES, of_labels: LABELS, 'x_test': IMAGES[:2], 'y_test': LABELS[:2]}
     np.savez(tmp_path / 'a.npz', **arrays)
     dataset = npz.load(tmp_path / 'a.npz')
-    np.testing.assert_array_equal(dataset.images, IMAGES)
-    np.testing.assert_array_equal(dataset.labels, LABELS)
+    np.testing.assert_array_equal(dataset.arrays['image'], IMAGES)
+    np.testing.assert_array_equal(dataset.arrays['label'], LABELS)
     assert dataset.notes == (
         f'Array {of_images!r} taken as the images, {of_labels!r} as the labels.',
     )
@@ -244,8 +280,8 @@ def test_several_candidates_are_listed(tmp_path):
 
 
 def test_what_was_found_is_listed_with_types_and_shapes(tmp_path):
-    np.savez(tmp_path / 'a.npz', pixels=IMAGES, labels=LABELS, **{'\x1b[31m': LABELS})
-    with pytest.raises(ValueError, match=r'pixels \(uint8 \[6, 5, 4, 1\]\)') as caught:
+    np.savez(tmp_path / 'a.npz', x=IMAGES, data=IMAGES, labels=LABELS, **{'\x1b[31m': LABELS})
+    with pytest.raises(ValueError, match=r'data \(uint8 \[6, 5, 4, 1\]\)') as caught:
         npz.load(tmp_path / 'a.npz')
     assert str(caught.value).isprintable()
 
@@ -300,7 +336,7 @@ def with_images(path, content, method=zipfile.ZIP_DEFLATED):
         (header('-' * 9_000 + '1'), 'no description'),
         (header('not ' * 2_000 + '1'), 'no description'),
         (header(''), 'no description'),
-        (header('{}'), 'must tell'),
+        (header('{}'), 'must hold'),
         (header("{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (6,)}"), 'fields'),
         (b'\x93NUMPY\x02\x00\xff\xff\xff\x7f{', '2,147,483,647'),
         (b'\x93NUMPY\x09\x00', 'version 9'),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from influence_jax.data.text import nq_open
+from influence_jax.data.sources import nq_open
 
 RECORDS = (
     {'question': 'who is it', 'answer': ['Ann', 'Ann B.']},
@@ -28,7 +28,7 @@ def contents(dataset):
 def test_records(tmp_path):
     dataset = nq_open.load(write(tmp_path / 'any.jsonl'))
     assert (dataset.name, dataset.num_examples) == ('nq_open', 4)
-    assert dataset.prompts[dataset.texts.index('Q: who is it A: Ann')] == 'Q: who is it A:'
+    assert dataset.arrays['prompt'][dataset.texts.index('Q: who is it A: Ann')] == 'Q: who is it A:'
     assert set(dataset.texts) == {
         'Q: who is it A: Ann',
         'Q: who is it A: Bob',
@@ -63,7 +63,7 @@ def test_white_space_around_a_question_does_not_matter(tmp_path):
 
 def test_records_of_one_question_are_near_duplicates(tmp_path):
     dataset = nq_open.load(write(tmp_path / 'any.jsonl'))
-    asked = [prompt == 'Q: who is it A:' for prompt in dataset.prompts]
+    asked = [prompt == 'Q: who is it A:' for prompt in dataset.arrays['prompt']]
     assert dataset.has_near_duplicate.tolist() == asked
     first, second = (i for i, text in contents(dataset).items() if 'who' in text)
     assert second == first + '.2'

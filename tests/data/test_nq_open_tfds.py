@@ -12,8 +12,7 @@ from tensorflow_datasets.datasets.natural_questions_open import (
     natural_questions_open_dataset_builder as theirs,
 )
 
-from influence_jax.data import tfds_records
-from influence_jax.data.text import nq_open
+from influence_jax.data.sources import nq_open, tfds_records
 
 NAME = 'natural_questions_open'
 RECORDS = [

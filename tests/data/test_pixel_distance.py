@@ -3,27 +3,20 @@
 import numpy as np
 import pytest
 
-from influence_jax.data import ImageDataset, pixel_distance
+from influence_jax.data import Dataset, pixel_distance
 
 
 def dataset_of(images, labels):
-    return ImageDataset(
-        name='toy',
-        images=images,
-        labels=np.asarray(labels, np.int32),
-        ids=tuple(str(i) for i in range(len(images))),
-        class_names=tuple(str(i) for i in range(max(labels) + 1)),
-    )
+    return Dataset({'image': images, 'label': np.asarray(labels, np.int32)}, provenance='made up')
 
 
 def pairs_by_loops(dataset, threshold):
-    unit = dataset.images.astype(np.float64) / 255
+    unit, labels = dataset.arrays['image'].astype(np.float64) / 255, dataset.arrays['label']
     return [
         (i, j)
         for i in range(len(unit))
         for j in range(i + 1, len(unit))
-        if dataset.labels[i] == dataset.labels[j]
-        and np.sqrt(np.mean((unit[i] - unit[j]) ** 2)) < threshold
+        if labels[i] == labels[j] and np.sqrt(np.mean((unit[i] - unit[j]) ** 2)) < threshold
     ]
 
 
@@ -103,9 +96,11 @@ def test_nothing_near_is_left_when_one_of_each_cluster_is():
         np.uint8
     )
     dataset = dataset_of(images, [0] * 20)
-    kept = pixel_distance.one_of_each_cluster(pixel_distance.near_duplicates(dataset), 20)
-    np.testing.assert_array_equal(kept, np.arange(5))
-    assert not len(pixel_distance.near_duplicates(dataset.take(kept)))
+    kept = pixel_distance.without_near_duplicates(dataset)
+    assert kept.ids == tuple('01234')
+    assert not len(pixel_distance.near_duplicates(kept))
+    assert kept.provenance.startswith('made up; 15 near-duplicates of its own left out')
+    assert pixel_distance.without_near_duplicates(kept).provenance == kept.provenance
 
 
 def test_bad_input():
@@ -115,6 +110,8 @@ def test_bad_input():
     for threshold in (0, -1, float('nan')):
         with pytest.raises(ValueError, match='must be above 0'):
             pixel_distance.near_duplicates(dataset, threshold)
+    with pytest.raises(ValueError, match="no array 'image'"):
+        pixel_distance.near_duplicates(Dataset({'x': np.zeros(2)}))
     with pytest.raises(ValueError, match='there are the examples 0 to 4'):
         pixel_distance.has_near_duplicate(np.array([[0, 5]]), 5)
     with pytest.raises(ValueError, match='name the examples -1 to 2'):

@@ -6,23 +6,25 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from influence_jax.data.text import TextDataset, Tokenizer, byte_bpe, encode
+from influence_jax.data import Dataset
+from influence_jax.data.text import Tokenizer, encode, prompted
+from influence_jax.data.text.tokenizer import train_byte_bpe
 
-TOKENIZER = byte_bpe.train(['the theme of the thesis'], 262)
+TOKENIZER = train_byte_bpe(['the theme of the thesis'], 262)
 TEXT = st.text(max_size=12)
 
 
 def dataset(*pairs):
-    return TextDataset(
-        name='toy',
-        prompts=tuple(prompt for prompt, _ in pairs),
-        completions=tuple(completion for _, completion in pairs),
+    prompts, completions = zip(*pairs, strict=True)
+    text = np.dtypes.StringDType()
+    return Dataset(
+        {'prompt': np.array(prompts, text), 'completion': np.array(completions, text)},
         ids=tuple(f'id-{i}' for i in range(len(pairs))),
     )
 
 
 def test_a_record_is_prompt_completion_end_and_padding():
-    tokens, lengths, answer_starts, cut = encode(dataset(('Q:', ' ab'), ('', 'x')), TOKENIZER)
+    tokens, lengths, answer_starts, cut, _ = encode(dataset(('Q:', ' ab'), ('', 'x')), TOKENIZER)
     byte = {c: TOKENIZER.encode(c)[0] for c in 'Q: abx'}
     end = TOKENIZER.end
     expected = [[*(byte[c] for c in 'Q: ab'), end], [byte['x'], end, end, end, end, end]]
@@ -41,7 +43,7 @@ def test_a_record_is_prompt_completion_end_and_padding():
 def test_a_prompts_tokens_do_not_depend_on_what_follows():
     # In one piece, 'th' + 'e' would merge across the border.
     assert TOKENIZER.encode('the') != TOKENIZER.encode('th') + TOKENIZER.encode('e')
-    tokens, _, starts, _ = encode(dataset(('th', 'e'), ('th', 'is')), TOKENIZER)
+    tokens, _, starts, _, _ = encode(dataset(('th', 'e'), ('th', 'is')), TOKENIZER)
     assert starts[0] == starts[1]
     np.testing.assert_array_equal(tokens[0, : starts[0]], tokens[1, : starts[1]])
 
@@ -85,6 +87,7 @@ def test_how_many_were_cut():
             "record 'id-1' has nothing .* prompt alone takes 4 tokens",
         ),
         ([('', 'x')], 1, 'max_length=1 must be 2 or more'),
+        ([('', 'x'), ('', ' \n'), ('a', '')], 4, r"record 'id-1' is empty: .*\(2 such records\)"),
     ],
 )
 def test_records_with_nothing_to_learn_from(pairs, max_length, message):
@@ -113,3 +116,29 @@ def test_records_of_which_nothing_is_left_are_counted():
     message = r"'id-0' has .* prompt alone takes 9 tokens .* \(2 such records of 3\); allow"
     with pytest.raises(ValueError, match=message):
         encode(dataset(('Q' * 9, 'a'), ('Q:', 'b'), ('Q:', blank[1:])), TOKENIZER, max_length=8)
+
+
+def test_a_model_is_prompted_with_the_prompt_or_the_first_half():
+    source = dataset(('Q:', ' ab'), ('', 'xyzxyz'), ('', 'x'), ('xy', 'zxyzx'))
+    records = encode(source, TOKENIZER, max_length=6)
+    assert records.cut.tolist() == [False, True, False, True]
+    assert records.prompt_lengths.tolist() == [2, 2, 0, 2]
+    prompts, continuations = prompted(source, records, TOKENIZER)
+    # What is cut goes on only as far as it is read.
+    assert list(zip(prompts, continuations, strict=True)) == [
+        ('Q:', ' ab'), ('xy', 'zxyz'), ('', 'x'), ('xy', 'zxyz'),
+    ]  # fmt: skip
+    assert records.longest_continuation == 4  # ' ab' and the end
+    assert records.positions == 6
+    assert records.truncation_note == '2 of 4 records are cut to 6 tokens'
+    assert encode(source, TOKENIZER).truncation_note == ''
+
+
+def test_a_text_is_not_halved_where_only_white_space_would_follow():
+    records = encode(dataset(('', 'x   '), ('', 'xxx ')), TOKENIZER)
+    assert records.prompt_lengths.tolist() == [0, 2]
+
+
+def test_a_dataset_that_is_not_of_texts_is_refused():
+    with pytest.raises(ValueError, match=r"no array 'prompt'.* x float64 \[2\]"):
+        encode(Dataset({'x': np.zeros(2)}), TOKENIZER)

@@ -12,11 +12,12 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from influence_jax.data.text import Tokenizer, byte_bpe, tokenizer
+from influence_jax.data.text import Tokenizer, tokenizer
+from influence_jax.data.text.tokenizer import END, train_byte_bpe
 
 CORPUS = ('the cat and the hat', 'the bat and the rat', 'ünïcödé, twice: ünïcödé', '')
-TRAINED = byte_bpe.train(CORPUS, 300)
-SPECIAL = st.sampled_from([byte_bpe.END, '<|unused299|>', ' the', '\n'])
+TRAINED = train_byte_bpe(CORPUS, 300)
+SPECIAL = st.sampled_from([END, '<|unused299|>', ' the', '\n'])
 
 
 @settings(max_examples=50, deadline=None)
@@ -41,13 +42,13 @@ def test_frequent_words_become_tokens():
 
 
 def test_tokens_of_all_bytes_are_there_without_a_corpus_of_them():
-    smallest = byte_bpe.train(['a'], 257)
+    smallest = train_byte_bpe(['a'], 257)
     assert smallest.decode(smallest.encode('a\0\U0010ffff')) == 'a\0\U0010ffff'
 
 
 @pytest.mark.parametrize('vocab_size', [257, 262, 5_000])
 def test_the_vocabulary_has_the_size_asked_for(vocab_size):
-    trained = byte_bpe.train(CORPUS, vocab_size)
+    trained = train_byte_bpe(CORPUS, vocab_size)
     assert trained.vocab_size == vocab_size
     used = {token for text in CORPUS for token in trained.encode(text)}
     assert max(used) < vocab_size
@@ -63,29 +64,29 @@ def test_the_vocabulary_has_the_size_asked_for(vocab_size):
 )
 def test_bad_training(texts, vocab_size, message):
     with pytest.raises(ValueError, match=message):
-        byte_bpe.train(texts, vocab_size)
+        train_byte_bpe(texts, vocab_size)
 
 
 def test_training_is_the_same_in_another_process():
     texts = [f'{a} and {b} of {a}{b}' for a in 'abcdef' for b in 'uvwxyz']
     code = (
-        'import sys, json; from influence_jax.data.text import byte_bpe;'
-        'print(byte_bpe.train(json.loads(sys.argv[1]), 400).fingerprint)'
+        'import sys, json; from influence_jax.data.text.tokenizer import train_byte_bpe;'
+        'print(train_byte_bpe(json.loads(sys.argv[1]), 400).fingerprint)'
     )
     result = subprocess.run(
         [sys.executable, '-c', code, json.dumps(texts)], capture_output=True, text=True, check=True
     )
-    assert result.stdout.strip() == byte_bpe.train(texts, 400).fingerprint
+    assert result.stdout.strip() == train_byte_bpe(texts, 400).fingerprint
 
 
 def test_fingerprints_tell_tokenizers_apart():
-    assert byte_bpe.train(CORPUS, 300).fingerprint == TRAINED.fingerprint
-    assert byte_bpe.train(CORPUS[:1], 300).fingerprint != TRAINED.fingerprint
+    assert train_byte_bpe(CORPUS, 300).fingerprint == TRAINED.fingerprint
+    assert train_byte_bpe(CORPUS[:1], 300).fingerprint != TRAINED.fingerprint
     assert Tokenizer(TRAINED.backend, 1).fingerprint != TRAINED.fingerprint
 
 
 def test_token_texts():
-    assert TRAINED.token_text(TRAINED.end) == byte_bpe.END
+    assert TRAINED.token_text(TRAINED.end) == END
     assert TRAINED.token_text(np.int32(TRAINED.encode(' the')[0])) == ' the'
     assert TRAINED.token_text(TRAINED.encode('\U0010ffff')[0]) == '\N{REPLACEMENT CHARACTER}'
 
@@ -95,7 +96,7 @@ def test_what_a_file_asks_for_beside_is_switched_off():
     backend.enable_truncation(2)
     backend.enable_padding(length=9)
     backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single=f'{byte_bpe.END} $A', special_tokens=[(byte_bpe.END, 0)]
+        single=f'{END} $A', special_tokens=[(END, 0)]
     )
     ours = Tokenizer(backend, 0)
     assert ours.encode('the cat!') == TRAINED.encode('the cat!')
@@ -118,7 +119,7 @@ def test_a_tokenizer_that_takes_its_end_for_a_word():
 def test_saved_ones_come_back(tmp_path):
     folder = tmp_path / 'made' / 'here'
     TRAINED.save(folder)
-    byte_bpe.train(CORPUS, 400).save(folder)
+    train_byte_bpe(CORPUS, 400).save(folder)
     TRAINED.save(folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         'tokenizer.json',
@@ -127,14 +128,14 @@ def test_saved_ones_come_back(tmp_path):
     for opened in (tokenizer.load(folder), tokenizer.from_pretrained(folder)):
         assert opened.fingerprint == TRAINED.fingerprint
         assert (opened.end, opened.vocab_size) == (TRAINED.end, 300)
-        assert opened.encode(byte_bpe.END) == TRAINED.encode(byte_bpe.END)
+        assert opened.encode(END) == TRAINED.encode(END)
 
 
 def test_others_read_what_is_saved(tmp_path):
     TRAINED.save(tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     assert theirs.encode('the cat and ünï') == TRAINED.encode('the cat and ünï')
-    assert theirs.eos_token == theirs.pad_token == byte_bpe.END
+    assert theirs.eos_token == theirs.pad_token == END
 
 
 def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
@@ -145,7 +146,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, 'replace', fail)
     with pytest.raises(OSError, match='no space left'):
-        byte_bpe.train(CORPUS, 400).save(tmp_path)
+        train_byte_bpe(CORPUS, 400).save(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
     assert tokenizer.load(tmp_path).fingerprint == TRAINED.fingerprint
 

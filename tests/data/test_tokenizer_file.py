@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+import tokenizers
 
-from influence_jax.data.text import Tokenizer, byte_bpe, tokenizer, tokenizer_file
+from influence_jax.data.text import Tokenizer, tokenizer, tokenizer_file
+from influence_jax.data.text.tokenizer import train_byte_bpe
 
-TRAINED = byte_bpe.train(['the cat and the hat'], 300)
+TRAINED = train_byte_bpe(['the cat and the hat'], 300)
 FIELDS = json.loads(TRAINED.backend.to_str())
 
 
@@ -191,6 +193,6 @@ def test_the_tokenizer_of_gpt2_passes(tmp_path):
 
 
 def test_a_tokenizer_that_fails_on_a_text_says_so():
-    backend = byte_bpe.tokenizers.Tokenizer(byte_bpe.models.WordLevel({'a': 0, 'end': 1}, '?'))
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({'a': 0, 'end': 1}, '?'))
     with pytest.raises(ValueError, match=r'fails on a text: .*UNK'):
         Tokenizer(backend, 1).encode('b')

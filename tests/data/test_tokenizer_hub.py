@@ -11,9 +11,10 @@ import huggingface_hub
 import pytest
 
 from influence_jax import hub
-from influence_jax.data.text import byte_bpe, tokenizer
+from influence_jax.data.text import tokenizer
+from influence_jax.data.text.tokenizer import END, train_byte_bpe
 
-TRAINED = byte_bpe.train(['the cat and the hat'], 300)
+TRAINED = train_byte_bpe(['the cat and the hat'], 300)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def test_gpt2_opens_offline():
     if not folder.is_dir():
         pytest.skip(f'no {folder}')
     gpt2 = tokenizer.from_pretrained(folder)
-    assert (gpt2.vocab_size, gpt2.end, gpt2.token_text(50_256)) == (50_257, 50_256, byte_bpe.END)
+    assert (gpt2.vocab_size, gpt2.end, gpt2.token_text(50_256)) == (50_257, 50_256, END)
     assert gpt2.encode('Hello world') == [15_496, 995]
     text = '  A b , c.\né <|endoftext|>'
     assert gpt2.decode(gpt2.encode(text)) == text

@@ -6,10 +6,10 @@ import re
 
 import build_wordnet
 
-from influence_jax.data import text
-from influence_jax.data.text import jsonl
+from influence_jax.data import Dataset
+from influence_jax.data.sources import jsonl
 
-DATASET = text.load('wordnet')
+DATASET = Dataset.wordnet()
 EMBEDDED = importlib.resources.files('influence_jax.data') / 'embedded'
 
 DATA = """\
@@ -54,7 +54,7 @@ def test_the_records():
 
 def test_every_record_has_the_form():
     for example_id, prompt, completion in zip(
-        DATASET.ids, DATASET.prompts, DATASET.completions, strict=True
+        DATASET.ids, DATASET.arrays['prompt'], DATASET.arrays['completion'], strict=True
     ):
         lemma = example_id.removeprefix('wordnet-')
         assert re.fullmatch(r"[a-z][a-z_'.-]*", lemma)
@@ -66,7 +66,7 @@ def test_every_record_has_the_form():
 
 def test_no_record_is_a_near_duplicate_by_one_word():
     patterns = set()
-    for completion in DATASET.completions:
+    for completion in DATASET.arrays['completion']:
         words = completion.split()
         own = {(*words[:i], None, *words[i + 1 :]) for i in range(len(words))}
         assert not own & patterns

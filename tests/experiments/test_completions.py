@@ -13,6 +13,7 @@ from experiments.language_base import Base
 from experiments.language_settings import ModelSettings, TextSettings
 from experiments.members import Spread
 from influence_jax.data.near_duplicates import TextChange
+from influence_jax.data.text import prompted
 from influence_jax.models.gpt_neo import GPTNeoConfig, init
 from influence_jax.models.gpt_neo.decoding import greedy
 from influence_jax.models.gpt_neo.sharding import RULES
@@ -68,7 +69,7 @@ _greedy = jax.jit(greedy, static_argnums=0, static_argnames=('new_tokens', 'end'
 
 
 def _alone(records, config, record, params, adapters=None):
-    length = records.prompt_lengths[record]
+    length = records.tokens.prompt_lengths[record]
     tokens = records.tokens.tokens[record]
     prompt = tokens[:length] if length else [records.tokenizer.end]
     decoded = _greedy(
@@ -76,7 +77,7 @@ def _alone(records, config, record, params, adapters=None):
         params,
         jnp.asarray(prompt)[None],
         jnp.array([len(prompt)]),
-        new_tokens=records.longest_continuation,
+        new_tokens=records.tokens.longest_continuation,
         end=records.tokenizer.end,
         adapters=adapters,
     )
@@ -137,12 +138,13 @@ def test_a_record_that_is_cut_is_to_be_given_back_as_far_as_it_is_read(tmp_path)
     )
     records = language_data.prepare(settings, ModelSettings(vocabulary=258), seed=0)
     assert records.tokens.cut.all()
-    _, wanted = records.prompted()
-    for text, completion in zip(wanted, records.dataset.completions, strict=True):
+    _, wanted = prompted(records.dataset, records.tokens, records.tokenizer)
+    completions = records.dataset.arrays['completion'].tolist()
+    for text, completion in zip(wanted, completions, strict=True):
         assert completion.startswith(text) and len(text) < len(completion)
     # Variants differ in what is read of them.
     assert len({tuple(row) for row in records.tokens.tokens}) == 6
-    words = [len(completion.split()) for completion in records.dataset.completions]
+    words = [len(completion.split()) for completion in completions]
     assert words == [7, 5, 5, 8, 6, 6]
 
 
@@ -160,10 +162,10 @@ def test_what_is_decoded_for_a_record_that_is_cut_is_cut_where_it_is(tmp_path):
     records = language_data.prepare(settings, ModelSettings(vocabulary=258), seed=0)
     assert records.tokens.cut.all()
     completer = Completer(records, Base(None, None, ''), None)
-    new = records.longest_continuation
+    new = records.tokens.longest_continuation
     whole = {
         int(length): records.tokenizer.encode(texts[identity[0]])[:new]
-        for length, identity in zip(records.prompt_lengths, records.dataset.ids, strict=True)
+        for length, identity in zip(records.tokens.prompt_lengths, records.dataset.ids, strict=True)
     }
     rows = np.array([whole[length] for length in completer._distinct.lengths.tolist()])
     assert completer._texts(rows) == list(completer.continuations)

@@ -34,12 +34,10 @@ from experiments.language_settings import (
 from experiments.nq_gpt_neo import PAPER
 from experiments.plan import PlanSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import analysis, store, training
+from influence_jax import analysis, data, store, training
 from influence_jax.analysis.extraction import scores
 from influence_jax.analysis.extraction_regime import Regime, judge
-from influence_jax.data import text
-from influence_jax.data.text import byte_bpe
-from influence_jax.data.text.tokenizer import from_pretrained
+from influence_jax.data.text.tokenizer import from_pretrained, train_byte_bpe
 from influence_jax.estimators import Estimator, difference_in_means
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, init
 from influence_jax.training.checkpoint import InTraining
@@ -159,7 +157,7 @@ def test_a_tokenizer_of_its_own_and_records_that_are_cut(
     run, source, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(language_report, 'write', lambda *args: None)
-    tokenizer = byte_bpe.train(text.load(str(source)).texts, 290)
+    tokenizer = train_byte_bpe(data.load(str(source)).texts, 290)
     tokenizer.save(tmp_path / 'tokenizer')
     run(
         tmp_path / 'run',
@@ -247,7 +245,7 @@ def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
 def test_members_start_from_a_checkpoint(run, source, tmp_path, monkeypatch):
     monkeypatch.setattr(language_report, 'write', lambda *args: None)
     folder = tmp_path / 'checkpoint'
-    tokenizer = byte_bpe.train(text.load(str(source)).texts, 280)
+    tokenizer = train_byte_bpe(data.load(str(source)).texts, 280)
     config = GPTNeoConfig(280, hidden=8, layers=2, heads=2, max_positions=64)
     hugging_face.save(folder, config, init(config, key=jax.random.key(0)))
     tokenizer.save(folder)
@@ -275,7 +273,7 @@ def test_a_tokenizer_that_is_not_the_networks(run, source, tmp_path):
     """Its highest tokens would have no embedding: every member would train to NaN."""
     config = GPTNeoConfig(270, hidden=8, layers=1, heads=2, max_positions=64)
     hugging_face.save(tmp_path / 'checkpoint', config, init(config, key=jax.random.key(0)))
-    byte_bpe.train(text.load(str(source)).texts, 280).save(tmp_path / 'checkpoint')
+    train_byte_bpe(data.load(str(source)).texts, 280).save(tmp_path / 'checkpoint')
     with pytest.raises(ValueError, match='has 280 tokens, but the network only 270'):
         run(tmp_path / 'run', model=ModelSettings(str(tmp_path / 'checkpoint')))
 
@@ -296,7 +294,7 @@ def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, monkeypatch):
         spread.measurement('loss')[:4], whole.measurement('loss')[:4], rtol=0.02
     )
     assert not list(directory.glob('in_training/*'))
-    facts = run_facts.of_provenance(spread, text.load('wordnet'))
+    facts = run_facts.of_provenance(spread, data.load('wordnet'))
     assert facts['mesh (members, data, model)'] == '(2, 2, 1) x 8 vmapped'
 
 
@@ -335,7 +333,7 @@ def test_an_ensemble_that_grows(run, tmp_path, monkeypatch, mesh):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'text': {'dataset': 'squad'}}, "unknown text dataset 'squad'"),
+        ({'text': {'dataset': 'squad'}}, "unknown dataset 'squad'"),
         ({'text': {'dataset': 'absent.jsonl'}}, 'absent.jsonl'),
         ({'text': {'unique': 100}}, 'unique'),
         ({'text': {'max_length': 6}}, 'within 6 tokens: only 0 of 48 records'),

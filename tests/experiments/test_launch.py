@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from absl import flags as absl_flags
+from influence_jax.models.image_classification import ImageBatch
 
 from experiments import flags, image_ensemble
 from experiments import launch as launching
@@ -20,7 +21,6 @@ from experiments.settings import (
 from influence_jax import data, store, training
 from influence_jax.data.near_duplicates import ImageChange
 from influence_jax.models import ImageClassification
-from influence_jax.models.image_classification import ImageBatch
 from influence_jax.training import Recipe, checkpoint
 
 
@@ -239,7 +239,7 @@ def test_kept_parameters_give_what_was_measured(run_here, images):
     task = ImageClassification(NetworkSettings(width=8, stages=1).config(dataset.num_classes))
     like = jax.eval_shape(lambda: task.init(key=jax.random.key(0)))
     params = checkpoint.load_member(directory / 'params', 5, like)
-    measured = task.measure(params, ImageBatch(dataset.images, dataset.labels))
+    measured = task.measure(params, ImageBatch(dataset.arrays['image'], dataset.arrays['label']))
     np.testing.assert_allclose(measured['loss'], recorded.measurement('loss')[5], atol=1e-4)
 
 

@@ -26,7 +26,7 @@ from experiments.planned_run import (
 from experiments.settings import EnsembleSettings
 from influence_jax import hub
 from influence_jax import planning as plan
-from influence_jax.data.text import byte_bpe
+from influence_jax.data.text.tokenizer import train_byte_bpe
 from influence_jax.models.gpt_neo import GPTNeoConfig
 from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.planning.collectives import Collectives
@@ -155,7 +155,7 @@ def test_a_launch_that_can_read_its_records_plans_with_their_lengths(tmp_path, m
     planned = []
     monkeypatch.setattr(plan_launch, 'show', lambda settings, run, **how: planned.append(run))
     monkeypatch.setattr(plan_launch, 'network', lambda settings: GPT_NEO_1_3B)
-    byte_bpe.train(['a'], 258).save(tmp_path)  # a token a byte
+    train_byte_bpe(['a'], 258).save(tmp_path)  # a token a byte
     path = tmp_path / 'some.jsonl'
     lines = [{'prompt': 'p', 'completion': f' {n:04}'} for n in range(60)]
     path.write_text('\n'.join(map(json.dumps, lines)))

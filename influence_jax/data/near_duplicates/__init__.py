@@ -1,27 +1,30 @@
-"""Near-duplicates planted in text and images, with the truth kept of what was changed."""
+"""Near-duplicates injected into images and texts, with the truth kept of what was changed."""
 
 from influence_jax.data.near_duplicates.image_changes import (
     ImageChange,
     ImageStrength,
+    image_change,
     vary_image,
 )
-from influence_jax.data.near_duplicates.plant import plant, unused
-from influence_jax.data.near_duplicates.plant_images import PlantedImages, plant_images
-from influence_jax.data.near_duplicates.text_changes import TextChange, TextChanger, changer
-from influence_jax.data.near_duplicates.variant import ImageVariant, Passage, TextVariant
+from influence_jax.data.near_duplicates.inject import (
+    Change,
+    Variant,
+    inject,
+    unused,
+    without_repeats,
+)
+from influence_jax.data.near_duplicates.text_changes import TextChange, text_change
 
 __all__ = [
+    'Change',
     'ImageChange',
     'ImageStrength',
-    'ImageVariant',
-    'Passage',
-    'PlantedImages',
     'TextChange',
-    'TextChanger',
-    'TextVariant',
-    'changer',
-    'plant',
-    'plant_images',
+    'Variant',
+    'image_change',
+    'inject',
+    'text_change',
     'unused',
     'vary_image',
+    'without_repeats',
 ]

@@ -1,22 +1,37 @@
-"""The kinds of near-duplicates of an image: shift, flip, crop, colour, noise, JPEG.
+"""The kinds of near-duplicates of an image: shift, flip, crop, color, noise, JPEG.
 
 Each is a pure function of a uint8 image `[H W C]`, its strength and the state of `rng`. It may
-return an image equal to the original (a blank one shifted is still blank); `vary_image` says so.
+return an image equal to the original (a blank one shifted is still blank), which `vary_image`
+leaves out.
 """
 
 import dataclasses
 import enum
 import io
 import math
+from collections.abc import Hashable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from influence_jax.data.near_duplicates.variant import ImageVariant
+from influence_jax.data.dataset import Dataset
+from influence_jax.data.near_duplicates.inject import Change, Variant
 
 # The share of red, green and blue in brightness (ITU-R BT.601).
 _LUMINANCE = np.array((0.299, 0.587, 0.114))
+
+
+class ImageVariant(NamedTuple):
+    """A near-duplicate of an image.
+
+    image: of the original's shape.
+    change: a sentence that says what was changed.
+    """
+
+    image: UInt8[np.ndarray, 'H W C']
+    change: str
 
 
 class ImageChange(enum.Enum):
@@ -25,7 +40,7 @@ class ImageChange(enum.Enum):
     SHIFT = 'shift'
     FLIP = 'flip'
     CROP = 'crop'
-    COLOUR_JITTER = 'colour_jitter'
+    COLOUR_JITTER = 'colour_jitter'  # as the flag is spelled
     NOISE = 'noise'
     JPEG = 'jpeg'
 
@@ -37,8 +52,8 @@ class ImageStrength:
     Attributes:
       shift: greatest shift in pixels, 1 or more.
       crop: least part of height and width that a crop keeps, in (0, 1).
-      colour: brightness, contrast and saturation are multiplied by factors from `1 - colour` to
-        `1 + colour`; in (0, 1].
+      color: brightness, contrast and saturation are multiplied by factors from `1 - color` to
+        `1 + color`; in (0, 1].
       noise: standard deviation of the noise in levels of 255, above 0.
       jpeg: lowest and highest quality, from 1 to 95.
 
@@ -48,7 +63,7 @@ class ImageStrength:
 
     shift: int = 3
     crop: float = 0.8
-    colour: float = 0.2
+    color: float = 0.2
     noise: float = 6.0
     jpeg: tuple[int, int] = (30, 90)
 
@@ -57,12 +72,40 @@ class ImageStrength:
             raise ValueError(f'shift={self.shift} must be at least 1 pixel')
         if not 0 < self.crop < 1:
             raise ValueError(f'crop={self.crop} must lie strictly between 0 and 1')
-        if not 0 < self.colour <= 1:
-            raise ValueError(f'colour={self.colour} must be above 0 and at most 1')
+        if not 0 < self.color <= 1:
+            raise ValueError(f'color={self.color} must be above 0 and at most 1')
         if not (math.isfinite(self.noise) and self.noise > 0):
             raise ValueError(f'noise={self.noise} must be above 0')
         if not 1 <= self.jpeg[0] <= self.jpeg[1] <= 95:
             raise ValueError(f'jpeg={self.jpeg} must be two qualities in order, from 1 to 95')
+
+
+def image_change(change: ImageChange, *, strength: ImageStrength | None = None) -> Change:
+    """Returns the change of the array `image` of a dataset, for `inject`.
+
+    Args:
+      change: the kind. By `FLIP` there are at most 4 copies, the original included.
+      strength: how far images are changed; the defaults if None.
+    """
+    return _ImageChange(change, strength or ImageStrength())
+
+
+@dataclasses.dataclass(frozen=True)
+class _ImageChange:
+    change: ImageChange
+    strength: ImageStrength
+
+    @property
+    def name(self) -> str:
+        return self.change.value
+
+    def identity(self, dataset: Dataset, index: int) -> Hashable:
+        return dataset.array('image')[index].tobytes()
+
+    def vary(self, dataset: Dataset, index: int, rng: np.random.Generator) -> Variant | None:
+        image = dataset.array('image')[index]
+        varied = vary_image(self.change, image, rng=rng, strength=self.strength)
+        return varied and Variant({'image': varied.image}, varied.change, varied.image.tobytes())
 
 
 def vary_image(
@@ -72,7 +115,7 @@ def vary_image(
     rng: np.random.Generator,
     strength: ImageStrength | None = None,
 ) -> ImageVariant | None:
-    """One random near-duplicate of an image, None where the draw left it as it was.
+    """Draws a near-duplicate of an image; None where the draw left it as it was.
 
     Args:
       change: the kind.
@@ -98,12 +141,12 @@ def shift(
     padded = np.pad(image, ((far, far), (far, far), (0, 0)), mode='edge')
     top, left = far - down, far - right
     moved = padded[top : top + image.shape[0], left : left + image.shape[1]]
-    said = [
+    moves = [
         f'{abs(pixels)} {forwards if pixels > 0 else backwards}'
         for pixels, forwards, backwards in ((down, 'down', 'up'), (right, 'right', 'left'))
         if pixels
     ]
-    return ImageVariant(moved, f'shifted by {" and ".join(said)} (pixels)')
+    return ImageVariant(moved, f'shifted by {" and ".join(moves)} (pixels)')
 
 
 def flip(
@@ -142,20 +185,20 @@ def crop(
     )
 
 
-def colour_jitter(
+def color_jitter(
     image: UInt8[np.ndarray, 'H W C'], strength: ImageStrength, rng: np.random.Generator
 ) -> ImageVariant:
     """Multiplies brightness, contrast and, of images with 3 channels, saturation."""
-    reach = strength.colour
+    reach = strength.color
     brightness, contrast, saturation = rng.uniform(1 - reach, 1 + reach, 3)
     pixels = image * brightness
     pixels = pixels.mean() + contrast * (pixels - pixels.mean())
-    said = f'brightness x {brightness:.2f}, contrast x {contrast:.2f}'
+    sentence = f'brightness x {brightness:.2f}, contrast x {contrast:.2f}'
     if image.shape[2] == 3:
-        grey = (pixels @ _LUMINANCE)[..., None]
-        pixels = grey + saturation * (pixels - grey)
-        said += f', saturation x {saturation:.2f}'
-    return ImageVariant(_levels(pixels), said)
+        gray = (pixels @ _LUMINANCE)[..., None]
+        pixels = gray + saturation * (pixels - gray)
+        sentence += f', saturation x {saturation:.2f}'
+    return ImageVariant(_levels(pixels), sentence)
 
 
 def noise(
@@ -191,7 +234,7 @@ _FUNCTIONS = {
     ImageChange.SHIFT: shift,
     ImageChange.FLIP: flip,
     ImageChange.CROP: crop,
-    ImageChange.COLOUR_JITTER: colour_jitter,
+    ImageChange.COLOUR_JITTER: color_jitter,
     ImageChange.NOISE: noise,
     ImageChange.JPEG: jpeg,
 }

@@ -1,27 +1,55 @@
-"""Changes of words: deleted, swapped, reordered, in another case, with typos.
+"""Changes of words: deleted, swapped, reordered, replaced by synonyms, in another case, with typos.
 
 A word is what stands between white space, its punctuation included; all white space stays.
 Every function draws from `rng` alone and returns None where the passage does not allow the change.
 """
 
+import gzip
+import importlib.resources
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
-from influence_jax.data.near_duplicates.variant import Passage, TextVariant
-
+# A word with the punctuation around it.
+_PARTS = re.compile(r"([\"'(\[]*)([A-Za-z]+)([^\w\s]*)")
+_VOWELS = 'aeiou'
 _WORD = re.compile(r'\S+')
 _KEYBOARD = ('1234567890', 'qwertyuiop', 'asdfghjkl', 'zxcvbnm')
 
 
+class Passage(NamedTuple):
+    """The part of a record that a change may touch.
+
+    text: for example ' Bobby Scott'; the space that joins it to its prompt belongs to it.
+    name: what sentences call it, 'answer' or 'text'.
+    """
+
+    text: str
+    name: str
+
+
+class TextVariant(NamedTuple):
+    """A near-duplicate of a passage.
+
+    text: the whole changed passage.
+    change: a sentence that says what was changed. Positions in it count from 1.
+    """
+
+    text: str
+    change: str
+
+
 def words(text: str) -> list[str]:
-    """The words of a text, in order."""
+    """Returns the words of a text, in order."""
     return _WORD.findall(text)
 
 
 def with_words(text: str, changed: Mapping[int, str]) -> str:
-    """The text with some of its words (counted from 0) written anew, its white space kept."""
+    """Replaces some words (counted from 0) of a text and keeps its white space."""
     numbers = iter(range(len(text)))
     return _WORD.sub(lambda word: changed.get(next(numbers), word.group()), text)
 
@@ -49,8 +77,8 @@ def swap_words(passage: Passage, *, count: int, rng: np.random.Generator) -> Tex
     all_words = words(passage.text)
     free = rng.permutation(len(all_words)).tolist()
     changed: dict[int, str] = {}
-    said: list[str] = []
-    while free and len(said) < count:
+    swaps: list[str] = []
+    while free and len(swaps) < count:
         first = free.pop()
         second = next((i for i in free if all_words[i] != all_words[first]), None)
         if second is None:
@@ -58,13 +86,13 @@ def swap_words(passage: Passage, *, count: int, rng: np.random.Generator) -> Tex
         free.remove(second)
         changed |= {first: all_words[second], second: all_words[first]}
         pair = sorted((first, second))
-        said.append(
+        swaps.append(
             f'{_numbered(pair)} of the {passage.name} swapped: '
             f'{all_words[pair[0]]!r}, {all_words[pair[1]]!r}'
         )
-    if len(said) < count:
+    if len(swaps) < count:
         return None
-    return TextVariant(with_words(passage.text, changed), '; '.join(said))
+    return TextVariant(with_words(passage.text, changed), '; '.join(swaps))
 
 
 def reorder_words(passage: Passage, *, rng: np.random.Generator) -> TextVariant | None:
@@ -81,8 +109,8 @@ def reorder_words(passage: Passage, *, rng: np.random.Generator) -> TextVariant 
 
 
 def change_case(passage: Passage, *, count: int, rng: np.random.Generator) -> TextVariant | None:
-    """Writes `count` random words in another case: lower, UPPER or Capitalised."""
-    return change_words(passage, _other_case, said='case of', count=count, rng=rng)
+    """Writes `count` random words in another case: lower, UPPER or Capitalized."""
+    return _change_words(passage, _other_case, sentence='case of', count=count, rng=rng)
 
 
 def add_typos(passage: Passage, *, count: int, rng: np.random.Generator) -> TextVariant | None:
@@ -91,14 +119,43 @@ def add_typos(passage: Passage, *, count: int, rng: np.random.Generator) -> Text
     A typo is a letter or digit left out, doubled, swapped with the next, or struck on the key
     beside it (QWERTY).
     """
-    return change_words(passage, _typo, said='typo in', count=count, rng=rng)
+    return _change_words(passage, _typo, sentence='typo in', count=count, rng=rng)
 
 
-def change_words(
+@cache
+def synonyms() -> Mapping[str, tuple[str, ...]]:
+    """Returns the embedded table: 4,632 English words, each with the synonyms of its usual sense.
+
+    From WordNet 3.0: single words, lower case, used mostly as one part of speech (noun, verb
+    or adjective); the most frequent sense; synonyms tagged with that sense in the texts that
+    WordNet's counts come from. More, and the licence, is at the head of the file.
+    """
+    file = importlib.resources.files('influence_jax.data') / 'embedded' / 'synonyms.txt.gz'
+    lines = gzip.decompress(file.read_bytes()).decode('ascii').splitlines()
+    pairs = (line.split('\t') for line in lines if not line.startswith('#'))
+    return MappingProxyType({word: tuple(others.split(' ')) for word, others in pairs})
+
+
+def paraphrase(passage: Passage, *, count: int, rng: np.random.Generator) -> TextVariant | None:
+    """Replaces `count` random words by a synonym.
+
+    Only words that the table has as they stand are replaced ('city', not 'cities'), so no
+    inflection is ever made up. Capitalized words are left alone, for they are mostly names; only
+    the first word of a passage that goes on in lower case is replaced too, and stays capitalized.
+    After 'a' or 'an'
+    only synonyms that keep the article right are taken, judged by their first letter.
+
+    Returns:
+      The variant; None where the passage has fewer than `count` replaceable words.
+    """
+    return _change_words(passage, _synonym, sentence='synonym for', count=count, rng=rng)
+
+
+def _change_words(
     passage: Passage,
     change: Callable[[Sequence[str], int, np.random.Generator], str | None],
     *,
-    said: str,
+    sentence: str,
     count: int,
     rng: np.random.Generator,
 ) -> TextVariant | None:
@@ -108,7 +165,7 @@ def change_words(
       passage: what to change.
       change: from all the words and the number of one to that one changed, or None where that
         word allows no change.
-      said: how the sentence begins, for example 'typo in'.
+      sentence: how the sentence begins, for example 'typo in'.
       count: how many words.
       rng: source of the choices.
     """
@@ -122,11 +179,31 @@ def change_words(
             changed[number] = new
     if len(changed) < count:
         return None
-    sentence = '; '.join(
-        f'{said} word {i + 1} of the {passage.name}: {all_words[i]!r} -> {changed[i]!r}'
+    whole = '; '.join(
+        f'{sentence} word {i + 1} of the {passage.name}: {all_words[i]!r} -> {changed[i]!r}'
         for i in sorted(changed)
     )
-    return TextVariant(with_words(passage.text, changed), sentence)
+    return TextVariant(with_words(passage.text, changed), whole)
+
+
+def _synonym(words: Sequence[str], number: int, rng: np.random.Generator) -> str | None:
+    parts = _PARTS.fullmatch(words[number])
+    if parts is None:
+        return None
+    before, word, after = parts.groups()
+    if not word.islower() and not _opens_a_sentence(words, number):
+        return None
+    possible = list(synonyms().get(word.lower(), ()))
+    if number and words[number - 1].lower() in ('a', 'an'):
+        possible = [s for s in possible if (s[0] in _VOWELS) == (word[0].lower() in _VOWELS)]
+    if not possible:
+        return None
+    new = possible[rng.integers(len(possible))]
+    return before + (new if word.islower() else new.capitalize()) + after
+
+
+def _opens_a_sentence(words: Sequence[str], number: int) -> bool:
+    return number == 0 and words[0].istitle() and len(words) > 1 and words[1].islower()
 
 
 def _other_case(all_words: Sequence[str], number: int, rng: np.random.Generator) -> str | None:

@@ -1,18 +1,21 @@
 """Records that TFDS prepared, read with features of our own; the only module that imports TFDS.
 
-TFDS itself would import any module that a folder's features.json names. So nothing that it says
-is made into a feature: it is compared with what is expected, and the features are built here.
+TFDS itself would import any module that a folder's features.json names. So no feature is made of
+what that file says: it is compared with what is expected, and the features are built here. TFDS
+is slow to import, so this happens when records are read, and not before.
 """
 
 import enum
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tensorflow_datasets as tfds
-
 from influence_jax import files, json_files
 from influence_jax.text import first_line, quoted
+
+DEFAULT_DIR = '~/tensorflow_datasets'
+"""Where TFDS keeps what it prepared."""
 
 _MOST_BYTES = 2**20
 """Of a description; those of the datasets read here have a few kilobytes."""
@@ -46,8 +49,19 @@ class Prepared(NamedTuple):
 
     @property
     def prepare_again(self) -> str:
-        """What to do where the folder is of no use."""
+        """What to do where a folder is of no use."""
         return f'prepare it again with `tfds build {self.name} --file_format=array_record`'
+
+
+def newest_version(folder: Path, dataset: str) -> Path | None:
+    """Finds the newest version of a dataset below a `data_dir` of TFDS, or which is that folder."""
+    if (folder / 'dataset_info.json').is_file():
+        return folder
+    versions = [path.parent for path in (folder / dataset).glob('*/dataset_info.json')]
+    numbered = [path for path in versions if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
+    if not numbered:
+        return None
+    return max(numbered, key=lambda path: tuple(int(part) for part in path.name.split('.')))
 
 
 def read(folder: Path, prepared: Prepared) -> Iterator[dict[str, Any]]:
@@ -68,6 +82,8 @@ def read(folder: Path, prepared: Prepared) -> Iterator[dict[str, Any]]:
     """
     counts = _checked(folder, prepared)
     shards = _shards(folder, prepared, counts)
+    import tensorflow_datasets as tfds
+
     try:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
@@ -103,6 +119,8 @@ def damaged(folder: Path, prepared: Prepared, error: Exception) -> ValueError:
 
 
 def _feature(kind: Kind) -> Any:
+    import tensorflow_datasets as tfds
+
     match kind:
         case Kind.TEXT:
             return tfds.features.Text()
@@ -115,7 +133,7 @@ def _feature(kind: Kind) -> Any:
 
 
 def _checked(folder: Path, prepared: Prepared) -> list[int]:
-    """How many records each shard has, by a description that is of the dataset expected."""
+    """Returns how many records each shard has, by a description that is of the expected dataset."""
     try:
         info, features = (
             json_files.read_json(folder / name, most_bytes=_MOST_BYTES, most_depth=_MOST_DEPTH)
@@ -154,7 +172,7 @@ def _checked(folder: Path, prepared: Prepared) -> list[int]:
         )
     if not 0 < sum(counts) <= prepared.most_records or min(counts) < 0:
         raise ValueError(
-            f'{folder}: damaged or incomplete (dataset_info.json tells of {sum(counts):,} training '
+            f'{folder}: damaged or incomplete (dataset_info.json claims {sum(counts):,} training '
             f'records; at most {prepared.most_records:,} make sense); {prepared.prepare_again}'
         )
     return counts

@@ -1,33 +1,35 @@
 """CIFAR-10's training images, from the dataset's own binary files or as TFDS prepared them."""
 
+import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+import PIL.Image
+from jaxtyping import Int, Int32, UInt8
 
 from influence_jax import files
-from influence_jax.data import tfds_folders
-from influence_jax.data.dataset import ImageDataset
+from influence_jax.data.dataset import Dataset
+from influence_jax.data.sources import tfds_records
+from influence_jax.data.sources.tfds_records import Kind, Prepared
 
 CLASS_NAMES = (
-    'airplane',
-    'automobile',
-    'bird',
-    'cat',
-    'deer',
-    'dog',
-    'frog',
-    'horse',
-    'ship',
-    'truck',
-)
+    'airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck',
+)  # fmt: skip
 
 _ARCHIVE_FOLDER = 'cifar-10-batches-bin'
 _BATCH = re.compile(r'data_batch_([1-5])\.bin')
 _BATCH_EXAMPLES = 10_000
 _PIXELS = 3 * 32 * 32
 _BATCH_BYTES = _BATCH_EXAMPLES * (1 + _PIXELS)
+_TFDS_ID = re.compile(rb'train_(\d{5})')
+_PREPARED = Prepared(
+    'cifar10',
+    {'id': Kind.TEXT, 'image': Kind.IMAGE, 'label': Kind.LABEL},
+    most_records=50_000,
+    instead='the binary files of CIFAR-10',
+)
 
 _HOW_TO_GET_IT = (
     'download cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, unpack it, '
@@ -36,7 +38,7 @@ _HOW_TO_GET_IT = (
 )
 
 
-def load(data_dir: Path | None = None) -> ImageDataset:
+def load(data_dir: str | Path | None = None) -> Dataset:
     """Reads the training images that are in a folder; never touches the network.
 
     Args:
@@ -52,7 +54,7 @@ def load(data_dir: Path | None = None) -> ImageDataset:
       FileNotFoundError: nothing is there; the message says what to download and where to put it.
       ValueError: a file is truncated or wrong.
     """
-    folder = Path(tfds_folders.DEFAULT_DIR).expanduser() if data_dir is None else Path(data_dir)
+    folder = Path(tfds_records.DEFAULT_DIR if data_dir is None else data_dir).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f'CIFAR-10: no folder {folder}; {_HOW_TO_GET_IT}')
     batches = _batch_files(folder) or _batch_files(folder / _ARCHIVE_FOLDER)
@@ -64,11 +66,8 @@ def load(data_dir: Path | None = None) -> ImageDataset:
             np.concatenate([labels for _, labels in parts]),
             np.concatenate(positions),
         )
-    if version := tfds_folders.newest_version(folder, 'cifar10'):
-        # TFDS takes long to import and is needed on this path alone.
-        from influence_jax.data import cifar10_tfds
-
-        return _dataset(*cifar10_tfds.read(version))
+    if version := tfds_records.newest_version(folder, 'cifar10'):
+        return _dataset(*_read_prepared(version))
     if (folder / 'data_batch_1').exists():
         raise FileNotFoundError(
             f'CIFAR-10: {folder} holds the Python version, whose pickles are not read; '
@@ -80,12 +79,11 @@ def load(data_dir: Path | None = None) -> ImageDataset:
 def _dataset(
     images: UInt8[np.ndarray, 'N 32 32 3'],
     labels: Int32[np.ndarray, ' N'],
-    positions: np.ndarray,
-) -> ImageDataset:
-    return ImageDataset(
+    positions: Int[np.ndarray, ' N'],
+) -> Dataset:
+    return Dataset(
+        {'image': images, 'label': labels},
         name='cifar10',
-        images=images,
-        labels=labels,
         ids=tuple(f'cifar10-train-{position:05d}' for position in positions),
         class_names=CLASS_NAMES,
         provenance='CIFAR-10 training set (Krizhevsky, 2009), https://www.cs.toronto.edu/~kriz/cifar.html',
@@ -123,3 +121,50 @@ def _read_batch(path: Path) -> tuple[UInt8[np.ndarray, 'N 32 32 3'], Int32[np.nd
         )
     planes = records[:, 1:].reshape(-1, 3, 32, 32)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels
+
+
+def _read_prepared(
+    folder: Path,
+) -> tuple[UInt8[np.ndarray, 'N 32 32 3'], Int32[np.ndarray, ' N'], Int[np.ndarray, ' N']]:
+    """Images, labels and positions in the training set, in ascending order of the latter.
+
+    TFDS stores the records shuffled, under ids that hold the position.
+    """
+    images, labels, positions = [], [], []
+    for number, record in enumerate(tfds_records.read(folder, _PREPARED)):
+        try:
+            position, label, image = _fields(number, record)
+        # Pillow raises what it likes.
+        except Exception as error:
+            raise tfds_records.damaged(folder, _PREPARED, error) from error
+        positions.append(position)
+        labels.append(label)
+        images.append(image)
+    order = np.argsort(positions)
+    return (
+        np.stack(images)[order],
+        np.array(labels, np.int32)[order],
+        np.array(positions, np.int64)[order],
+    )
+
+
+def _fields(number: int, record: dict[str, Any]) -> tuple[int, int, UInt8[np.ndarray, '32 32 3']]:
+    # A shard cut in certain places reads as records without content.
+    match = _TFDS_ID.fullmatch(record['id'] or b'')
+    if match is None:
+        raise ValueError(f'record {number} has the id {record["id"]!r}')
+    label = int(record['label'])
+    if not 0 <= label < len(CLASS_NAMES):
+        raise ValueError(f'record {number} has the label {label}')
+    return int(match[1]), label, _decode(record['image'])
+
+
+def _decode(png: bytes) -> UInt8[np.ndarray, '32 32 3']:
+    with PIL.Image.open(io.BytesIO(png), formats=['PNG']) as image:
+        # Before decoding, which a few bytes can make as large as they like; and assigning would
+        # broadcast a grey or a smaller image silently.
+        if (image.size, image.mode) != ((32, 32), 'RGB'):
+            raise ValueError(
+                f'an image has {image.size} pixels of {image.mode} instead of (32, 32) of RGB'
+            )
+        return np.asarray(image)

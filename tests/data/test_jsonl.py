@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from influence_jax.data.text import jsonl
+from influence_jax.data.sources import jsonl
 
 
 def write(path, *lines):
@@ -28,8 +28,10 @@ def test_the_three_forms():
         {'prompt': 'Once', 'completion': ' upon\na time'},
         {'text': ' plain, as it is ', 'source': 'not read'},
     )
-    assert dataset.prompts == ('Q: who A:', 'Q: who A:', 'Once', '')
-    assert dataset.completions == (' me', ' first', ' upon\na time', ' plain, as it is ')
+    assert dataset.arrays['prompt'].tolist() == ['Q: who A:', 'Q: who A:', 'Once', '']
+    assert dataset.arrays['completion'].tolist() == [
+        ' me', ' first', ' upon\na time', ' plain, as it is ',
+    ]  # fmt: skip
     assert not dataset.has_near_duplicate.any()
 
 
@@ -70,7 +72,8 @@ def test_the_same_text_twice_is_one_group_under_two_ids():
 @given(st.lists(st.tuples(st.text(), st.text().filter(str.strip)), min_size=1))
 def test_any_texts_come_back_as_they_were(pairs):
     dataset = parse(*({'prompt': prompt, 'completion': text} for prompt, text in pairs))
-    assert list(zip(dataset.prompts, dataset.completions, strict=True)) == pairs
+    read = dataset.arrays['prompt'].tolist(), dataset.arrays['completion'].tolist()
+    assert list(zip(*read, strict=True)) == pairs
 
 
 @pytest.mark.parametrize(
@@ -146,3 +149,29 @@ def test_a_pipe_and_a_folder_are_refused_by_name(tmp_path):
     for name, kind in (('pipe', 'a pipe'), ('folder', 'a directory')):
         with pytest.raises(ValueError, match=rf'{name}\.jsonl is {kind}'):
             jsonl.load(tmp_path / f'{name}.jsonl')
+
+
+def test_questions_are_written_as_in_the_paper():
+    assert ''.join(jsonl.question_and_answer(' who is it\n', 'me ')) == 'Q: who is it A: me'
+
+
+CONTENTS = st.lists(st.text(max_size=3), max_size=8)
+
+
+@settings(max_examples=50, deadline=None)
+@given(CONTENTS, st.randoms(use_true_random=False))
+def test_ids_of_contents_depend_on_the_content_alone(contents, random):
+    ids = jsonl.content_ids('stem', contents)
+    assert len(set(ids)) == len(contents)
+    shuffled = random.sample(contents, len(contents))
+    of = dict(zip(jsonl.content_ids('stem', shuffled), shuffled, strict=True))
+    assert of == dict(zip(ids, contents, strict=True))
+
+
+def test_ids_of_contents_are_the_same_for_ever():
+    # SHA-256 of 'a', as every tool prints it.
+    assert jsonl.content_ids('x', 'aba') == (
+        'x-ca978112ca1bbdca',
+        'x-3e23e8160039594a',
+        'x-ca978112ca1bbdca.2',
+    )

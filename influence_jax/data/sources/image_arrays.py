@@ -1,6 +1,6 @@
 """Arrays as people save them -> uint8 images `[N H W C]` and labels: where the meaning is certain.
 
-What is changed is told in a note; what could mean several things is refused.
+Every change is named in a note; what could mean several things is refused.
 """
 
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from jaxtyping import Int32, Shaped, UInt8
 from influence_jax.text import quoted
 
 _CHANNELS = (1, 3, 4)
-"""Grey, RGB, RGBA: numbers by which the axis of the channels is known."""
+"""Gray, RGB, RGBA: numbers by which the axis of the channels is known."""
 _AT_ONCE = 2**22
 _HOW = 'save images as uint8 [N H W C], from 0 to 255'
 
 
 class Images(NamedTuple):
-    """Images, and in what they differ from what was given ('' where in nothing)."""
+    """Images, and how they differ from what was given ('' where they do not)."""
 
     pixels: UInt8[np.ndarray, 'N H W C']
     note: str
@@ -27,7 +27,7 @@ class Labels(NamedTuple):
     """Labels and what the classes are called.
 
     numbers: `[N]` from 0.
-    class_names: where the labels themselves tell; empty where they do not.
+    class_names: where the labels themselves hold them; else empty.
     note: what was changed.
     """
 
@@ -36,10 +36,10 @@ class Labels(NamedTuple):
     note: str
 
 
-def images(found: Shaped[np.ndarray, '...']) -> Images:
-    """Images as the rest of the library takes them.
+def to_images(found: Shaped[np.ndarray, '...']) -> Images:
+    """Converts images to uint8 `[N H W C]`.
 
-    Taken are: channels last or first (`[N 3 32 32]`), grey images with or without an axis for
+    Accepted are: channels last or first (`[N 3 32 32]`), gray images with or without an axis for
     the channel, pixel values from 0 to 255 of any integer or float type, floats from 0 to 1, and
     bool.
 
@@ -57,7 +57,7 @@ def images(found: Shaped[np.ndarray, '...']) -> Images:
 def _channels_last(found: np.ndarray) -> tuple[np.ndarray, str]:
     shape = found.shape
     if found.ndim == 3 and shape[-1] not in _CHANNELS:
-        return found[..., None], f'{_axes(shape)} taken as grey, [N H W]'
+        return found[..., None], f'{_axes(shape)} taken as gray, [N H W]'
     if found.ndim != 4:
         raise ValueError(f'images must have the shape [N H W C], found {shape}; {_HOW}')
     if set(shape[1:]) == {1}:  # either way the same
@@ -115,10 +115,10 @@ def _axes(shape: tuple[int, ...]) -> str:
     return f'[{" ".join(map(str, shape))}]'
 
 
-def labels(found: Shaped[np.ndarray, '...'], class_names: tuple[str, ...] = ()) -> Labels:
-    """Labels as numbers from 0.
+def to_labels(found: Shaped[np.ndarray, '...'], class_names: tuple[str, ...] = ()) -> Labels:
+    """Converts labels to numbers from 0.
 
-    Taken are: integers `[N]` or `[N 1]`, one-hot rows `[N K]`, bool, and texts, which are
+    Accepted are: integers `[N]` or `[N 1]`, one-hot rows `[N K]`, bool, and texts, which are
     numbered by `class_names` or else in their alphabetical order.
 
     Raises:
@@ -171,7 +171,7 @@ def _named(vector: np.ndarray, class_names: tuple[str, ...]) -> Labels:
 
 
 def to_texts(what: str, found: Shaped[np.ndarray, '...']) -> tuple[str, ...]:
-    """A vector of text, or of bytes in UTF-8, as Python texts; ValueError for anything else."""
+    """Converts a vector of text, or of bytes in UTF-8; ValueError for anything else."""
     if found.dtype.kind not in 'SU' or found.ndim != 1:
         raise ValueError(
             f'{what} must be a vector of text, found {found.dtype} of shape {found.shape}'

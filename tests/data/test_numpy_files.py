@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from influence_jax.data import npy_header
+from influence_jax.data.sources import numpy_files
 
 DTYPES = st.one_of(
     st_numpy.boolean_dtypes(),
@@ -38,7 +38,7 @@ def saved(array, version=None):
 def test_what_numpy_writes_is_read(dtype, shape, version, fortran):
     array = np.zeros(shape, dtype, 'F' if fortran else 'C')
     content = saved(array, version)
-    header = npy_header.read(io.BytesIO(content))
+    header = numpy_files.read_header(io.BytesIO(content))
     assert (header.shape, header.dtype) == (array.shape, array.dtype)
     assert header.offset + header.nbytes == len(content)
     assert header.fortran_order == (array.flags.f_contiguous and not array.flags.c_contiguous)
@@ -53,15 +53,15 @@ def test_any_header_is_read_or_refused_in_a_line(text, version):
     text = text.encode() if isinstance(text, str) else text
     length = len(text).to_bytes(2 if version == b'\x01' else 4, 'little')
     try:
-        npy_header.read(io.BytesIO(npy_header.MAGIC + version + b'\x00' + length + text))
+        numpy_files.read_header(io.BytesIO(numpy_files.MAGIC + version + b'\x00' + length + text))
     except ValueError as error:
         assert str(error).isprintable()
 
 
 @pytest.mark.parametrize('nested', ['(' * 9_999, '[' * 9_999, '-' * 9_998 + '1', 'f(' * 4_000])
 def test_nesting_costs_no_time_and_no_traceback(nested):
-    content = npy_header.MAGIC + b'\x01\x00' + len(nested).to_bytes(2, 'little') + nested.encode()
+    content = numpy_files.MAGIC + b'\x01\x00' + len(nested).to_bytes(2, 'little') + nested.encode()
     start = time.monotonic()
     with pytest.raises(ValueError, match='header'):
-        npy_header.read(io.BytesIO(content))
+        numpy_files.read_header(io.BytesIO(content))
     assert time.monotonic() - start < 1

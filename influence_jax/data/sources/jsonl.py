@@ -1,14 +1,16 @@
 """Anyone's own texts, from a `.jsonl` file."""
 
 import codecs
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
 
 from influence_jax import files, json_files
-from influence_jax.data.text.dataset import TextDataset, content_ids, question_and_answer
+from influence_jax.data.dataset import Dataset
 from influence_jax.text import quoted
 
 _FORMS = ({'prompt', 'completion'}, {'question', 'answer'}, {'text'})
@@ -28,7 +30,7 @@ class Record(NamedTuple):
     fields: dict[str, Any]
 
 
-def load(path: str | Path) -> TextDataset:
+def load(path: str | Path) -> Dataset:
     """Reads a dataset from a file with a JSON object a line, in UTF-8.
 
     A line holds `{"question", "answer"}` (the answer a text or a list of texts, of which the
@@ -49,7 +51,7 @@ def load(path: str | Path) -> TextDataset:
     return parse(content, where=str(path), name=path.stem, provenance=path.name)
 
 
-def parse(content: bytes, *, where: str, name: str, provenance: str) -> TextDataset:
+def parse(content: bytes, *, where: str, name: str, provenance: str) -> Dataset:
     """Reads a dataset from the bytes of such a file; `where` names it in messages."""
     records = read_records(content, where=where)
     pairs = []
@@ -67,11 +69,10 @@ def parse(content: bytes, *, where: str, name: str, provenance: str) -> TextData
     texts = [prompt + completion for prompt, completion in pairs]
     hashed = content_ids(name, (f'{len(prompt)}:{prompt}{text}' for prompt, text in pairs))
     try:
-        return TextDataset(
+        return Dataset(
+            text_arrays(pairs),
             name=name,
-            prompts=tuple(prompt for prompt, _ in pairs),
-            completions=tuple(completion for _, completion in pairs),
-            ids=tuple(own or other for own, other in zip(given, hashed, strict=True)),
+            ids=[own or other for own, other in zip(given, hashed, strict=True)],
             groups=_groups(texts),
             provenance=provenance,
         )
@@ -129,6 +130,38 @@ def question_and_first_answer(fields: dict[str, Any]) -> tuple[str, str]:
     return _not_blank('question', fields['question']), _not_blank('answer', answer)
 
 
+def text_arrays(pairs: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a text dataset from prompts and their completions."""
+    prompts, completions = zip(*pairs, strict=True)
+    text = np.dtypes.StringDType()
+    return {'prompt': np.array(prompts, text), 'completion': np.array(completions, text)}
+
+
+def question_and_answer(question: str, answer: str) -> tuple[str, str]:
+    """Prompt and completion of a question, written as in the paper (2506.20481): 'Q: ... A: ...'.
+
+    The space before the answer belongs to the completion, since byte-level tokenizers join it
+    to the answer's first word.
+    """
+    return f'Q: {question.strip()} A:', f' {answer.strip()}'
+
+
+def content_ids(stem: str, contents: Iterable[str]) -> tuple[str, ...]:
+    """An id for each content: `stem`, the hash of the content and, from its second time on, '.2'.
+
+    They do not depend on the order, nor on what else is in the dataset.
+    """
+    times: Counter[str] = Counter()
+    ids = []
+    for content in contents:
+        # A text that is none (a lone surrogate) is refused by the dataset, with its id.
+        content_hash = hashlib.sha256(content.encode(errors='surrogatepass')).hexdigest()[:16]
+        times[content_hash] += 1
+        again = f'.{times[content_hash]}' if times[content_hash] > 1 else ''
+        ids.append(f'{stem}-{content_hash}{again}')
+    return tuple(ids)
+
+
 def _prompt_and_completion(fields: dict[str, Any]) -> tuple[str, str]:
     forms = [form for form in _FORMS if form <= fields.keys()]
     if len(forms) != 1:
@@ -183,7 +216,7 @@ def _kind(value: object) -> str:
     return 'null' if value is None else names.get(type(value), 'a number')
 
 
-def _groups(texts: list[str]) -> Int32[np.ndarray, ' N']:
+def _groups(texts: list[str]) -> list[int]:
     """Numbers in the order of first appearance."""
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int32)
+    return [numbers.setdefault(text, len(numbers)) for text in texts]
