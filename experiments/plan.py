@@ -14,13 +14,9 @@ import jax
 from absl import flags as absl_flags
 
 from experiments import flags, launch
-from experiments.plan_words import described
-from experiments.planned_run import GPT_NEO_1_3B, Run, RunSettings, language_run, network
-from influence_jax import planning as plan
-from influence_jax.planning import Plan, TooLarge
+from influence_jax import planning
+from influence_jax.planning import GPT_NEO_1_3B, Plan, PlannedRun, RunSettings, TooLarge
 from influence_jax.training.mesh import MeshShape
-
-__all__ = ['PlanSettings', 'RunSettings', 'language_run', 'network', 'show']
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
@@ -42,7 +38,7 @@ class PlanSettings:
     utilisation: float = 0.4
 
     def __post_init__(self) -> None:
-        plan.find(self.topology)  # refuses what is not known, before anything is loaded
+        planning.find(self.topology)  # refuses what is not known, before anything is loaded
         if not 0 < self.utilisation <= 1:
             raise ValueError(f'utilisation must lie in (0, 1], not {self.utilisation}')
 
@@ -50,28 +46,32 @@ class PlanSettings:
 def run_from_flags() -> None:
     """Plans what the command line asks for."""
     settings = flags.read(RunSettings)
-    show(flags.read(PlanSettings), language_run(GPT_NEO_1_3B, settings), vmapped=settings.vmap)
+    show(
+        flags.read(PlanSettings),
+        planning.language_run(GPT_NEO_1_3B, settings),
+        vmapped=settings.vmap,
+    )
 
 
-def show(settings: PlanSettings, run: Run, *, vmapped: int = 1) -> Plan | None:
+def show(settings: PlanSettings, run: PlannedRun, *, vmapped: int = 1) -> Plan | None:
     """Prints the plan of a run and returns it; None where none of the meshes tried fits.
 
     Raises:
         ValueError: a mesh that is not over the chips, or no libtpu.
     """
-    topology = plan.find(settings.topology)
+    topology = planning.find(settings.topology)
     compile_without_tpus()
     program, rules, inputs = run.program, run.rules, run.inputs
     if settings.mesh:
         shape = MeshShape.parse(settings.mesh, vmapped=vmapped)
         try:
-            made = plan.compile_step(program, topology, shape, rules=rules, inputs=inputs)
+            made = planning.compile_step(program, topology, shape, rules=rules, inputs=inputs)
         except TooLarge as error:
             print(f'{topology.name}, mesh {shape}: does NOT fit. {error}')
         else:
             _print(made, run, settings.utilisation)
             return made
-    found, tried = plan.propose(program, topology, rules=rules, inputs=inputs, vmapped=vmapped)
+    found, tried = planning.propose(program, topology, rules=rules, inputs=inputs, vmapped=vmapped)
     if found is None:
         fewer = ', or a smaller --vmap' if vmapped > 1 else ''
         print(f'{topology.name}: {_none_fits(tried)}{fewer}')
@@ -105,8 +105,8 @@ def compile_without_tpus() -> None:
     }
 
 
-def _print(made: Plan, run: Run, utilisation: float) -> None:
-    for name, value in described(made, run, utilisation).items():
+def _print(made: Plan, run: PlannedRun, utilization: float) -> None:
+    for name, value in planning.describe(made, run, utilization).items():
         print(f'{name:>18}: {value}')
 
 

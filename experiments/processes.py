@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments import launch, rendezvous
+from experiments import launch
 from influence_jax import store
+from influence_jax.training import rendezvous
 from influence_jax.training.mesh import MeshShape
 from influence_jax.training.multihost import by_primary, from_primary, is_primary
 from influence_jax.types import Masks
@@ -160,7 +161,9 @@ def create_or_resume(
         raise ValueError(f'process 0 could not open {directory}, and says why')
     content = np.zeros(length + len(masks), np.uint8)
     if opened:
-        content = np.concatenate([np.frombuffer(text, np.uint8), opened.status.astype(np.uint8)])
+        content = np.concatenate(
+            [np.frombuffer(text, np.uint8), opened.member_status.astype(np.uint8)]
+        )
     content = from_primary(content)
     if opened is None:
         manifest = store.Manifest.from_json(content[:length].tobytes())

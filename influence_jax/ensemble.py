@@ -104,6 +104,7 @@ def train_ensemble(
             disk fails.
     """
     recipe = recipe or Recipe()
+    grouped = isinstance(design, ByGroup)
     kind = design.design if isinstance(design, ByGroup) else design
     _check(inclusion_prob, repeats, members, seed, kind, until_standard_error)
     if executor is None:
@@ -112,25 +113,29 @@ def train_ensemble(
     problem = tasks.bind(
         task, dataset, targets, executor=executor if isinstance(executor, Executor) else None
     )
+    if grouped and dataset.groups is None:
+        raise ValueError(
+            f'a design by group needs a dataset with groups: {dataset.name!r} has none'
+        )
+    _refuse_growth(kind, Path(output_dir), members)
     masks = subsets.draw(
-        design,
+        kind,
         key=of_masks,
         members=members,
         examples=dataset.num_examples,
         inclusion_prob=inclusion_prob,
-        groups=dataset.groups if isinstance(design, ByGroup) else None,
+        groups=dataset.groups if grouped else None,
         repeats=repeats,
     )
     check_both_sides(masks)
     stopping = None
     if until_standard_error is not None:
-        key = jax.random.key(seed)
-        stopping = SequentialStopping(until_standard_error, estimator, max_members=members, key=key)
+        stopping = SequentialStopping(until_standard_error, estimator, key=jax.random.key(seed))
     expected = inclusion_prob * dataset.num_examples
     configuration = {
         'inclusion_prob': inclusion_prob,
         'design': kind.value,
-        'by_group': isinstance(design, ByGroup),
+        'by_group': grouped,
         'repeats': repeats,
     }
     run = _train(
@@ -256,6 +261,8 @@ def _check(
 ) -> None:
     if not 0 < inclusion_prob < 1:
         raise ValueError(f'{inclusion_prob=} must be between 0 and 1, such as 0.5')
+    if members < 1:
+        raise ValueError(f'{members=} must be at least 1')
     if repeats < 1 or members % repeats:
         raise ValueError(
             f'{members=} must be a multiple of {repeats=}: members counts trained models, of '
@@ -267,6 +274,22 @@ def _check(
         raise ValueError(
             'the balanced design puts every example into a fixed share of all members, so it '
             'cannot stop early: use independent or exact_size with until_standard_error'
+        )
+
+
+def _refuse_growth(design: Design, output_dir: Path, members: int) -> None:
+    """Refuses a design whose masks change with the number of members, where a run is there."""
+    if design.can_grow:
+        return
+    try:
+        there = store.read_manifest(output_dir).members
+    except store.RunError:
+        return
+    if there != members:
+        raise ValueError(
+            f'{output_dir} was begun with {there} members, and under the balanced design, which '
+            f'puts every example into a fixed share of them, their subsets depend on that number: '
+            f'continue it with members={there}, or choose a new output_dir'
         )
 
 
@@ -311,6 +334,7 @@ def _train(
     check_task(program, examples=problem.examples, targets=problem.targets, base=problem.base)
     measured = dataset if targets is None else targets
     chosen = _executor(executor, output_dir, program, problem, members=len(masks))
+    chosen.shape.mesh()  # refuses more devices than there are, before anything is written
     manifest = store.Manifest(
         configuration={**configuration, **problem.description},
         seeds={'seed': seed},
@@ -325,7 +349,7 @@ def _train(
         task=problem.recreate,
     )
     with _opened(output_dir, manifest, masks) as stored:
-        if isinstance(stored, store.Run) and stored.shown is None:
+        if isinstance(stored, store.Run) and problem.shown is not None:
             stored.write_shown(problem.shown)
         if keep_params:
             _refuse_lost_params(stored)
@@ -335,11 +359,11 @@ def _train(
                 problem,
                 program,
                 chosen,
-                key,
-                keep_params,
-                stopping,
-                checkpointing,
-                progress,
+                key=key,
+                keep_params=keep_params,
+                stopping=stopping,
+                checkpointing=checkpointing,
+                progress=progress,
             )
         stored.require_in_place()
         if not len(stored.complete):
@@ -445,8 +469,9 @@ def _check_precision(stored: Stored, stopping: SequentialStopping | None) -> tup
     if stopping is None:
         return None, False
     check = None
-    if isinstance(stored, store.Run):
-        check = stopping.check_when_due(stored.masks, stored.measurement('loss'))
+    if isinstance(stored, store.Run) and stopping.is_due(len(stored.complete)):
+        losses = stored.measurement('loss')
+        check = stopping.check(stored.masks, losses, missing=len(stored.missing))
     enough = check is not None and check.enough
     return check, bool(from_primary(np.array(enough)))
 
@@ -488,17 +513,21 @@ def _opened(
             opened = store.create_or_resume(directory, manifest, masks)
         except (ValueError, store.RunError) as error:
             failed = error
-    # In one piece: whether it is there, and which members are.
-    status = np.zeros(1 + len(masks), np.int8)
-    if opened:
-        status = np.concatenate([[1], opened.member_status]).astype(np.int8)
-    status = from_primary(status)
+    # The manifest too: a run that is continued keeps its own.
+    text = opened.manifest.to_json().encode() if opened else b''
+    length = int(from_primary(np.array(len(text), np.int32)))
     if failed:
         raise failed
-    if not status[0]:
-        raise ValueError(f'process 0 could not open {directory}, and says why')
+    if not length:
+        raise ValueError(f'process 0 could not open {directory}, and reports why')
+    content = np.zeros(length + len(masks), np.uint8)
+    if opened:
+        status = opened.member_status.astype(np.uint8)
+        content = np.concatenate([np.frombuffer(text, np.uint8), status])
+    content = from_primary(content)
     if opened is None:
-        yield store.ReadOnlyRun(directory, manifest, masks, status[1:])
+        manifest = store.Manifest.from_json(content[:length].tobytes())
+        yield store.ReadOnlyRun(directory, manifest, masks, content[length:].astype(np.int8))
         return
     with opened:
         yield opened

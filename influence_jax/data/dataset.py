@@ -36,6 +36,7 @@ class Dataset:
       changes: `[N]` how each example differs from the one of which it is a near-duplicate; ''
         for originals.
       class_names: the name of each class, which the integers of the array `label` index.
+      columns: names of the columns of a table, its array of shape `[N columns]`.
       name: what the dataset is called in a run's manifest.
       provenance: where the examples come from, for the report.
       notes: what was changed of the examples or left out, a sentence each, for the user.
@@ -48,6 +49,7 @@ class Dataset:
     groups: Int64[np.ndarray, ' N'] | None
     changes: tuple[str, ...]
     class_names: tuple[str, ...]
+    columns: tuple[str, ...]
     name: str
     provenance: str
     notes: tuple[str, ...]
@@ -62,6 +64,7 @@ class Dataset:
         groups: AnyArray | Sequence[int] | None = None,
         changes: Sequence[str] = (),
         class_names: Iterable[str] = (),
+        columns: Iterable[str] = (),
         name: str = 'dataset',
         provenance: str = '',
         notes: Iterable[str] = (),
@@ -76,6 +79,7 @@ class Dataset:
           groups: any integers.
           changes: by default '' for all.
           class_names: see the attributes, as for the other arguments.
+          columns: see the attributes.
           name: of the dataset.
           provenance: of the examples.
           notes: for the user.
@@ -99,6 +103,7 @@ class Dataset:
                 'groups': None if groups is None else _groups(groups, length),
                 'changes': _texts('changes', changes or ('',) * length, length),
                 'class_names': class_names,
+                'columns': _texts('columns', columns, None),
                 'name': name,
                 'provenance': provenance,
                 'notes': tuple(notes),

@@ -2,19 +2,33 @@
 
 from influence_jax.planning.compile import Inputs, Plan, TooLarge, compile_step
 from influence_jax.planning.cost import Cost, cost
+from influence_jax.planning.description import describe
+from influence_jax.planning.language_run import (
+    GPT_NEO_1_3B,
+    PlannedRun,
+    RunSettings,
+    checkpoint_config,
+    language_run,
+)
 from influence_jax.planning.proposal import Proposal, candidates, propose
 from influence_jax.planning.topology import Topology, find
 
 __all__ = [
+    'GPT_NEO_1_3B',
     'Cost',
     'Inputs',
     'Plan',
+    'PlannedRun',
     'Proposal',
+    'RunSettings',
     'TooLarge',
     'Topology',
     'candidates',
+    'checkpoint_config',
     'compile_step',
     'cost',
+    'describe',
     'find',
+    'language_run',
     'propose',
 ]

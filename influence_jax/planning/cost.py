@@ -26,7 +26,7 @@ def cost(
     *,
     members: int,
     flops_per_member: float,
-    utilisation: float,
+    utilization: float,
 ) -> Cost:
     """Chip-hours of an ensemble.
 
@@ -36,14 +36,14 @@ def cost(
         members: M.
         flops_per_member: that its result needs, training and measuring; what is computed twice
             to save memory does not count.
-        utilisation: share of the chips' peak at which these are done, in (0, 1]; assumed, not
+        utilization: share of the chips' peak at which these are done, in (0, 1]; assumed, not
             known.
 
     Raises:
-        ValueError: the utilisation is not in (0, 1].
+        ValueError: the utilization is not in (0, 1].
     """
-    if not 0 < utilisation <= 1:
-        raise ValueError(f'utilisation must lie in (0, 1], not {utilisation}')
+    if not 0 < utilization <= 1:
+        raise ValueError(f'utilization must lie in (0, 1], not {utilization}')
     filled = math.ceil(members / shape.members_at_once) * shape.members_at_once
-    seconds = filled * flops_per_member / (topology.generation.peak_tflops * 1e12 * utilisation)
+    seconds = filled * flops_per_member / (topology.generation.peak_tflops * 1e12 * utilization)
     return Cost(members * flops_per_member, seconds / 3600, seconds / 3600 / topology.chips)

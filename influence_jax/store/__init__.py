@@ -28,12 +28,14 @@ from influence_jax.store.files import (
     RunLocked,
     StorageFailed,
 )
+from influence_jax.store.layout import PARAMS, read_manifest
 from influence_jax.store.manifest import DatasetIdentity, Manifest, git_commit, versions
 from influence_jax.store.members import MemberStatus, ReadOnlyRun
 from influence_jax.store.run import Run, create_or_resume, open_run
 from influence_jax.store.shown import Shown
 
 __all__ = [
+    'PARAMS',
     'BadManifest',
     'ConfigurationMismatch',
     'CorruptRun',
@@ -52,5 +54,6 @@ __all__ = [
     'create_or_resume',
     'git_commit',
     'open_run',
+    'read_manifest',
     'versions',
 ]

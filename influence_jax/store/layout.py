@@ -30,6 +30,8 @@ from influence_jax.store.files import (
 from influence_jax.store.manifest import Manifest
 from influence_jax.store.members import DIGEST_BYTES, masks_digest
 
+PARAMS = 'params'
+"""Folder of the members' parameters, where they are kept."""
 LOCK = 'lock'
 _MANIFEST = 'manifest.json'
 _MASKS = 'masks.zarr'
@@ -111,7 +113,13 @@ def require_run(directory: Path) -> None:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Reads the directory's manifest; BadManifest where it is not one."""
+    """Reads the directory's manifest.
+
+    Raises:
+        BadManifest: it cannot be read as one.
+        NotARun: there is none.
+    """
+    require_run(directory)
     path = directory / _MANIFEST
     try:
         with os_errors(path):

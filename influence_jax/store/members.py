@@ -75,7 +75,7 @@ class Members:
         return self.manifest.measurements
 
     @property
-    def status(self) -> Int8[np.ndarray, ' M']:
+    def member_status(self) -> Int8[np.ndarray, ' M']:
         """Each member's `MemberStatus`."""
         return self._status.copy()
 

@@ -32,7 +32,7 @@ def test_status_says_who_is_missing(directory):
     np.testing.assert_array_equal(run.complete, np.arange(8))
     np.testing.assert_array_equal(run.missing, np.arange(8, 12))
     assert len(run.diverged) == 0
-    assert run.status.tolist() == [MemberStatus.COMPLETE] * 8 + [MemberStatus.MISSING] * 4
+    assert run.member_status.tolist() == [MemberStatus.COMPLETE] * 8 + [MemberStatus.MISSING] * 4
     assert '8 of 12' in repr(run)
 
 
@@ -299,7 +299,7 @@ def test_texts_of_targets(directory, manifest, masks, one_line):
 
 def test_a_read_only_run_agrees_with_the_one_that_writes(directory, manifest, masks, values):
     with store.create_or_resume(directory, manifest, masks) as run:
-        other = store.ReadOnlyRun(directory, manifest, masks, run.status)
+        other = store.ReadOnlyRun(directory, manifest, masks, run.member_status)
         values['loss'][9, 0] = np.nan
         before = sorted(directory.rglob('*'))
         for one in (other, run):

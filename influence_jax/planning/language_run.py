@@ -1,4 +1,4 @@
-"""The runs that can be planned: their training step, and how many FLOPs they take."""
+"""Runs of language models that can be planned: their training step, and the FLOPs they take."""
 
 import dataclasses
 from typing import NamedTuple
@@ -6,14 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import language_base
-from experiments.language_settings import ModelSettings
 from influence_jax.hub import NotFetched
-from influence_jax.models.gpt_neo import GPTNeoConfig, abstract
+from influence_jax.models.gpt_neo import GPTNeoConfig, abstract, hugging_face
 from influence_jax.models.gpt_neo.flops import Flops, flops
 from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.models.lora import LoRA
-from influence_jax.planning import Inputs
+from influence_jax.planning.compile import Inputs
 from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling, TokenBatch
 from influence_jax.training import Program, Recipe, WarmStart
 from influence_jax.training.mesh import Rules
@@ -60,14 +58,14 @@ class RunSettings:
             raise ValueError(f'keep must lie in (0, 1], not {self.keep}')
 
 
-class Run(NamedTuple):
+class PlannedRun(NamedTuple):
     """What is planned: an ensemble, and one member that is trained on all records.
 
     program: the task and how to train the ensemble's members.
     inputs: shapes of the data and the base.
     rules: where parameters lie.
     members: M.
-    everything_steps: of the member that is trained on all records.
+    full_data_steps: of the member that is trained on all records.
     step_flops: of one member.
     measure_flops: of one member, over all targets.
     """
@@ -76,7 +74,7 @@ class Run(NamedTuple):
     inputs: Inputs
     rules: Rules
     members: int
-    everything_steps: int
+    full_data_steps: int
     step_flops: float
     measure_flops: float
 
@@ -86,28 +84,30 @@ class Run(NamedTuple):
         return self.program.steps * self.step_flops + self.measure_flops
 
     @property
-    def everything_flops(self) -> float:
+    def full_data_flops(self) -> float:
         """Of the member that is trained on all records, its measurements included."""
-        return self.everything_steps * self.step_flops + self.measure_flops
+        return self.full_data_steps * self.step_flops + self.measure_flops
 
 
-def network(settings: ModelSettings) -> GPTNeoConfig:
-    """The network of a checkpoint; GPT-Neo 1.3B's is known without a network connection, too.
+def checkpoint_config(model: str, *, bfloat16: bool, remat: bool) -> GPTNeoConfig:
+    """Returns the network of a checkpoint, whose weights are not read.
+
+    GPT-Neo 1.3B's is known without a network connection, too.
 
     Raises:
-        OSError: the checkpoint is not to be had.
-        ValueError: it is no GPT-Neo.
+        OSError: the checkpoint cannot be found.
+        ValueError: it is not a GPT-Neo.
     """
+    compute = jnp.bfloat16 if bfloat16 else jnp.float32
     try:
-        return language_base.large_config(settings)
+        return hugging_face.load_config(model, compute_dtype=compute, remat=remat)
     except NotFetched:
-        if settings.model != GPT_NEO_1_3B_NAME:
+        if model != GPT_NEO_1_3B_NAME:
             raise
-    compute = jnp.bfloat16 if settings.bfloat16 else jnp.float32
-    return dataclasses.replace(GPT_NEO_1_3B, compute_dtype=compute, remat=settings.remat)
+    return dataclasses.replace(GPT_NEO_1_3B, compute_dtype=compute, remat=remat)
 
 
-def language_run(config: GPTNeoConfig, settings: RunSettings) -> Run:
+def language_run(config: GPTNeoConfig, settings: RunSettings) -> PlannedRun:
     """Fine-tuning of a GPT-Neo, or of adapters on it."""
     recipe = Recipe(epochs=settings.epochs, batch_size=settings.batch_size, learning_rate=2e-4)
     steps = recipe.steps(settings.keep * settings.records)
@@ -131,12 +131,12 @@ def language_run(config: GPTNeoConfig, settings: RunSettings) -> Run:
         rows = jnp.zeros(settings.records, jnp.int32)
         return TokenBatch(jnp.zeros((settings.records, settings.tokens), jnp.int32), rows, rows)
 
-    return Run(
+    return PlannedRun(
         program,
         Inputs(jax.eval_shape(zeros), base),
         RULES,
         settings.members,
-        everything_steps=recipe.steps(settings.records),
+        full_data_steps=recipe.steps(settings.records),
         step_flops=count(settings.batch_size).step(frozen=lora is not None),
         measure_flops=count(settings.records).forward,
     )

@@ -1,14 +1,14 @@
-"""A plan in words: what fits, who talks to whom, what it costs."""
+"""A plan in words: what fits, which devices communicate, what it costs."""
 
 import dataclasses
 
-from experiments.planned_run import Run
-from influence_jax import planning as plan
-from influence_jax.planning import Plan
+from influence_jax.planning.compile import Plan
+from influence_jax.planning.cost import cost
+from influence_jax.planning.language_run import PlannedRun
 
 
-def described(made: Plan, run: Run, utilisation: float) -> dict[str, str]:
-    """What is printed of a plan, by name."""
+def describe(made: Plan, run: PlannedRun, utilization: float) -> dict[str, str]:
+    """Returns what is printed of a plan, by name."""
     topology, shape = made.topology, made.shape
     batch_size, steps = run.program.batch_size, run.program.steps
     return {
@@ -27,10 +27,10 @@ def described(made: Plan, run: Run, utilisation: float) -> dict[str, str]:
         'FLOPs': (
             f'{run.step_flops:.3g} a step of a member (batch {batch_size}), '
             f'{run.member_flops:.3g} a member of {steps} steps and its measurements, '
-            f'{run.everything_flops:.3g} the one of {run.everything_steps} steps on all records, '
-            f'{run.members * run.member_flops + run.everything_flops:.3g} in all'
+            f'{run.full_data_flops:.3g} the one of {run.full_data_steps} steps on all records, '
+            f'{run.members * run.member_flops + run.full_data_flops:.3g} in all'
         ),
-        'chip-hours': _hours(made, run, utilisation),
+        'chip-hours': _hours(made, run, utilization),
         'not counted': (
             'decoding completions, loading, compiling and checkpoints; '
             'memory is that of training, not of measuring or decoding'
@@ -39,31 +39,31 @@ def described(made: Plan, run: Run, utilisation: float) -> dict[str, str]:
     }
 
 
-def _hours(made: Plan, run: Run, utilisation: float) -> str:
+def _hours(made: Plan, run: PlannedRun, utilization: float) -> str:
     topology, shape = made.topology, made.shape
-    ensemble = plan.cost(
+    ensemble = cost(
         topology,
         shape,
         members=run.members,
         flops_per_member=run.member_flops,
-        utilisation=utilisation,
+        utilization=utilization,
     )
-    everything = plan.cost(
+    full_data = cost(
         topology,
         dataclasses.replace(shape, vmapped=1),
         members=1,
-        flops_per_member=run.everything_flops,
-        utilisation=utilisation,
+        flops_per_member=run.full_data_flops,
+        utilization=utilization,
     )
     return (
-        f'{ensemble.chip_hours + everything.chip_hours:,.1f} at an assumed utilisation of '
-        f'{utilisation:.0%} of {topology.generation.peak_tflops:g} TFLOP/s '
-        f'({everything.chip_hours:,.2f} of them for the member on all records): '
-        f'{ensemble.hours + everything.hours:,.2f} hours on this slice'
+        f'{ensemble.chip_hours + full_data.chip_hours:,.1f} at an assumed utilization of '
+        f'{utilization:.0%} of {topology.generation.peak_tflops:g} TFLOP/s '
+        f'({full_data.chip_hours:,.2f} of them for the member on all records): '
+        f'{ensemble.hours + full_data.hours:,.2f} hours on this slice'
     )
 
 
-def _records(run: Run) -> str:
+def _records(run: PlannedRun) -> str:
     count, tokens = run.inputs.examples.tokens.shape
     return f'{count:,} of {tokens} tokens (the longest; with --data_dir those of the data)'
 
@@ -75,7 +75,7 @@ def _crossing(made: Plan) -> str:
     return f'{talk.crossing} across members' if talk.crossing else 'none across members'
 
 
-def _uneven(made: Plan, run: Run) -> dict[str, str]:
+def _uneven(made: Plan, run: PlannedRun) -> dict[str, str]:
     batch, data = run.program.batch_size, made.shape.data
     if not batch % data:
         return {}

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from experiments.rendezvous import Meeting, Peers, meet
+from influence_jax.training.rendezvous import Meeting, Peers, meet
 
 SECONDS = 0.5
 LONG = 20.0  # where nobody should have to wait
