@@ -15,6 +15,7 @@ from typing import Any
 
 import influence_jax
 from influence_jax.json_files import MOST_DEPTH, parse_json
+from influence_jax.text import quoted
 
 FORMAT = 1
 """Version of the run directory's layout."""
@@ -129,31 +130,9 @@ class Manifest:
     task: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ('example_ids', 'target_ids', 'measurements'):
-            object.__setattr__(self, name, _distinct_strings(name, getattr(self, name)))
-        # Through JSON and back, so that a fresh manifest equals itself read from the disk.
-        for name in ('configuration', 'seeds', 'versions', 'executor', 'task'):
-            value = getattr(self, name)
-            if value is not None or name not in _OPTIONAL:
-                object.__setattr__(self, name, _through_json(name, value))
-        _require(all(_is_int(seed) for seed in self.seeds.values()), 'seeds must be whole numbers')
-        texts = (*self.versions.values(), self.created, self.command)
-        texts += (self.dataset.name, self.dataset.fingerprint)
-        _require(
-            all(isinstance(text, str) for text in texts)
-            and isinstance(self.git_commit, str | None)
-            and isinstance(self.masks_sha256, str | None),
-            'versions, dataset, git_commit, created, command and masks_sha256 must be text',
-        )
-        _require(
-            _is_int(self.members) and self.members >= 1,
-            f'members must be a whole number of at least 1, not {self.members!r}',
-        )
-        for name in self.measurements:
-            _require(
-                _MEASUREMENT_NAME.fullmatch(name) is not None,
-                f'measurement name {name!r} must be letters, digits and underscores',
-            )
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, value in _checked(fields).items():
+            object.__setattr__(self, name, value)
 
     def to_json(self) -> str:
         """Returns the manifest as JSON text, with a checksum of the rest."""
@@ -182,9 +161,11 @@ class Manifest:
             f'format {found!r}, but this version reads format {FORMAT}',
         )
         _require_keys('the manifest', fields, cls)
-        _require(isinstance(fields['dataset'], dict), 'dataset must be an object')
-        _require_keys('dataset', fields['dataset'], DatasetIdentity)
-        manifest = cls(**{**fields, 'dataset': DatasetIdentity(**fields['dataset'])})
+        dataset = fields['dataset']
+        _require(isinstance(dataset, dict), 'dataset must be an object')
+        _require_keys('dataset', dataset, DatasetIdentity)
+        _require_texts('dataset', *dataset.values())
+        manifest = cls(**_checked({**fields, 'dataset': DatasetIdentity(**dataset)}))
         _require(
             checksum == actual or (checksum is None and manifest.masks_sha256 is None),
             'its checksum does not match what it holds',
@@ -215,6 +196,40 @@ class Manifest:
         return fields | {'dataset': dataclasses.asdict(self.dataset)}
 
 
+def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a manifest's fields as it keeps them; ValueError where one is of the wrong type."""
+    checked = dict(fields)
+    for name in ('example_ids', 'target_ids', 'measurements'):
+        checked[name] = _distinct_strings(name, fields[name])
+    # Through JSON and back, so that a fresh manifest equals itself read from the disk.
+    for name in ('configuration', 'seeds', 'versions', 'executor', 'task'):
+        if (value := fields.get(name)) is not None or name not in _OPTIONAL:
+            checked[name] = _through_json(name, value)
+    _require(all(map(_is_int, checked['seeds'].values())), 'seeds must be whole numbers')
+    _require_texts('versions', *checked['versions'].values())
+    for name in ('created', 'command', 'git_commit', 'masks_sha256'):
+        if (value := fields.get(name)) is not None or name in ('created', 'command'):
+            _require_texts(name, value)
+    dataset = fields['dataset']
+    _require(isinstance(dataset, DatasetIdentity), 'dataset must be a DatasetIdentity')
+    _require_texts('dataset', dataset.name, dataset.fingerprint)
+    members = fields['members']
+    _require(
+        _is_int(members) and members >= 1,
+        f'members must be a whole number of at least 1, not {members!r:.60}',
+    )
+    for name in checked['measurements']:
+        _require(
+            _MEASUREMENT_NAME.fullmatch(name) is not None,
+            f'measurement name {quoted(name)} must be letters, digits and underscores',
+        )
+    return checked
+
+
+def _require_texts(name: str, *values: Any) -> None:
+    _require(all(isinstance(value, str) for value in values), f'{name} must be text')
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
@@ -233,8 +248,8 @@ def _require_keys(what: str, fields: Mapping[str, Any], cls: type) -> None:
 
 def _listed(keys: Set[str]) -> str:
     """Returns unknown keys for a message; there may be many and long ones."""
-    shown = ascii([key[:_SHOWN] for key in sorted(keys)[:3]])
-    return shown if len(keys) <= 3 else f'{shown} and {len(keys) - 3} more'
+    listed = ', '.join(map(quoted, sorted(keys)[:3]))
+    return f'[{listed}]' if len(keys) <= 3 else f'[{listed}] and {len(keys) - 3} more'
 
 
 def _distinct_strings(name: str, values: Any) -> tuple[str, ...]:
@@ -245,7 +260,7 @@ def _distinct_strings(name: str, values: Any) -> tuple[str, ...]:
     _require(len(values) > 0, f'{name} is empty')
     seen: set[str] = set()
     for value in values:
-        _require(value not in seen, f'{name} holds {value!r} twice')
+        _require(value not in seen, f'{name} holds {quoted(value)} twice')
         seen.add(value)
     return tuple(values)
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int8, UInt8
+from jaxtyping import Bool, Float, Int, Int8, Shaped, UInt8
 
 from influence_jax.store.manifest import Manifest, canonical_json
 from influence_jax.types import AnyArray
@@ -135,7 +135,9 @@ class ReadOnlyRun(Members):
         super().__init__(Path(directory).absolute(), manifest, masks, status.copy())
 
     def write(
-        self, members: Int[AnyArray, ' C'], measurements: Mapping[str, Float[AnyArray, 'C T']]
+        self,
+        members: Sequence[int] | Int[AnyArray, ' C'],
+        measurements: Mapping[str, Shaped[AnyArray, 'C T']],
     ) -> None:
         """Remembers that they are there; the primary records them."""
         rows = checked_rows(measurements, self.manifest, count=len(members))
@@ -165,7 +167,9 @@ def checked_masks(values: Bool[AnyArray, '...'], manifest: Manifest) -> Bool[np.
     return values
 
 
-def checked_members(indices: Int[AnyArray, ' C'], *, total: int) -> Int[np.ndarray, ' C']:
+def checked_members(
+    indices: Sequence[int] | Int[AnyArray, ' C'], *, total: int
+) -> Int[np.ndarray, ' C']:
     """Returns the indices; ValueError unless they are distinct and in `0..total - 1`."""
     indices = np.asarray(indices)
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
@@ -180,7 +184,7 @@ def checked_members(indices: Int[AnyArray, ' C'], *, total: int) -> Int[np.ndarr
 
 
 def checked_rows(
-    measurements: Mapping[str, Float[AnyArray, 'C T']], manifest: Manifest, *, count: int
+    measurements: Mapping[str, Shaped[AnyArray, 'C T']], manifest: Manifest, *, count: int
 ) -> dict[str, Float[np.ndarray, 'C T']]:
     """Returns the measurements as float32; ValueError where they do not fit the manifest."""
     names = manifest.measurements

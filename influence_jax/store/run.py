@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from influence_jax.store import layout, shown
 from influence_jax.store.arrays import write_rows
@@ -209,7 +209,9 @@ class Run(Members):
                 )
 
     def write(
-        self, members: Int[AnyArray, ' C'], measurements: Mapping[str, Float[AnyArray, 'C T']]
+        self,
+        members: Sequence[int] | Int[AnyArray, ' C'],
+        measurements: Mapping[str, Shaped[AnyArray, 'C T']],
     ) -> None:
         """Records some members' measurements; durable on return.
 

@@ -141,30 +141,7 @@ class Shown:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        count, none = len(self.names), ('',) * len(self.names)
-        checked: dict[str, Any] = {
-            'names': _texts('names', self.names, count),
-            'labels': _texts('labels', self.labels or none, count),
-            'changes': _texts('changes', self.changes or none, count),
-            'columns': _texts('columns', self.columns),
-            'class_names': _texts('class_names', self.class_names),
-            'notes': _texts('notes', self.notes),
-        }
-        for name in ('texts', 'prompts', 'completions'):
-            if (values := getattr(self, name)) is not None:
-                checked[name] = _texts(name, values, count)
-        if not isinstance(self.provenance, str):
-            raise ValueError(f'provenance must be text, not {type(self.provenance).__name__}')
-        if self.rows is not None:
-            if len(self.rows) != count:
-                raise ValueError(f'{len(self.rows)} rows for {count} examples; give one for each')
-            width = len(self.columns)
-            checked['rows'] = tuple(_texts('a row', row, width) for row in self.rows)
-        if self.groups is not None:
-            checked['groups'] = _groups(self.groups, count)
-        if self.images is not None:
-            checked['images'] = _images(self.images, count)
-        for name, value in checked.items():
+        for name, value in _checked(_fields(self)).items():
             object.__setattr__(self, name, value)
 
 
@@ -189,11 +166,13 @@ def read_shown(directory: Path, *, count: int, run: str) -> Shown | None:
         fields = sealed['examples']
         if sealed[_CHECKSUM] != json_digest([run, 'examples', fields]):
             raise ValueError('its checksum does not match')
-        if (pixels := fields.pop('images')) is not None:
+        if len(fields['names']) != count:
+            raise ValueError(f'{len(fields["names"])} names for {count} examples')
+        if (pixels := fields['images']) is not None:
             fields['images'] = _read_pixels(directory / _PIXELS, count, **pixels)
-        shown = Shown(**fields)
-        if len(shown.names) != count:
-            raise ValueError(f'{len(shown.names)} names for {count} examples')
+        if fields['groups'] is not None:
+            fields['groups'] = np.array(fields['groups'], np.int64)
+        shown = Shown(**_checked(fields))
     except CorruptRun as error:
         raise CorruptRun(f'{error}; {advice}', file=error.file) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -209,7 +188,7 @@ def write_shown(directory: Path, shown: Shown, *, run: str) -> None:
         NotARun: a link is in the place of the pixels.
         StorageFailed: disk full, read-only ...
     """
-    path, fields = directory / _EXAMPLES, _fields(shown)
+    path, fields = directory / _EXAMPLES, _json_fields(shown)
     sealed = {_CHECKSUM: json_digest([run, 'examples', fields]), 'examples': fields}
     text = json.dumps(sealed, indent=1) + '\n'
     if len(text) > _MOST_TEXTS_BYTES:
@@ -221,7 +200,7 @@ def write_shown(directory: Path, shown: Shown, *, run: str) -> None:
         there = read_shown(directory, count=len(shown.names), run=run)
     except CorruptRun:
         there = None
-    if there is not None and _fields(there) == fields:
+    if there is not None and _json_fields(there) == fields:
         return
     with os_errors(path):
         # Without it nothing is shown, so that new pixels are never taken for those of old names.
@@ -237,13 +216,41 @@ def write_shown(directory: Path, shown: Shown, *, run: str) -> None:
 
 
 def _fields(shown: Shown) -> dict[str, Any]:
+    return {field.name: getattr(shown, field.name) for field in dataclasses.fields(shown)}
+
+
+def _json_fields(shown: Shown) -> dict[str, Any]:
     """Returns what is kept as JSON; of the pixels their shape and digest."""
-    fields = {field.name: getattr(shown, field.name) for field in dataclasses.fields(shown)}
+    fields = _fields(shown)
     if shown.groups is not None:
         fields['groups'] = shown.groups.tolist()
     if shown.images is not None:
         fields['images'] = {'shape': list(shown.images.shape), 'sha256': _sha256(shown.images)}
     return fields
+
+
+def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of `Shown` as it keeps them; ValueError where one is not of its kind."""
+    checked = dict(fields)
+    checked['names'] = names = _texts('names', fields['names'])
+    for name in ('labels', 'changes'):
+        checked[name] = _texts(name, fields[name] or ('',) * len(names), len(names))
+    for name in ('columns', 'class_names', 'notes'):
+        checked[name] = _texts(name, fields[name])
+    for name in ('texts', 'prompts', 'completions'):
+        if fields[name] is not None:
+            checked[name] = _texts(name, fields[name], len(names))
+    if not isinstance(fields['provenance'], str):
+        raise ValueError(f'provenance must be text, not {type(fields["provenance"]).__name__}')
+    if (rows := fields['rows']) is not None:
+        if len(rows) != len(names):
+            raise ValueError(f'{len(rows)} rows for {len(names)} examples; give one for each')
+        checked['rows'] = tuple(_texts('a row', row, len(checked['columns'])) for row in rows)
+    if fields['groups'] is not None:
+        checked['groups'] = _groups(fields['groups'], len(names))
+    if fields['images'] is not None:
+        checked['images'] = _images(fields['images'], len(names))
+    return checked
 
 
 def _read_pixels(

@@ -140,7 +140,7 @@ def test_only_the_capacity_is_of_the_manifest(run_here, trained, reported):
     # The same tensors, whatever is estimated from them and however many there are.
     run(members=400, estimator=Estimator.ADJUSTED)
     assert len(store.open_run(directory).complete) == 400
-    with pytest.raises(store.ConfigurationMismatch, match='members: 400 -> 300'):
+    with pytest.raises(store.FewerMembers, match='at least 400'):
         run(**GROWING | {'max_members': 300})
 
 

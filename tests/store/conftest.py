@@ -1,10 +1,12 @@
 """A small run to write, read and damage."""
 
+import contextlib
 import json
 import shutil
 
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from influence_jax import store
 
@@ -92,6 +94,21 @@ def old_directory(directory):
     path.write_text(json.dumps(fields, indent=1) + '\n')
     shutil.rmtree(directory / 'digests.zarr')
     return directory
+
+
+@pytest.fixture
+def refused():
+    """Expects a refusal in one line, or by the checker of annotations where it is on."""
+
+    @contextlib.contextmanager
+    def expecting(match):
+        with pytest.raises((ValueError, TypeCheckError)) as caught:
+            yield
+        if not isinstance(caught.value, TypeCheckError):
+            caught.match(match)
+            assert '\n' not in str(caught.value)
+
+    return expecting
 
 
 @pytest.fixture

@@ -64,8 +64,8 @@ def test_executor_and_task_are_kept_where_given_and_not_compared(changed_manifes
         ({'command': 3}, 'must be text'),
     ],
 )
-def test_wrong_fields_are_refused(changed_manifest, changes, match):
-    with pytest.raises(ValueError, match=match):
+def test_wrong_fields_are_refused(changed_manifest, changes, match, refused):
+    with refused(match):
         changed_manifest(**changes)
 
 

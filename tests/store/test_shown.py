@@ -121,10 +121,9 @@ def test_small_images_are_kept_as_they_are():
         ({'provenance': None}, 'provenance must be'),
     ],
 )
-def test_wrong_fields_are_refused(changes, match):
-    with pytest.raises(ValueError, match=match) as caught:
+def test_wrong_fields_are_refused(changes, match, refused):
+    with refused(match):
         _shown(**changes)
-    assert '\n' not in str(caught.value)
 
 
 def test_another_number_of_examples_is_refused(directory, manifest, masks, one_line):
