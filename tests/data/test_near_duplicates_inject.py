@@ -216,7 +216,7 @@ def test_too_few_that_can_be_changed():
         ({'unique': -1}, 'unique=-1 and duplicated=7 must be 0 or more'),
         ({'duplicated': -2}, 'duplicated=-2 must be 0 or more'),
         ({'unique': 0, 'duplicated': 0}, 'not both of them 0'),
-        ({'unique': 54}, '54 unique and 7 duplicated are 61 different examples, .* only 60'),
+        ({'unique': 54}, 'unique=54 and duplicated=7 take 61 different examples, .* only 60'),
         ({'seed': -1}, 'seed=-1 must be 0 or more'),
     ],
 )

@@ -41,7 +41,9 @@ def records(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def config(records):
-    return GPTNeoConfig(VOCABULARY, hidden=16, layers=1, heads=2, max_positions=records.positions)
+    return GPTNeoConfig(
+        VOCABULARY, hidden=16, layers=1, heads=2, max_positions=records.tokens.positions
+    )
 
 
 def _stacked(make):

@@ -336,7 +336,7 @@ def test_an_ensemble_that_grows(run, tmp_path, monkeypatch, mesh):
         ({'text': {'dataset': 'squad'}}, "unknown dataset 'squad'"),
         ({'text': {'dataset': 'absent.jsonl'}}, 'absent.jsonl'),
         ({'text': {'unique': 100}}, 'unique'),
-        ({'text': {'max_length': 6}}, 'within 6 tokens: only 0 of 48 records'),
+        ({'text': {'max_length': 6}}, 'within 6 tokens: only 0 of 48 examples'),
         ({'text': {'max_length': 6, 'duplicated': 0}}, 'nothing to learn from'),
         ({'recipe': {'batch_size': 19}}, 'fewer than --batch_size=19'),
         ({'model': {'vocabulary': 100}}, 'too small'),

@@ -139,8 +139,8 @@ def test_cifar10_that_is_not_there(launch, tmp_path, assert_refused):
         ({'unique': 9}, '--unique is of near-duplicates, but none are planted'),
         ({'duplication': ImageChange.FLIP}, '--duplication is of near-duplicates'),
         ({'duplicated': 1, 'duplication': ImageChange.FLIP}, 'only 4 .* not --copies=5'),
-        ({'duplicated': 49}, r'take 49 different images, but there are only 48'),
-        ({'duplicated': 9, 'unique': 40}, '--unique=40 and --duplicated=9 take 49'),
+        ({'duplicated': 49}, 'take 49 different examples, but there are only 48'),
+        ({'duplicated': 9, 'unique': 40}, 'unique=40 and duplicated=9 take 49'),
     ],
     ids=str,
 )

@@ -162,9 +162,8 @@ def _check(
         )
     if unique + duplicated > examples:
         raise ValueError(
-            f'{what}: {unique} unique and {duplicated} duplicated are {unique + duplicated} '
-            f'different examples, but there are only {examples} without near-duplicates of their '
-            'own; ask for fewer'
+            f'{what}: {unique=} and {duplicated=} take {unique + duplicated} different examples, '
+            f'but there are only {examples} without near-duplicates of their own; ask for fewer'
         )
 
 
