@@ -5,25 +5,18 @@
 Smaller sizes are asked for by the same flags as those of experiments.image_resnet.
 """
 
-from experiments import image_ensemble, launch
-from experiments.settings import (
-    AnalysisSettings,
-    DataSettings,
-    EnsembleSettings,
-    MachineSettings,
-    NetworkSettings,
-    PlantingSettings,
-)
+from experiments import image_ensemble
+from experiments.image_ensemble import ImageExperiment
+from experiments.settings import DataSettings, EnsembleSettings, MachineSettings, NetworkSettings
 from influence_jax.training import Recipe
 
+PAPER = ImageExperiment(
+    data=DataSettings(dataset='cifar10', num_examples=20_000),
+    ensemble=EnsembleSettings(members=1000),
+    network=NetworkSettings(width=32, stages=3, patch=2),
+    recipe=Recipe(epochs=20.0),
+    machine=MachineSettings(output_dir='runs/cifar10_resnet'),
+)
+
 if __name__ == '__main__':
-    image_ensemble.define_flags(
-        DataSettings(dataset='cifar10', num_examples=20_000),
-        EnsembleSettings(members=1000),
-        NetworkSettings(width=32, stages=3, patch=2),
-        Recipe(epochs=20.0),
-        MachineSettings(output_dir='runs/cifar10_resnet'),
-        AnalysisSettings(),
-        PlantingSettings(),
-    )
-    launch.run(image_ensemble.run_from_flags)
+    image_ensemble.main(PAPER)

@@ -5,6 +5,7 @@ import enum
 import inspect
 import re
 import textwrap
+import typing
 from typing import Any, TypeVar
 
 from absl import flags
@@ -38,6 +39,19 @@ def read(settings: type[Settings]) -> Settings:
     assert dataclasses.is_dataclass(settings)
     values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(settings)}
     return settings(**values)
+
+
+def define_all(experiment: Any) -> None:
+    """Defines the flags of every field of an experiment, itself a dataclass of settings."""
+    for field in dataclasses.fields(experiment):
+        define(getattr(experiment, field.name))
+
+
+def read_all(experiment: type[Settings]) -> Settings:
+    """The experiment that the command line asks for."""
+    assert dataclasses.is_dataclass(experiment)
+    hints = typing.get_type_hints(experiment)
+    return experiment(**{name: read(kind) for name, kind in hints.items()})
 
 
 def _attributes(settings: type) -> dict[str, str]:

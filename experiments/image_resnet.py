@@ -5,25 +5,8 @@
 The same command continues a run that was stopped. The report is DIR/report/index.html.
 """
 
-from experiments import image_ensemble, launch
-from experiments.settings import (
-    AnalysisSettings,
-    DataSettings,
-    EnsembleSettings,
-    MachineSettings,
-    NetworkSettings,
-    PlantingSettings,
-)
-from influence_jax.training import Recipe
+from experiments import image_ensemble
+from experiments.image_ensemble import ImageExperiment
 
 if __name__ == '__main__':
-    image_ensemble.define_flags(
-        DataSettings(),
-        EnsembleSettings(),
-        NetworkSettings(),
-        Recipe(),
-        MachineSettings(),
-        AnalysisSettings(),
-        PlantingSettings(),
-    )
-    launch.run(image_ensemble.run_from_flags)
+    image_ensemble.main(ImageExperiment())

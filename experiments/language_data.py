@@ -1,15 +1,19 @@
-"""The records of an ensemble of language models: text, near-duplicates, tokens."""
+"""The records of an ensemble of language models, and the task that its members train."""
 
-from typing import NamedTuple
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from influence_jax.models.language_modeling import TokenBatch
 
 from experiments.language_settings import ModelSettings, TextSettings
 from influence_jax import data
-from influence_jax.data import text
 from influence_jax.data.near_duplicates import inject, text_change, unused, without_repeats
+from influence_jax.data.text import encode
 from influence_jax.data.text.tokenizer import Tokenizer, from_pretrained, train_byte_bpe
+from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face
+from influence_jax.tasks import CausalLM, pretrained
+from influence_jax.training import Recipe
 
 
 class Records(NamedTuple):
@@ -17,21 +21,25 @@ class Records(NamedTuple):
 
     dataset: N records, near-duplicates among them.
     tokenizer: of all models.
-    tokens: the records as the models read them.
     others: the source's records that are not in `dataset`; empty where all are.
-    notes: what was left out or is read in part, a sentence each, for whoever runs this.
     """
 
     dataset: data.Dataset
     tokenizer: Tokenizer
-    tokens: text.Tokenized
     others: tuple[str, ...]
-    notes: tuple[str, ...] = ()
 
 
 def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Records:
-    """Reads the source, chooses records, injects near-duplicates and tokenizes all."""
-    source = without_repeats(data.load(settings.dataset, data_dir=settings.data_dir))
+    """Reads the source, chooses records and injects near-duplicates."""
+    source = data.load(settings.dataset, data_dir=settings.data_dir)
+    try:
+        source.array('completion')
+    except ValueError as error:
+        raise ValueError(
+            f'--dataset={settings.dataset}: {error}; language models need texts: wordnet, nq_open '
+            'or a .jsonl file'
+        ) from error
+    source = without_repeats(source)
     if model.is_tiny and not model.tokenizer:
         tokenizer = train_byte_bpe(source.texts, model.vocabulary)
     else:
@@ -50,15 +58,62 @@ def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Recor
         copies=settings.copies,
         seed=seed,
     )
-    tokens = text.encode(dataset, tokenizer, max_length=settings.max_length)
     texts = source.texts
-    others = tuple(texts[i] for i in unused(source, dataset))
-    notes = (*dataset.notes, *text.check_known(dataset, tokenizer, tokens))
-    return Records(dataset, tokenizer, tokens, others, notes)
+    return Records(dataset, tokenizer, tuple(texts[i] for i in unused(source, dataset)))
 
 
-def batch(tokens: text.Tokenized) -> TokenBatch:
-    """Records as the task takes them, on the device."""
-    return TokenBatch(
-        jnp.asarray(tokens.tokens), jnp.asarray(tokens.lengths), jnp.asarray(tokens.answer_starts)
+def task_of(
+    settings: ModelSettings,
+    records: Records,
+    recipe: Recipe,
+    *,
+    default_dir: Path,
+    max_length: int,
+    extract: bool,
+    seed: int,
+) -> CausalLM:
+    """Makes the task: from a checkpoint, from a base pretrained once, or afresh.
+
+    Args:
+        settings: which model.
+        records: what members train on, and what a base may.
+        recipe: of the pretraining, but for its length.
+        default_dir: for pretrained bases, where the settings name none.
+        max_length: longest record in tokens.
+        extract: whether members complete the prompts.
+        seed: of the pretraining.
+    """
+    compute = jnp.bfloat16 if settings.bfloat16 else jnp.float32
+    common: dict[str, Any] = {'lora': settings.lora, 'max_length': max_length, 'extract': extract}
+    tokenizer = records.tokenizer
+    if not settings.is_tiny:
+        config, params = hugging_face.load(
+            settings.model, compute_dtype=compute, remat=settings.remat
+        )
+        return CausalLM(config, tokenizer, params, **common)
+    positions = encode(records.dataset, tokenizer, max_length=max_length).positions
+    config = GPTNeoConfig(
+        tokenizer.vocab_size if settings.tokenizer else settings.vocabulary,
+        hidden=settings.width,
+        layers=settings.layers,
+        heads=settings.heads,
+        max_positions=max(positions, max_length),
+        compute_dtype=compute,
+        remat=settings.remat,
     )
+    task = CausalLM(config, tokenizer, max_length=max_length, extract=extract)
+    if not settings.pretrain_epochs:
+        return task
+    based = pretrained(
+        task,
+        records.others,
+        recipe=dataclasses.replace(recipe, epochs=settings.pretrain_epochs),
+        folder=Path(settings.base_dir) if settings.base_dir else default_dir,
+        seed=seed,
+    )
+    return dataclasses.replace(based, lora=settings.lora)
+
+
+def longest(records: Records, max_length: int) -> int:
+    """Tokens of the longest record."""
+    return encode(records.dataset, records.tokenizer, max_length=max_length).tokens.shape[1]

@@ -1,207 +1,152 @@
 """The language experiments' story: records -> members -> losses and completions -> report."""
 
-import contextlib
 import dataclasses
-import functools
-import sys
 from pathlib import Path
 
-import jax
-import numpy as np
 from absl import flags as absl_flags
-from influence_jax.models.language_modeling import LanguageModeling
-from influence_jax.training.ensemble import Trained
-from influence_jax.training.large_program import lying
 
-from experiments import (
-    flags,
-    language_base,
-    language_data,
-    language_report,
-    launch,
-    members,
-    plan,
-    processes,
+from experiments import flags, language_data, launch, plan, processes
+from experiments.language_settings import (
+    ExtractionSettings,
+    LargeSettings,
+    ModelSettings,
+    TextSettings,
 )
-from experiments.completions import MEASUREMENTS, Completer
-from experiments.growth import Growth
-from experiments.language_base import Base
-from experiments.language_data import Records
-from experiments.language_experiment import LanguageExperiment, training_program
-from experiments.members import Extra
-from experiments.processes import Directory
-from experiments.settings import MachineSettings
-from influence_jax import estimators, store, subsets, training
+from experiments.paper import PUBLISHED
+from experiments.plan import PlanSettings
+from experiments.processes import ProcessSettings
+from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
+from influence_jax import planning
+from influence_jax.ensemble import train_full_data_model
 from influence_jax.hub import NotFetched
-from influence_jax.types import PRNGKey
+from influence_jax.models.gpt_neo.sharding import RULES
+from influence_jax.progress import TerminalProgress
+from influence_jax.tasks.causal_lm import COMPLETIONS
+from influence_jax.training import Executor, MeshShape, Recipe, sequential, sharded
+from influence_jax.training.multihost import is_primary
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
-EVERYTHING, COMPLETIONS = 'everything', 'completions'
+FULL_DATA = 'everything'
+"""Folder, in the run's directory, of the model that is trained on all records."""
 BASES = 'bases'
 
 
-def define_flags(defaults: LanguageExperiment) -> None:
-    """Defines the flags of a language experiment with these defaults."""
-    for field in dataclasses.fields(defaults):
-        flags.define(getattr(defaults, field.name))
+@dataclasses.dataclass(frozen=True)
+class LanguageExperiment:
+    """All settings of a launch."""
+
+    text: TextSettings = dataclasses.field(default_factory=TextSettings)
+    ensemble: EnsembleSettings = dataclasses.field(default_factory=EnsembleSettings)
+    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+    recipe: Recipe = dataclasses.field(default_factory=Recipe)
+    extraction: ExtractionSettings = dataclasses.field(default_factory=ExtractionSettings)
+    machine: MachineSettings = dataclasses.field(default_factory=MachineSettings)
+    analysis: AnalysisSettings = dataclasses.field(default_factory=AnalysisSettings)
+    large: LargeSettings = dataclasses.field(default_factory=LargeSettings)
+    plan: PlanSettings = dataclasses.field(default_factory=PlanSettings)
+    processes: ProcessSettings = dataclasses.field(default_factory=ProcessSettings)
+
+    def mesh(self) -> Executor | None:
+        """Over which devices each member is; None where one device holds it."""
+        if not self.plan.mesh:
+            return None
+        if self.machine.streams:
+            raise ValueError('--streams is for members that fit on one device: leave out --mesh')
+        shape = MeshShape.parse(self.plan.mesh, vmapped=self.machine.vmap or 1)
+        return sharded(shape, RULES)
 
 
-def run_from_flags() -> None:
-    """Runs, or plans, the experiment that the command line asks for."""
-    concerns = dataclasses.fields(LanguageExperiment)
-    experiment = LanguageExperiment(
-        **{field.name: flags.read(field.type) for field in concerns}  # type: ignore[arg-type]
-    )
-    if experiment.large.plan:
-        _plan(experiment)
-    else:
-        run(experiment)
+def main(defaults: LanguageExperiment) -> None:
+    """Runs, or plans, the launch whose flags have these defaults."""
+    flags.define_all(defaults)
+
+    def from_flags() -> None:
+        experiment = flags.read_all(LanguageExperiment)
+        if experiment.large.plan:
+            _plan(experiment)
+        else:
+            run(experiment)
+
+    launch.run(from_flags)
 
 
 def run(experiment: LanguageExperiment) -> Path | None:
     """Trains what is missing of the ensemble, writes its report and returns the page's path.
 
-    Of several processes the first writes, and the others return None.
+    Of several processes the primary one writes, and the others return None.
     """
-    machine, spread = experiment.machine, experiment.spread()
-    experiment.processes.join(spread.shape if spread else None)
-    if not experiment.processes.coordinator:
-        launch.use_cpu_cores_as_devices(spread.shape.devices if spread else machine.streams)
-    # Refuses more devices than there are, before all else.
-    _ = spread.shape.mesh() if spread else machine.execution().mesh()
-    growth = experiment.growth()
-    seed = experiment.ensemble.seed
-    _, of_masks, of_members, of_everything = jax.random.split(jax.random.key(seed), 4)
+    machine, recipe, seed = experiment.machine, experiment.recipe, experiment.ensemble.seed
+    executor = experiment.mesh()
+    experiment.processes.join(executor.shape if executor else None)
+    if executor is None:
+        launch.use_cores(machine)
+    elif not experiment.processes.coordinator:
+        launch.use_devices(executor)
     records = language_data.prepare(experiment.text, experiment.model, seed=seed)
-    if processes.is_first():
-        for note in filter(None, (*records.notes, records.tokens.truncation_note)):
-            print(note, file=sys.stderr)
-    masks = subsets.draw(
-        experiment.ensemble.design,
-        key=of_masks,
-        members=experiment.members,
-        examples=records.dataset.num_examples,
-        keep=experiment.ensemble.keep,
-    )
-    estimators.check_both_sides(masks)
-    _check_batch(experiment.recipe, masks)
     with processes.one_after_another():
-        base = language_base.prepare(
+        task = language_data.task_of(
             experiment.model,
             records,
-            experiment.recipe,
+            recipe,
             default_dir=Path(machine.output_dir).with_name(BASES),
             max_length=experiment.text.max_length,
+            extract=experiment.extraction.extract,
             seed=seed,
         )
-    if spread and experiment.model.lora:  # one copy on the devices, for training and decoding
-        base = base._replace(params=lying(base.params, spread.shape, rules=spread.rules))
-    completer = Completer(records, base, experiment.model.lora, spread)
-    extract = experiment.extraction.extract
-    with _open(experiment, records, base, masks, machine, extract=extract) as directory:
-        measure = completer.measure if extract else None
-        _train(experiment, directory, records, base, measure, growth, key=of_members)
-        one = _of_everything(experiment, directory)
-        whole = np.ones((1, records.dataset.num_examples), bool)
-        with _open(one, records, base, whole, one.machine, extract=False) as everything:
-            write_down = functools.partial(_write_down, completer, everything)
-            _train(one, everything, records, base, write_down, None, key=of_everything)
-            if not (isinstance(directory, store.Run) and isinstance(everything, store.Run)):
-                return None
-            decoded = everything.texts(COMPLETIONS)
-        return language_report.write(
-            directory,
-            records,
-            completer,
-            decoded,
-            experiment.analysis,
-            growth.check(directory) if growth else None,
-        )
-
-
-def _write_down(completer: Completer, everything: Directory, trained: Trained) -> dict:
-    """Keeps what the model that was trained on all records goes on with."""
-    (decoded,) = completer.completions(trained.result.params, 1)
-    everything.write_texts(COMPLETIONS, decoded)
-    return {}
-
-
-def _open(
-    experiment: LanguageExperiment,
-    records: Records,
-    base: Base,
-    masks: np.ndarray,
-    machine: MachineSettings,
-    *,
-    extract: bool,
-) -> contextlib.AbstractContextManager[Directory]:
-    ids = records.dataset.ids
-    names = LanguageModeling(base.config).measurements
-    manifest = store.Manifest(
-        configuration=experiment.configuration(records, base),
-        seeds={'seed': experiment.ensemble.seed},
-        dataset=store.DatasetIdentity(records.dataset.name, records.dataset.fingerprint),
-        example_ids=ids,
-        target_ids=ids,
-        measurements=(*names, *MEASUREMENTS) if extract else names,
-        members=len(masks),
-        git_commit=store.git_commit(),
+    dataset = records.dataset
+    launch.show_notes((*dataset.notes, *task.notes(dataset)))
+    checkpointing = experiment.large.checkpointing() if executor else None
+    run = launch.train(
+        task,
+        dataset,
+        experiment.ensemble,
+        recipe,
+        machine,
+        experiment.analysis,
+        executor=executor,
+        checkpointing=checkpointing,
+    )
+    full_data = train_full_data_model(
+        dataclasses.replace(task, extract=False, keep_completions=True),
+        dataset,
+        output_dir=Path(machine.output_dir) / FULL_DATA,
+        recipe=recipe,
+        executor=executor or sequential(1),
+        seed=seed,
+        checkpointing=checkpointing,
+        progress=TerminalProgress(),
         command=launch.command(),
     )
-    return processes.create_or_resume(machine.output_dir, manifest, masks)
-
-
-def _of_everything(experiment: LanguageExperiment, directory: Directory) -> LanguageExperiment:
-    """The same with one member that is trained on all records, beside the ensemble."""
-    machine = dataclasses.replace(
-        experiment.machine,
-        streams=0 if experiment.plan.mesh else 1,
-        vmap=1,
-        keep_params=False,
-        output_dir=str(directory.directory / EVERYTHING),
-    )
-    ensemble = dataclasses.replace(experiment.ensemble, keep=1.0)
-    return dataclasses.replace(experiment, machine=machine, ensemble=ensemble)
-
-
-def _train(
-    experiment: LanguageExperiment,
-    directory: Directory,
-    records: Records,
-    base: Base,
-    extra: Extra | None,
-    growth: Growth | None,
-    *,
-    key: PRNGKey,
-) -> None:
-    if not len(directory.missing):  # then what trains need not be made
-        members.check(directory, experiment.machine)
-        return
-    spread = experiment.spread()
-    rows = language_data.batch(records.tokens)
-    members.train_missing(
-        directory,
-        training_program(experiment, records, base, directory.masks, key=key),
-        experiment.machine,
-        key=key,
-        examples=rows,
-        targets=rows,
-        base=base.params,
-        growth=growth,
-        extra=extra,
-        spread=spread,
+    if not is_primary():
+        return None
+    return launch.report_of(
+        run,
+        experiment.analysis,
+        experiment.ensemble,
+        decoded=full_data.texts(COMPLETIONS),
+        reference=PUBLISHED,
     )
 
 
-def _check_batch(recipe: training.Recipe, masks: np.ndarray) -> None:
-    smallest = int(masks.sum(axis=1).min())
-    if smallest < recipe.batch_size:
-        raise ValueError(
-            f'the smallest subset holds {smallest} records, fewer than '
-            f'--batch_size={recipe.batch_size}; use a smaller batch, more records or a larger '
-            f'--keep'
-        )
+def _plan(experiment: LanguageExperiment) -> None:
+    recipe, model, text = experiment.recipe, experiment.model, experiment.text
+    if model.is_tiny:
+        raise ValueError('--plan is for large members: name a checkpoint with --model')
+    analysis, ensemble = experiment.analysis, experiment.ensemble
+    vmapped = experiment.machine.vmap or 1
+    settings = planning.RunSettings(
+        members=analysis.max_members if analysis.grows else ensemble.members,
+        records=text.unique + text.duplicated * text.copies,
+        keep=ensemble.keep,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        tokens=_longest_record(experiment),
+        lora_rank=model.lora_rank,
+        vmap=vmapped,
+    )
+    config = planning.checkpoint_config(model.model, bfloat16=model.bfloat16, remat=model.remat)
+    plan.show(experiment.plan, planning.language_run(config, settings), vmapped=vmapped)
 
 
 def _longest_record(experiment: LanguageExperiment) -> int:
@@ -213,25 +158,4 @@ def _longest_record(experiment: LanguageExperiment) -> int:
         records = language_data.prepare(text, experiment.model, seed=experiment.ensemble.seed)
     except NotFetched:
         return text.max_length
-    return records.tokens.tokens.shape[1]
-
-
-def _plan(experiment: LanguageExperiment) -> None:
-    recipe, model = experiment.recipe, experiment.model
-    if model.is_tiny:
-        raise ValueError('--plan is for large members: name a checkpoint with --model')
-    text = experiment.text
-    run = plan.language_run(
-        plan.network(model),
-        plan.RunSettings(
-            members=experiment.members,
-            records=text.unique + text.duplicated * text.copies,
-            keep=experiment.ensemble.keep,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            tokens=_longest_record(experiment),
-            lora_rank=model.lora_rank,
-            vmap=experiment.machine.vmap or 1,
-        ),
-    )
-    plan.show(experiment.plan, run, vmapped=experiment.machine.vmap or 1)
+    return language_data.longest(records, text.max_length)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from influence_jax.data.near_duplicates import TextChange
+from influence_jax.ensemble import Checkpointing
 from influence_jax.models.lora import LoRA
 
 
@@ -138,3 +139,9 @@ class LargeSettings:
             raise ValueError(
                 f'checkpoint_minutes must be 0 (each time) or more, not {self.checkpoint_minutes}'
             )
+
+    def checkpointing(self) -> Checkpointing | None:
+        """When members are kept while they train; None where never."""
+        if not self.checkpoint_steps:
+            return None
+        return Checkpointing(self.checkpoint_steps, self.checkpoint_minutes)

@@ -6,38 +6,101 @@ import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
 
 from experiments import terminal
+from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
+from influence_jax import ensemble, report
+from influence_jax.analysis.convergence import SequentialStopping
+from influence_jax.data import Dataset
+from influence_jax.ensemble import Checkpointing, train_ensemble
+from influence_jax.progress import TerminalProgress
+from influence_jax.run import Run
 from influence_jax.store import RunError
 from influence_jax.text import clean
+from influence_jax.training import Executor, MeshShape, Recipe
+from influence_jax.training.multihost import is_primary
 
 _TRACEBACK = flags.DEFINE_bool(
     'traceback', False, 'on an error, print where it arose instead of one line'
 )
 
 
-def use_cpu_cores_as_devices(streams: int) -> None:
-    """Makes jax see one CPU device a stream (all of this process's cores for 0).
-
-    To be called before jax is first used; changes nothing where there is a GPU or TPU.
-    """
-    # Linux tells which cores this process may use; elsewhere it is all of them.
-    allowed = getattr(os, 'sched_getaffinity', None)
-    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
-    jax.config.update('jax_num_cpu_devices', streams or cores)
+def use_cores(machine: MachineSettings) -> None:
+    """Makes jax see one CPU device a stream, and refuses more streams than there are devices."""
+    ensemble.use_cores(machine.streams or None)
+    Executor(MeshShape(machine.streams or 1)).shape.mesh()
 
 
 def command() -> str:
     """The command line of this launch, for whoever wants to repeat it."""
     module = f'experiments.{Path(sys.argv[0]).stem}'
     return shlex.join(['python', '-m', module, *sys.argv[1:]])
+
+
+def use_devices(executor: Executor) -> None:
+    """Makes jax see the CPU devices of a mesh, and refuses a mesh of more than there are."""
+    ensemble.use_cores(executor.shape.devices)
+    executor.shape.mesh()
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """Prints what was changed of the data or left out."""
+    if is_primary():
+        for note in notes:
+            print(note, file=sys.stderr)
+
+
+def train(
+    task: Any,
+    dataset: Dataset,
+    settings: EnsembleSettings,
+    recipe: Recipe,
+    machine: MachineSettings,
+    analysis: AnalysisSettings,
+    *,
+    executor: Executor | None = None,
+    checkpointing: Checkpointing | None = None,
+) -> Run:
+    """Trains what is missing of the ensemble that flags ask for."""
+    return train_ensemble(
+        task,
+        dataset,
+        members=analysis.max_members if analysis.grows else settings.members,
+        output_dir=machine.output_dir,
+        inclusion_prob=settings.keep,
+        design=settings.design,
+        repeats=settings.repeats,
+        recipe=recipe,
+        executor=executor or machine.executor(),
+        seed=settings.seed,
+        keep_params=machine.keep_params,
+        until_standard_error=analysis.until_standard_error or None,
+        estimator=analysis.estimator,
+        checkpointing=checkpointing,
+        progress=TerminalProgress(),
+        command=command(),
+    )
+
+
+def report_of(
+    run: Run, analysis: AnalysisSettings, settings: EnsembleSettings, **more: Any
+) -> Path:
+    """Writes the report of a run, prints it in short, and returns the page's path."""
+    stopping = None
+    if analysis.grows:
+        rule = SequentialStopping(
+            analysis.until_standard_error, analysis.estimator, key=jax.random.key(settings.seed)
+        )
+        stopping = rule.check(run.masks, run['loss'], missing=len(run.missing))
+    results = report.gather(run, estimator=analysis.estimator, stopping=stopping, **more)
+    return terminal.save_and_show(results, run.directory / 'report')
 
 
 _FOR_MEMORY = {
@@ -164,7 +227,13 @@ def _one_line(error: Exception) -> str:
 
 
 def _message(error: Exception) -> str:
-    return ' '.join(str(error).split())
+    """What an error says, arguments of the library called by the names of their flags."""
+    text = ' '.join(str(error).split()).replace('inclusion_prob', 'keep')
+    for name in flags.FLAGS:
+        # Whole words alone, and of plain ones only where a value follows.
+        after = '' if '_' in name else r'(?==)'
+        text = re.sub(rf'(?<![-\w./]){name}\b{after}', f'--{name}', text)
+    return text
 
 
 def _unexpected(

@@ -9,8 +9,8 @@ does not state the rest of the optimiser: it is that of all launches here (--war
 --b1, --b2).
 """
 
-from experiments import language_ensemble, launch
-from experiments.language_experiment import LanguageExperiment
+from experiments import language_ensemble
+from experiments.language_ensemble import LanguageExperiment
 from experiments.language_settings import LargeSettings, ModelSettings, TextSettings
 from experiments.settings import EnsembleSettings, MachineSettings
 from influence_jax.training import Recipe
@@ -25,5 +25,4 @@ PAPER = LanguageExperiment(
 )
 
 if __name__ == '__main__':
-    language_ensemble.define_flags(PAPER)
-    launch.run(language_ensemble.run_from_flags)
+    language_ensemble.main(PAPER)

@@ -25,9 +25,6 @@ AUTO = 'auto'
 _LONGEST_REPORT = 24 * 3600
 """Seconds for which the others wait at their end while process 0 writes the report."""
 
-Directory = store.Run | store.ReadOnlyRun
-
-
 @dataclasses.dataclass(frozen=True)
 class ProcessSettings:
     """The processes that train one run together, one a host, each started by the same command.
@@ -78,7 +75,7 @@ class ProcessSettings:
             return
         if shape is None:
             raise ValueError('--coordinator is for members on a mesh: add --mesh')
-        launch.use_cpu_cores_as_devices(max(1, shape.devices // self.processes))
+        ensemble.use_cores(max(1, shape.devices // self.processes))
         # A process that is told to stop should: the run goes on from its checkpoints.
         jax.config.update('jax_enable_preemption_service', False)
         self._meet()
@@ -138,44 +135,6 @@ def _part(peers: rendezvous.Peers) -> None:
     """At the end: the others are watched until process 0, which writes the report, is done too."""
     jax.distributed.shutdown()
     peers.close()
-
-
-@contextlib.contextmanager
-def create_or_resume(
-    directory: str, manifest: store.Manifest, masks: Masks, *, kind: type[store.Run] = store.Run
-) -> Iterator[Directory]:
-    """As `store.create_or_resume`, by the first process; the others get a `ReadOnlyRun` of it."""
-    opened: store.Run | None = None
-    failed: Exception | None = None
-    if is_primary():
-        try:
-            opened = store.create_or_resume(directory, manifest, masks, kind=kind)
-        except (ValueError, store.RunError) as error:
-            failed = error
-    # The manifest too: a run that is continued keeps its own.
-    text = opened.manifest.to_json().encode() if opened else b''
-    length = int(from_primary(np.array(len(text), np.int32)))
-    if failed:
-        raise failed
-    if not length:
-        raise ValueError(f'process 0 could not open {directory}, and says why')
-    content = np.zeros(length + len(masks), np.uint8)
-    if opened:
-        content = np.concatenate(
-            [np.frombuffer(text, np.uint8), opened.member_status.astype(np.uint8)]
-        )
-    content = from_primary(content)
-    if opened is None:
-        manifest = store.Manifest.from_json(content[:length].tobytes())
-        yield store.ReadOnlyRun(directory, manifest, masks, content[length:].astype(np.int8))
-        return
-    with opened:
-        yield opened
-
-
-def agreed(answer: bool) -> bool:
-    """What the first process answers, in all processes."""
-    return bool(from_primary(np.array(answer)))
 
 
 @contextlib.contextmanager

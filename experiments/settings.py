@@ -3,14 +3,15 @@
 import dataclasses
 import math
 
-import jax
-
 from influence_jax.analysis.convergence import least_half
 from influence_jax.data.near_duplicates import ImageChange
 from influence_jax.estimators import Estimator
+from influence_jax.data import Dataset
 from influence_jax.models import ResNetConfig
 from influence_jax.subsets import Design
-from influence_jax.training import Execution
+from influence_jax.tasks import Classification
+from influence_jax.tasks.images import random_crop_and_flip, standardized
+from influence_jax.training import Automatic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +77,6 @@ class PlantingSettings:
                     f'add --duplicated, the number of images to write several times'
                 )
 
-    def configuration(self) -> dict[str, object]:
-        """What determines the results, as a run's manifest keeps it."""
-        return dataclasses.asdict(self) | {'duplication': self.duplication.value}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +89,14 @@ class EnsembleSettings:
         keep: probability, or fraction, with which an example is in a subset.
         design: how subsets are drawn: every example independently, exactly keep * N examples a
             member, or every example in exactly keep * M members.
+        repeats: members that share a subset and differ in seed alone; divides --members.
         seed: of subsets, initial parameters, batch order and augmentation.
     """
 
     members: int = 128
     keep: float = 0.5
     design: Design = Design.INDEPENDENT
+    repeats: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -162,9 +162,14 @@ class NetworkSettings:
     patch: int = 4
     augment: bool = False
 
-    def config(self, num_classes: int) -> ResNetConfig:
-        """The network for so many classes."""
-        return ResNetConfig(num_classes, self.width, (self.blocks,) * self.stages, self.patch)
+    def task(self, dataset: Dataset) -> Classification:
+        """The task of classifying these images."""
+        blocks, channels = (self.blocks,) * self.stages, dataset.array('image').shape[-1]
+        config = ResNetConfig(
+            dataset.num_classes, self.width, blocks, self.patch, channels=channels
+        )
+        augment = random_crop_and_flip if self.augment else None
+        return Classification(config, inputs='image', prepare=standardized, augment=augment)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,22 +178,25 @@ class MachineSettings:
 
     Attributes:
         streams: devices (on a CPU: cores) that train members side by side; 0 takes all.
-        vmap: members that share one set of operations on a device; 0 finds the fastest by
-            measuring a few steps, and keeps to it when the run is continued.
+        vmap: members that share one set of operations on a device; 0 lets it follow from the
+            device and the model, and keeps to it when the run is continued.
+        autotune: find the fastest --vmap by timing a few steps, as a run is begun.
         keep_params: keep every member's trained parameters in OUTPUT_DIR/params.
-        output_dir: the run's directory; the same command continues a run that was stopped.
+        output_dir: the run's directory; the same command continues a run that was stopped, and
+            with more --members adds to it.
     """
 
     streams: int = 0
     vmap: int = 0
+    autotune: bool = False
     keep_params: bool = False
     output_dir: str = 'runs/image_resnet'
-
-    def execution(self) -> Execution:
-        """As many streams as asked for."""
-        return Execution(self.streams or jax.local_device_count())
 
     def __post_init__(self) -> None:
         for name in ('streams', 'vmap'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name} must be 0 (automatic) or more, not {getattr(self, name)}')
+
+    def executor(self) -> Automatic:
+        """How members share devices."""
+        return Automatic(self.streams or None, self.vmap or None, self.autotune)

@@ -13,10 +13,9 @@ __version__ = '0.1.0'
 if TYPE_CHECKING:
     from influence_jax.data.dataset import Dataset as Dataset
     from influence_jax.ensemble import Checkpointing as Checkpointing
-    from influence_jax.ensemble import autotuned as autotuned
     from influence_jax.ensemble import train_ensemble as train_ensemble
     from influence_jax.ensemble import train_full_data_model as train_full_data_model
-    from influence_jax.ensemble import use_every_core as use_every_core
+    from influence_jax.ensemble import use_cores as use_cores
     from influence_jax.progress import TerminalProgress as TerminalProgress
     from influence_jax.run import Run as Run
     from influence_jax.run import open_run as open_run
@@ -49,11 +48,10 @@ _NAMES = {
     'Run': 'run',
     'TerminalProgress': 'progress',
     'Variables': 'types',
-    'autotuned': 'ensemble',
     'open_run': 'run',
     'train_ensemble': 'ensemble',
     'train_full_data_model': 'ensemble',
-    'use_every_core': 'ensemble',
+    'use_cores': 'ensemble',
 }
 
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,10 @@ from influence_jax.progress import Progress, Quiet
 from influence_jax.run import Run
 from influence_jax.subsets import ByGroup, Design
 from influence_jax.tasks.base import Problem
-from influence_jax.training import Executor, Program, Recipe
+from influence_jax.training import Automatic, Executor, Program, Recipe
 from influence_jax.training.contract import check_task
 from influence_jax.training.multihost import from_primary, is_primary
 from influence_jax.types import PRNGKey
-
-ChooseExecutor = Callable[[Program, Problem, int], Executor]
-"""(program, problem, members) -> the executor, for a run that has none on record yet."""
 
 Stored = store.Run | store.ReadOnlyRun
 
@@ -58,7 +55,7 @@ def train_ensemble(
     design: Design | ByGroup = Design.INDEPENDENT,
     repeats: int = 1,
     recipe: Recipe | None = None,
-    executor: Executor | ChooseExecutor | None = None,
+    executor: Executor | Automatic | None = None,
     seed: int = 0,
     keep_params: bool = False,
     until_standard_error: float | None = None,
@@ -83,9 +80,8 @@ def train_ensemble(
             `Dataset.groups`) enter and leave together.
         repeats: members that share a mask and differ in seed alone; divides `members`.
         recipe: how long, in what batches and by which optimizer.
-        executor: how members share devices; by default what is on record, or follows from the kind
-            of device and the shapes. A function of (program, problem, members) may choose it,
-            such as `autotuned`.
+        executor: how members share devices; by default this follows from the kind of device and the
+            shapes (`training.Automatic`). Changes results by rounding alone.
         seed: of subsets, initial parameters, batch order, dropout and augmentation.
         keep_params: keep every member's trained parameters, for `Run.params`.
         until_standard_error: stop when the median standard error off the diagonal is at most this.
@@ -107,8 +103,8 @@ def train_ensemble(
     grouped = isinstance(design, ByGroup)
     kind = design.design if isinstance(design, ByGroup) else design
     _check(inclusion_prob, repeats, members, seed, kind, until_standard_error)
-    if executor is None:
-        use_every_core()
+    executor = executor or Automatic()
+    use_cores(_devices(executor))
     of_masks, of_members = jax.random.split(jax.random.key(seed), 4)[1:3]
     problem = tasks.bind(
         task, dataset, targets, executor=executor if isinstance(executor, Executor) else None
@@ -167,7 +163,7 @@ def train_full_data_model(
     targets: Dataset | None = None,
     recipe: Recipe | None = None,
     expected_subset: float | None = None,
-    executor: Executor | ChooseExecutor | None = None,
+    executor: Executor | Automatic | None = None,
     seed: int = 0,
     keep_params: bool = False,
     checkpointing: Checkpointing | None = None,
@@ -191,8 +187,8 @@ def train_full_data_model(
         command: see there.
     """
     recipe = recipe or Recipe()
-    if executor is None:
-        use_every_core()
+    executor = executor or Automatic()
+    use_cores(_devices(executor))
     key = jax.random.split(jax.random.key(seed), 4)[3]
     problem = tasks.bind(
         task, dataset, targets, executor=executor if isinstance(executor, Executor) else None
@@ -219,36 +215,33 @@ def train_full_data_model(
     return run
 
 
-def autotuned(program: Program, problem: Problem, members: int) -> Executor:
-    """Chooses an executor by timing a few steps: faster, but not the same from run to run."""
-    return training.autotune(
-        program,
-        members=members,
-        examples=problem.examples,
-        targets=problem.targets,
-        base=problem.base,
-    )
+def use_cores(count: int | None = None) -> None:
+    """Makes jax see so many CPU devices, by default one a core, so that members train side by side.
 
-
-def use_every_core() -> None:
-    """Makes jax see one CPU device a core, so that members train side by side on all of them.
-
-    Called by `train_ensemble` where no executor is given. jax must not have computed anything yet:
-    otherwise the devices stay what they are, and a warning says so. Nothing changes where there is
-    a GPU or TPU.
+    `train_ensemble` calls it, but jax must not have computed anything before: else the devices
+    stay what they are, and a warning says so. Nothing changes where there is a GPU or TPU.
     """
     # Linux tells which cores this process may use; elsewhere it is all of them.
     allowed = getattr(os, 'sched_getaffinity', None)
-    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    wanted = count or (len(allowed(0)) if allowed else os.cpu_count() or 1)
     try:
-        jax.config.update('jax_num_cpu_devices', cores)
+        jax.config.update('jax_num_cpu_devices', wanted)
     except RuntimeError:
-        if cores > 1 and jax.device_count() == 1 and jax.devices()[0].platform == 'cpu':
+        if count is None and wanted > 1 and jax.device_count() == 1 and _on_cpu():
             _log.warning(
                 'jax was in use before with one CPU device, so that members use one of %d cores; '
-                'call influence_jax.use_every_core() first in the program',
-                cores,
+                'call influence_jax.use_cores() first in the program',
+                wanted,
             )
+
+
+def _on_cpu() -> bool:
+    return jax.devices()[0].platform == 'cpu'
+
+
+def _devices(executor: Executor | Automatic) -> int | None:
+    """How many devices an executor takes; None for all."""
+    return executor.devices if isinstance(executor, Automatic) else executor.shape.devices
 
 
 def _check(
@@ -322,7 +315,7 @@ def _train(
     program: Program,
     configuration: Mapping[str, Any],
     output_dir: Path,
-    executor: Executor | ChooseExecutor | None,
+    executor: Executor | Automatic,
     seed: int,
     key: PRNGKey,
     keep_params: bool,
@@ -376,7 +369,7 @@ def _train(
 
 
 def _executor(
-    executor: Executor | ChooseExecutor | None,
+    executor: Executor | Automatic,
     output_dir: Path,
     program: Program,
     problem: Problem,
@@ -386,10 +379,14 @@ def _executor(
     """The one that is given, or that of the run that is there, or one that follows from shapes."""
     if isinstance(executor, Executor):
         return executor
-    recorded = _recorded_width(output_dir)
-    if recorded is None and executor is not None:
-        return executor(program, problem, members)
-    return training.automatic(program, base=problem.base, width=recorded)
+    return executor.choose(
+        program,
+        members=members,
+        examples=problem.examples,
+        targets=problem.targets,
+        base=problem.base,
+        recorded=_recorded_width(output_dir),
+    )
 
 
 def _recorded_width(output_dir: Path) -> int | None:

@@ -12,7 +12,7 @@ from flax import nnx
 import influence_jax as ij
 from influence_jax import analysis, store, tasks
 from influence_jax.data import Dataset
-from influence_jax.training import sequential, vmapped
+from influence_jax.training import Automatic, executor, sequential, vmapped
 
 N = 24
 RNG = np.random.default_rng(0)
@@ -141,20 +141,18 @@ def test_fewer_members_than_there_are(run):
         _train(run.directory, members=7, keep_params=True)
 
 
-def test_how_members_share_devices_is_on_record(tmp_path):
+def test_how_members_share_devices_is_on_record(tmp_path, monkeypatch):
     first = _train(tmp_path, members=8, executor=vmapped(3, 2))
     assert first.manifest.executor['vmapped'] == 3
     grown = _train(tmp_path, members=9, executor=None)
     assert grown.manifest.executor['vmapped'] == 3
-    chosen = []
-
-    def choose(program, problem, members):
-        chosen.append((problem.measurements, members))
-        return sequential(1)
-
-    _train(tmp_path / 'chosen', members=8, executor=choose)
-    _train(tmp_path / 'chosen', members=9, executor=choose)  # on record by now
-    assert chosen == [(('loss', 'logit_gap', 'correct'), 8)]
+    monkeypatch.setattr(executor, '_members_per_second', lambda short, how, *_: how.shape.vmapped)
+    tuned = Automatic(devices=2, autotune=True)
+    first = _train(tmp_path / 'tuned', members=8, executor=tuned)
+    assert first.manifest.executor['vmapped'] == 4
+    monkeypatch.setattr(executor, '_members_per_second', None)  # on record by now
+    grown = _train(tmp_path / 'tuned', members=9, executor=tuned)
+    np.testing.assert_array_equal(grown['loss'][:8], first['loss'])
 
 
 def test_training_stops_when_it_is_precise_enough(tmp_path):
@@ -297,7 +295,7 @@ def test_xarray_and_parquet(larger, tmp_path):
 def test_every_core_is_used_from_python():
     """In a process of its own, where jax has computed nothing yet."""
     code = (
-        'import os, jax, influence_jax as ij; ij.use_every_core(); '
+        'import os, jax, influence_jax as ij; ij.use_cores(); '
         'print(jax.device_count() == len(os.sched_getaffinity(0)))'
     )
     ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
@@ -307,9 +305,9 @@ def test_every_core_is_used_from_python():
 def test_a_started_jax_with_one_device_is_a_warning(caplog, monkeypatch):
     monkeypatch.setattr(jax, 'device_count', lambda: 1)
     with caplog.at_level(logging.WARNING):
-        ij.use_every_core()
+        ij.use_cores()
     cores = len(__import__('os').sched_getaffinity(0))
-    assert ('use_every_core() first' in caplog.text) == (cores > 1)
+    assert ('use_cores() first' in caplog.text) == (cores > 1)
 
 
 def test_importing_is_lazy():

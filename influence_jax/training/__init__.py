@@ -2,8 +2,8 @@
 
 from influence_jax.training.engine import Trained, largest_batch, train
 from influence_jax.training.executor import (
+    Automatic,
     Executor,
-    automatic,
     autotune,
     sequential,
     sharded,
@@ -14,6 +14,7 @@ from influence_jax.training.mesh import MeshShape
 from influence_jax.training.recipe import Recipe
 
 __all__ = [
+    'Automatic',
     'Executor',
     'Member',
     'MeshShape',
@@ -21,7 +22,6 @@ __all__ = [
     'Recipe',
     'Trained',
     'WarmStart',
-    'automatic',
     'autotune',
     'largest_batch',
     'sequential',

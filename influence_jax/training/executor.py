@@ -113,24 +113,60 @@ def sharded(shape: MeshShape, rules: Rules) -> Executor:
     return Executor(shape, rules=rules, stepwise=True)
 
 
-def automatic(
-    program: Program,
-    *,
-    base: Params | None = None,
-    devices: int | None = None,
-    width: int | None = None,
-) -> Executor:
-    """Returns an executor that follows from the kind of device and the shapes alone.
+@dataclasses.dataclass(frozen=True)
+class Automatic:
+    """Chooses an executor from the kind of device and the shapes alone.
 
     Sequential on CPUs; elsewhere vmapped, as wide as members' states and gradients fit into 4 GiB,
-    a power of two, at most 64.
+    a power of two, at most 64. The width that a run has on record is kept to.
 
-    Args:
-        program: what is to be trained.
-        base: what members share, for a `BasedTask`; arrays or their shapes.
+    Attributes:
         devices: how many; all by default.
-        width: of `vmap`, where it is known.
+        width: of `vmap`, where it is to be another.
+        autotune: instead, time ever wider `vmap`s over a few steps and take the fastest: the width,
+            and with it results by rounding, can then differ from run to run.
     """
+
+    devices: int | None = None
+    width: int | None = None
+    autotune: bool = False
+
+    def choose(
+        self,
+        program: Program,
+        *,
+        members: int,
+        examples: Batch,
+        targets: Batch,
+        base: Params | None = None,
+        recorded: int | None = None,
+    ) -> Executor:
+        """Returns the executor.
+
+        Args:
+            program: what is to be trained.
+            members: how many; autotuning tries no width that they do not fill.
+            examples: pytree with a leading axis N.
+            targets: pytree with a leading axis T.
+            base: what members share, for a `BasedTask`.
+            recorded: the width of the run that is continued.
+        """
+        width = self.width or recorded
+        if width is None and self.autotune:
+            return autotune(
+                program,
+                members=members,
+                examples=examples,
+                targets=targets,
+                base=base,
+                devices=self.devices,
+            )
+        return _of_width(program, base, self.devices, width)
+
+
+def _of_width(
+    program: Program, base: Params | None, devices: int | None, width: int | None
+) -> Executor:
     nbytes = _bytes_of(abstract_state(program, base))
     if width is None:
         fits = max(1, min(_WIDEST, _BUDGET // max(1, 2 * nbytes)))
@@ -155,16 +191,15 @@ def autotune(
     """Times ever wider `vmap`s over a few steps and returns the one that trains fastest.
 
     Stops at the first width that is not a tenth faster than the one before, or that does not
-    fit into the device's memory, or that there are not members enough to fill. What it finds can
-    differ from time to time, and with it the results by rounding.
+    fit into the device's memory, or that there are not members enough to fill.
     """
     short = program._replace(steps=steps)
     first_targets = jax.tree.map(lambda leaf: leaf[: program.measure_batch], targets)
-    best, best_rate = automatic(program, base=base, devices=devices, width=1), 0.0
+    best, best_rate = _of_width(program, base, devices, 1), 0.0
     for width in widths:
         if width > 1 and best.shape.member * width > members:
             break
-        executor = automatic(program, base=base, devices=devices, width=width)
+        executor = _of_width(program, base, devices, width)
         try:
             rate = _members_per_second(short, executor, examples, first_targets, base)
         except jax.errors.JaxRuntimeError as error:

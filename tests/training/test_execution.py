@@ -6,7 +6,15 @@ import optax
 import pytest
 
 from influence_jax import training
-from influence_jax.training import Executor, MeshShape, engine, executor, sequential, vmapped
+from influence_jax.training import (
+    Automatic,
+    Executor,
+    MeshShape,
+    engine,
+    executor,
+    sequential,
+    vmapped,
+)
 from influence_jax.training.checkpoint import Checkpointer
 from influence_jax.training.member import schedule
 
@@ -268,18 +276,26 @@ def test_a_fitted_executor_makes_as_many_calls_and_wastes_less():
             assert 0 <= wasted < calls * how.shape.members_at_once
 
 
-def test_the_automatic_executor_follows_from_devices_and_shapes(program, monkeypatch):
-    assert training.automatic(program, devices=2) == sequential(2)
-    assert training.automatic(program, devices=2, width=8) == vmapped(8, 2)
+def test_the_automatic_executor_follows_from_devices_and_shapes(program, points, monkeypatch):
+    def choose(recorded=None, **how):
+        return Automatic(**how).choose(
+            program, members=3, examples=points, targets=points, recorded=recorded
+        )
+
+    assert choose(devices=2) == sequential(2)
+    assert choose(devices=2, width=8) == vmapped(8, 2)
+    assert choose(recorded=4) == vmapped(4)  # as the run was begun
+    assert choose(recorded=4, autotune=True) == vmapped(4)
+    assert choose(recorded=4, width=2) == vmapped(2)
     monkeypatch.setattr(executor, '_LARGE', 1)
-    assert training.automatic(program) == sequential(4, in_turn=1)
+    assert choose() == sequential(4, in_turn=1)
     monkeypatch.setattr(executor, '_platform', lambda: 'gpu')
-    assert training.automatic(program).shape == MeshShape(4, vmapped=64)
+    assert choose().shape == MeshShape(4, vmapped=64)
     # The parameters are 3 + 1 numbers of 4 bytes; they and their gradients take twice that.
     monkeypatch.setattr(executor, '_BUDGET', 5 * 2 * 16)
-    assert training.automatic(program).shape == MeshShape(4, vmapped=4)
+    assert choose().shape == MeshShape(4, vmapped=4)
     monkeypatch.setattr(executor, '_BUDGET', 1)
-    assert training.automatic(program).shape == MeshShape(4)
+    assert choose().shape == MeshShape(4)
 
 
 def _autotune(monkeypatch, program, points, rates, members=10_000):

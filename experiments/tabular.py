@@ -1,0 +1,92 @@
+"""Influence distributions of the rows of a table: an ensemble of small networks and its report.
+
+    python -m experiments.tabular --output_dir=DIR [--dataset=wine]
+
+The tables are scikit-learn's embedded ones. The same command continues a run that was stopped.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import sklearn.datasets
+
+from experiments import flags, launch
+from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
+from influence_jax.data import Dataset
+from influence_jax.models import MLPConfig
+from influence_jax.tasks import Classification
+from influence_jax.training import Recipe
+
+_TABLES = {
+    'breast_cancer': sklearn.datasets.load_breast_cancer,
+    'wine': sklearn.datasets.load_wine,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TableSettings:
+    """Which table, and which network.
+
+    Attributes:
+        dataset: breast_cancer (569 rows in 2 classes) or wine (178 in 3).
+        width: of the network's hidden layer.
+    """
+
+    dataset: str = 'breast_cancer'
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        if self.dataset not in _TABLES:
+            raise ValueError(f'--dataset={self.dataset}: choose one of {", ".join(_TABLES)}')
+
+
+@dataclasses.dataclass(frozen=True)
+class TabularExperiment:
+    """All settings of the launch."""
+
+    table: TableSettings = dataclasses.field(default_factory=TableSettings)
+    ensemble: EnsembleSettings = dataclasses.field(default_factory=EnsembleSettings)
+    recipe: Recipe = dataclasses.field(
+        default_factory=lambda: Recipe(epochs=40, batch_size=32, learning_rate=1e-2)
+    )
+    machine: MachineSettings = dataclasses.field(
+        default_factory=lambda: MachineSettings(output_dir='runs/tabular')
+    )
+    analysis: AnalysisSettings = dataclasses.field(default_factory=AnalysisSettings)
+
+
+def run(experiment: TabularExperiment) -> Path:
+    """Trains what is missing of the ensemble, writes its report and returns the page's path."""
+    launch.use_cores(experiment.machine)
+    dataset = table(experiment.table.dataset)
+    features = dataset.array('features').shape[1]
+    network = MLPConfig(features, dataset.num_classes, (experiment.table.width,))
+    run = launch.train(
+        Classification(network),
+        dataset,
+        experiment.ensemble,
+        experiment.recipe,
+        experiment.machine,
+        experiment.analysis,
+    )
+    return launch.report_of(run, experiment.analysis, experiment.ensemble)
+
+
+def table(name: str) -> Dataset:
+    """Returns a table, its columns standardized."""
+    found = _TABLES[name]()
+    features = (found.data - found.data.mean(axis=0)) / found.data.std(axis=0)
+    return Dataset(
+        {'features': features.astype(np.float32), 'label': found.target.astype(np.int32)},
+        ids=[f'{name}-{row}' for row in range(len(features))],
+        class_names=map(str, found.target_names),
+        columns=map(str, found.feature_names),
+        name=name,
+        provenance=f'scikit-learn {sklearn.__version__}, sklearn.datasets.load_{name}',
+    )
+
+
+if __name__ == '__main__':
+    flags.define_all(TabularExperiment())
+    launch.run(lambda: run(flags.read_all(TabularExperiment)))
