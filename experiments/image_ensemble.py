@@ -10,7 +10,6 @@ import numpy as np
 from absl import flags as absl_flags
 
 from experiments import flags, image_data, image_report, launch, members
-from experiments.growth import Growth
 from experiments.settings import (
     AnalysisSettings,
     DataSettings,
@@ -20,6 +19,7 @@ from experiments.settings import (
     PlantingSettings,
 )
 from influence_jax import data, estimators, store, subsets, training
+from influence_jax.analysis.convergence import SequentialStopping
 from influence_jax.models import ImageClassification
 from influence_jax.models.image_classification import ImageBatch
 
@@ -45,12 +45,10 @@ class ImageExperiment:
         """M: how many members the run has room for."""
         return self.analysis.max_members if self.analysis.grows else self.ensemble.members
 
-    def growth(self) -> Growth | None:
+    def growth(self) -> SequentialStopping | None:
         """When to stop training before all members are there; None where not to."""
-        if not self.analysis.grows:
-            return None
         key = jax.random.key(self.ensemble.seed)
-        return Growth(self.analysis, self.ensemble.design, key=key)
+        return self.analysis.stopping(self.ensemble.design, key=key)
 
     def configuration(self) -> dict[str, object]:
         """What determines the results, as the run's manifest keeps it."""
@@ -131,7 +129,7 @@ def run(experiment: ImageExperiment) -> Path:
             growth=growth,
         )
         return image_report.write(
-            directory, images, experiment.analysis, growth.check(directory) if growth else None
+            directory, images, experiment.analysis, members.check_precision(directory, growth)
         )
 
 

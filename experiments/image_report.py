@@ -8,10 +8,10 @@ from jaxtyping import Bool
 from rich.console import RenderableType
 
 from experiments import run_facts, terminal
-from experiments.growth import Check
 from experiments.image_data import Images
 from experiments.settings import AnalysisSettings
 from influence_jax import analysis, report, store
+from influence_jax.analysis.convergence import Check
 from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
 

@@ -21,7 +21,6 @@ from experiments import (
     processes,
 )
 from experiments.completions import MEASUREMENTS, Completer
-from experiments.growth import Growth
 from experiments.language_base import Base
 from experiments.language_data import Records
 from experiments.language_experiment import LanguageExperiment, training_program
@@ -29,6 +28,7 @@ from experiments.members import Extra
 from experiments.processes import Directory
 from experiments.settings import MachineSettings
 from influence_jax import estimators, store, subsets, training
+from influence_jax.analysis.convergence import SequentialStopping
 from influence_jax.hub import NotFetched
 from influence_jax.models.language_modeling import LanguageModeling
 from influence_jax.training.ensemble import Trained
@@ -116,7 +116,7 @@ def run(experiment: LanguageExperiment) -> Path | None:
             completer,
             decoded,
             experiment.analysis,
-            growth.check(directory) if growth else None,
+            members.check_precision(directory, growth),
         )
 
 
@@ -171,7 +171,7 @@ def _train(
     records: Records,
     base: Base,
     extra: Extra | None,
-    growth: Growth | None,
+    growth: SequentialStopping | None,
     *,
     key: PRNGKey,
 ) -> None:

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments.growth import Growth
 from experiments.language_base import Base
 from experiments.language_data import Records
 from experiments.language_settings import (
@@ -20,6 +19,7 @@ from experiments.plan import PlanSettings
 from experiments.processes import ProcessSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import training
+from influence_jax.analysis.convergence import SequentialStopping
 from influence_jax.models.adapter_modeling import AdapterModeling
 from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.models.language_modeling import LanguageModeling
@@ -52,12 +52,10 @@ class LanguageExperiment:
         """M: how many members the run has room for."""
         return self.analysis.max_members if self.analysis.grows else self.ensemble.members
 
-    def growth(self) -> Growth | None:
+    def growth(self) -> SequentialStopping | None:
         """When to stop training before all members are there; None where not to."""
-        if not self.analysis.grows:
-            return None
         key = jax.random.key(self.ensemble.seed)
-        return Growth(self.analysis, self.ensemble.design, key=key)
+        return self.analysis.stopping(self.ensemble.design, key=key)
 
     def spread(self) -> Spread | None:
         """Over which devices each member is; None where one device holds it."""

@@ -8,17 +8,18 @@ import numpy as np
 
 from experiments import run_facts, terminal
 from experiments.completions import MEASUREMENTS, Completer
-from experiments.growth import Check
 from experiments.language_data import Records, said_of_cuts
+from experiments.paper import PUBLISHED
 from experiments.settings import AnalysisSettings
 from influence_jax import analysis, report, store
 from influence_jax.analysis import extraction
-from influence_jax.analysis.cluster_view import cluster_view
-from influence_jax.analysis.extraction import HeldOrNot
+from influence_jax.analysis.convergence import Check
+from influence_jax.analysis.extraction import ByMembership
 from influence_jax.analysis.extraction_regime import judge
 from influence_jax.analysis.near_duplicate_comparison import compare
-from influence_jax.analysis.scores import PAPER_MARGIN, Score
-from influence_jax.estimators import Estimator, summarize
+from influence_jax.analysis.scores import Score
+from influence_jax.analysis.views import cluster_view
+from influence_jax.estimators import Estimator, difference_in_means, summarize
 from influence_jax.report.thumbnails import texts
 
 _LONGEST_NAME = 60
@@ -52,7 +53,9 @@ def write(
     siblings = extraction.nearest_siblings(decoded, completer.continuations, dataset.groups)
     held = _held(directory)
     regime = judge(given_back, dataset.has_near_duplicate, held.get('BLEU'))
-    caution = regime and report.regime_note(regime, epochs=_epochs(directory))
+    caution = regime and report.regime_note(
+        regime, epochs=_epochs(directory), reference=PUBLISHED.bleu
+    )
     comparison = compare(
         overview.summary,
         dataset.groups,
@@ -60,11 +63,18 @@ def write(
         extraction=given_back,
         siblings=siblings,
         more=_as_in_the_paper(directory, estimator),
+        reference=PUBLISHED,
     )
     results = report.LanguageResults(
         summary=overview.summary,
         comparison=comparison,
-        view=cluster_view(directory.masks, losses, dataset.groups, summary=overview.summary),
+        view=cluster_view(
+            directory.masks,
+            losses,
+            dataset.groups,
+            summary=overview.summary,
+            estimator=estimator,
+        ),
         groups=dataset.groups,
         prompts=completer.prompts,
         completions=completer.continuations,
@@ -119,17 +129,14 @@ def write(
 
 def _as_in_the_paper(directory: store.Run, estimator: Estimator) -> tuple[Score, ...]:
     """The margin of the paper's estimator, where that is not the run's own."""
-    if estimator is Estimator.DIFFERENCE:
+    if estimator is difference_in_means:
         return ()
-    plain = summarize(
-        directory.masks, directory.measurement('loss'), estimator=Estimator.DIFFERENCE
-    )
-    return (
-        Score('margin, by difference of means', plain.margin, low_marks=True, paper=PAPER_MARGIN),
-    )
+    plain = summarize(directory.masks, directory.measurement('loss'))
+    name = 'margin, by difference of means'
+    return (Score(name, plain.margin, low_marks=True, reference=PUBLISHED.margin),)
 
 
-def _held(directory: store.Run) -> dict[str, HeldOrNot]:
+def _held(directory: store.Run) -> dict[str, ByMembership]:
     return {
         name: extraction.by_membership(directory.masks, directory.measurement(measurement))
         for name, measurement in _BY_MEMBERS.items()

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from experiments.growth import Check, Growth
 from experiments.processes import Directory, agreed
 from experiments.progress import Progress
 from experiments.settings import MachineSettings
 from influence_jax import store, training
+from influence_jax.analysis.convergence import Check, SequentialStopping
 from influence_jax.training import large
 from influence_jax.training.ensemble import Trained
 from influence_jax.training.member import begin
@@ -59,7 +59,7 @@ def train_missing(
     examples: Batch,
     targets: Batch,
     base: Params | None = None,
-    growth: Growth | None = None,
+    growth: SequentialStopping | None = None,
     extra: Extra | None = None,
     spread: Spread | None = None,
 ) -> None:
@@ -136,12 +136,21 @@ def train_missing(
     check(directory, machine)
 
 
-def _look(directory: Directory, growth: Growth | None) -> tuple[Check | None, bool]:
-    """What is seen when it is time to look, and whether members are enough, in all processes."""
+def _look(directory: Directory, growth: SequentialStopping | None) -> tuple[Check | None, bool]:
+    """What a check finds when one is due, and whether members are enough, in all processes."""
     if growth is None:
         return None, False
-    seen = growth.look(directory) if isinstance(directory, store.Run) else None
+    due = isinstance(directory, store.Run) and growth.is_due(len(directory.complete))
+    seen = check_precision(directory, growth) if due else None
     return seen, agreed(seen is not None and seen.enough)
+
+
+def check_precision(directory: Directory, growth: SequentialStopping | None) -> Check | None:
+    """How precise the members at hand are, where training may stop early; None where not."""
+    if growth is None or not isinstance(directory, store.Run):
+        return None
+    losses = directory.measurement('loss')
+    return growth.check(directory.masks, losses, missing=len(directory.missing))
 
 
 def check(directory: Directory, machine: MachineSettings) -> None:

@@ -6,10 +6,10 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Bool
 
-from experiments.growth import Check
 from experiments.settings import AnalysisSettings
 from influence_jax import analysis, store
-from influence_jax.analysis.own_influence import own_influence
+from influence_jax.analysis.convergence import Check
+from influence_jax.analysis.margins import self_influence_excess
 from influence_jax.estimators import Estimator
 
 
@@ -64,7 +64,7 @@ def of_duplicates(
 
 def of_own_influence(overview: analysis.Overview) -> dict[str, str]:
     """How far own influences stand out of their columns; none where no target is an example."""
-    found = own_influence(overview.summary, examples=len(overview.distributions))
+    found = self_influence_excess(overview.summary, examples=len(overview.distributions))
     if found is None:
         return {}
     verdict = '' if found.stands_out else ', which is not above chance: see the caution'
@@ -100,9 +100,9 @@ def of_estimate(
     settings: AnalysisSettings, estimator: Estimator, growth: Check | None
 ) -> dict[str, str]:
     """How influences were estimated, and how precisely where that was asked for."""
-    name = estimator.value
+    name = estimator.name
     if estimator is not settings.estimator:
-        name += f' ({settings.estimator.value} needs {settings.least_members} members)'
+        name += f' ({settings.estimator.name} needs {settings.least_members} members)'
     facts = {'estimator': name}
     if growth:
         facts['standard error off the diagonal'] = str(growth)

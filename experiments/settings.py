@@ -5,12 +5,13 @@ import math
 
 import jax
 
-from influence_jax.analysis.convergence import least_half
+from influence_jax.analysis.convergence import SequentialStopping, least_half
 from influence_jax.data.near_duplicates import ImageChange
-from influence_jax.estimators import Estimator
+from influence_jax.estimators import Estimator, adjusted, difference_in_means
 from influence_jax.models import ResNetConfig
 from influence_jax.subsets import Design
 from influence_jax.training import Execution
+from influence_jax.types import PRNGKey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +117,7 @@ class AnalysisSettings:
         max_members: with --until_standard_error, how many members to train at most.
     """
 
-    estimator: Estimator = Estimator.ADJUSTED
+    estimator: Estimator = adjusted
     until_standard_error: float = 0.0
     max_members: int = 1000
 
@@ -139,9 +140,34 @@ class AnalysisSettings:
         """Members that `estimator` needs in order to be judged by two halves of them."""
         return 2 * least_half(self.estimator)
 
+    def stopping(self, design: Design, *, key: PRNGKey) -> SequentialStopping | None:
+        """When to stop training before all members are there; None where not to.
+
+        Args:
+            design: of the masks.
+            key: draws the targets on which the standard error is measured.
+
+        Raises:
+            ValueError: a design of which a first part of the members is not as good as any, or
+                too few members.
+        """
+        if not self.grows:
+            return None
+        if design is Design.BALANCED:
+            raise ValueError(
+                '--design=balanced puts every example into a fixed share of all members, so it '
+                'cannot stop early: use independent or exact_size with --until_standard_error'
+            )
+        if self.max_members < self.least_members:
+            raise ValueError(
+                f'--max_members={self.max_members} is too few for the estimator '
+                f'{self.estimator.name}: allow at least {self.least_members}'
+            )
+        return SequentialStopping(self.until_standard_error, self.estimator, key=key)
+
     def estimator_for(self, members: int) -> Estimator:
         """The estimator, or the difference of means for too few usable members."""
-        return self.estimator if members >= self.least_members else Estimator.DIFFERENCE
+        return self.estimator if members >= self.least_members else difference_in_means
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 
 from influence_jax.data import ImageDataset, clipart
-from influence_jax.data.near_duplicates import (
-    ImageChange,
-    ImageStrength,
-    plant_images,
-    vary_image,
-)
+from influence_jax.data.near_duplicates import ImageChange, ImageStrength, plant_images, vary_image
 
 
 def picture(channels=3, height=12, width=10):

@@ -40,7 +40,7 @@ from influence_jax.analysis.extraction_regime import Regime, judge
 from influence_jax.data import text
 from influence_jax.data.text import byte_bpe
 from influence_jax.data.text.tokenizer import from_pretrained
-from influence_jax.estimators import Estimator, difference_in_means
+from influence_jax.estimators import adjusted, difference_in_means
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, init
 from influence_jax.training.checkpoint import InTraining
 
@@ -174,10 +174,10 @@ def test_a_tokenizer_of_its_own_and_records_that_are_cut(
 
 
 def test_the_papers_own_margin_is_stated_beside_that_of_another_estimator(whole):
-    (score,) = language_report._as_in_the_paper(whole, Estimator.ADJUSTED)
+    (score,) = language_report._as_in_the_paper(whole, adjusted)
     plain = analysis.top1_margin(difference_in_means(whole.masks, whole.measurement('loss')))
     np.testing.assert_allclose(score.values, plain, rtol=1e-4)
-    assert not language_report._as_in_the_paper(whole, Estimator.DIFFERENCE)
+    assert not language_report._as_in_the_paper(whole, difference_in_means)
 
 
 def test_the_same_command_again_trains_nothing(whole, run, source, finished, tmp_path, monkeypatch):

@@ -8,11 +8,7 @@ from jaxtyping import Int32
 
 from influence_jax.data.dataset import ImageDataset
 from influence_jax.data.near_duplicates import choose
-from influence_jax.data.near_duplicates.image_changes import (
-    ImageChange,
-    ImageStrength,
-    vary_image,
-)
+from influence_jax.data.near_duplicates.image_changes import ImageChange, ImageStrength, vary_image
 from influence_jax.data.near_duplicates.variant import ImageVariant
 
 
