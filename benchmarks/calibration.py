@@ -21,16 +21,18 @@ from jaxtyping import Bool, Float
 
 from influence_jax import store, subsets
 from influence_jax.estimators import (
+    BUILT_IN,
+    RELIABLE,
     Estimator,
+    adjusted,
     benjamini_hochberg,
-    estimate,
+    difference_in_means,
     intervals,
     p_values,
     selected_intervals,
     summarize,
     z_scores,
 )
-from influence_jax.estimators.self_error import RELIABLE
 
 N = 400
 SETTINGS = (
@@ -109,14 +111,14 @@ def before(masks: Masks, losses: Losses) -> tuple[int, float]:
 def now(estimator: Estimator, masks: Masks, losses: Losses) -> tuple[int, float]:
     """The same by today's estimators."""
     summary = summarize(masks, losses, estimator=estimator)
-    found = estimate(estimator, masks, losses)
+    found = estimator(masks, losses)
     low, high = intervals(found, members=len(masks))
     off = ~np.eye(*found.values.shape, dtype=bool)
     return len(summary.pairs.values), float(((low <= 0) & (high >= 0))[off].mean())
 
 
 def enough(estimator: Estimator, members: int) -> bool:
-    return estimator is Estimator.DIFFERENCE or members >= 48
+    return estimator is difference_in_means or members >= 48
 
 
 def table_of_noise(
@@ -125,7 +127,7 @@ def table_of_noise(
     matrices: int,
     estimators: tuple[Estimator, ...],
 ) -> None:
-    names = [estimator.value for estimator in estimators]
+    names = [estimator.name for estimator in estimators]
     header = ['M', 'keep', 'noise', 'before', *names]
     print('False pairs a matrix / coverage off the diagonal, %')
     print('| ' + ' | '.join(header) + ' |\n' + '|---' * len(header) + '|')
@@ -139,7 +141,7 @@ def table_of_noise(
                 cells['before'].append(before(masks, losses))
                 for estimator in estimators:
                     if enough(estimator, members):
-                        cells[estimator.value].append(now(estimator, masks, losses))
+                        cells[estimator.name].append(now(estimator, masks, losses))
             row = [str(members), f'{keep:g}', kind]
             for found in cells.values():
                 pairs, covered = np.mean(found, axis=0) if found else (np.nan, np.nan)
@@ -148,12 +150,12 @@ def table_of_noise(
 
 
 def main_noise(matrices: str = '20') -> None:
-    both = (Estimator.DIFFERENCE, Estimator.ADJUSTED)
+    both = (difference_in_means, adjusted)
     table_of_noise(drawn, SETTINGS, int(matrices), both)
 
 
 def main_estimators(matrices: str = '5') -> None:
-    table_of_noise(drawn, ((200, 0.05), (200, 0.5), (200, 0.9)), int(matrices), tuple(Estimator))
+    table_of_noise(drawn, ((200, 0.05), (200, 0.5), (200, 0.9)), int(matrices), BUILT_IN)
 
 
 def main_designs(matrices: str = '10') -> None:
@@ -164,7 +166,7 @@ def main_designs(matrices: str = '10') -> None:
             return design(key=key, members=members, examples=N, inclusion_prob=keep)  # noqa: B023
 
         print(design.__name__)
-        both = (Estimator.DIFFERENCE, Estimator.ADJUSTED)
+        both = (difference_in_means, adjusted)
         table_of_noise(draw, ((200, 0.1), (200, 0.5)), int(matrices), both)
 
 
@@ -213,15 +215,15 @@ def main_own(matrices: str = '5') -> None:
                 values, errors = (np.diag(part) for part in welch(masks, losses))
                 missed = p_values((values - truth) / errors, members=members) < 0.05
                 found.setdefault('before', []).append(1 - missed.mean())
-                for estimator in (Estimator.DIFFERENCE, Estimator.ADJUSTED):
+                for estimator in (difference_in_means, adjusted):
                     if not enough(estimator, members):
                         continue
                     of = summarize(masks, losses, estimator=estimator)
                     z = (of.self_influence - truth) / of.self_standard_error
                     hit = p_values(z, members=members) >= 0.05
-                    found.setdefault(estimator.value, []).append(hit.mean())
+                    found.setdefault(estimator.name, []).append(hit.mean())
                     few = (of.effective_members < RELIABLE).mean()
-                    found.setdefault(f'few {estimator.value}', []).append(few)
+                    found.setdefault(f'few {estimator.name}', []).append(few)
             cells = [
                 f'{100 * np.mean(found[key]):.1f}' if key in found else ''
                 for key in ('before', 'difference', 'adjusted', 'few difference')
@@ -236,7 +238,7 @@ def main_selected(matrices: str = '20') -> None:
         '| estimator | M | what | value | coverage | cross-fitted | adjusted coverage |\n'
         '|---|---|---|---|---|---|---|'
     )
-    for estimator in (Estimator.DIFFERENCE, Estimator.ADJUSTED):
+    for estimator in (difference_in_means, adjusted):
         for members in (64, 200, 1000):
             rows: dict[str, list[np.ndarray]] = {'listed pairs': [], 'strongest others': []}
             for seed in range(int(matrices)):
@@ -282,7 +284,7 @@ def main_selected(matrices: str = '20') -> None:
                 off, error, fitted, low, high = np.concatenate(found).T
                 covered = np.abs(off) <= 1.96 * error
                 print(
-                    f'| {estimator.value} | {members} | {what} ({len(off):,}) | '
+                    f'| {estimator.name} | {members} | {what} ({len(off):,}) | '
                     f'{np.mean(off / error):+.2f} | {100 * covered.mean():.1f} | '
                     f'{np.nanmean(fitted / error):+.2f} | '
                     f'{100 * ((low <= 0) & (high >= 0)).mean():.1f} |',
@@ -292,14 +294,15 @@ def main_selected(matrices: str = '20') -> None:
 
 def _truth_of_halves(masks: Masks, losses: Losses, effects: np.ndarray) -> np.ndarray:
     """Mean true influence of the two examples that the halves of the members find strongest."""
-    from influence_jax.estimators.cross_fit import without_own
+    from influence_jax.estimators.difference_of_means import without_self
     from influence_jax.estimators.scan import scan_for
 
     own = np.arange(N)
-    left = without_own(masks, (losses - losses.mean(axis=0)).astype(np.float32), own)
+    left = without_self(masks, (losses - losses.mean(axis=0)).astype(np.float32), own)
     scan = scan_for(masks, targets=N)
     found = []
-    for part, candidates in enumerate(scan.suspects(left / np.abs(left).max(), own, 8)[:2]):
+    halves = scan.candidate_regressors(left / np.abs(left).max(), own, 8)[:2]
+    for part, candidates in enumerate(halves):
         of = slice(part, None, 2)
         values, _ = welch(masks[of], left[of].astype(float))
         at = np.take_along_axis(values.T, candidates, axis=1)
@@ -312,13 +315,13 @@ def _truth_of_halves(masks: Masks, losses: Losses, effects: np.ndarray) -> np.nd
 def main_groups() -> None:
     """60 groups of 5, M = 256; every target of a group gains 3 by the group."""
     print('| estimator | mean of 3.0 | coverage of these | false pairs |\n|---|---|---|---|')
-    for estimator in Estimator:
+    for estimator in BUILT_IN:
         means, hits, false = [], [], []
         for seed in range(10):
             generator = np.random.default_rng(seed)
             masks = np.repeat(generator.random((256, 60)) < 0.5, 5, axis=1)
             losses = generator.normal(size=(256, 300)) - 3 * masks
-            found = estimate(estimator, masks, losses)
+            found = estimator(masks, losses)
             low, high = intervals(found, members=256)
             group = np.arange(300) // 5
             same = group[:, None] == group[None, :]
@@ -327,7 +330,7 @@ def main_groups() -> None:
             pairs = summarize(masks, losses, estimator=estimator).pairs
             false.append((group[pairs.examples] != group[pairs.targets]).mean())
         print(
-            f'| {estimator.value} | {np.mean(means):.3f} | {100 * np.mean(hits):.1f} % | '
+            f'| {estimator.name} | {np.mean(means):.3f} | {100 * np.mean(hits):.1f} % | '
             f'{100 * np.mean(false):.1f} % |',
             flush=True,
         )
@@ -353,9 +356,9 @@ def main_shuffled(*runs: str) -> None:
                 known = (included >= 2) & (members - included >= 2)
                 shuffled, of = shuffled[:, known], of[:, known]
                 found.setdefault('before', []).append(before(shuffled, of))
-                for estimator in (Estimator.DIFFERENCE, Estimator.ADJUSTED):
+                for estimator in (difference_in_means, adjusted):
                     if enough(estimator, members):
-                        found.setdefault(estimator.value, []).append(now(estimator, shuffled, of))
+                        found.setdefault(estimator.name, []).append(now(estimator, shuffled, of))
             cells = [
                 f'{np.mean(found[key], axis=0)[0]:.2f}' if key in found else ''
                 for key in ('before', 'difference', 'adjusted')

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from matplotlib import ticker
 
-from experiments.growth import Check
 from influence_jax import store
 from influence_jax.analysis.convergence import (
+    Check,
     Convergence,
     StandardErrorCurve,
     least_half,
@@ -23,7 +23,7 @@ from influence_jax.analysis.convergence import (
     split_half,
     standard_error_curve,
 )
-from influence_jax.estimators import Estimator, estimate
+from influence_jax.estimators import BUILT_IN, Estimator, by_name
 from influence_jax.report.figure_style import empty_axes, legend, plain_number, png
 from influence_jax.report.theme import Theme
 
@@ -38,10 +38,10 @@ def main(arguments: list[str]) -> None:
     directory, *chosen = names
     run = store.open_run(directory)
     masks, losses = run.masks[run.complete], run.measurement('loss')[run.complete]
-    estimators = [Estimator(name) for name in chosen or ('difference', 'adjusted')]
+    estimators = [by_name(name) for name in chosen or ('difference', 'adjusted')]
     curves, errors = {}, {}
     for estimator in estimators:
-        print(f'\n== {estimator.value}, loss, {len(masks)} members')
+        print(f'\n== {estimator.name}, loss, {len(masks)} members')
         start = time.perf_counter()
         sizes = [size for size in SIZES if size >= least_half(estimator)]
         curves[estimator] = split_half(masks, losses, key=KEY, sizes=sizes, estimator=estimator)
@@ -82,8 +82,7 @@ def print_whether_errors_are_right(
             order = generator.permutation(len(masks))
             halves = order[:size], order[size : 2 * size]
             a, b = (
-                estimate(estimator, masks[h], losses[h][:, sample], target_examples=sample)
-                for h in halves
+                estimator(masks[h], losses[h][:, sample], target_examples=sample) for h in halves
             )
             z.append((a.values - b.values)[off] / np.hypot(*(e[1][off] for e in (a, b))))
         print(f'halves of {size:4}: z of their difference {np.std(z):.3f}')
@@ -133,14 +132,14 @@ def draw(
 ) -> None:
     theme = Theme.light()
     colours = dict(
-        zip(Estimator, (theme.negative, theme.positive, theme.muted, theme.text), strict=True)
+        zip(BUILT_IN, (theme.negative, theme.positive, theme.muted, theme.text), strict=True)
     )
     figure, axes = empty_axes(theme, width=5.6, height=4.2)
     lines = {'self_influence': ':', 'margin': '--', 'significant': '-', 'off_diagonal': '-.'}
     for estimator, curve in curves.items():
         for kind, line in lines.items():
             whole = [spearman_brown(r) for r in getattr(curve, kind)]
-            name = f'{estimator.value}: {kind.replace("_", " ")}'
+            name = f'{estimator.name}: {kind.replace("_", " ")}'
             axes.plot(
                 2 * curve.members, whole, line, marker='o', ms=4, color=colours[estimator],
                 label=name,
@@ -157,7 +156,7 @@ def draw(
         axes.plot(error.members, law, color=colours[estimator], linewidth=0.9)
         axes.plot(
             error.members, error.standard_error, 'o', ms=5, color=colours[estimator],
-            label=estimator.value,
+            label=estimator.name,
         )  # fmt: skip
     axes.set_xscale('log', base=2)
     axes.set_yscale('log', base=2)

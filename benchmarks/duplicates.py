@@ -17,7 +17,7 @@ from influence_jax import analysis, data, store
 from influence_jax.analysis import duplicates
 from influence_jax.analysis.duplicates import ScoredPairs
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates, rms_distances
-from influence_jax.estimators import Estimator, Summary, estimate, summarize
+from influence_jax.estimators import Summary, adjusted, difference_in_means, summarize
 
 KEY = jax.random.key(0)
 DENIED_SHOWN = 16
@@ -36,16 +36,16 @@ def main(directory: str, figure: str | None = None) -> None:
 
     summaries = {
         estimator: summarize(masks, losses, estimator=estimator)
-        for estimator in (Estimator.DIFFERENCE, Estimator.ADJUSTED)
+        for estimator in (difference_in_means, adjusted)
     }
-    candidates = {e.value: duplicates.candidate_pairs(s) for e, s in summaries.items()}
-    adjusted = summaries[Estimator.ADJUSTED]
-    wide = summarize(masks, losses, estimator=Estimator.ADJUSTED, top_k=dataset.num_examples)
+    candidates = {e.name: duplicates.candidate_pairs(s) for e, s in summaries.items()}
+    found = summaries[adjusted]
+    wide = summarize(masks, losses, estimator=adjusted, top_k=dataset.num_examples)
     scored = {
         **candidates,
         'adjusted, whole matrix': duplicates.candidate_pairs(wide),
         'the same, all pairs scored': duplicates.candidate_pairs(wide, z_threshold=-np.inf),
-        'self-influence alone': duplicates.low_self_influence_pairs(adjusted.self_influence),
+        'self-influence alone': duplicates.low_self_influence_pairs(found.self_influence),
         'pixel distance': by_distance(distances),
     }
     for name, pairs in scored.items():
@@ -53,13 +53,13 @@ def main(directory: str, figure: str | None = None) -> None:
 
     print('\nfewer members')
     for members in (125, 250, 500):
-        some = summarize(masks[:members], losses[:members], estimator=Estimator.ADJUSTED)
+        some = summarize(masks[:members], losses[:members], estimator=adjusted)
         pairs = duplicates.candidate_pairs(some)
         report(f'adjusted, {members} members', pairs, truth, dataset.num_examples)
 
     same_card(scored, dataset)
     print_looser_truths(candidates['adjusted'], distances, dataset.arrays['label'])
-    print_targets(adjusted, candidates['adjusted'], truth)
+    print_targets(found, candidates['adjusted'], truth)
     print_other_scores(masks, losses, truth)
     print_noise_of_both_directions(masks, losses, dataset.arrays['label'])
     print_clusters(candidates['adjusted'], dataset.arrays['label'])
@@ -132,7 +132,7 @@ def print_targets(summary: Summary, pairs, truth: np.ndarray) -> None:
 
 def print_other_scores(masks: np.ndarray, losses: np.ndarray, truth: np.ndarray) -> None:
     """Scores that were tried, of all pairs, from the whole adjusted matrix."""
-    values, errors = estimate(Estimator.ADJUSTED, masks, losses)
+    values, errors = adjusted(masks, losses)
     i, j = np.triu_indices(len(values), 1)
     positives = np.zeros(values.shape, bool)
     positives[truth[:, 0], truth[:, 1]] = True
@@ -157,12 +157,12 @@ def print_noise_of_both_directions(masks: np.ndarray, losses: np.ndarray, labels
     far = labels[i] != labels[j]
     i, j = i[far], j[far]
     print(f'\n{far.sum()} pairs of different classes: their z-scores in the two directions')
-    for estimator in (Estimator.DIFFERENCE, Estimator.ADJUSTED):
-        values, errors = estimate(estimator, masks, losses)
+    for estimator in (difference_in_means, adjusted):
+        values, errors = estimator(masks, losses)
         there, back = values[j, i] / errors[j, i], values[i, j] / errors[i, j]
         mean = (there + back) / 2
         print(
-            f'{estimator.value:12} correlation {np.corrcoef(there, back)[0, 1]:.3f}, standard '
+            f'{estimator.name:12} correlation {np.corrcoef(there, back)[0, 1]:.3f}, standard '
             f'deviation of the mean {mean.std():.3f}, above 3: {(mean > 3).sum()}'
         )
 

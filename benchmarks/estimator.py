@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from influence_jax.estimators import Estimator, summarize
+from influence_jax.estimators import adjusted, difference_in_means, summarize
 
 _MEMBERS = flags.DEFINE_integer('members', 1000, 'M')
 _EXAMPLES = flags.DEFINE_integer('examples', 20_000, 'N = T of the timings')
@@ -54,10 +54,10 @@ def timings(masks: np.ndarray, losses: np.ndarray) -> None:
     contenders = {
         _PEER: lambda: by_example @ losses,
         'summarize': lambda: summarize(masks, losses),
-        'summarize, adjusted': lambda: summarize(masks, losses, estimator=Estimator.ADJUSTED),
+        'summarize, adjusted': lambda: summarize(masks, losses, estimator=adjusted),
     }
     few = slice(0, 1024)  # targets: enough to compile everything
-    for estimator in (Estimator.DIFFERENCE, Estimator.ADJUSTED):
+    for estimator in (difference_in_means, adjusted):
         summarize(masks, losses[:, few], estimator=estimator)
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(_REPEATS.value):

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from influence_jax.estimators import Estimator, difference_in_means, estimate
-from influence_jax.estimators.adjusted import Fitting
-from influence_jax.estimators.scan import scan_for
+from influence_jax.estimators import Estimator, difference_in_means
+from influence_jax.estimators.regression_adjusted import Fitting
 
 Try = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From masks and losses to values and standard errors; target t is example t."""
@@ -29,7 +28,7 @@ class Strong(NamedTuple):
 
 
 def as_try(estimator: Estimator) -> Try:
-    return lambda masks, losses: tuple(np.array(x) for x in estimate(estimator, masks, losses))
+    return lambda masks, losses: tuple(np.array(x) for x in estimator(masks, losses))
 
 
 def without(
@@ -109,10 +108,10 @@ def fixed(
 
 
 def cross_validated(masks: np.ndarray, losses: np.ndarray) -> Strong:
-    scan = scan_for(masks, targets=losses.shape[1])
-    scale = np.abs(losses).max(axis=0)
+    targets, scale = np.arange(losses.shape[1]), np.abs(losses).max(axis=0)
     centred = ((losses - losses.mean(axis=0)) / scale).astype(np.float32)
-    chosen = Fitting(masks, scan)(centred, np.arange(losses.shape[1])).examples
+    fit = Fitting(masks, losses, targets)
+    chosen = fit(centred, targets, slice(0, len(targets)), scale).examples
     return strong(masks, losses, np.maximum(chosen, 0), chosen >= 0, order=1)
 
 

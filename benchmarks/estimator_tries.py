@@ -26,7 +26,7 @@ from benchmarks.estimator_attempts import (
     without,
 )
 from influence_jax import store
-from influence_jax.estimators import Estimator, measurements
+from influence_jax.estimators import BUILT_IN, measurements, ridge
 
 
 def main(directory: str, *names: str) -> None:
@@ -59,7 +59,7 @@ def main(directory: str, *names: str) -> None:
 
 def tries() -> dict[str, Try]:
     return {
-        **{estimator.value: as_try(estimator) for estimator in Estimator},
+        **{estimator.name: as_try(estimator) for estimator in BUILT_IN},
         **{
             f'{count} strongest': without(lambda m, x, k=count: fixed(m, x, k, 0))
             for count in (1, 2, 3, 5, 9)
@@ -73,7 +73,7 @@ def tries() -> dict[str, Try]:
         'all products of two': without(lambda m, x: fixed(m, x, 6, 4, order=2), divided=True),
         "adjusted's choice, own products": without(cross_validated, divided=True),
         'own products, then ridge': without(
-            lambda m, x: fixed(m, x, 6, 4, order=1), rest=as_try(Estimator.RIDGE)
+            lambda m, x: fixed(m, x, 6, 4, order=1), rest=as_try(ridge)
         ),
         **{
             f'own products, {count} latent': without(

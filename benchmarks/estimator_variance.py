@@ -13,11 +13,11 @@ import time
 import numpy as np
 
 from influence_jax import data, store
-from influence_jax.estimators import Estimator, estimate, measurements, z_scores
+from influence_jax.estimators import BUILT_IN, by_name, measurements, z_scores
 
 
 def main(directory: str, *names: str) -> None:
-    chosen = [Estimator(name) for name in names] or list(Estimator)
+    chosen = [by_name(name) for name in names] or list(BUILT_IN)
     run = store.open_run(directory)
     masks, losses = run.masks[run.complete], run.measurement('loss')[run.complete]
     labels = data.load('clipart').labels
@@ -37,16 +37,16 @@ def main(directory: str, *names: str) -> None:
         plain = 0.0
         for estimator in chosen:
             begun = time.perf_counter()
-            a, b = (estimate(estimator, masks[half], values[half]) for half in halves)
+            a, b = (estimator(masks[half], values[half]) for half in halves)
             taken = (time.perf_counter() - begun) / 2
             difference = (a.values - b.values)[off]
             error = np.hypot(a.standard_error, b.standard_error)[off]
             known = error > 0  # correctness may be the same in all members
             spread = float(difference.std() / np.sqrt(2))
             plain = plain or spread
-            z = z_scores(*estimate(estimator, masks, values))[far]
+            z = z_scores(*estimator(masks, values))[far]
             print(
-                f'{name:16} {estimator.value:11} standard deviation {spread:.4f}, variance ratio '
+                f'{name:16} {estimator.name:11} standard deviation {spread:.4f}, variance ratio '
                 f'{(plain / spread) ** 2:5.2f}; z of the difference '
                 f'{(difference[known] / error[known]).std():.3f}, z of far pairs '
                 f'{z[np.isfinite(z)].std():.3f}; {taken:.0f} s a half',

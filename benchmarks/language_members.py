@@ -11,7 +11,7 @@ import numpy as np
 from absl import app, flags
 
 from influence_jax import analysis, estimators, store
-from influence_jax.estimators import Estimator
+from influence_jax.estimators import adjusted, difference_in_means
 
 _COUNTS = flags.DEFINE_list('counts', ['50', '100', '200'], 'numbers of members')
 _MEASUREMENTS = ('loss', 'answer_loss')
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
         for count in map(int, _COUNTS.value):
             members = complete[:count]
             losses = run.measurement(name)[members]
-            for estimator in (Estimator.DIFFERENCE, Estimator.ADJUSTED):
+            for estimator in (difference_in_means, adjusted):
                 found = estimators.summarize(run.masks[members], losses, estimator=estimator)
                 own, margin = found.self_influence, found.margin
                 kinds = (~duplicated, duplicated)
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
                     for score in (margin, found.floored_margin, found.z_margin, own)
                 ]
                 print(
-                    f'{name:13}{len(members):6} {estimator.value:12}'
+                    f'{name:13}{len(members):6} {estimator.name:12}'
                     f'{means[0]:12.3f} /{means[1]:8.3f}{means[0] / means[1]:7.2f}'
                     f'{medians[0]:8.2f} /{medians[1]:6.2f}{medians[0] / medians[1]:7.2f}'
                     f'{aurocs[0]:14.3f}{aurocs[1]:9.3f}{aurocs[2]:7.3f}{aurocs[3]:7.3f}'

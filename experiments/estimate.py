@@ -16,7 +16,7 @@ from experiments import flags, launch, run_facts, tensors, terminal
 from experiments.tensors import Tensors, TensorSettings
 from influence_jax import analysis, report, store
 from influence_jax.analysis.convergence import least_half
-from influence_jax.estimators import Estimator
+from influence_jax.estimators import Estimator, difference_in_means
 from influence_jax.estimators.ensemble import finite
 
 
@@ -79,10 +79,10 @@ def _estimator(asked: Estimator, given: Tensors) -> tuple[Estimator, tuple[str, 
     if given.usable_members >= least:
         return asked, given.notes
     note = (
-        f'Estimated by difference of means: for the estimator {asked.value} at least {least} '
+        f'Estimated by difference of means: for the estimator {asked.name} at least {least} '
         f'usable members are needed, and there are {given.usable_members}.'
     )
-    return Estimator.DIFFERENCE, (*given.notes, note)
+    return difference_in_means, (*given.notes, note)
 
 
 def _names(ids: tuple[str, ...], what: str, given: str) -> list[str]:
@@ -100,7 +100,7 @@ def _facts(settings: TensorSettings, given: Tensors, overview: analysis.Overview
     own = int((given.target_examples >= 0).sum())
     return {
         'members': f'{overview.summary.members_used:,} of {len(given.losses):,}',
-        'estimator': overview.summary.estimator.value,
+        'estimator': overview.summary.estimator.name,
         'targets that are examples': f'{own:,} of {len(given.target_ids):,}',
         **run_facts.of_own_influence(overview),
         'masks': _described(settings.masks),

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from absl import flags
 
+from influence_jax.estimators import BUILT_IN, Estimator, by_name
+
 Settings = TypeVar('Settings')
 
 # So that the launch itself owns the flags, and its --help lists them.
@@ -26,6 +28,9 @@ def define(defaults: Any) -> None:
             flags.DEFINE_bool(field.name, value, text)
         elif isinstance(value, enum.Enum):
             flags.DEFINE_enum_class(field.name, value, type(value), text)
+        elif isinstance(value, Estimator):
+            names = [one.name for one in BUILT_IN]
+            flags.DEFINE_enum(field.name, value.name, names, text, case_sensitive=False)
         elif field.type is float:  # before int: a default may be written 15
             flags.DEFINE_float(field.name, value, text)
         elif isinstance(value, int):
@@ -38,6 +43,9 @@ def read(settings: type[Settings]) -> Settings:
     """The dataclass that the command line asks for."""
     assert dataclasses.is_dataclass(settings)
     values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(settings)}
+    for field in dataclasses.fields(settings):
+        if field.type is Estimator:
+            values[field.name] = by_name(str(values[field.name]))
     return settings(**values)
 
 

@@ -9,21 +9,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags as absl_flags
 
 from experiments import launch
-from influence_jax import store
 from influence_jax.training import rendezvous
 from influence_jax.training.mesh import MeshShape
-from influence_jax.training.multihost import by_primary, from_primary, is_primary
-from influence_jax.types import Masks
+from influence_jax.training.multihost import by_primary, is_primary
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
 AUTO = 'auto'
 _LONGEST_REPORT = 24 * 3600
 """Seconds for which the others wait at their end while process 0 writes the report."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ProcessSettings:

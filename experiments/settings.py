@@ -3,10 +3,9 @@
 import dataclasses
 import math
 
-from influence_jax.analysis.convergence import least_half
-from influence_jax.data.near_duplicates import ImageChange
-from influence_jax.estimators import Estimator
 from influence_jax.data import Dataset
+from influence_jax.data.near_duplicates import ImageChange
+from influence_jax.estimators import Estimator, adjusted
 from influence_jax.models import ResNetConfig
 from influence_jax.subsets import Design
 from influence_jax.tasks import Classification
@@ -78,7 +77,6 @@ class PlantingSettings:
                 )
 
 
-
 @dataclasses.dataclass(frozen=True)
 class EnsembleSettings:
     """Which members.
@@ -116,7 +114,7 @@ class AnalysisSettings:
         max_members: with --until_standard_error, how many members to train at most.
     """
 
-    estimator: Estimator = Estimator.ADJUSTED
+    estimator: Estimator = adjusted
     until_standard_error: float = 0.0
     max_members: int = 1000
 
@@ -133,15 +131,6 @@ class AnalysisSettings:
     def grows(self) -> bool:
         """Whether members are trained until their estimates are precise enough."""
         return self.until_standard_error > 0
-
-    @property
-    def least_members(self) -> int:
-        """Members that `estimator` needs in order to be judged by two halves of them."""
-        return 2 * least_half(self.estimator)
-
-    def estimator_for(self, members: int) -> Estimator:
-        """The estimator, or the difference of means for too few usable members."""
-        return self.estimator if members >= self.least_members else Estimator.DIFFERENCE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from experiments import array_files
-from influence_jax.estimators import Estimator
-from influence_jax.estimators.ensemble import finite, never_written, usable
+from influence_jax.estimators import Estimator, adjusted, difference_in_means
+from influence_jax.estimators.ensemble import complete_members, finite, never_written
 from influence_jax.text import quoted
 
-LEAST_MEMBERS = 4
+LEAST_MEMBERS = difference_in_means.least_members
 _NAMED_IN_MESSAGES = 5
 
 
@@ -43,7 +43,7 @@ class TensorSettings:
     ids: str = ''
     target_ids: str = ''
     member_ids: str = ''
-    estimator: Estimator = Estimator.ADJUSTED
+    estimator: Estimator = adjusted
     drop_inestimable: bool = False
     output_dir: str = ''
 
@@ -103,7 +103,7 @@ def load(settings: TensorSettings) -> Tensors:
     _refuse_unwritten(masks, losses, member_ids)
     notes = _left_out(losses, member_ids, target_ids)
     # Repeats of a subset count as one member, as they do in every estimate.
-    used = usable(masks, losses).masks
+    used = complete_members(masks, losses).masks
     if len(used) < LEAST_MEMBERS:
         raise ValueError(
             f'{len(used)} usable members of different subsets are too few for standard errors: '

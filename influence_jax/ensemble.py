@@ -13,10 +13,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from influence_jax import store, subsets, tasks, training
-from influence_jax.analysis.convergence import SequentialStopping
+from influence_jax.analysis.convergence import SequentialStopping, least_half
 from influence_jax.data.dataset import Dataset
-from influence_jax.estimators import adjusted, check_both_sides
-from influence_jax.estimators.estimator import EstimatorLike
+from influence_jax.estimators import EstimatorLike, adjusted, as_estimator, check_both_sides
 from influence_jax.progress import Progress, Quiet
 from influence_jax.run import Run
 from influence_jax.subsets import ByGroup, Design
@@ -127,6 +126,11 @@ def train_ensemble(
     stopping = None
     if until_standard_error is not None:
         stopping = SequentialStopping(until_standard_error, estimator, key=jax.random.key(seed))
+        if members < (least := 2 * least_half(as_estimator(estimator))):
+            raise ValueError(
+                f'{members=} are too few for the estimator {as_estimator(estimator).name} to tell '
+                f'how precise it is: allow at least {least}'
+            )
     expected = inclusion_prob * dataset.num_examples
     configuration = {
         'inclusion_prob': inclusion_prob,

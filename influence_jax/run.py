@@ -10,9 +10,15 @@ from jaxtyping import Float, Int
 
 from influence_jax import store
 from influence_jax.data.dataset import Dataset
-from influence_jax.estimators import adjusted, as_estimator, difference_in_means, summarize
-from influence_jax.estimators.estimator import Estimator, EstimatorLike
-from influence_jax.estimators.summary import Summary
+from influence_jax.estimators import (
+    Estimator,
+    EstimatorLike,
+    Summary,
+    adjusted,
+    as_estimator,
+    difference_in_means,
+    summarize,
+)
 from influence_jax.types import Influence, Params
 
 if TYPE_CHECKING:

@@ -1,14 +1,9 @@
-"""What the influence matrix says: memorization, margins, duplicates, membership, convergence."""
+"""What an influence matrix shows: memorization, margins, duplicates, membership, convergence."""
 
-from influence_jax.analysis import duplicates, membership
+from influence_jax.analysis import convergence, duplicates, membership
 from influence_jax.analysis.convergence import Convergence, split_half
-from influence_jax.analysis.groups import (
-    GroupInfluence,
-    additive_group_influence,
-    group_influence,
-)
-from influence_jax.analysis.margins import self_influence, top1_margin
-from influence_jax.analysis.overview import Overview, overview
+from influence_jax.analysis.groups import GroupInfluence, additive_group_influence, group_influence
+from influence_jax.analysis.margins import self_influence, self_influence_excess, top1_margin
 from influence_jax.analysis.ranking import (
     TopInfluencers,
     auroc,
@@ -16,6 +11,7 @@ from influence_jax.analysis.ranking import (
     precision_at_k,
     top_influencers,
 )
+from influence_jax.analysis.views import Overview, overview
 
 __all__ = [
     'Convergence',
@@ -25,12 +21,14 @@ __all__ = [
     'additive_group_influence',
     'auroc',
     'average_precision',
+    'convergence',
     'duplicates',
     'group_influence',
     'membership',
     'overview',
     'precision_at_k',
     'self_influence',
+    'self_influence_excess',
     'split_half',
     'top1_margin',
     'top_influencers',

@@ -47,7 +47,7 @@ class Average(NamedTuple):
     members: Int[np.ndarray, ' T']
 
 
-class HeldOrNot(NamedTuple):
+class ByMembership(NamedTuple):
     """A score of each target, averaged over two kinds of members.
 
     held: those that trained on the target's record.
@@ -161,13 +161,13 @@ def nearest_siblings(
             }
             if not siblings:
                 continue
-            own = remoteness(written, texts[target])
+            self_index = remoteness(written, texts[target])
             nearest = min(siblings, key=siblings.__getitem__)
             found.nearest[target] = nearest
             found.bleu[target] = -siblings[nearest][0]
             found.exact_match[target] = normalised(written) == normalised(texts[nearest])
-            found.nearer[target] = siblings[nearest] < own
-            found.as_near[target] = siblings[nearest] == own
+            found.nearer[target] = siblings[nearest] < self_index
+            found.as_near[target] = siblings[nearest] == self_index
     return found
 
 
@@ -175,7 +175,7 @@ def by_membership(
     masks: Masks,
     scores: Float[AnyArray, 'M T'] | Bool[AnyArray, 'M T'],
     target_examples: Int[AnyArray, ' T'] | None = None,
-) -> HeldOrNot:
+) -> ByMembership:
     """Averages a score over the members that held each target's record, and over the others.
 
     Args:
@@ -199,10 +199,12 @@ def by_membership(
             f'not {values.dtype} {list(values.shape)}'
         )
     values = values.astype(np.float64)
-    own = examples_of_targets(target_examples, examples=masks.shape[1], targets=values.shape[1])
-    held = masks[:, own] & (own >= 0)[None]
+    self_index = examples_of_targets(
+        target_examples, examples=masks.shape[1], targets=values.shape[1]
+    )
+    held = masks[:, self_index] & (self_index >= 0)[None]
     known = ~np.isnan(values)
-    return HeldOrNot(_average(values, held & known), _average(values, ~held & known))
+    return ByMembership(_average(values, held & known), _average(values, ~held & known))
 
 
 def normalised(text: str) -> str:

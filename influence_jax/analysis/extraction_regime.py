@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from influence_jax.analysis.extraction import Extraction, HeldOrNot
+from influence_jax.analysis.extraction import ByMembership, Extraction
 
 
 class Regime(enum.Enum):
@@ -21,7 +21,7 @@ class Regime(enum.Enum):
     BEYOND = 'beyond that of the paper: unique records are given back as well'
 
 
-class GivenBack(NamedTuple):
+class MeanBleu(NamedTuple):
     """Mean BLEU of the two kinds of records, by one kind of models."""
 
     unique: float
@@ -36,8 +36,8 @@ class Judgment(NamedTuple):
     """
 
     regime: Regime
-    by_full_data_model: GivenBack
-    by_holders: GivenBack | None
+    by_full_data_model: MeanBleu
+    by_holders: MeanBleu | None
 
 
 LEAST_BLEU = 0.05
@@ -50,7 +50,7 @@ LEAST_RATIO = 2.0
 def judge(
     extraction: Extraction,
     near_duplicated: Bool[np.ndarray, ' T'],
-    members: HeldOrNot | None = None,
+    members: ByMembership | None = None,
 ) -> Judgment | None:
     """Tells the regime of a run from the BLEU of its two kinds of records.
 
@@ -69,10 +69,10 @@ def judge(
     if near_duplicated.all() or not near_duplicated.any():
         return None
 
-    def means(bleu: Float[np.ndarray, ' T']) -> GivenBack:
+    def means(bleu: Float[np.ndarray, ' T']) -> MeanBleu:
         known = np.isfinite(bleu)
         of = (bleu[known & ~near_duplicated], bleu[known & near_duplicated])
-        return GivenBack(*(float(some.mean()) if some.size else float('nan') for some in of))
+        return MeanBleu(*(float(some.mean()) if some.size else float('nan') for some in of))
 
     full, held = means(extraction.bleu), means(members.held.mean) if members else None
     unique_too = full.unique >= LEAST_BLEU and full.near_duplicated < LEAST_RATIO * full.unique

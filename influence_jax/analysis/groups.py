@@ -5,9 +5,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators import errors
-from influence_jax.estimators.ensemble import check_both_sides, examples_of_targets, usable
-from influence_jax.estimators.kinds import Estimator, estimate
+from influence_jax.estimators.difference_of_means import difference_in_means
+from influence_jax.estimators.ensemble import (
+    check_both_sides,
+    complete_members,
+    examples_of_targets,
+)
+from influence_jax.estimators.estimator import EstimatorLike, as_estimator
+from influence_jax.estimators.standard_errors import error_of_weighted_sum
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _TARGETS_AT_ONCE = 2048
@@ -37,7 +42,7 @@ def group_influence(
     losses: Measurement,
     groups: Int[AnyArray, ' N'],
     *,
-    estimator: Estimator = Estimator.DIFFERENCE,
+    estimator: EstimatorLike = difference_in_means,
     target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> GroupInfluence:
     """Influence of including the whole of a group, for masks that were drawn over groups.
@@ -50,9 +55,9 @@ def group_influence(
 
     Args:
       masks: `[M N]`, from `subsets.draw(..., groups=groups)`: equal within each group.
-      losses: `[M T]`, as in `estimators.estimate`.
+      losses: `[M T]`, as in `difference_in_means`.
       groups: `[N]` id of each example's group; any integers.
-      estimator: how.
+      estimator: how, see `as_estimator`.
       target_examples: `[T]` position of the example that each target is, -1 where it is none; by
         default target t is example t if T == N. The adjusted estimate needs it.
 
@@ -68,9 +73,11 @@ def group_influence(
             f'group {found.ids[lacking[0]]}, examples are in a subset one without another; '
             'give the groups of subsets.draw, or use additive_group_influence'
         )
-    own = examples_of_targets(target_examples, examples=masks.shape[1], targets=losses.shape[1])
-    of_target = np.where(own >= 0, found.of_example[own], -1)
-    influence = estimate(estimator, masks[:, found.first], losses, target_examples=of_target)
+    self_index = examples_of_targets(
+        target_examples, examples=masks.shape[1], targets=losses.shape[1]
+    )
+    of_target = np.where(self_index >= 0, found.of_example[self_index], -1)
+    influence = as_estimator(estimator)(masks[:, found.first], losses, target_examples=of_target)
     return GroupInfluence(found.ids, influence)
 
 
@@ -101,7 +108,7 @@ def additive_group_influence(
         that of the whole; or as in `difference_in_means`.
     """
     masks, losses, found = _matched(masks, losses, groups)
-    masks, losses = usable(masks, losses)
+    masks, losses = complete_members(masks, losses)
     check_both_sides(masks)
     together = ~np.isin(
         np.arange(len(found.ids)),
@@ -149,7 +156,7 @@ def _sum_of_differences(
     # The same without n - 1, so that the sum of weights times losses is the value.
     weights = ((1 - inside) / n_out - inside / n_in).sum(axis=1)
     by_members = np.sqrt((added**2).sum(axis=0))
-    return value, errors.error_of_weighted_sum(value, weights, losses, by_members)
+    return value, error_of_weighted_sum(value, weights, losses, by_members)
 
 
 def _matched(

@@ -1,6 +1,6 @@
-"""Records with near-duplicates beside unique ones: the paper's table, and which score tells them.
+"""Records with near-duplicates beside unique ones, and which score tells them.
 
-The paper is 'Counterfactual Influence as a Distributional Quantity', arXiv 2506.20481.
+As in the table of 'Counterfactual Influence as a Distributional Quantity', arXiv 2506.20481.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis.extraction import Extraction, Siblings
-from influence_jax.analysis.score_prediction import Prediction, predictions
-from influence_jax.analysis.scores import PAPER_BLEU, Score, check, influence_scores
+from influence_jax.analysis.scores import (
+    Prediction,
+    Reference,
+    Score,
+    check,
+    influence_scores,
+    predictions,
+)
 from influence_jax.estimators.summary import Summary
 from influence_jax.types import AnyArray, PRNGKey
 
@@ -45,10 +51,11 @@ class Comparison(NamedTuple):
     """Unique against near-duplicated targets.
 
     near_duplicated: `[T]` targets that share a group with another target.
-    extractable: `[T]` targets whose own text is given back, rather than that of a near-duplicate;
+    extractable: `[T]` targets whose own text is extracted, rather than that of a near-duplicate;
         None where nothing was decoded.
     extractable_bleu: BLEU from which on a target counts as extractable.
-    rows: the paper's table: self-influence, BLEU, margin; and further scores below.
+    rows: self-influence, BLEU, margin, and further scores below.
+    reference: the published table that rows are set beside, or None.
     of_near_duplicated: how well each score tells targets that have near-duplicates.
     of_extractable: how well each score of influence tells extractable targets.
     level: of all intervals.
@@ -58,6 +65,7 @@ class Comparison(NamedTuple):
     extractable: Bool[np.ndarray, ' T'] | None
     extractable_bleu: float
     rows: tuple[Row, ...]
+    reference: Reference | None
     of_near_duplicated: tuple[Prediction, ...]
     of_extractable: tuple[Prediction, ...]
     level: float
@@ -73,10 +81,11 @@ def compare(
     siblings: Siblings | None = None,
     extractable_bleu: float = 0.5,
     more: Sequence[Score] = (),
+    reference: Reference | None = None,
     resamples: int = 1000,
     level: float = 0.95,
 ) -> Comparison:
-    """Sets targets that have near-duplicates against those that have none.
+    """Compares targets that have near-duplicates with those that have none.
 
     Args:
       summary: of the influence matrix.
@@ -89,6 +98,7 @@ def compare(
       extractable_bleu: a target is extractable whose answer matches exactly or reaches this BLEU,
         unless what was decoded is nearer to one of its near-duplicates.
       more: further scores, for the table and as predictors of both.
+      reference: a published table to set the rows beside.
       resamples: of the bootstrap.
       level: of the intervals.
 
@@ -106,17 +116,23 @@ def compare(
     if not 0 < extractable_bleu <= 1:
         raise ValueError(f'{extractable_bleu=} must lie in (0, 1]')
     near_duplicated = in_a_group(groups)
-    of_influence = (*influence_scores(summary, examples=examples or targets), *more)
+    of_influence = (
+        *influence_scores(summary, examples=examples or targets, reference=reference),
+        *more,
+    )
     ordered, extractable = of_influence, None
     if extraction is not None:
-        bleu = Score('BLEU', extraction.bleu, low_marks=False, paper=PAPER_BLEU)
+        published = None if reference is None else reference.bleu
+        bleu = Score('BLEU', extraction.bleu, low_marks=False, reference=published)
         check([bleu], targets)
         ordered = (of_influence[0], bleu, *of_influence[1:])
         extractable = reaches(extraction, extractable_bleu)
         if near_duplicated.any():
             extractable &= ~_nearer_to_a_sibling(siblings, targets)
 
-    def told(scores: Sequence[Score], positives: Bool[np.ndarray, ' T']) -> tuple[Prediction, ...]:
+    def predicted(
+        scores: Sequence[Score], positives: Bool[np.ndarray, ' T']
+    ) -> tuple[Prediction, ...]:
         return predictions(
             scores, positives, groups=groups, key=key, resamples=resamples, level=level
         )
@@ -126,14 +142,15 @@ def compare(
         extractable,
         extractable_bleu,
         table(ordered, near_duplicated),
-        told(ordered, near_duplicated),
-        () if extractable is None else told(of_influence, extractable),
+        reference,
+        predicted(ordered, near_duplicated),
+        () if extractable is None else predicted(of_influence, extractable),
         level,
     )
 
 
 def reaches(extraction: Extraction, bleu: float) -> Bool[np.ndarray, ' T']:
-    """Targets whose answer matches exactly or reaches this BLEU, whoever else is given back."""
+    """Targets whose answer matches exactly or reaches this BLEU, whatever else is extracted."""
     return extraction.exact_match | (extraction.bleu >= bleu)
 
 
@@ -161,8 +178,8 @@ def _nearer_to_a_sibling(siblings: Siblings | None, targets: int) -> Bool[np.nda
         given = 'none' if siblings is None else f'those of {len(siblings.nearer)}'
         raise ValueError(
             f'siblings must be those of {targets} targets, not {given}: give '
-            'nearest_siblings(decoded, truths, groups), which tells a target that is given back '
-            'from a near-duplicate that is'
+            'nearest_siblings(decoded, truths, groups), which tells an extracted target '
+            'from an extracted near-duplicate'
         )
     return siblings.nearer
 

@@ -21,17 +21,6 @@ class TopInfluencers(NamedTuple):
     values: Float[np.ndarray, 'T K']
 
 
-class RankCounts(NamedTuple):
-    """What lies at or above each distinct score, best score first, from none to all.
-
-    true: `[S + 1]` number, or weight, of the positives; begins with 0.
-    false: `[S + 1]` of the negatives; begins with 0.
-    """
-
-    true: Float[np.ndarray, ' S+1']
-    false: Float[np.ndarray, ' S+1']
-
-
 def top_influencers(influence: Influence | Float[AnyArray, 'N T'], k: int) -> TopInfluencers:
     """The k examples of largest influence on each target, self included; all N where k > N.
 
@@ -51,93 +40,83 @@ def top_influencers(influence: Influence | Float[AnyArray, 'N T'], k: int) -> To
     return TopInfluencers(examples, np.take_along_axis(values.T, examples, axis=1))
 
 
-def auroc(scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T']) -> float:
+def auroc(
+    scores: Float[AnyArray, ' T'],
+    positives: Bool[AnyArray, ' T'],
+    *,
+    weights: Float[AnyArray, ' T'] | None = None,
+) -> float:
     """Probability that a positive scores higher than a negative, ties counting half.
 
-    Area under the receiver operating characteristic: 0.5 for chance, 1 for a perfect score; 1
-    minus it where low scores mark the positives. Infinite scores are ranked like others.
+    Area under the receiver operating characteristic (`sklearn.metrics.roc_auc_score`): 0.5 for
+    chance, 1 for a perfect score; 1 minus it where low scores mark the positives. Infinite scores
+    are ranked like others.
+
+    Args:
+      scores: `[T]`.
+      positives: `[T]` bool.
+      weights: `[T]` how often each counts; by default once.
 
     Raises:
-      ValueError: not two vectors of one length, `positives` not bool, NaN among the scores, or
+      ValueError: not vectors of one length, `positives` not bool, NaN among the scores, or
         only one kind.
     """
-    scores, positives = _checked('auroc', scores, positives)
+    ranks, positives = _checked('auroc', scores, positives)
     count = int(positives.sum())
     if count in (0, len(positives)):
         raise ValueError(f'{count} of {len(positives)} are positive: auroc needs both kinds')
-    ranks = scipy.stats.rankdata(scores)
-    below = ranks[positives].sum() - count * (count + 1) / 2
-    return float(below / (count * (len(positives) - count)))
+    from sklearn.metrics import roc_auc_score  # slow to import
+
+    return float(roc_auc_score(positives, ranks, sample_weight=weights))
 
 
-def average_precision(scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T']) -> float:
+def average_precision(
+    scores: Float[AnyArray, ' T'],
+    positives: Bool[AnyArray, ' T'],
+    *,
+    weights: Float[AnyArray, ' T'] | None = None,
+) -> float:
     """Mean over the positives of the precision among all that score at least as high.
 
-    The share of positives for chance, 1 for a perfect score. Equal scores are taken together.
-
-    Raises:
-      ValueError: as in `auroc`, or no positive.
+    `sklearn.metrics.average_precision_score`: the share of positives for chance, 1 for a perfect
+    score. Equal scores are taken together. Arguments and errors as in `auroc`, but negatives need
+    not be there.
     """
-    counts = rank_counts(*_checked('average_precision', scores, positives))
-    if not counts.true[-1]:
+    ranks, positives = _checked('average_precision', scores, positives)
+    if not positives.any():
         raise ValueError('none is positive: average_precision needs at least one')
-    return average_precision_of(counts)
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(positives, ranks, sample_weight=weights))
 
 
-def precision_at_k(scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T'], k: int) -> float:
+def precision_at_k(
+    scores: Float[AnyArray, ' T'],
+    positives: Bool[AnyArray, ' T'],
+    k: int,
+    *,
+    weights: Float[AnyArray, ' T'] | None = None,
+) -> float:
     """Share of positives among the k of highest score.
 
-    Where equal scores straddle the k-th place, its expectation over their random order.
-
-    Raises:
-      ValueError: as in `auroc`, or `k` outside 1 .. T.
+    Where equal scores straddle the k-th place, its expectation over their random order. Arguments
+    and errors as in `auroc`, but one kind may be missing; `k` lies in 1 .. T, and counts weights
+    where there are some.
     """
-    counts = rank_counts(*_checked('precision_at_k', scores, positives))
-    if not 1 <= k <= len(np.asarray(scores)):
-        raise ValueError(f'{k=} must lie in 1 .. {len(np.asarray(scores))}, how many are ranked')
-    return precision_of(counts, k)
-
-
-def rank_counts(
-    scores: Float[np.ndarray, ' T'],
-    positives: Bool[np.ndarray, ' T'],
-) -> RankCounts:
-    """Counts of both kinds from the best score down; equal scores are one step."""
-    order = np.argsort(-scores, kind='stable')
-    ends = last_of_equals(scores[order])
-    true = positives[order].cumsum()[ends]
-    return RankCounts(np.append(0.0, true), np.append(0.0, ends + 1 - true))
-
-
-def last_of_equals(ordered: Float[np.ndarray, ' T']) -> Int[np.ndarray, ' S']:
-    """Where in an ordered vector a run of equal numbers ends."""
-    return np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
-
-
-def area_of(counts: RankCounts) -> float:
-    """`auroc` of counts; NaN where a kind is missing."""
-    both = counts.true[-1] * counts.false[-1]
-    return float(np.trapezoid(counts.true, counts.false) / both) if both else float('nan')
-
-
-def average_precision_of(counts: RankCounts) -> float:
-    """`average_precision` of counts; NaN without positives."""
-    if not counts.true[-1]:
-        return float('nan')
-    above = (counts.true + counts.false)[1:]
-    # Steps of no weight have no positives either: what is put in their place does not count.
-    precision = counts.true[1:] / np.where(above > 0, above, 1)
-    return float(np.diff(counts.true) @ precision / counts.true[-1])
-
-
-def precision_of(counts: RankCounts, k: float) -> float:
-    """`precision_at_k` of counts."""
-    return float(np.interp(k, counts.true + counts.false, counts.true) / k)
+    ranks, positives = _checked('precision_at_k', scores, positives)
+    if k < 1 or (weights is None and k > len(ranks)):
+        raise ValueError(f'{k=} must lie in 1 .. {len(ranks)}, how many are ranked')
+    weights = np.ones(len(ranks)) if weights is None else np.asarray(weights)
+    _, step = np.unique(-ranks, return_inverse=True)
+    every = np.append(0.0, np.bincount(step, weights).cumsum())
+    true = np.append(0.0, np.bincount(step, weights * positives).cumsum())
+    return float(np.interp(k, every, true) / k)
 
 
 def _checked(
     what: str, scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T']
-) -> tuple[Float[np.ndarray, ' T'], Bool[np.ndarray, ' T']]:
+) -> tuple[Int[np.ndarray, ' T'], Bool[np.ndarray, ' T']]:
+    """Ranks of the scores, since they may be infinite, and the positives."""
     scores, positives = np.asarray(scores), np.asarray(positives)
     if scores.ndim != 1 or positives.shape != scores.shape or positives.dtype != bool:
         raise ValueError(
@@ -147,4 +126,4 @@ def _checked(
     undefined = int(np.isnan(scores).sum())
     if undefined:
         raise ValueError(f'{undefined} of {len(scores)} scores are NaN: leave these out first')
-    return scores, positives
+    return scipy.stats.rankdata(scores, method='dense'), positives

@@ -1,11 +1,11 @@
-"""Bootstrap: how often each unit is drawn, and intervals from what the resamples say."""
+"""Bootstrap: how often each unit is drawn, ranks in the resamples, and intervals."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from influence_jax.types import AnyArray, PRNGKey
 
@@ -20,6 +20,11 @@ class Interval(NamedTuple):
     high: float
 
 
+def host_generator(key: PRNGKey) -> np.random.Generator:
+    """A generator for a few small draws on the host: under jax each would cost a compilation."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+
+
 def weights(key: PRNGKey, *, units: int, resamples: int) -> Iterator[Float[np.ndarray, 'b U']]:
     """Yields, some resamples at a time, how many times each unit is drawn in each of them.
 
@@ -28,7 +33,7 @@ def weights(key: PRNGKey, *, units: int, resamples: int) -> Iterator[Float[np.nd
     """
     if resamples < 2:
         raise ValueError(f'{resamples=} must be at least 2')
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    generator = host_generator(key)
     at_once = max(1, _WEIGHTS_AT_ONCE // units)
     for start in range(0, resamples, at_once):
         drawn = (min(at_once, resamples - start), units)
@@ -55,6 +60,14 @@ def weights_of_groups(
     ids, group = np.unique(np.asarray(groups), return_inverse=True)
     for some in weights(key, units=len(ids), resamples=resamples):
         yield some[:, group]
+
+
+def observed_and_drawn(
+    key: PRNGKey, *, groups: Int[AnyArray, ' T'], resamples: int
+) -> Iterator[Float[np.ndarray, 'b T']]:
+    """Yields the sample itself first, then its resamples: see `weights_of_groups`."""
+    yield np.ones((1, len(np.asarray(groups))))
+    yield from weights_of_groups(key, groups=groups, resamples=resamples)
 
 
 def interval(value: float, resampled: Float[np.ndarray, ' b'], level: float) -> Interval:
@@ -84,3 +97,28 @@ def jackknife_error(without: Float[AnyArray, ' B *shape']) -> Float[np.ndarray, 
     if len(values) < 2:
         raise ValueError(f'{len(values)} parts are too few to leave one out: give 2 or more')
     return np.sqrt((len(values) - 1) * values.var(axis=0))
+
+
+class Ranking:
+    """Mid-ranks of scores, and their AUROC, in many resamples at once, from one sort."""
+
+    def __init__(self, scores: Float[np.ndarray, ' T']):
+        self._order = np.argsort(scores)
+        ascending = scores[self._order]
+        self._below = np.searchsorted(ascending, scores)
+        self._not_above = np.searchsorted(ascending, scores, side='right')
+
+    def ranks(self, drawn: Float[np.ndarray, 'b T']) -> Float[np.ndarray, 'b T']:
+        """Rank of every score among those drawn, each as often as it was; ties share theirs."""
+        up_to = np.pad(np.cumsum(drawn[:, self._order], axis=1), [(0, 0), (1, 0)])
+        return (up_to[:, self._below] + up_to[:, self._not_above] + 1) / 2
+
+    def auroc(
+        self, drawn: Float[np.ndarray, 'b T'], positives: Bool[np.ndarray, ' T']
+    ) -> Float[np.ndarray, ' b']:
+        """AUROC of the scores in every resample; NaN where only one kind was drawn."""
+        true = drawn[:, positives].sum(axis=1)
+        both = true * (drawn.sum(axis=1) - true)
+        rank_sum = (drawn * self.ranks(drawn))[:, positives].sum(axis=1)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            return (rank_sum - true * (true + 1) / 2) / both

@@ -1,23 +1,26 @@
-"""Scores of targets, how to read them, and what the paper found of them."""
+"""Scores of targets, and how well each tells some targets from the others, with intervals."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
+from influence_jax.analysis import resampling
+from influence_jax.analysis.resampling import Interval
 from influence_jax.estimators.summary import Summary
+from influence_jax.types import AnyArray, PRNGKey
 
 
 class Published(NamedTuple):
-    """Mean and standard deviation over the targets of a kind, as printed in the paper."""
+    """Mean and standard deviation over the targets of a kind, as printed."""
 
     mean: float
     standard_deviation: float
 
 
-class PaperRow(NamedTuple):
-    """A row of the paper's table, of 1,000 unique records and 100 in 5 versions each.
+class ReferenceRow(NamedTuple):
+    """What somebody else found of a score: a row of a published table.
 
     digits: how many it prints behind the point.
     """
@@ -27,10 +30,16 @@ class PaperRow(NamedTuple):
     digits: int
 
 
-PAPER_SOURCE = 'arXiv 2506.20481: GPT-Neo 1.3B on Natural Questions, 1,000 models'
-PAPER_SELF_INFLUENCE = PaperRow(Published(1.410, 0.568), Published(0.495, 0.133), 3)
-PAPER_BLEU = PaperRow(Published(0.070, 0.142), Published(0.363, 0.313), 3)
-PAPER_MARGIN = PaperRow(Published(9.1, 7.1), Published(1.3, 0.3), 1)
+class Reference(NamedTuple):
+    """A published table to set a run's own beside.
+
+    source: what and whose, for captions.
+    """
+
+    source: str
+    self_influence: ReferenceRow
+    bleu: ReferenceRow
+    margin: ReferenceRow
 
 
 class Score(NamedTuple):
@@ -39,16 +48,18 @@ class Score(NamedTuple):
     name: for people.
     values: `[T]`; NaN where it is not defined, infinite where a ratio is.
     low_marks: whether it is the low values that are said to mark near-duplicates.
-    paper: what the paper found, where it has the same score.
+    reference: what somebody else found of the same score; None where there is nothing.
     """
 
     name: str
     values: Float[np.ndarray, ' T']
     low_marks: bool
-    paper: PaperRow | None = None
+    reference: ReferenceRow | None = None
 
 
-def influence_scores(summary: Summary, *, examples: int) -> tuple[Score, ...]:
+def influence_scores(
+    summary: Summary, *, examples: int, reference: Reference | None = None
+) -> tuple[Score, ...]:
     """What can be read of each target from the influence matrix alone; self-influence first.
 
     'Sum of all others' is the sum of a target's column without its own entry: the noise of
@@ -57,11 +68,15 @@ def influence_scores(summary: Summary, *, examples: int) -> tuple[Score, ...]:
     Args:
       summary: of the influence matrix.
       examples: N, its rows.
+      reference: a published table, attached to the scores that it has.
     """
+    of_self, of_margin = (
+        (None, None) if reference is None else (reference.self_influence, reference.margin)
+    )
     others = examples * summary.mean - np.nan_to_num(summary.self_influence)
     return (
-        Score('self-influence', summary.self_influence, low_marks=True, paper=PAPER_SELF_INFLUENCE),
-        Score('margin', summary.margin, low_marks=True, paper=PAPER_MARGIN),
+        Score('self-influence', summary.self_influence, low_marks=True, reference=of_self),
+        Score('margin', summary.margin, low_marks=True, reference=of_margin),
         Score('floored margin', summary.floored_margin, low_marks=True),
         Score('z margin', summary.z_margin, low_marks=True),
         Score('strongest other', summary.other_value, low_marks=False),
@@ -81,3 +96,60 @@ def check(scores: Sequence[Score], targets: int) -> None:
                 f'{score.name!r} has the shape {list(np.shape(score.values))}: '
                 f'give one number for each of the {targets} targets'
             )
+
+
+class Prediction(NamedTuple):
+    """How well a score tells some targets from the others.
+
+    auroc: probability that such a target is ranked before another, ties counting half, low values
+        first where `score.low_marks`; NaN where there is only one kind. Below 0.5 it is the
+        opposite that marks them.
+    targets: on how many targets the score is defined.
+    """
+
+    score: Score
+    auroc: Interval
+    targets: int
+
+
+def predictions(
+    scores: Sequence[Score],
+    positives: Bool[np.ndarray, ' T'],
+    *,
+    groups: Int[AnyArray, ' T'],
+    key: PRNGKey,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> tuple[Prediction, ...]:
+    """Measures how well each score by itself tells `positives` from the other targets.
+
+    Intervals are by bootstrap over groups, as the targets of a group are no independent
+    observations: a hundred records in five versions are a hundred, not five hundred.
+
+    Args:
+      scores: one number a target each; targets where one is NaN are left out of that one.
+      positives: `[T]` the targets to be told.
+      groups: `[T]` the same number for targets that are drawn together.
+      key: draws the resamples, the same for every score.
+      resamples: how many times.
+      level: of the intervals.
+
+    Raises:
+      ValueError: a score is not `[T]`, fewer than 2 resamples, or `level` outside (0, 1).
+    """
+    check(scores, len(positives))
+    values = [np.asarray(-of.values if of.low_marks else of.values, np.float64) for of in scores]
+    known = [~np.isnan(row) for row in values]
+    rankings = [resampling.Ranking(row[at]) for row, at in zip(values, known, strict=True)]
+    drawn = resampling.observed_and_drawn(key, groups=groups, resamples=resamples)
+    areas = np.concatenate(
+        [
+            [of.auroc(some[:, at], positives[at]) for of, at in zip(rankings, known, strict=True)]
+            for some in drawn
+        ],
+        axis=1,
+    )
+    return tuple(
+        Prediction(score, resampling.interval(area[0], area[1:], level), int(at.sum()))
+        for score, area, at in zip(scores, areas, known, strict=True)
+    )

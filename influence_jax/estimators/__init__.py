@@ -1,14 +1,16 @@
 """From masks and measurements to influence, with error bars."""
 
 from influence_jax.estimators import measurements
-from influence_jax.estimators.adjusted import adjusted
-from influence_jax.estimators.difference import difference_in_means
+from influence_jax.estimators.columns import Columns
+from influence_jax.estimators.difference_of_means import difference_in_means
 from influence_jax.estimators.ensemble import check_both_sides
-from influence_jax.estimators.kinds import Estimator, estimate, tiles
-from influence_jax.estimators.lasso import lasso, lasso_coefficients
+from influence_jax.estimators.estimator import Estimator, EstimatorLike, Method, as_estimator
+from influence_jax.estimators.lasso_regression import lasso, lasso_coefficients
 from influence_jax.estimators.margin import floored_margin, margin_of_largest, z_margin
-from influence_jax.estimators.pairs import SignificantPairs
-from influence_jax.estimators.ridge import ridge
+from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, SignificantPairs, cross_fitted_values
+from influence_jax.estimators.regression_adjusted import adjusted
+from influence_jax.estimators.ridge_regression import ridge
+from influence_jax.estimators.standard_errors import RELIABLE
 from influence_jax.estimators.summary import Summary, summarize
 from influence_jax.estimators.uncertainty import (
     benjamini_hochberg,
@@ -19,15 +21,39 @@ from influence_jax.estimators.uncertainty import (
     z_scores,
 )
 
+BUILT_IN: tuple[Estimator, ...] = (difference_in_means, adjusted, ridge, lasso)
+"""The estimators of this package; the one place that lists them."""
+
+
+def by_name(name: str) -> Estimator:
+    """The estimator of `BUILT_IN` that has this name, in upper or lower case: for flags.
+
+    Raises:
+      ValueError: there is none, listing those that there are.
+    """
+    for one in BUILT_IN:
+        if one.name == name.lower():
+            return one
+    raise ValueError(f'no estimator {name!r}: use one of {", ".join(one.name for one in BUILT_IN)}')
+
+
 __all__ = [
+    'BUILT_IN',
+    'LEAST_ON_A_SIDE',
+    'RELIABLE',
+    'Columns',
     'Estimator',
+    'EstimatorLike',
+    'Method',
     'SignificantPairs',
     'Summary',
     'adjusted',
+    'as_estimator',
     'benjamini_hochberg',
+    'by_name',
     'check_both_sides',
+    'cross_fitted_values',
     'difference_in_means',
-    'estimate',
     'floored_margin',
     'intervals',
     'largest_of_noise',
@@ -39,7 +65,6 @@ __all__ = [
     'ridge',
     'selected_intervals',
     'summarize',
-    'tiles',
     'z_margin',
     'z_scores',
 ]

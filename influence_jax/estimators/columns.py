@@ -1,87 +1,391 @@
-"""Examples that (nearly) always go together: which columns of the masks tell the same."""
+"""Sources of columns of an influence matrix, and their blocks as a summary needs them."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-_ALIKE = 0.9
-"""Correlation of two mask columns from which on their effects cannot be told apart."""
+from influence_jax.estimators.difference_of_means import StrongestOther, without_self
+from influence_jax.estimators.ensemble import Problem
+from influence_jax.estimators.estimator import BlockFit, Fit, Method, Tiles, influence_of
+from influence_jax.estimators.pairs import PValues
+from influence_jax.estimators.scan import (
+    EDGES,
+    Scan,
+    SummaryRequest,
+    SummaryResult,
+    Targets,
+    scan_for,
+)
+from influence_jax.estimators.standard_errors import self_errors
+from influence_jax.estimators.tiling import padded, standardized_tiles, tile_slices
+from influence_jax.estimators.uncertainty import p_values, randomization_p_values
+from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
-_TABLES, _BITS = 40, 16
-_CHUNK = 2**18
+Entries = Callable[
+    [Int[np.ndarray, ' C'], Int[np.ndarray, ' C']],
+    tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']],
+]
+"""From positions in the block and examples to values and standard errors."""
+
+_GATHERED = 2**24  # losses looked up at once
 
 
-class Clusters(NamedTuple):
-    """Examples by cluster; alone in one wherever its column is like no other.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Columns:
+    """A matrix `[N T]` of influences, or of scores of the same sign, read column by column.
 
-    cluster: `[N]` of each example, numbered by the first example of each.
-    first: `[C]` first example of each cluster.
+    What a summary can be made of besides masks and losses: an attribution method's scores, a matrix
+    on disk. Positive where including the example lowers the measurement on the target.
+
+    Attributes:
+      examples: N.
+      targets: T.
+      read: from positions `[t]` of targets to their columns: an Influence of `[N t]`, or values
+        alone, where there are no standard errors.
+      method: where they come from, in words.
+      unit: of the values.
+      members: M, how many members standard errors are estimated from; None where from none.
+      masks: `[M N]`, and
+      losses: `[M T]` of the members behind the columns, where there are some: influences are then
+        also tested against the randomness of the masks, see `SignificantPairs`.
     """
 
-    cluster: Int[np.ndarray, ' N']
-    first: Int[np.ndarray, ' C']
+    examples: int
+    targets: int
+    read: Callable[[Int[np.ndarray, ' t']], Influence | Float[AnyArray, 'N t']]
+    method: Method
+    unit: str = 'nats'
+    members: int | None = None
+    masks: Masks | None = None
+    losses: Measurement | None = None
 
-    @property
-    def trivial(self) -> bool:
-        """Whether every example is alone."""
-        return len(self.first) == len(self.cluster)
+    @classmethod
+    def of_matrix(
+        cls,
+        values: Float[AnyArray, 'N T'],
+        standard_error: Float[AnyArray, 'N T'] | None = None,
+        *,
+        name: str = 'matrix',
+        title: str = '',
+        description: str = 'the entry of a given matrix',
+        unit: str = 'nats',
+        members: int | None = None,
+    ) -> 'Columns':
+        """A matrix that is there, also one mapped from a .npy file, of which blocks are read.
+
+        Args:
+          values: of any floating type.
+          standard_error: of each; None where there is none.
+          name: of the method, one word.
+          title: of the method, for headings; by default the name.
+          description: what an entry is, as the end of a sentence.
+          unit: of the values.
+          members: M behind the standard errors; None for normal errors.
+
+        Raises:
+          ValueError: not a matrix of real numbers, or errors of another shape.
+        """
+        if np.ndim(values) != 2 or 0 in np.shape(values) or values.dtype.kind not in 'fiu':
+            raise ValueError(
+                f'values must be real numbers [examples targets], '
+                f'not {values.dtype} {list(np.shape(values))}'
+            )
+        if standard_error is not None and np.shape(standard_error) != np.shape(values):
+            raise ValueError(
+                f'standard_error {list(np.shape(standard_error))} must have the shape of values '
+                f'{list(np.shape(values))}: give one for each, or none'
+            )
+
+        def read(targets: Int[np.ndarray, ' t']) -> Influence | Float[AnyArray, 'N t']:
+            # A block in one piece is read as such.
+            whole = targets.size and targets[-1] - targets[0] + 1 == targets.size
+            some = slice(targets[0], targets[-1] + 1) if whole else targets
+            if standard_error is None:
+                return values[:, some]
+            return Influence(values[:, some], standard_error[:, some])
+
+        examples, targets = np.shape(values)
+        method = Method(name, title or name.replace('_', ' '), description)
+        return cls(examples, targets, read, method, unit, members)
+
+    def column(self, targets: Int[AnyArray, ' t']) -> Influence:
+        """Influence `[N t]` of these targets, float32; standard errors NaN where there are none.
+
+        Raises:
+          ValueError: `read` returned another shape.
+        """
+        targets = np.asarray(targets)
+        shape = self.examples, len(targets)
+        found = influence_of(self.read(targets), shape=shape, source=self.method.name)
+        return Influence(*(np.asarray(part, np.float32) for part in found))
+
+    def tiles(self, *, tile: int) -> Tiles:
+        """Yields all columns by blocks of targets."""
+        for block in tile_slices(self.targets, tile):
+            yield block, self.column(np.arange(block.start, block.stop))
 
 
-def distinct(masks: Bool[np.ndarray, 'M N']) -> Clusters:
-    """Clusters of equal columns."""
-    packed = np.packbits(masks.T, axis=1)
-    return _in_order(np.unique(packed, axis=0, return_inverse=True)[1].ravel())
+class Block(NamedTuple):
+    """A block of targets.
 
-
-def nearly_equal(masks: Bool[np.ndarray, 'M N']) -> Clusters:
-    """Clusters of columns that are equal, or correlated above 0.9 or below -0.9.
-
-    Pairs are found by hashing (signs of random projections of the centred columns, Charikar 2002)
-    and then compared: a pair of correlation 0.95 is missed once in 3,000 times, one of 0.92 once
-    in a hundred.
+    columns: which.
+    scanned: see there; in units of `scale`.
+    null_error: `[t]` see `Targets`; in the same units. NaN without standard errors.
+    moment_unit: `[t]` by which entries were divided for `scanned.moments`.
+    scale: `[t]` what makes of them the unit of the measurement.
+    entries: values and standard errors of single entries, in the same units.
+    fitted: `[t F]` examples that were regressed on, candidates all; -1 for none.
+    p_values: two-sided p-values of single entries, by the randomness of the masks where the
+        estimate is a difference of means; given, besides targets and examples, their z-scores.
+    effective_members: `[t]` of self-influence, see `standard_errors.Reliability`.
+    other_cross_fitted: `[t]` see `difference_of_means.strongest_other`; in the unit of the
+        measurement.
     """
-    equal = distinct(masks)
-    columns = masks[:, equal.first].T.astype(np.float32)
-    columns -= columns.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(columns, axis=1, keepdims=True)
-    columns /= np.where(length > 0, length, 1)
-    generator = np.random.default_rng(0)
-    found = []
-    for _ in range(_TABLES):
-        signs = columns @ generator.normal(size=(len(masks), _BITS)).astype(np.float32) > 0
-        key = signs @ (1 << np.arange(_BITS))
-        # A column and its complement tell the same, too.
-        key = np.minimum(key, (1 << _BITS) - 1 - key)
-        for one, other in _pairs_of_equal(key):
-            alike = np.abs(np.einsum('pm,pm->p', columns[one], columns[other])) > _ALIKE
-            found.append(np.stack([one[alike], other[alike]]))
-    if not sum(pairs.shape[1] for pairs in found):
-        return equal
-    one, other = np.concatenate(found, axis=1)
-    graph = scipy.sparse.coo_array((np.ones(len(one)), (one, other)), shape=(len(columns),) * 2)
-    _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    return _in_order(component[equal.cluster])
+
+    columns: slice
+    scanned: SummaryResult
+    null_error: Float[AnyArray, ' t']
+    moment_unit: Float[AnyArray, ' t']
+    scale: Float[np.ndarray, ' t']
+    entries: Entries
+    fitted: Int[AnyArray, 't F']
+    p_values: PValues
+    effective_members: Float[AnyArray, ' t']
+    other_cross_fitted: Float[AnyArray, ' t']
 
 
-def _pairs_of_equal(
-    key: Int[np.ndarray, ' C'],
-) -> Iterator[tuple[Int[np.ndarray, ' _'], Int[np.ndarray, ' _']]]:
-    """Yields, in chunks, all pairs of positions of the same key."""
-    order = np.argsort(key, kind='stable')
-    ordered = key[order]
-    for step in range(1, len(key)):
-        same = np.flatnonzero(ordered[step:] == ordered[:-step])
-        if not same.size:
-            return
-        for start in range(0, len(same), _CHUNK):
-            part = same[start : start + _CHUNK]
-            yield order[part], order[part + step]
+def scanned_blocks(
+    fit: BlockFit, of: Problem, *, request: SummaryRequest, least_z: float, tile: int
+) -> Iterator[Block]:
+    """Scans all targets of differences of means; no column is held.
+
+    Args:
+      fit: what of the losses is regressed out.
+      of: complete members.
+      request: what is asked about each column.
+      least_z: entries of larger |z| are among the candidates.
+      tile: how many targets at once.
+    """
+    masks, losses, self_index = of
+    included = masks.sum(axis=0)
+    for columns, centred, scale in standardized_tiles(losses, tile=tile):
+        width = columns.stop - columns.start
+        of_block = padded(self_index[columns], len(scale), fill=-1)
+        fitted = fit(centred, of_block, columns, scale).cut(width)
+        squares = np.square(fitted.residual, dtype=np.float64).sum(axis=0)
+        null_error = fitted.inflation * _null_error(squares, included, len(masks))
+        targets = Targets(
+            fitted.residual,
+            null_error,
+            self_index[columns],
+            fitted.inflation * _floor(squares, included, len(masks), least_z),
+            fitted.examples,
+            fitted.values,
+        )
+        yield Block(
+            columns,
+            fit.scan.columns(targets, request),
+            null_error,
+            null_error,
+            scale[:width],
+            _entries(fit.scan, fitted),
+            fitted.examples,
+            _by_randomization(masks, fitted),
+            fitted.effective_members,
+            fitted.other_cross_fitted * scale[:width],
+        )
 
 
-def _in_order(label: Int[np.ndarray, ' N']) -> Clusters:
-    _, first, cluster = np.unique(label, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    return Clusters(np.argsort(order)[cluster.ravel()], first[order])
+def matrix_blocks(
+    tiles: Tiles,
+    of: Problem | None,
+    self_index: Int[np.ndarray, ' T'],
+    *,
+    members: int | None,
+    request: SummaryRequest,
+    least_z: float,
+    tile: int,
+) -> Iterator[Block]:
+    """Condenses columns that are computed, or read, by blocks.
+
+    Args:
+      tiles: the columns.
+      of: the complete members behind them; None where there are none.
+      self_index: as in `Problem`.
+      members: as in `Columns`.
+      request: what is asked about each column.
+      least_z: entries of larger |z| are among the candidates.
+      tile: how many targets at once.
+
+    Raises:
+      ValueError: a value that is not finite.
+    """
+    evidence = None if of is None else _evidence(of, tile=tile)
+    for columns, influence in tiles:
+        values, errors = (np.asarray(part).T for part in influence)
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f'{(~np.isfinite(values)).sum()} influences of the targets {columns.start} .. '
+                f'{columns.stop - 1} are NaN or infinite: leave these targets out'
+            )
+        undefined = np.isnan(errors).any(axis=1)
+        null_error = np.full(len(values), np.nan)
+        null_error[~undefined] = np.median(errors[~undefined], axis=1)
+        moment_unit = np.where(undefined, np.abs(values).max(axis=1), null_error)
+
+        def entries(
+            targets: Int[np.ndarray, ' C'],
+            examples: Int[np.ndarray, ' C'],
+            values: np.ndarray = values,
+            errors: np.ndarray = errors,
+        ) -> tuple[np.ndarray, np.ndarray]:
+            return values[targets, examples], errors[targets, examples]
+
+        unknown = np.full(len(values), np.nan)
+        p, effective, cross_fitted = (
+            (_by_student(members), unknown, unknown) if evidence is None else next(evidence)
+        )
+        yield Block(
+            columns,
+            _scanned(
+                values, errors, null_error, moment_unit, self_index[columns], request, least_z
+            ),
+            null_error,
+            moment_unit,
+            np.ones(len(values)),
+            entries,
+            np.empty((len(values), 0), int),
+            p,
+            effective,
+            cross_fitted,
+        )
+
+
+def _evidence(
+    of: Problem, *, tile: int
+) -> Iterator[tuple[PValues, Float[np.ndarray, ' t'], Float[np.ndarray, ' t']]]:
+    """What masks and losses add to a block: p-values, effective members, cross-fitted values."""
+    masks, losses, self_index = of
+    effective = self_errors(masks, losses, self_index).effective_members
+    compare = StrongestOther(masks, scan_for(masks, targets=losses.shape[1]))
+    for columns, centred, scale in standardized_tiles(losses, tile=tile):
+        width = columns.stop - columns.start
+        left = without_self(masks, centred[:, :width], self_index[columns])
+        found = compare(centred, padded(self_index[columns], len(scale), fill=-1)) * scale
+        yield _by_both(masks, left), effective[columns], found[:width]
+
+
+def _null_error(
+    squares: Float[np.ndarray, ' t'], included: Int[np.ndarray, ' N'], members: int
+) -> Float[np.ndarray, ' t']:
+    inside = float(np.median(included))
+    return np.sqrt(squares / (members - 1) * (1 / inside + 1 / (members - inside)))
+
+
+def _floor(
+    squares: Float[np.ndarray, ' t'], included: Int[np.ndarray, ' N'], members: int, least_z: float
+) -> Float[np.ndarray, ' t']:
+    """No entry of smaller absolute value can have a |z| of `least_z`.
+
+    Student's error of a difference d between n_1 and n_2 members is least where the squares within
+    both are: squares - d^2 n_1 n_2 / M.
+    """
+    product = float((included * (members - included)).max())
+    part = least_z**2 / (members - 2 + least_z**2)
+    return np.sqrt(squares * part * members / product)
+
+
+def _entries(scan: Scan, fitted: Fit) -> Entries:
+    def entries(
+        targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
+    ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+        values, errors = scan.entries(fitted.residual, targets, examples)
+        errors *= fitted.inflation[targets]
+        at, place = np.nonzero(fitted.examples[targets] == examples[:, None])
+        values[at] = fitted.values[targets[at], place]
+        errors[at] = fitted.errors[targets[at], place]
+        return values, errors
+
+    return entries
+
+
+def _by_randomization(masks: Bool[np.ndarray, 'M N'], fitted: Fit) -> PValues:
+    """Of a regressor with the losses as they would be were it none: what is left, and its part."""
+
+    def of_entries(
+        targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C'], z: Float[np.ndarray, ' C']
+    ) -> Float[np.ndarray, ' C']:
+        p = np.ones(len(targets))
+        chunk = max(1, _GATHERED // len(masks))
+        for start in range(0, len(targets), chunk):
+            some = slice(start, start + chunk)
+            columns = np.ascontiguousarray(masks[:, examples[some]].T)
+            losses = np.array(fitted.residual[:, targets[some]].T)
+            at, place = np.nonzero(fitted.examples[targets[some]] == examples[some][:, None])
+            part = fitted.values[targets[some][at], place][:, None] * columns[at]
+            losses[at] -= part
+            p[some] = randomization_p_values(columns, losses)
+        return p
+
+    return of_entries
+
+
+def _by_both(masks: Bool[np.ndarray, 'M N'], left: Float[np.ndarray, 'M t']) -> PValues:
+    """By Student's t, but no less than the losses themselves support.
+
+    Values that are no differences of means, as of a linear datamodel: the randomness of the masks
+    is applied to what the target's own example leaves of the losses, since of skewed losses
+    Student's t alone lists noise.
+    """
+
+    def of_entries(
+        targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C'], z: Float[np.ndarray, ' C']
+    ) -> Float[np.ndarray, ' C']:
+        columns = np.ascontiguousarray(masks[:, examples].T)
+        return np.maximum(
+            p_values(z, members=len(masks)), randomization_p_values(columns, left[:, targets].T)
+        )
+
+    return of_entries
+
+
+def _by_student(members: int | None) -> PValues:
+    """By Student's t, or the normal distribution."""
+
+    def of_entries(
+        targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C'], z: Float[np.ndarray, ' C']
+    ) -> Float[np.ndarray, ' C']:
+        return p_values(z, members=members)
+
+    return of_entries
+
+
+def _scanned(
+    values: Float[np.ndarray, 't N'],
+    errors: Float[np.ndarray, 't N'],
+    null_error: Float[np.ndarray, ' t'],
+    moment_unit: Float[np.ndarray, ' t'],
+    self_index: Int[np.ndarray, ' t'],
+    request: SummaryRequest,
+    least_z: float,
+) -> SummaryResult:
+    """As a `Scan` answers, from entries that are there."""
+    order = np.argsort(values, axis=1, kind='stable')
+    ranked = np.take_along_axis(values, order[:, list(request.ranks)], axis=1)
+    inverse = np.divide(1, moment_unit, where=moment_unit > 0, out=np.zeros(len(values)))
+    z = values * inverse[:, None]
+    others = np.arange(values.shape[1]) != self_index[:, None]
+    others &= ~np.isnan(null_error)[:, None]
+    found = np.nonzero(np.abs(values) > least_z * errors)
+    return SummaryResult(
+        order[:, ::-1][:, : request.strongest],
+        order[:, : request.strongest],
+        np.stack([(z**power).mean(axis=1) for power in (1, 2, 3, 4)], axis=1),
+        ranked,
+        found[0],
+        found[1],
+        np.histogram(z[others].clip(EDGES[0], EDGES[-1]), EDGES)[0],
+    )

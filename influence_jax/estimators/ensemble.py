@@ -1,11 +1,11 @@
 """What every estimator needs of masks and measurements: checked, finite, in plain numpy."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.repeats import average_repeats
 from influence_jax.types import AnyArray, Masks, Measurement
 
 _NAMED_IN_MESSAGES = 5
@@ -25,7 +25,50 @@ class Ensemble(NamedTuple):
     losses: Float[np.ndarray, 'M T']
 
 
-def usable(masks: Masks, losses: Measurement) -> Ensemble:
+class Problem(NamedTuple):
+    """Arguments of an estimator, checked: an `Ensemble`, and which example each target is.
+
+    masks: `[M N]` of complete members.
+    losses: `[M T]` of the same.
+    self_index: `[T]` position of the target's own example; -1 where it is none.
+    """
+
+    masks: Bool[np.ndarray, 'M N']
+    losses: Float[np.ndarray, 'M T']
+    self_index: Int[np.ndarray, ' T']
+
+
+def problem(
+    masks: Masks,
+    losses: Measurement,
+    target_examples: Int[AnyArray, ' T'] | None,
+    *,
+    tile: int = 1,
+    both_sides: bool = True,
+) -> Problem:
+    """Checks the arguments of an estimator, and leaves out incomplete members.
+
+    Args:
+      masks: `[M N]` bool.
+      losses: `[M T]`.
+      target_examples: see `examples_of_targets`.
+      tile: how many targets are estimated at once.
+      both_sides: refuse examples without a standard error, see `check_both_sides`.
+
+    Raises:
+      ValueError: naming what is wrong with which of them.
+    """
+    if tile < 1:
+        raise ValueError(f'{tile=} must be at least 1')
+    masks, losses = complete_members(masks, losses)
+    if both_sides:
+        check_both_sides(masks)
+    examples, targets = masks.shape[1], losses.shape[1]
+    self_index = examples_of_targets(target_examples, examples=examples, targets=targets)
+    return Problem(masks, losses, self_index)
+
+
+def complete_members(masks: Masks, losses: Measurement) -> Ensemble:
     """Leaves out missing and diverged members: rows of `losses` with anything non-finite.
 
     Losses beyond the range of float32 count as infinite, see `finite`. Members that repeat
@@ -40,7 +83,7 @@ def usable(masks: Masks, losses: Measurement) -> Ensemble:
 
 
 def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
-    """As `usable`, but of members that repeat a mask each by itself, as it was measured."""
+    """As `complete_members`, without averaging members that repeat a mask."""
     masks, losses = np.asarray(masks), np.asarray(losses)
     if masks.ndim != 2 or masks.dtype != bool:
         raise ValueError(
@@ -64,13 +107,13 @@ def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
     complete = is_finite.all(axis=1)
     if not complete.any():
         never = np.flatnonzero(~is_finite.any(axis=0))
-        mend = (
+        cure = (
             f'leave out the {never.size} targets that never are ({_listed(never)})'
             if 0 < never.size < losses.shape[1]
             else 'train the missing members first'
         )
         raise ValueError(
-            f'none of the {len(masks)} members has finite losses of all targets: {mend}'
+            f'none of the {len(masks)} members has finite losses of all targets: {cure}'
         )
     unwritten = never_written(masks, losses) & complete
     if unwritten.any():
@@ -95,9 +138,9 @@ def never_written(
 ) -> Bool[np.ndarray, ' M']:
     """Members with one and the same loss of every target, as preallocated rows have.
 
-    Told for sure where their masks are all false or all true, or where there are several targets
+    Certain where their masks are all false or all true, or where there are several targets
     and losses are no counts of right and wrong. Where the rows of all members are of one loss, as
-    of a single target, nothing can be told; nor of two or three examples, of which a subset may
+    of a single target, nothing is certain; nor of two or three examples, of which a subset may
     well hold none.
     """
     if masks.shape[1] < _FEWEST_EXAMPLES:
@@ -113,10 +156,17 @@ def never_written(
 
 
 def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:
-    """Refuses examples of which no standard error can be told: fewer than two members on a side.
+    """Refuses masks under which some example has no standard error.
+
+    Before anything is trained, too: a design and a number of members may leave an example in, or
+    out of, fewer than two subsets.
+
+    Args:
+      masks: `[M N]`, of complete members, or as drawn.
 
     Raises:
-      ValueError: naming how many and the first of them; or fewer than 4 members.
+      ValueError: naming how many examples and the first of them, and the cure: the balanced design
+        or more members; or fewer than 4 members.
     """
     members = len(masks)
     if members < _FEWEST_MEMBERS:
@@ -131,7 +181,8 @@ def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:
         raise ValueError(
             f'{lacking.size} of {masks.shape[1]} examples ({_listed(lacking)}) are in, or out of, '
             f'fewer than 2 of the {members} usable members: only the influence of the other '
-            f'{others} can be estimated; leave these columns of the masks out, or use more members'
+            f'{others} can be estimated; draw subsets of the balanced design, which has every '
+            f'example in as many of them, use more members, or leave these columns of the masks out'
         )
 
 
@@ -165,3 +216,47 @@ def examples_of_targets(
             f'not {positions.min()} .. {positions.max()}'
         )
     return positions.astype(np.int64)
+
+
+def average_repeats(
+    masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M T']
+) -> tuple[Bool[np.ndarray, 'm N'], Float[np.ndarray, 'm T']]:
+    """Averages the losses of members with the same mask, in the order of first appearance.
+
+    Repeats lower the noise of training, not that of which examples were drawn: taken for
+    independent members they would make the standard errors too small. What counts as a repeat:
+    see `numbered_repeats`.
+    """
+    subset = numbered_repeats(masks)
+    _, first = np.unique(subset, return_index=True)
+    if len(first) == len(masks):
+        return masks, losses
+    sums = np.zeros((len(first), losses.shape[1]), np.float64)
+    np.add.at(sums, subset, losses)
+    means = sums / np.bincount(subset)[:, None]
+    return masks[first], means.astype(losses.dtype)
+
+
+def numbered_repeats(masks: Bool[np.ndarray, 'M N']) -> Int[np.ndarray, ' M']:
+    """Numbers the subsets from 0 by first appearance: members of one number repeat one mask.
+
+    With few examples, masks coincide by chance, and are independent then: if that would be no
+    surprise, every member has a number of its own.
+    """
+    _, first, of_member = np.unique(
+        np.packbits(masks, axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    if len(first) == len(masks) or _chance_of_a_coincidence(masks) > 1e-3:
+        return np.arange(len(masks))
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return place[of_member.ravel()]
+
+
+def _chance_of_a_coincidence(masks: Bool[np.ndarray, 'M N']) -> float:
+    """Expected number of equal pairs, if every example were included independently."""
+    # Examples of one group enter together, by one draw.
+    drawn = np.unique(np.packbits(masks, axis=0), axis=1, return_index=True)[1]
+    rate = masks[:, drawn].mean(axis=0)
+    same = np.log(rate**2 + (1 - rate) ** 2).sum()
+    return math.comb(len(masks), 2) * math.exp(same)

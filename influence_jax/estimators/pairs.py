@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
+import scipy.special
 import scipy.stats
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.cross_fit import of_listed
 from influence_jax.estimators.uncertainty import (
     benjamini_hochberg,
     p_values,
@@ -16,6 +16,7 @@ from influence_jax.estimators.uncertainty import (
     z_of_p,
     z_scores,
 )
+from influence_jax.types import AnyArray
 
 LEAST_ON_A_SIDE = 10
 """Members with, and without, an example from which on its pairs are tested."""
@@ -24,6 +25,9 @@ _MOST_PAIRS = 2**20
 # The exact p-value hardly ever lies below this power of Student's, whose tail it may undercut.
 _LENIENT = 1.2
 _LEAST_P = 1e-300
+
+_FOLDS_ROOT = 2.0  # square root of the number of folds less one: five folds
+_SHIFT = -scipy.special.ndtri(np.exp(-1))  # then what is taken off on average is the bias
 
 PValues = Callable[
     [Int[np.ndarray, ' C'], Int[np.ndarray, ' C'], Float[np.ndarray, ' C']], Float[np.ndarray, ' C']
@@ -36,7 +40,7 @@ class SignificantPairs(NamedTuple):
 
     Benjamini and Hochberg (1995) over all pairs but those of a target with itself: at most `level`
     of those listed are false on average. Positive and negative influences both. P-values are from
-    the randomness of the masks (`estimators.randomization`), for ridge and LASSO the larger of
+    the randomness of the masks (`randomization_p_values`), for ridge and LASSO the larger of
     that, of what the own example leaves of the losses, and Student's t.
 
     Being listed for their size, values are on average too large (the winner's curse);
@@ -47,8 +51,8 @@ class SignificantPairs(NamedTuple):
     values: `[P]` influences, in the unit of the measurement.
     standard_errors: `[P]` of these.
     p_values: `[P]` two-sided, float64.
-    cross_fitted: `[P]` influences as told by members that had no part in the listing, see
-        `cross_fit.of_listed`.
+    cross_fitted: `[P]` influences by members that had no part in the listing, see
+        `cross_fitted_values`.
     low: `[P]` lower ends of intervals adjusted for the selection, see `selected_intervals`.
     high: `[P]` upper ends of the same.
     level: the false discovery rate.
@@ -84,22 +88,24 @@ class Discoveries:
     Only p-values up to `level` times the kept share of all pairs can be discoveries as long as
     no more than that share is discovered, so all others may be forgotten at once. Exact p-values
     are computed at the end, of those alone that Student's t, taken leniently, would list.
+
+    tested: `[N]` examples whose pairs are tested.
     """
 
     def __init__(
         self,
         *,
         level: float,
-        included: Int[np.ndarray, ' N'],
-        members: int,
-        own: Int[np.ndarray, ' T'],
+        tested: Bool[np.ndarray, ' N'],
+        members: int | None,
+        self_index: Int[np.ndarray, ' T'],
     ) -> None:
         if not 0 < level < 1:
             raise ValueError(f'{level=} of false discoveries must lie strictly between 0 and 1')
         self._level, self._members = level, members
-        self._tested = np.minimum(included, members - included) >= LEAST_ON_A_SIDE
-        tests = int(self._tested.sum()) * len(own)
-        self._tests = tests - int(self._tested[own[own >= 0]].sum())
+        self.tested = tested
+        tests = int(self.tested.sum()) * len(self_index)
+        self._tests = tests - int(self.tested[self_index[self_index >= 0]].sum())
         self._most_p = level * min(1.0, _MOST_PAIRS / max(self._tests, 1))
         self._parts: list[np.ndarray] = []
         self._first_targets: list[int] = []
@@ -133,7 +139,7 @@ class Discoveries:
         """
         # Without any noise there is nothing to compare with: 0 / 0 is no discovery.
         p = p_values(z_scores(values, standard_errors), members=self._members)
-        may = self._tested[examples] & (p**_LENIENT <= self._most_p)
+        may = self.tested[examples] & (p**_LENIENT <= self._most_p)
         part = _nothing(int(may.sum()))
         columns = (examples, targets, values, standard_errors, p)
         for name, column in zip(part.dtype.names or (), columns, strict=True):
@@ -166,7 +172,7 @@ class Discoveries:
             high,
             self._level,
             self._tests,
-            int((~self._tested).sum()),
+            int((~self.tested).sum()),
             complete,
         )
 
@@ -209,7 +215,9 @@ class Discoveries:
         )
         threshold = self._level * max(len(pairs), 1) / max(self._tests, 1)
         z = scipy.stats.norm.isf(np.maximum(pairs['exact'], _LEAST_P) / 2)
-        fitted = of_listed(values, z, least_z=float(scipy.stats.norm.isf(min(threshold, 1) / 2)))
+        fitted = cross_fitted_values(
+            values, z, least_z=float(scipy.stats.norm.isf(min(threshold, 1) / 2))
+        )
         return low.astype(np.float32), high.astype(np.float32), fitted.astype(np.float32)
 
 
@@ -218,3 +226,28 @@ _CANDIDATE = [('example', 'i4'), ('target', 'i4'), ('value', 'f4'), ('error', 'f
 
 def _nothing(rows: int) -> np.ndarray:
     return np.empty(rows, _CANDIDATE)
+
+
+def cross_fitted_values(
+    values: Float[AnyArray, ' P'], z: Float[AnyArray, ' P'], *, least_z: float
+) -> Float[np.ndarray, ' P']:
+    """Cross-fitted values of entries that were listed because |z| exceeds a threshold.
+
+    What five-fold cross-fitting gives on average over all ways of drawing the folds, in closed
+    form for normal errors: four fifths of the members list an entry, the remaining fifth tells
+    its value (the estimate in two stages of Cohen and Sackrowitz 1989, Statistics and Probability
+    Letters 8:273; the shift of the threshold, by which the mean over listed entries is right
+    although the listing is by all members, is ours). Entries far beyond the threshold keep
+    their value.
+
+    Args:
+      values: influences.
+      z: in standard errors; of the same sign.
+      least_z: the threshold.
+    """
+    size = np.abs(np.asarray(z, np.float64))
+    at = _SHIFT - _FOLDS_ROOT * (size - least_z)
+    # The inverse Mills ratio.
+    ratio = np.exp(-(at**2) / 2 - scipy.special.log_ndtr(-at)) / np.sqrt(2 * np.pi)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.asarray(values) * (1 - np.where(size > 0, _FOLDS_ROOT * ratio / size, 0))

@@ -1,16 +1,19 @@
 """What a page and a table need of the influence matrix, without ever holding the matrix."""
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.blocks import Block, blocks
-from influence_jax.estimators.ensemble import check_both_sides, examples_of_targets, usable
-from influence_jax.estimators.kinds import Estimator
+from influence_jax.estimators.columns import Block, Columns, matrix_blocks, scanned_blocks
+from influence_jax.estimators.difference_of_means import difference_in_means
+from influence_jax.estimators.ensemble import Problem, examples_of_targets, problem
+from influence_jax.estimators.estimator import Estimator, EstimatorLike, Method, as_estimator
 from influence_jax.estimators.margin import floored_margin, margin_of_largest, z_margin
 from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, Discoveries, SignificantPairs
-from influence_jax.estimators.scan import EDGES, Asked
+from influence_jax.estimators.scan import EDGES, SummaryRequest
 from influence_jax.estimators.tiling import TILE
 from influence_jax.estimators.uncertainty import largest_of_noise, z_scores
 from influence_jax.types import AnyArray, Masks, Measurement
@@ -31,8 +34,9 @@ class Summary(NamedTuple):
 
     self_influence: `[T]` influence of the target's own example on it; NaN where it is no example.
     self_standard_error: `[T]` its standard error; NaN likewise.
-    effective_members: `[T]` on how many members self-influence rests, see `errors.Reliability`;
-        below 20 neither it nor its error is to be relied upon. NaN likewise.
+    effective_members: `[T]` on how many members self-influence rests, see
+        `standard_errors.Reliability`; below 20 neither it nor its error is to be relied upon. NaN
+        likewise.
     margin: `[T]` the paper's Top-1 Influence Margin, largest over second largest influence of
         the column, self included; at least 1, inf where only the largest is positive, NaN where
         none is. Depends on M and N where the second is noise: see `docs/margins.md`.
@@ -50,7 +54,8 @@ class Summary(NamedTuple):
     other_value: `[T]` its influence.
     other_standard_error: `[T]` the standard error of that.
     other_cross_fitted: `[T]` influence of the example that half of the members find strongest, by
-        the other half: not exaggerated by the choice, see `cross_fit.strongest_other`. NaN where a
+        the other half: not exaggerated by the choice, see
+        `difference_of_means.strongest_other`. NaN where a
         half finds none positive among the eight of largest absolute influence.
     other_stands_out: `[T]` whether `strongest_other` is more than noise, as in `top_stands_out`.
     top_stands_out: `[T K]` whether the entries of `top_examples` are more than noise: in a whole
@@ -68,8 +73,10 @@ class Summary(NamedTuple):
         their column's `null_standard_error`, lie between the edges; the outermost bins hold all
         that is beyond. Without any influence it is a standard normal distribution.
     pairs: the off-diagonal entries that are not noise.
-    estimator: by which influence was estimated.
-    members_used: how many members had finite measurements of every target.
+    estimator: the method by which influence was estimated; an `Estimator` where from masks and
+        losses.
+    members_used: how many members had finite measurements of every target; 0 where columns come
+        from none.
     """
 
     self_influence: Float[np.ndarray, ' T']
@@ -100,7 +107,7 @@ class Summary(NamedTuple):
     z_edges: Float[np.ndarray, ' E']
     z_histogram: Int[np.ndarray, ' E-1']
     pairs: SignificantPairs
-    estimator: Estimator
+    estimator: Method
     members_used: int
 
     @property
@@ -114,24 +121,55 @@ class Summary(NamedTuple):
         return z_scores(self.bottom_values, self.bottom_standard_errors)
 
 
+@overload
 def summarize(
-    masks: Masks,
+    source: Masks,
     losses: Measurement,
     *,
-    estimator: Estimator = Estimator.DIFFERENCE,
+    estimator: EstimatorLike = ...,
+    top_k: int = ...,
+    tile: int = ...,
+    target_examples: Int[AnyArray, ' T'] | None = ...,
+    quantile_levels: tuple[float, ...] = ...,
+    false_discoveries: float = ...,
+) -> Summary: ...
+
+
+@overload
+def summarize(
+    source: Columns,
+    *,
+    top_k: int = ...,
+    tile: int = ...,
+    target_examples: Int[AnyArray, ' T'] | None = ...,
+    quantile_levels: tuple[float, ...] = ...,
+    false_discoveries: float = ...,
+) -> Summary: ...
+
+
+def summarize(
+    source: Masks | Columns,
+    losses: Measurement | None = None,
+    *,
+    estimator: EstimatorLike = difference_in_means,
     top_k: int = 16,
     tile: int = TILE,
     target_examples: Int[AnyArray, ' T'] | None = None,
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS,
     false_discoveries: float = 0.05,
 ) -> Summary:
-    """Summarizes an estimate block by block; memory grows with N and T, not with N T.
+    """Summarizes an estimate, or any columns, by blocks; memory grows with N and T, not with N T.
+
+    `summarize(masks, losses, estimator=adjusted)`, or `summarize(Columns.of_matrix(scores))`. Of
+    columns without standard errors, errors are NaN, nothing stands out, no pair is significant and
+    the histogram of z is empty.
 
     Args:
-      masks: `[M N]` bool; row m is the subset on which member m was trained.
+      source: masks `[M N]` bool; row m is the subset on which member m was trained. Or `Columns`.
       losses: `[M T]` what was measured of member m on target t. Rows with anything non-finite,
-        members missing or diverged, are left out.
-      estimator: how influence is estimated.
+        members missing or diverged, are left out. None for `Columns`.
+      estimator: how influence is estimated; also a function, see `as_estimator`. Of no use for
+        `Columns`.
       top_k: how many strongest examples of each sign to keep of each target; N at most.
       tile: how many targets at once.
       target_examples: `[T]` position of the example that each target is, -1 where it is none.
@@ -140,43 +178,45 @@ def summarize(
       false_discoveries: how many in a hundred significant pairs may be false.
 
     Raises:
-      ValueError: as in the estimator's own function, fewer than two examples, or an argument
-        outside of what is said above.
+      ValueError: as in the estimator, fewer than two examples, `losses` missing or of no use, an
+        influence that is not finite, or an argument out of range.
     """
     levels = np.asarray(quantile_levels, np.float64)
     if levels.ndim != 1 or not ((levels >= 0) & (levels <= 1)).all():
         raise ValueError(f'quantile_levels must lie in 0 .. 1, not {quantile_levels}')
     if top_k < 1:
         raise ValueError(f'{top_k=} must be at least 1')
-    if tile < 1:
-        raise ValueError(f'{tile=} must be at least 1')
-    masks, losses = usable(masks, losses)
-    (members, examples), targets = masks.shape, losses.shape[1]
-    if examples < 2:
+    of = _Source.of(source, losses, estimator, target_examples, tile=tile)
+    if of.examples < 2:
         raise ValueError('one example has no others to be compared with: give at least 2')
-    check_both_sides(masks)
-    own = examples_of_targets(target_examples, examples=examples, targets=targets)
-    included = masks.sum(axis=0)
-    discoveries = Discoveries(level=false_discoveries, included=included, members=members, own=own)
-    noise = largest_of_noise(members=members, examples=examples, targets=targets)
-    known = np.minimum(included, members - included) >= LEAST_ON_A_SIDE
-    quantiles = _Quantiles(levels, examples)
-    asked = Asked(max(2, min(top_k, examples)), quantiles.ranks)
+    discoveries = Discoveries(
+        level=false_discoveries,
+        tested=of.testable(LEAST_ON_A_SIDE),
+        members=of.members,
+        self_index=of.self_index,
+    )
+    noise = largest_of_noise(members=of.members, examples=of.examples, targets=of.targets)
+    quantiles = _Quantiles(levels, of.examples)
+    request = SummaryRequest(max(2, min(top_k, of.examples)), quantiles.ranks)
 
     parts: list[dict[str, np.ndarray]] = []
     histogram = np.zeros(len(EDGES) - 1, np.int64)
-    for block in blocks(
-        estimator, masks, losses, own, asked=asked, least_z=discoveries.least_z, tile=tile
-    ):
-        part = _named_entries(block, own[block.columns]) | _moments(block)
+    for block in of.blocks(request=request, least_z=discoveries.least_z, tile=tile):
+        self_index = of.self_index[block.columns]
+        part = _named_entries(block, self_index) | _moments(block)
         part |= _stand_out(
-            part, block, own[block.columns], known, noise=noise, most_p=2 / (examples * targets)
+            part,
+            block,
+            self_index,
+            discoveries.tested,
+            noise=noise,
+            most_p=2 / (of.examples * of.targets),
         )
         part['quantiles'] = quantiles(block.scanned.ranked) * block.scale[:, None]
         parts.append(part)
         histogram += block.scanned.histogram
         discoveries.add(
-            *_candidates(block, own[block.columns]),
+            *_candidates(block, self_index),
             first_target=block.columns.start,
             p_values_of=block.p_values,
         )
@@ -189,6 +229,7 @@ def summarize(
     largest, second = columns['top_values'][:, :2].T
     errors = columns['top_standard_errors'][:, :2].T
     floor = np.maximum(noise * errors[1], np.finfo(np.float32).tiny)
+    pairs, known = discoveries.found(), ~np.isnan(columns['null_standard_error'])
     several = {name: whole for name, whole in columns.items() if name.startswith(('top', 'bottom'))}
     return Summary(
         margin=margin_of_largest(largest, second),
@@ -197,12 +238,84 @@ def summarize(
         quantile_levels=levels.astype(np.float32),
         z_edges=EDGES[::_BINS_JOINED].astype(np.float32),
         z_histogram=histogram.reshape(-1, _BINS_JOINED).sum(axis=1),
-        pairs=discoveries.found(),
-        estimator=estimator,
-        members_used=members,
+        pairs=pairs if known.any() else pairs._replace(tests=0),
+        estimator=of.method,
+        members_used=of.members or 0,
         **{name: whole[:, :top_k] for name, whole in several.items()},
         **{name: whole for name, whole in columns.items() if name not in several},
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Source:
+    """What is summarized: an estimate from masks and losses, or columns.
+
+    columns: None for an estimate.
+    estimator: None for columns.
+    problem: the complete members behind them; None where there are none.
+    """
+
+    examples: int
+    targets: int
+    self_index: Int[np.ndarray, ' T']
+    members: int | None
+    method: Method
+    columns: Columns | None
+    estimator: Estimator | None
+    problem: Problem | None
+
+    @classmethod
+    def of(
+        cls,
+        source: Masks | Columns,
+        losses: Measurement | None,
+        estimator: EstimatorLike,
+        target_examples: Int[AnyArray, ' T'] | None,
+        *,
+        tile: int,
+    ) -> '_Source':
+        if not isinstance(source, Columns):
+            if losses is None:
+                raise ValueError('losses are missing: give masks and losses, or Columns alone')
+            method = as_estimator(estimator)
+            of = problem(source, losses, target_examples, tile=tile)
+            (members, examples), targets = of.masks.shape, of.losses.shape[1]
+            return cls(examples, targets, of.self_index, members, method, None, method, of)
+        if losses is not None:
+            raise ValueError(
+                'losses are of no use beside Columns: give masks and losses, or Columns'
+            )
+        if tile < 1:
+            raise ValueError(f'{tile=} must be at least 1')
+        examples, targets = source.examples, source.targets
+        index = examples_of_targets(target_examples, examples=examples, targets=targets)
+        members, evidence = source.members, None
+        if source.masks is not None and source.losses is not None:
+            evidence = problem(source.masks, source.losses, index)
+            members = len(evidence.masks)
+        return cls(examples, targets, index, members, source.method, source, None, evidence)
+
+    def testable(self, least: int) -> Bool[np.ndarray, ' N']:
+        """Examples that at least so many members include, and leave out; all without masks."""
+        if self.problem is None:
+            return np.ones(self.examples, bool)
+        included = self.problem.masks.sum(axis=0)
+        return np.minimum(included, len(self.problem.masks) - included) >= least
+
+    def blocks(self, *, request: SummaryRequest, least_z: float, tile: int) -> Iterator[Block]:
+        of, index = self.problem, self.self_index
+        if self.estimator is not None and self.estimator.block_fit is not None and of is not None:
+            fit = self.estimator.block_fit(*of)
+            return scanned_blocks(fit, of, request=request, least_z=least_z, tile=tile)
+        if self.columns is not None:
+            tiles = self.columns.tiles(tile=tile)
+        else:
+            assert self.estimator is not None and of is not None
+            tiles = self.estimator.tiles(of.masks, of.losses, target_examples=index, tile=tile)
+        members = self.members
+        return matrix_blocks(
+            tiles, of, index, members=members, request=request, least_z=least_z, tile=tile
+        )
 
 
 class _Quantiles:
@@ -221,10 +334,10 @@ class _Quantiles:
         return below + (ranked[:, self._above] - below) * self._weight
 
 
-def _named_entries(block: Block, own: Int[np.ndarray, ' t']) -> dict[str, np.ndarray]:
+def _named_entries(block: Block, self_index: Int[np.ndarray, ' t']) -> dict[str, np.ndarray]:
     """The largest, the least and the own entry of each target, in the unit of the measurement."""
     top, bottom = block.scanned.top, block.scanned.bottom
-    wanted = np.concatenate([top, bottom, np.maximum(own, 0)[:, None]], axis=1)
+    wanted = np.concatenate([top, bottom, np.maximum(self_index, 0)[:, None]], axis=1)
     values, errors = (
         entries.reshape(wanted.shape) * block.scale[:, None]
         for entries in block.entries(
@@ -243,10 +356,10 @@ def _named_entries(block: Block, own: Int[np.ndarray, ' t']) -> dict[str, np.nda
         part[f'{name}_values'] = np.take_along_axis(values[:, which], order, axis=1)
         part[f'{name}_standard_errors'] = np.take_along_axis(errors[:, which], order, axis=1)
     # Either the largest or, where the target itself is that, the second.
-    other = (np.arange(len(own)), (part['top_examples'][:, 0] == own).astype(int))
+    other = (np.arange(len(self_index)), (part['top_examples'][:, 0] == self_index).astype(int))
     return part | {
-        'self_influence': np.where(own >= 0, values[:, -1], np.nan),
-        'self_standard_error': np.where(own >= 0, errors[:, -1], np.nan),
+        'self_influence': np.where(self_index >= 0, values[:, -1], np.nan),
+        'self_standard_error': np.where(self_index >= 0, errors[:, -1], np.nan),
         'strongest_other': part['top_examples'][other],
         'other_value': part['top_values'][other],
         'other_standard_error': part['top_standard_errors'][other],
@@ -258,7 +371,7 @@ def _named_entries(block: Block, own: Int[np.ndarray, ' t']) -> dict[str, np.nda
 def _stand_out(
     part: dict[str, np.ndarray],
     block: Block,
-    own: Int[np.ndarray, ' t'],
+    self_index: Int[np.ndarray, ' t'],
     known: Bool[np.ndarray, ' N'],
     *,
     noise: float,
@@ -267,7 +380,7 @@ def _stand_out(
     """Which of the largest entries one entry of a matrix of noise is not expected to reach."""
     examples = part['top_examples']
     z = z_scores(part['top_values'], part['top_standard_errors'])
-    is_own = examples == own[:, None]
+    is_own = examples == self_index[:, None]
     beyond = (z > noise) & (is_own | known[examples])
     targets, places = np.nonzero(beyond & ~is_own)
     p = block.p_values(targets, examples[targets, places], z[targets, places])
@@ -278,7 +391,7 @@ def _stand_out(
 
 def _moments(block: Block) -> dict[str, np.ndarray]:
     first, second, third, fourth = block.scanned.moments.T
-    unit = block.null_error * block.scale
+    unit = block.moment_unit * block.scale
     variance = np.maximum(second - first**2, 0)
     with np.errstate(divide='ignore', invalid='ignore'):
         skewness = (third - 3 * first * second + 2 * first**3) / variance**1.5
@@ -289,19 +402,19 @@ def _moments(block: Block) -> dict[str, np.ndarray]:
         'standard_deviation': np.sqrt(variance) * unit,
         'skewness': skewness,
         'kurtosis': kurtosis,
-        'null_standard_error': unit,
+        'null_standard_error': block.null_error * block.scale,
     }
 
 
 def _candidates(
-    block: Block, own: Int[np.ndarray, ' t']
+    block: Block, self_index: Int[np.ndarray, ' t']
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Off-diagonal entries that may be significant, each once, in the unit of the measurement."""
     fitted, place = np.nonzero(block.fitted >= 0)
     targets = np.concatenate([block.scanned.candidate_targets, fitted])
     examples = np.concatenate([block.scanned.candidate_examples, block.fitted[fitted, place]])
     pairs = np.unique(np.stack([targets, examples]), axis=1)
-    targets, examples = pairs[:, own[pairs[0]] != pairs[1]]
+    targets, examples = pairs[:, self_index[pairs[0]] != pairs[1]]
     values, errors = block.entries(targets, examples)
     scale = block.scale[targets]
     return examples, targets + block.columns.start, values * scale, errors * scale

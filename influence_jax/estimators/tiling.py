@@ -21,6 +21,12 @@ def whole(blocks: Iterator[tuple[slice, Influence]], *, examples: int, targets: 
     return Influence(values, standard_error)
 
 
+def tile_slices(targets: int, tile: int) -> Iterator[slice]:
+    """Yields all targets in blocks of `tile`; the last may be narrower."""
+    for start in range(0, targets, tile):
+        yield slice(start, min(start + tile, targets))
+
+
 def by_tiles(
     estimate_tile: Callable[..., Influence],
     masks: Bool[np.ndarray, 'M N'],
@@ -52,10 +58,8 @@ def standardized_tiles(
 
     The last block is filled up with zeros to the width of the others: one compilation for all.
     """
-    targets = losses.shape[1]
-    tile = min(tile, targets)
-    for start in range(0, targets, tile):
-        columns = slice(start, min(start + tile, targets))
+    tile = min(tile, losses.shape[1])
+    for columns in tile_slices(losses.shape[1], tile):
         centred, scale = _standardize(losses[:, columns])
         filling = tile - len(scale)
         yield columns, np.pad(centred, [(0, 0), (0, filling)]), padded(scale, tile)

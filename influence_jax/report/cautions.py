@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from influence_jax.analysis.overview import Overview
-from influence_jax.analysis.own_influence import own_influence
-from influence_jax.estimators.pairs import LEAST_ON_A_SIDE
-from influence_jax.estimators.self_error import RELIABLE
+from influence_jax.analysis.margins import self_influence_excess
+from influence_jax.analysis.views import Overview
+from influence_jax.estimators import LEAST_ON_A_SIDE, RELIABLE
 from influence_jax.report.content import Content
 from influence_jax.report.wording import PLUS_MINUS, count, listing, number
 
@@ -47,7 +46,7 @@ def cautions(content: Content) -> tuple[str, ...]:
 
 def own_influences(overview: Overview) -> tuple[str, ...]:
     """A sentence where own influences are not what they are wherever members learned."""
-    found = own_influence(overview.summary, examples=len(overview.distributions))
+    found = self_influence_excess(overview.summary, examples=len(overview.distributions))
     if found is None or found.stands_out:
         return ()
     if not found.targets:

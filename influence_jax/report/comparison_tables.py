@@ -9,8 +9,7 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from influence_jax.analysis.near_duplicate_comparison import Comparison, Row, Spread
-from influence_jax.analysis.score_prediction import Prediction
-from influence_jax.analysis.scores import PAPER_SOURCE, PaperRow
+from influence_jax.analysis.scores import Prediction
 from influence_jax.report.figure_style import UNIT
 from influence_jax.report.sections import Cell, Interval, Table
 from influence_jax.report.tables import printable
@@ -31,7 +30,7 @@ def comparison_table(comparison: Comparison, *, beside_paper: bool, unit: str = 
         ours = [_spread(spread, digits) for spread in (of.unique, of.near_duplicated)]
         means = _ratio(of.unique.mean, of.near_duplicated.mean)
         medians = _ratio(of.unique.median, of.near_duplicated.median)
-        papers = map(Cell, _paper(of)) if beside_paper else ()
+        papers = map(Cell, _paper(of)) if beside_paper and comparison.reference else ()
         return [Cell(of.score.name), *ours, Cell(means, medians), *papers]
 
     caption = (
@@ -40,10 +39,10 @@ def comparison_table(comparison: Comparison, *, beside_paper: bool, unit: str = 
     )
     columns = ('unique', 'near-duplicated', 'ratio')
     rows = [row(of) for of in comparison.rows]
-    if not beside_paper:
+    if not beside_paper or comparison.reference is None:
         return Table(caption, header=('', *columns), rows=rows)
     return Table(
-        f'{caption} The paper: {PAPER_SOURCE}.',
+        f'{caption} The paper: {comparison.reference.source}.',
         groups=(('', 1), ('this run', 3), ('the paper', 3)),
         header=('', *columns, *columns),
         rows=rows,
@@ -91,7 +90,7 @@ def terminal_comparison(comparison: Comparison, *, beside_paper: bool, unit: str
         lines.add_row(
             printable(row.score.name), *cells, _ratio(row.unique.mean, row.near_duplicated.mean)
         )
-        if beside_paper and row.score.paper is not None:
+        if beside_paper and row.score.reference is not None:
             unique, near_duplicated, ratio = _paper(row)
             lines.add_row('  the paper', unique, '', near_duplicated, '', ratio, style='dim')
     sought = ['has near-duplicates']
@@ -144,7 +143,7 @@ def _ratio(unique: float, near_duplicated: float) -> str:
 
 
 def _paper(row: Row) -> tuple[str, str, str]:
-    paper: PaperRow | None = row.score.paper
+    paper = row.score.reference
     if paper is None:
         return '', '', ''
     unique, near_duplicated = (

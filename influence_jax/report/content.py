@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from influence_jax.analysis.overview import Overview
+from influence_jax.analysis.views import Overview
 from influence_jax.report.figure_style import UNIT
 from influence_jax.report.sections import Section
 from influence_jax.report.thumbnails import Show

@@ -23,7 +23,7 @@ class Pictures(NamedTuple):
     distributions: tuple[Picture, ...]
     scatter: Picture | None
     off_diagonal: Picture
-    convergence: Picture
+    convergence: Picture | None
 
     def all(self) -> tuple[Picture, ...]:
         """In the page's order."""
@@ -55,7 +55,8 @@ def draw(content: Content) -> Pictures:
             'Histogram of all influences of one example on another, with the noise curve.',
             lambda theme: figures.off_diagonal(summary.z_edges, summary.z_histogram, theme=theme),
         ),
-        convergence=picture(
+        convergence=curve
+        and picture(
             'convergence',
             'Line plot: correlation between two halves of the ensemble against their size.',
             lambda theme: figures.convergence(curve, theme=theme),

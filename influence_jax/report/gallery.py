@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from markupsafe import Markup
 
-from influence_jax.estimators import z_scores
-from influence_jax.estimators.cross_fit import of_listed
+from influence_jax.estimators import cross_fitted_values, z_scores
 from influence_jax.report.content import Content
 
 
@@ -131,7 +130,9 @@ def _entry(content: Content, target: int, rank: int) -> Entry:
     cross_fitted = float('nan')
     if not (is_target or is_noise or standard_error == 0):
         z = np.array(value / standard_error)
-        cross_fitted = float(of_listed(np.array(value), z, least_z=content.overview.z_threshold))
+        cross_fitted = float(
+            cross_fitted_values(np.array(value), z, least_z=content.overview.z_threshold)
+        )
     return Entry(
         record=content.show(example),
         name=content.example_names[example],

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from influence_jax.analysis.cluster_view import Column
+from influence_jax.analysis.views import Column
 from influence_jax.report import figures
 from influence_jax.report.comparison_sections import told
 from influence_jax.report.comparison_tables import comparison_table
@@ -80,7 +80,7 @@ def _distributions(results: LanguageResults) -> Section:
 
     def plate(column: Column) -> Plate:
         others = column.values.copy()
-        others[column.own] = -np.inf
+        others[column.self_index] = -np.inf
         name = 'duplicated' if len(column.siblings) else 'unique'
         return Plate(
             f'A {name} record',
@@ -91,7 +91,7 @@ def _distributions(results: LanguageResults) -> Section:
                 lambda theme: distribution(
                     column.values,
                     column.standard_errors,
-                    own=column.own,
+                    own=column.self_index,
                     other=int(others.argmax()),
                     siblings=column.siblings,
                     reach=reach,

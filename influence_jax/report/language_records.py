@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from influence_jax.analysis.cluster_view import at_even_steps
 from influence_jax.analysis.extraction import longest_common_substring
+from influence_jax.analysis.views import at_even_steps
 from influence_jax.report.language_results import LanguageResults, shortened
 from influence_jax.report.sections import Record, Records, Section
 from influence_jax.report.wording import count, number

@@ -1,7 +1,7 @@
 """What the page says of a run that gives back other records than the paper's models do."""
 
-from influence_jax.analysis.extraction_regime import GivenBack, Judgment, Regime
-from influence_jax.analysis.scores import PAPER_BLEU
+from influence_jax.analysis.extraction_regime import Judgment, MeanBleu, Regime
+from influence_jax.analysis.scores import ReferenceRow
 from influence_jax.report.wording import number
 
 
@@ -10,16 +10,17 @@ def regime_fact(judgment: Judgment) -> str:
     return f'{judgment.regime.value} ({_numbers(judgment)})'
 
 
-def regime_note(judgment: Judgment, *, epochs: float) -> str | None:
+def regime_note(judgment: Judgment, *, epochs: float, reference: ReferenceRow) -> str | None:
     """A caution where a run is not in the paper's regime, and how to get there; None where it is.
 
     Args:
       judgment: from `extraction_regime.judge`.
       epochs: how long members trained.
+      reference: the paper's BLEU.
     """
     if judgment.regime is Regime.PAPER:
         return None
-    unique, near_duplicated = (of.mean for of in (PAPER_BLEU.unique, PAPER_BLEU.near_duplicated))
+    unique, near_duplicated = (of.mean for of in (reference.unique, reference.near_duplicated))
     papers = f"the paper's BLEU is {number(unique)} unique, {number(near_duplicated)}"
     if judgment.regime is Regime.BEYOND:
         what = (
@@ -41,7 +42,7 @@ def regime_note(judgment: Judgment, *, epochs: float) -> str | None:
 
 
 def _numbers(judgment: Judgment) -> str:
-    def means(of: GivenBack) -> str:
+    def means(of: MeanBleu) -> str:
         return f'{number(of.unique)} unique, {number(of.near_duplicated)} near-duplicated'
 
     text = f'BLEU {means(judgment.by_full_data_model)}'

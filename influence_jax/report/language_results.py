@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Int
 
 from influence_jax import text as texts
-from influence_jax.analysis.cluster_view import ClusterView
-from influence_jax.analysis.extraction import Extraction, HeldOrNot, Siblings
+from influence_jax.analysis.extraction import ByMembership, Extraction, Siblings
 from influence_jax.analysis.near_duplicate_comparison import Comparison
+from influence_jax.analysis.views import ClusterView
 from influence_jax.estimators.summary import Summary
 from influence_jax.report.figure_style import UNIT
 
@@ -46,7 +46,7 @@ class LanguageResults:
     decoded: Sequence[str]
     extraction: Extraction
     siblings: Siblings
-    held: Mapping[str, HeldOrNot] = dataclasses.field(default_factory=dict)
+    held: Mapping[str, ByMembership] = dataclasses.field(default_factory=dict)
     unit: str = UNIT
 
     def __post_init__(self) -> None:

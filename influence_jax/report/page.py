@@ -11,7 +11,6 @@ from influence_jax.report.cautions import cautions
 from influence_jax.report.content import Content
 from influence_jax.report.drawing import Pictures, matrix_limit, matrix_pixels
 from influence_jax.report.gallery import pair_rows, target_rows
-from influence_jax.report.methods import METHODS
 from influence_jax.report.picture import Picture
 from influence_jax.report.theme import Theme
 from influence_jax.text import clean
@@ -46,8 +45,9 @@ def render(content: Content, pictures: Pictures) -> str:
         dark=Markup(Theme.dark().css()),
         influencers=INFLUENCERS,
         cautions=cautions(content),
-        method=METHODS[overview.summary.estimator],
-        reliability=overview.convergence.reliability(overview.summary.members_used),
+        method=overview.summary.estimator,
+        reliability=overview.convergence
+        and overview.convergence.reliability(overview.summary.members_used),
         pairs=pair_rows(content, helpful=HELPFUL_PAIRS, harmful=HARMFUL_PAIRS),
         key_numbers=_key_numbers(content),
         matrix_pixels=matrix_pixels(content),

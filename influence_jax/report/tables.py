@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from influence_jax.analysis.overview import Overview
+from influence_jax.analysis.views import Overview
 from influence_jax.report.cautions import own_influences
 from influence_jax.report.figure_style import UNIT
 from influence_jax.report.wording import measured, number

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from influence_jax.analysis.overview import Overview
+from influence_jax.analysis.views import Overview
 from influence_jax.report.content import Content, named
 from influence_jax.report.csv_files import pairs_csv, targets_csv
 from influence_jax.report.drawing import draw

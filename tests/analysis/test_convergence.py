@@ -5,7 +5,7 @@ import reference
 
 from influence_jax.analysis import split_half
 from influence_jax.analysis.convergence import Convergence, least_half, spearman_brown
-from influence_jax.estimators import Estimator, adjusted
+from influence_jax.estimators import adjusted, difference_in_means
 
 KEY = jax.random.key(0)
 
@@ -145,15 +145,15 @@ def test_too_few_members_are_refused():
     with pytest.raises(ValueError, match='difference need at least 4 usable members, not 3'):
         split_half(*planted(3, effect=1.0), key=KEY)
     with pytest.raises(ValueError, match='adjusted need at least 48 usable members, not 47'):
-        split_half(*planted(47, effect=1.0), key=KEY, estimator=Estimator.ADJUSTED)
+        split_half(*planted(47, effect=1.0), key=KEY, estimator=adjusted)
 
 
 def test_halves_too_small_for_an_estimator():
     masks, losses = planted(48, effect=2.0)
     with pytest.raises(ValueError, match=r'adjusted must lie in 24 \.\. 24, not \[8, 30\]'):
-        split_half(masks, losses, key=KEY, estimator=Estimator.ADJUSTED, sizes=[8, 30])
-    default = split_half(masks, losses, key=KEY, estimator=Estimator.ADJUSTED, repeats=1)
-    assert default.members.tolist() == [least_half(Estimator.ADJUSTED)] == [24]
+        split_half(masks, losses, key=KEY, estimator=adjusted, sizes=[8, 30])
+    default = split_half(masks, losses, key=KEY, estimator=adjusted, repeats=1)
+    assert default.members.tolist() == [least_half(adjusted)] == [24]
 
 
 def planted_pairs(members, *, others, own=4.0):
@@ -169,7 +169,7 @@ def test_estimators_are_judged_on_the_same_halves():
     masks, losses = planted_pairs(300, others=strengths)
     plain, better = (
         split_half(masks, losses, key=KEY, estimator=estimator, sizes=[100])
-        for estimator in (Estimator.DIFFERENCE, Estimator.ADJUSTED)
+        for estimator in (difference_in_means, adjusted)
     )
     signal = np.append(strengths, np.zeros(30 * 28)).var()
     # Of the loss: 1 of its own, and a quarter of the squares of what is not taken out.
@@ -191,7 +191,7 @@ def test_adjusted_halves_are_the_adjusted_estimate(monkeypatch):
     monkeypatch.setattr(
         'influence_jax.analysis.convergence.agreement.host_generator', lambda key: Known()
     )
-    seen = split_half(masks, losses, key=KEY, estimator=Estimator.ADJUSTED, sizes=[30], repeats=1)
+    seen = split_half(masks, losses, key=KEY, estimator=adjusted, sizes=[30], repeats=1)
     a, b = (adjusted(masks[half], losses[half]).values for half in np.split(np.arange(60), 2))
     off = ~np.eye(12, dtype=bool)
     assert seen.self_influence[0] == pytest.approx(reference.pearson(np.diag(a), np.diag(b)))
@@ -222,7 +222,7 @@ def test_noise_has_no_significant_pairs():
 def test_small_halves_of_adjusted_leave_out_what_they_do_not_know():
     masks, losses = planted(60, effect=4.0)
     masks[:, 7] = np.arange(60) < 3  # in one half at most once
-    seen = split_half(masks, losses, key=KEY, estimator=Estimator.ADJUSTED, sizes=[30], repeats=1)
+    seen = split_half(masks, losses, key=KEY, estimator=adjusted, sizes=[30], repeats=1)
     assert np.isfinite([seen.self_influence, seen.off_diagonal, seen.margin]).all()
 
 

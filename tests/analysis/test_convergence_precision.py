@@ -6,7 +6,7 @@ import pytest
 import reference
 
 from influence_jax.analysis.convergence import members_needed, precision, standard_error_curve
-from influence_jax.estimators import Estimator, adjusted
+from influence_jax.estimators import adjusted, by_name, difference_in_means
 
 KEY = jax.random.key(0)
 
@@ -33,7 +33,7 @@ def test_equals_the_loops():
 
 def test_is_that_of_the_estimator():
     masks, losses = noisy()
-    found = precision(masks, losses, key=KEY, estimator=Estimator.ADJUSTED)
+    found = precision(masks, losses, key=KEY, estimator=adjusted)
     errors = adjusted(masks, losses).standard_error
     expected = np.median(reference.off_diagonal(errors, range(12)))
     assert found.standard_error == pytest.approx(expected, rel=1e-6)
@@ -51,12 +51,10 @@ def test_members_that_diverged_do_not_count():
 def test_too_few_members_are_just_not_precise(estimator, least):
     masks, losses = noisy()
     masks[:least] = np.arange(least)[:, None] % 2 == np.arange(12)[None, :] % 2
-    few = precision(
-        masks[: least - 1], losses[: least - 1], key=KEY, estimator=Estimator(estimator)
-    )
+    few = precision(masks[: least - 1], losses[: least - 1], key=KEY, estimator=by_name(estimator))
     assert few.members == least - 1
     assert few.standard_error == np.inf
-    enough = precision(masks[:least], losses[:least], key=KEY, estimator=Estimator(estimator))
+    enough = precision(masks[:least], losses[:least], key=KEY, estimator=by_name(estimator))
     assert np.isfinite(enough.standard_error)
 
 
@@ -86,7 +84,7 @@ def test_a_sample_of_many_targets_is_like_all_of_them():
     assert first == precision(masks, losses, key=KEY)
 
 
-@pytest.mark.parametrize('estimator', [Estimator.DIFFERENCE, Estimator.ADJUSTED])
+@pytest.mark.parametrize('estimator', [difference_in_means, adjusted])
 def test_few_members_tell_how_many_are_needed(estimator):
     masks, losses = noisy(1600)
     curve = standard_error_curve(masks, losses, key=KEY, sizes=[1600, 100], estimator=estimator)

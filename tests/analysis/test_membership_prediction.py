@@ -6,7 +6,7 @@ import reference
 from influence_jax.analysis import membership
 from influence_jax.analysis.membership.prediction import Ranking
 from influence_jax.analysis.resampling import jackknife_error, weights
-from influence_jax.estimators import Estimator, estimate, largest_of_noise
+from influence_jax.estimators import adjusted, difference_in_means, largest_of_noise
 
 KEY = jax.random.key(0)
 
@@ -124,7 +124,7 @@ def test_undefined_records_are_left_out_for_all():
     assert first.spearman.value == pytest.approx(reference.spearman(score[5:], truth[5:]))
 
 
-@pytest.mark.parametrize('estimator', [Estimator.DIFFERENCE, Estimator.ADJUSTED])
+@pytest.mark.parametrize('estimator', [difference_in_means, adjusted])
 def test_predictors_equal_the_loops(estimator):
     rng = np.random.default_rng(0)
     masks = rng.random((64, 20)) < 0.5
@@ -132,7 +132,7 @@ def test_predictors_equal_the_loops(estimator):
     own = np.array([3, -1, *range(7)])
     losses -= 3.0 * masks[:, np.maximum(own, 0)] * (own >= 0)
     found = membership.predictors(masks, losses, estimator=estimator, target_examples=own)
-    values, errors = estimate(estimator, masks, losses, target_examples=own)
+    values, errors = estimator(masks, losses, target_examples=own)
     order = np.argsort(-values, axis=0)
     at = np.arange(9)
     largest, second = values[order[0], at], values[order[1], at]

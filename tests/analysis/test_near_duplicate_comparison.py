@@ -3,11 +3,10 @@ import numpy as np
 import pytest
 
 from influence_jax.analysis import auroc
-from influence_jax.analysis.cluster_view import at_even_steps, cluster_view
 from influence_jax.analysis.extraction import nearest_siblings, scores
 from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group, table
-from influence_jax.analysis.score_prediction import predictions
-from influence_jax.analysis.scores import Score, influence_scores
+from influence_jax.analysis.scores import Score, influence_scores, predictions
+from influence_jax.analysis.views import at_even_steps, cluster_view
 from influence_jax.estimators import difference_in_means, summarize
 
 KEY = jax.random.key(0)

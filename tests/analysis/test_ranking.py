@@ -3,12 +3,8 @@ import pytest
 import reference
 
 from influence_jax.analysis import auroc, top_influencers
-from influence_jax.analysis.ranking import (
-    area_of,
-    average_precision,
-    precision_at_k,
-    rank_counts,
-)
+from influence_jax.analysis.ranking import average_precision, precision_at_k
+from influence_jax.analysis.resampling import Ranking
 from influence_jax.types import Influence
 
 GENERATOR = np.random.default_rng(0)
@@ -75,10 +71,22 @@ def test_precision_at_k_by_hand():
     assert precision_at_k([4, 3, 3, 1], positives, 2) == pytest.approx(3 / 4)
 
 
-def test_the_area_under_counts_is_the_auroc():
-    counts = rank_counts(SCORES, POSITIVES)
-    assert area_of(counts) == pytest.approx(auroc(SCORES, POSITIVES))
-    assert (counts.true[-1], counts.false[-1]) == (POSITIVES.sum(), (~POSITIVES).sum())
+def test_weights_count_targets_so_many_times():
+    times = np.random.default_rng(1).integers(4, size=40)
+    scores, positives = np.repeat(SCORES, times), np.repeat(POSITIVES, times)
+    for statistic in (auroc, average_precision):
+        weighted = statistic(SCORES, POSITIVES, weights=times)
+        assert weighted == pytest.approx(statistic(scores, positives))
+    weighted = precision_at_k(SCORES, POSITIVES, 9, weights=times)
+    assert weighted == pytest.approx(precision_at_k(scores, positives, 9))
+
+
+def test_the_auroc_of_resamples_is_that_of_the_weights():
+    times = np.random.default_rng(2).integers(3, size=(5, 40)).astype(float)
+    areas = Ranking(SCORES).auroc(times, POSITIVES)
+    expected = [auroc(SCORES, POSITIVES, weights=row) for row in times]
+    np.testing.assert_allclose(areas, expected)
+    assert np.isnan(Ranking(SCORES).auroc(POSITIVES[None] * 1.0, POSITIVES)).all()
 
 
 @pytest.mark.parametrize(

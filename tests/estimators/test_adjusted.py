@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import reference
 
-from influence_jax.estimators import Estimator, adjusted, difference_in_means, summarize
-from influence_jax.estimators.adjusted import Fitting, tiles
-from influence_jax.estimators.scan import scan_for
+from influence_jax.estimators import adjusted, difference_in_means, summarize
+from influence_jax.estimators.regression_adjusted import Fitting
 
 
 def masks_of(members, examples, seed=0):
@@ -23,8 +22,8 @@ def off_diagonal(matrix):
 
 def regressors_of(masks, losses, own):
     centred = losses - losses.mean(0)
-    fit = Fitting(masks, scan_for(masks, targets=losses.shape[1]))
-    return fit(centred / np.abs(centred).max(0), own).examples
+    scale = np.abs(centred).max(0)
+    return Fitting(masks, losses, own)(centred / scale, own, slice(0, len(own)), scale).examples
 
 
 def test_equals_the_loops_for_the_regressors_it_chose():
@@ -120,7 +119,7 @@ def test_examples_that_go_together_each_have_their_effect(differing):
     # What differs is the noise that other groups add to the difference of means.
     off = (estimate.values - plain.values)[same] / plain.standard_error[same]
     assert np.abs(off).max() < 1
-    pairs = summarize(masks, losses, estimator=Estimator.ADJUSTED).pairs
+    pairs = summarize(masks, losses, estimator=adjusted).pairs
     right = group[pairs.examples] == group[pairs.targets]
     # A false pair of groups is 25 false pairs at once.
     assert right.sum() >= 0.95 * (same.sum() - 60) and right.mean() > 0.8
@@ -155,7 +154,7 @@ def test_tiles_are_the_whole():
     masks = masks_of(100, 25)
     losses = noise(100, 25) - masks
     estimate = adjusted(masks, losses)
-    for columns, block in tiles(masks, losses, tile=10):
+    for columns, block in adjusted.tiles(masks, losses, tile=10):
         np.testing.assert_allclose(block.values, estimate.values[:, columns], atol=1e-5)
 
 

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 
 from influence_jax.estimators import (
-    Estimator,
+    BUILT_IN,
+    RELIABLE,
     adjusted,
     benjamini_hochberg,
     difference_in_means,
     intervals,
+    lasso,
     p_values,
+    ridge,
     selected_intervals,
     summarize,
     z_scores,
 )
-from influence_jax.estimators.self_error import RELIABLE
 
 RTE = Path(__file__).parents[3] / 'shared' / 'data' / 'rte_bert'
 N = 150
@@ -88,7 +90,7 @@ def test_noise_alone_lists_next_to_nothing_and_is_covered(kind, members, inclusi
 
 
 @pytest.mark.parametrize('inclusion_prob', [0.05, 0.5, 0.9])
-@pytest.mark.parametrize('estimator', [Estimator.ADJUSTED, Estimator.RIDGE, Estimator.LASSO])
+@pytest.mark.parametrize('estimator', [adjusted, ridge, lasso])
 def test_every_estimator_lists_next_to_nothing_of_noise(estimator, inclusion_prob):
     listed = 0
     for kind in KINDS:
@@ -193,7 +195,7 @@ def test_what_is_selected_is_not_exaggerated_once_cross_fitted():
             places = (np.arange(N) + step) % N, np.arange(N)
             effects[places] = 0.5 * generator.exponential(size=N)
         losses = generator.normal(size=masks.shape) - masks @ effects - 2 * masks
-        found = summarize(masks, losses, estimator=Estimator.ADJUSTED)
+        found = summarize(masks, losses, estimator=adjusted)
         pairs = found.pairs
         truth = effects[pairs.examples, pairs.targets]
         exaggerated.append((pairs.values - truth) / pairs.standard_errors)
@@ -210,7 +212,7 @@ def test_what_is_selected_is_not_exaggerated_once_cross_fitted():
     assert np.mean(np.concatenate(of_others)) > 0.94
 
 
-@pytest.mark.parametrize('estimator', Estimator)
+@pytest.mark.parametrize('estimator', BUILT_IN)
 def test_the_strongest_other_of_noise_is_nothing_to_the_members_held_out(estimator):
     generator = np.random.default_rng(0)
     masks = drawn(100, 0.5, generator)
@@ -222,7 +224,7 @@ def test_the_strongest_other_of_noise_is_nothing_to_the_members_held_out(estimat
     assert abs(np.nanmean(told)) < 0.35  # of 150 targets, about four standard errors
 
 
-@pytest.mark.parametrize('estimator', [Estimator.DIFFERENCE, Estimator.ADJUSTED])
+@pytest.mark.parametrize('estimator', [difference_in_means, adjusted])
 def test_the_strongest_other_in_a_group_is_as_strong_to_the_members_held_out(estimator):
     generator = np.random.default_rng(0)
     masks = np.repeat(generator.random((256, 30)) < 0.5, 4, axis=1)

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from influence_jax.estimators import difference_in_means, summarize
-from influence_jax.estimators.difference import tiles
 from influence_jax.estimators.tiling import standardized_tiles
 
 
@@ -113,7 +112,7 @@ def test_tiles_equal_the_whole(tile):
     masks, losses = draw(40, 8, 11)
     whole = difference_in_means(masks, losses)
     seen = []
-    for columns, part in tiles(masks, losses, tile=tile):
+    for columns, part in difference_in_means.tiles(masks, losses, tile=tile):
         seen += range(columns.start, columns.stop)
         assert part.values.shape == part.standard_error.shape == (8, columns.stop - columns.start)
         np.testing.assert_allclose(part.values, whole.values[:, columns], atol=1e-6)
@@ -158,7 +157,10 @@ def bad_inputs():
     ('masks', 'losses', 'message'), [pytest.param(*b[1:], id=b[0]) for b in bad_inputs()]
 )
 def test_bad_input_is_refused_in_one_line(masks, losses, message):
-    for estimate in (difference_in_means, tiles):  # at the call, before anything is iterated
+    for estimate in (
+        difference_in_means,
+        difference_in_means.tiles,
+    ):  # at the call, before anything is iterated
         with pytest.raises(ValueError, match=message) as refused:
             estimate(masks, losses)
         assert '\n' not in str(refused.value)
@@ -166,7 +168,7 @@ def test_bad_input_is_refused_in_one_line(masks, losses, message):
 
 def test_tile_below_one_is_refused():
     with pytest.raises(ValueError, match='tile=0 must be at least 1'):
-        tiles(*draw(40, 8, 6), tile=0)
+        difference_in_means.tiles(*draw(40, 8, 6), tile=0)
 
 
 def test_arguments_are_left_unchanged():

@@ -5,15 +5,9 @@ import numpy as np
 import pytest
 import reference
 
-from influence_jax.estimators import difference_in_means
-from influence_jax.estimators.lasso import (
-    _descend,
-    _largest_eigenvalue,
-    lasso,
-    lasso_coefficients,
-    tiles,
-)
-from influence_jax.estimators.self_error import self_errors
+from influence_jax.estimators import difference_in_means, lasso, lasso_coefficients
+from influence_jax.estimators.lasso_regression import _descend, _largest_eigenvalue
+from influence_jax.estimators.standard_errors import self_errors
 
 
 def masks_of(members, examples, seed=0):
@@ -185,7 +179,7 @@ def test_tiles_are_the_whole():
     masks = masks_of(100, 25)
     losses = noise(100, 25) - masks
     estimate = lasso(masks, losses)
-    for columns, block in tiles(masks, losses, tile=10):
+    for columns, block in lasso.tiles(masks, losses, tile=10):
         tolerance = 0.05 * estimate.standard_error[:, columns].min()
         np.testing.assert_allclose(block.values, estimate.values[:, columns], atol=tolerance)
 
@@ -215,4 +209,4 @@ def test_losses_that_the_own_inclusion_explains_fully_keep_nothing_else():
 
 def test_an_empty_tile_is_refused():
     with pytest.raises(ValueError, match='tile=0 must be at least 1'):
-        tiles(masks_of(20, 4), noise(20, 4), tile=0)
+        lasso.tiles(masks_of(20, 4), noise(20, 4), tile=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from influence_jax.estimators.randomization import p_values
+from influence_jax.estimators.uncertainty import randomization_p_values as p_values
 
 
 def losses_of(kind, members, generator):

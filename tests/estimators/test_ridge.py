@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import reference
 
-from influence_jax.estimators import difference_in_means
-from influence_jax.estimators.ridge import _PENALTIES, _smoother, ridge, tiles
-from influence_jax.estimators.self_error import self_errors
+from influence_jax.estimators import difference_in_means, ridge
+from influence_jax.estimators.ridge_regression import _PENALTIES, _smoother
+from influence_jax.estimators.standard_errors import self_errors
 
 NONE = np.full(9, -1)
 
@@ -161,7 +161,7 @@ def test_tiles_are_the_whole():
     masks = masks_of(100, 25)
     losses = noise(100, 25) - masks
     estimate = ridge(masks, losses)
-    for columns, block in tiles(masks, losses, tile=10):
+    for columns, block in ridge.tiles(masks, losses, tile=10):
         np.testing.assert_allclose(block.values, estimate.values[:, columns], atol=1e-5)
         np.testing.assert_allclose(
             block.standard_error, estimate.standard_error[:, columns], rtol=1e-4
@@ -202,4 +202,4 @@ def test_penalties_that_are_not_positive_are_refused_in_one_line(penalty):
 
 def test_an_empty_tile_is_refused():
     with pytest.raises(ValueError, match='tile=0 must be at least 1'):
-        tiles(masks_of(20, 4), noise(20, 4), tile=0)
+        ridge.tiles(masks_of(20, 4), noise(20, 4), tile=0)

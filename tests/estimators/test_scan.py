@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import reference
 
-from influence_jax.estimators.scan import EDGES, Asked, Targets, host
+from influence_jax.estimators.scan import EDGES, SummaryRequest, Targets, host
 from influence_jax.estimators.scan.device import DeviceScan
 from influence_jax.estimators.scan.host import HostScan
 from influence_jax.estimators.scan.products import ROUNDING, Product, fastest, prepare, sums
 
-ASKED = Asked(strongest=5, ranks=(0, 3, 40, 79, 119))
+ASKED = SummaryRequest(strongest=5, ranks=(0, 3, 40, 79, 119))
 
 # How far from the exact value, in standard errors of an entry, a scan may place one.
 SCANS = {
@@ -29,12 +29,12 @@ def problem(members=61, examples=120, targets=70):
         losses[:, t] -= masks[:, t] + 0.7 * masks[:, (t + 7) % examples]
     losses -= losses.mean(axis=0)
     losses = (losses / np.abs(losses).max(axis=0)).astype(np.float32)
-    own = np.arange(targets)
-    own[4] = -1
+    self_index = np.arange(targets)
+    self_index[4] = -1
     null_error = 2 * losses.std(axis=0) / np.sqrt(members)
-    fixed = np.stack([(own + 50) % examples, np.full(targets, -1)], axis=1)
+    fixed = np.stack([(self_index + 50) % examples, np.full(targets, -1)], axis=1)
     values = np.stack([3.3 * null_error, np.zeros(targets)], axis=1)
-    return masks, Targets(losses, null_error, own, 2.5 * null_error, fixed, values)
+    return masks, Targets(losses, null_error, self_index, 2.5 * null_error, fixed, values)
 
 
 @pytest.fixture(scope='module', params=list(SCANS))
@@ -43,7 +43,7 @@ def scanned(request):
     masks, targets = problem()
     exact, errors = reference.difference_in_means(masks, targets.losses.astype(np.float64))
     matrix = exact.copy()
-    rows = np.arange(len(targets.own))
+    rows = np.arange(len(targets.self_index))
     matrix[targets.fixed_examples[:, 0], rows] = targets.fixed_values[:, 0]
     return make(masks), masks, targets, matrix, exact, errors, tolerance
 
@@ -78,7 +78,7 @@ def test_candidates_are_all_beyond_the_floor(scanned):
 def test_histogram_counts_all_but_own_entries(scanned):
     scan, _, targets, matrix, _, _, tolerance = scanned
     found = scan.columns(targets, ASKED)
-    z = reference.off_diagonal(matrix / targets.null_error, targets.own)
+    z = reference.off_diagonal(matrix / targets.null_error, targets.self_index)
     counts, _ = np.histogram(z.clip(EDGES[0], EDGES[-1]), EDGES)
     assert found.histogram.sum() == len(z)
     moved = np.abs(np.cumsum(found.histogram - counts)).max()
@@ -88,25 +88,25 @@ def test_histogram_counts_all_but_own_entries(scanned):
 def test_entries_are_those_of_the_loops(scanned):
     scan, masks, targets, _, exact, errors, _ = scanned
     generator = np.random.default_rng(1)
-    of = generator.integers(0, len(targets.own), 500)
+    of = generator.integers(0, len(targets.self_index), 500)
     examples = generator.integers(0, masks.shape[1], 500)
     values, standard_errors = scan.entries(targets.losses, of, examples)
     np.testing.assert_allclose(values, exact[examples, of], atol=1e-6)
     np.testing.assert_allclose(standard_errors, errors[examples, of], rtol=1e-5)
 
 
-def test_suspects_are_the_largest_t_statistics_of_both_halves_and_of_all(scanned):
+def test_candidate_regressors_are_the_largest_t_statistics_of_both_halves_and_of_all(scanned):
     scan, masks, targets, *_ = scanned
-    found = scan.suspects(targets.losses, targets.own, 4)
+    found = scan.candidate_regressors(targets.losses, targets.self_index, 4)
     for part, members in enumerate((slice(0, None, 2), slice(1, None, 2), slice(None))):
         kept, losses = masks[members], targets.losses[members].astype(np.float64)
         values, _ = reference.difference_in_means(kept, losses)
         inside = kept.sum(axis=0)[:, None]
         score = np.abs(values) * np.sqrt(inside * (len(kept) - inside))
-        for t, own in enumerate(targets.own):
-            if own >= 0:
-                assert found[part, t, 0] == own
-                score[own, t] = np.inf
+        for t, self_index in enumerate(targets.self_index):
+            if self_index >= 0:
+                assert found[part, t, 0] == self_index
+                score[self_index, t] = np.inf
             expected = np.sort(score[:, t])[:-5:-1]
             np.testing.assert_allclose(score[found[part, t], t], expected, rtol=1e-2)
 
@@ -136,7 +136,7 @@ def test_heavy_tails_are_not_written_in_fixed_point():
 
 def test_more_candidates_than_expected_are_all_listed():
     masks, targets = problem()
-    every = targets._replace(floor=np.zeros(len(targets.own)))
+    every = targets._replace(floor=np.zeros(len(targets.self_index)))
     for make in (HostScan, SCANS['float32'][0]):
         scan = make(masks)
         if isinstance(scan, DeviceScan):

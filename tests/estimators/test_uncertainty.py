@@ -6,19 +6,19 @@ import reference
 import scipy.stats
 
 from influence_jax.estimators import (
-    Estimator,
+    BUILT_IN,
     benjamini_hochberg,
     difference_in_means,
-    estimate,
     floored_margin,
     intervals,
+    lasso,
     p_values,
     selected_intervals,
     summarize,
     z_margin,
     z_scores,
 )
-from influence_jax.estimators.repeats import average_repeats
+from influence_jax.estimators.ensemble import average_repeats
 
 
 def ensemble(members=400, examples=60, seed=0):
@@ -39,11 +39,11 @@ def test_z_of_no_error_is_infinite_and_of_nothing_undefined():
     )
 
 
-@pytest.mark.parametrize('estimator', Estimator)
+@pytest.mark.parametrize('estimator', BUILT_IN)
 def test_intervals_cover_and_z_is_standard_normal_on_null_data(estimator):
     masks, losses = ensemble(examples=150)
     none = np.full(150, -1)
-    found = estimate(estimator, masks, losses, target_examples=none)
+    found = estimator(masks, losses, target_examples=none)
     low, high = intervals(found, members=400)
     assert 0.94 < ((low <= 0) & (high >= 0)).mean() < 0.96
     assert 0.97 < z_scores(*found).std() < 1.03
@@ -77,7 +77,7 @@ def test_benjamini_hochberg_equals_the_loops():
     assert found.sum() == benjamini_hochberg(p, level=0.1).sum()
 
 
-@pytest.mark.parametrize('estimator', Estimator)
+@pytest.mark.parametrize('estimator', BUILT_IN)
 def test_false_discoveries_stay_below_their_level(estimator):
     """Each target is influenced by itself and by the next five; all else is null."""
     shares, powers = [], []
@@ -98,11 +98,11 @@ def test_false_discoveries_stay_below_their_level(estimator):
     assert np.mean(powers) > 0.5
 
 
-@pytest.mark.parametrize('estimator', Estimator)
+@pytest.mark.parametrize('estimator', BUILT_IN)
 def test_pairs_are_those_of_the_whole_matrix(estimator):
     masks, losses = ensemble(members=300, examples=40)
     losses = losses - masks - np.roll(masks, 1, axis=1)
-    whole = estimate(estimator, masks, losses)
+    whole = estimator(masks, losses)
     p = p_values(z_scores(*whole), members=300)
     np.fill_diagonal(p, np.nan)
     expected = benjamini_hochberg(p, tests=40 * 39 + 40) & ~np.eye(40, dtype=bool)
@@ -122,15 +122,15 @@ def test_pairs_are_those_of_the_whole_matrix(estimator):
     np.testing.assert_array_equal(sparse != 0, found)
 
 
-@pytest.mark.parametrize('estimator', Estimator)
+@pytest.mark.parametrize('estimator', BUILT_IN)
 def test_a_summary_is_that_of_the_whole_matrix(estimator):
     masks, losses = ensemble(members=200, examples=30)
     losses = losses - masks - np.roll(masks, 1, axis=1)
-    whole = estimate(estimator, masks, losses)
+    whole = estimator(masks, losses)
     found = summarize(masks, losses, estimator=estimator, top_k=5, tile=7)
     assert found.estimator is estimator
     # LASSO is iterated to a tolerance, by blocks.
-    close = {'rtol': 1e-3, 'atol': 5e-4 if estimator is Estimator.LASSO else 2e-5}
+    close = {'rtol': 1e-3, 'atol': 5e-4 if estimator is lasso else 2e-5}
     np.testing.assert_allclose(found.self_influence, np.diag(whole.values), **close)
     np.testing.assert_allclose(found.self_standard_error, np.diag(whole.standard_error), **close)
     top = reference.top_influencers(whole.values, 5)

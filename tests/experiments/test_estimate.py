@@ -15,7 +15,7 @@ from experiments import array_files, estimate, tensors
 from experiments.tensors import TensorSettings
 from influence_jax import estimators
 from influence_jax.analysis import Convergence
-from influence_jax.estimators import Estimator
+from influence_jax.estimators import adjusted
 from influence_jax.report import figures
 from influence_jax.report.drawing import Picture, Pictures
 from influence_jax.report.theme import Theme
@@ -367,7 +367,7 @@ def test_what_is_written_is_what_the_estimator_says(saved, listed, tmp_path, cap
 
 @pytest.mark.usefixtures('undrawn')
 def test_too_few_members_for_the_estimator_are_said_and_estimated_otherwise(saved, capsys):
-    page = estimate.run(saved(estimator=Estimator.ADJUSTED))
+    page = estimate.run(saved(estimator=adjusted))
     expected = estimators.difference_in_means(MASKS, LOSSES)
     found = [float(row['self_influence']) for row in rows_of(page.parent)]
     np.testing.assert_allclose(found, np.diag(expected.values), rtol=1e-4)

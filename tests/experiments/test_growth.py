@@ -5,18 +5,17 @@ import math
 import jax
 import numpy as np
 import pytest
+from experiments.progress import Progress
 
 from experiments import image_report
-from experiments.growth import Check
-from experiments.progress import Progress
 from experiments.settings import AnalysisSettings
 from influence_jax import store, training
-from influence_jax.analysis.convergence import Precision, precision
-from influence_jax.estimators import Estimator
+from influence_jax.analysis.convergence import Check, precision
+from influence_jax.estimators import adjusted, difference_in_means
 from influence_jax.subsets import Design
 from influence_jax.training import Trained
 
-GROWING = {'estimator': Estimator.DIFFERENCE, 'until_standard_error': 0.3, 'max_members': 400}
+GROWING = {'estimator': difference_in_means, 'until_standard_error': 0.3, 'max_members': 400}
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def test_says_so_where_it_is_never_precise_enough(run_here, trained, reported):
     assert len(store.open_run(directory).complete) == 64
     assert not reported[0].enough
     assert reported[0].needed == pytest.approx(400, rel=0.15)
-    assert 'but --max_members are trained' in str(reported[0])
+    assert 'but all members are trained' in str(reported[0])
     run(**GROWING | {'until_standard_error': 0.1, 'max_members': 64})
     assert len(trained) == 1
 
@@ -138,7 +137,7 @@ def test_only_the_capacity_is_of_the_manifest(run_here, trained, reported):
     run, directory = run_here
     run(**GROWING)
     # The same tensors, whatever is estimated from them and however many there are.
-    run(members=400, estimator=Estimator.ADJUSTED)
+    run(members=400, estimator=adjusted)
     assert len(store.open_run(directory).complete) == 400
     with pytest.raises(store.FewerMembers, match='at least 400'):
         run(**GROWING | {'max_members': 300})
@@ -179,7 +178,7 @@ def test_members_that_diverge_do_not_count(run_here, trained, reported, monkeypa
         ({'until_standard_error': -0.1}, 'until_standard_error must be 0 .* not -0.1'),
         ({'until_standard_error': math.nan}, 'until_standard_error must be 0 .* not nan'),
         ({'max_members': 0}, 'max_members must be at least 1, not 0'),
-        ({'max_members': 47, 'estimator': Estimator.ADJUSTED}, '47 is too few .* at least 48'),
+        ({'max_members': 47, 'estimator': adjusted}, '47 is too few .* at least 48'),
     ],
     ids=str,
 )
@@ -190,42 +189,12 @@ def test_what_cannot_be_grown_is_refused(run_here, wrong, message):
     assert not directory.exists()
 
 
-def check(standard_error, *, unknown=0, untrained=900):
-    return Check(Precision(100, standard_error, unknown), 0.1, untrained)
-
-
-@pytest.mark.parametrize(
-    ('seen', 'needed', 'following', 'more'),
-    [
-        (check(0.12), 144, 149, 44),  # a little beyond the need
-        (check(0.102), 105, 110, 5),  # a tenth more at the earliest
-        (check(0.3), 900, 200, 800),  # at most twice as many
-        (check(0.5), 2500, 200, 900),  # there is no room for so many
-        (check(math.inf), None, 200, 900),
-        (check(0.09, unknown=3), 81, 110, 1),
-        (check(0.09), 81, 110, 0),
-    ],
-)
-def test_when_to_look_again(seen, needed, following, more):
-    assert (seen.needed, seen.next_check, seen.more) == (needed, following, more)
-
-
-def test_what_is_said():
-    assert str(check(0.09)) == '0.09 nats with 100 members, 0.1 wanted: precise enough'
-    assert str(check(0.12)) == '0.12 nats with 100 members, 0.1 takes about 144'
-    assert str(check(math.inf)) == 'not known with 100 members'
-    assert str(check(0.09, unknown=3)).startswith('not known for 3 examples, in or out of')
-    last = str(check(0.12, untrained=0))
-    assert 'about 144, but --max_members are trained: allow more' in last
-    assert not check(0.09, unknown=1).enough
-
-
 def test_few_members_are_estimated_by_the_difference():
-    settings = AnalysisSettings(estimator=Estimator.ADJUSTED)
-    assert settings.estimator_for(47) is Estimator.DIFFERENCE
-    assert settings.estimator_for(48) is Estimator.ADJUSTED
-    plain = AnalysisSettings(estimator=Estimator.DIFFERENCE)
-    assert plain.estimator_for(4) is Estimator.DIFFERENCE
+    settings = AnalysisSettings(estimator=adjusted)
+    assert settings.estimator_for(47) is difference_in_means
+    assert settings.estimator_for(48) is adjusted
+    plain = AnalysisSettings(estimator=difference_in_means)
+    assert plain.estimator_for(4) is difference_in_means
 
 
 def test_the_progress_line_follows_what_was_seen(capsys):

@@ -12,6 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from experiments.completions import MEASUREMENTS, Completer
+from experiments.language_experiment import LanguageExperiment, training_program
 
 from experiments import (
     language_base,
@@ -22,8 +24,6 @@ from experiments import (
     run_facts,
 )
 from experiments import launch as launching
-from experiments.completions import MEASUREMENTS, Completer
-from experiments.language_experiment import LanguageExperiment, training_program
 from experiments.language_model import DEFAULTS
 from experiments.language_settings import (
     ExtractionSettings,
@@ -38,7 +38,7 @@ from influence_jax import analysis, data, store, training
 from influence_jax.analysis.extraction import scores
 from influence_jax.analysis.extraction_regime import Regime, judge
 from influence_jax.data.text.tokenizer import from_pretrained, train_byte_bpe
-from influence_jax.estimators import Estimator, difference_in_means
+from influence_jax.estimators import adjusted, difference_in_means
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, init
 from influence_jax.training.checkpoint import InTraining
 
@@ -172,10 +172,10 @@ def test_a_tokenizer_of_its_own_and_records_that_are_cut(
 
 
 def test_the_papers_own_margin_is_stated_beside_that_of_another_estimator(whole):
-    (score,) = language_report._as_in_the_paper(whole, Estimator.ADJUSTED)
+    (score,) = language_report._as_in_the_paper(whole, adjusted)
     plain = analysis.top1_margin(difference_in_means(whole.masks, whole.measurement('loss')))
     np.testing.assert_allclose(score.values, plain, rtol=1e-4)
-    assert not language_report._as_in_the_paper(whole, Estimator.DIFFERENCE)
+    assert not language_report._as_in_the_paper(whole, difference_in_means)
 
 
 def test_the_same_command_again_trains_nothing(whole, run, source, finished, tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ import language_run
 import numpy as np
 import pytest
 import scipy.stats
+from influence_jax.analysis.overview import Overview
 
 from influence_jax import report
 from influence_jax.analysis.convergence import Convergence
-from influence_jax.analysis.overview import Overview
-from influence_jax.estimators import Estimator, SignificantPairs
+from influence_jax.estimators import SignificantPairs, adjusted
 from influence_jax.estimators.summary import Summary
 from influence_jax.report import figures
 from influence_jax.report.drawing import Picture, Pictures
@@ -78,7 +78,7 @@ def summary_of(values: np.ndarray, standard_error: np.ndarray, own: np.ndarray) 
             untested_examples=0,
             complete=True,
         ),
-        estimator=Estimator.ADJUSTED,
+        estimator=adjusted,
         members_used=64,
     )
 

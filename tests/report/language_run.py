@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.paper import PUBLISHED
 from influence_jax import analysis
-from influence_jax.analysis.cluster_view import cluster_view
 from influence_jax.analysis.extraction import (
     by_membership,
     nearest_siblings,
@@ -14,6 +14,7 @@ from influence_jax.analysis.extraction import (
     scores_of_members,
 )
 from influence_jax.analysis.near_duplicate_comparison import compare
+from influence_jax.analysis.views import cluster_view
 from influence_jax.report import LanguageResults
 
 UNIQUE, CLUSTERS, COPIES, MEMBERS = 24, 4, 4, 80
@@ -68,6 +69,7 @@ def results() -> tuple[LanguageResults, analysis.Overview]:
                 key=jax.random.key(1),
                 extraction=extraction,
                 siblings=siblings,
+                reference=PUBLISHED,
                 resamples=50,
             ),
             view=cluster_view(masks, losses, groups, summary=overview.summary),

@@ -13,9 +13,10 @@ from language_run import CLUSTERS, COPIES, RIGHT_TO_LEFT, SCRIPT, UNIQUE, N
 from pages import Page, contents
 from rich.console import Console
 
+from experiments.paper import PUBLISHED
 from influence_jax import report
 from influence_jax.analysis.extraction import nearest_siblings, scores
-from influence_jax.analysis.extraction_regime import GivenBack, Judgment, Regime
+from influence_jax.analysis.extraction_regime import Judgment, MeanBleu, Regime
 from influence_jax.analysis.near_duplicate_comparison import compare
 from influence_jax.report import figures
 from influence_jax.report.comparison_tables import comparison_table
@@ -160,19 +161,19 @@ def test_a_sibling_given_back_stands_beside_the_record_in_page_and_file(language
     ('regime', 'advice'), [(Regime.BEYOND, '--epochs=15 '), (Regime.BEFORE, '--epochs=60 ')]
 )
 def test_a_run_outside_of_the_papers_regime_is_told_its_numbers_and_the_way_back(regime, advice):
-    judgment = Judgment(regime, GivenBack(0.402, 0.438), GivenBack(0.919, 0.532))
-    note = report.regime_note(judgment, epochs=30)
+    judgment = Judgment(regime, MeanBleu(0.402, 0.438), MeanBleu(0.919, 0.532))
+    note = report.regime_note(judgment, epochs=30, reference=PUBLISHED.bleu)
     for text in (advice, '0.40 unique, 0.44 near', '0.92 unique, 0.53 near', '0.07 unique, 0.36'):
         assert text in note
     assert '\n' not in note
     assert 'members that held' not in report.regime_note(
-        judgment._replace(by_holders=None), epochs=1
+        judgment._replace(by_holders=None), epochs=1, reference=PUBLISHED.bleu
     )
 
 
 def test_a_run_in_the_papers_regime_needs_no_caution():
-    judgment = Judgment(Regime.PAPER, GivenBack(0.053, 0.362), None)
-    assert report.regime_note(judgment, epochs=15) is None
+    judgment = Judgment(Regime.PAPER, MeanBleu(0.053, 0.362), None)
+    assert report.regime_note(judgment, epochs=15, reference=PUBLISHED.bleu) is None
     assert '0.05 unique, 0.36 near-duplicated' in report.regime_fact(judgment)
 
 

@@ -5,18 +5,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.analysis.convergence.correlation import correlation, spearman_brown
-from influence_jax.analysis.convergence.known import (
-    LEAST_MEMBERS,
-    host_generator,
-    known_influence,
-    others,
-)
+from influence_jax.analysis.convergence.standard_errors import known_influence, others
 from influence_jax.analysis.margins import top1_margin
-from influence_jax.estimators import Estimator, benjamini_hochberg, p_values, z_scores
-from influence_jax.estimators.ensemble import examples_of_targets, usable
+from influence_jax.analysis.resampling import host_generator
+from influence_jax.estimators import (
+    EstimatorLike,
+    adjusted,
+    as_estimator,
+    benjamini_hochberg,
+    difference_in_means,
+    p_values,
+    z_scores,
+)
+from influence_jax.estimators.ensemble import complete_members, examples_of_targets
 from influence_jax.types import AnyArray, Masks, Measurement, PRNGKey
 
 _SAMPLED_TARGETS = 256
@@ -92,9 +96,10 @@ class Convergence(NamedTuple):
         )
 
 
-def least_half(estimator: Estimator) -> int:
+def least_half(estimator: EstimatorLike) -> int:
     """The fewest members from which `split_half` lets an estimator make its estimate."""
-    return 2 if estimator is Estimator.DIFFERENCE else LEAST_MEMBERS[estimator]
+    # Means differ without any errors: `_difference`.
+    return 2 if estimator is difference_in_means else as_estimator(estimator).least_members
 
 
 def split_half(
@@ -102,7 +107,7 @@ def split_half(
     losses: Measurement,
     *,
     key: PRNGKey,
-    estimator: Estimator = Estimator.DIFFERENCE,
+    estimator: EstimatorLike = difference_in_means,
     sizes: Sequence[int] | None = None,
     repeats: int = 4,
     target_examples: Int[AnyArray, ' T'] | None = None,
@@ -121,7 +126,7 @@ def split_half(
       masks: `[M N]` bool.
       losses: `[M T]`; rows with anything non-finite are left out.
       key: draws the halves and the sample of targets; the same for every estimator.
-      estimator: which estimate.
+      estimator: which estimate, see `as_estimator`.
       sizes: members in each half, `least_half(estimator)` .. M/2; by default up to 8, evenly
         spaced in the logarithm.
       repeats: random splits, over which the correlations are averaged. Within one, smaller halves
@@ -132,11 +137,12 @@ def split_half(
       ValueError: too few usable members for two halves, sizes out of range, `repeats` below 1, or
         masks and losses as in `difference_in_means`.
     """
-    masks, losses = usable(masks, losses)
+    estimator = as_estimator(estimator)
+    masks, losses = complete_members(masks, losses)
     largest, least = len(masks) // 2, least_half(estimator)
     if largest < least:
         raise ValueError(
-            f'two halves for the estimator {estimator.value} need at least {2 * least} usable '
+            f'two halves for the estimator {estimator.name} need at least {2 * least} usable '
             f'members, not {len(masks)}'
         )
     if repeats < 1:
@@ -144,25 +150,27 @@ def split_half(
     members = _default_sizes(least, largest) if sizes is None else np.unique(np.asarray(sizes, int))
     if not members.size or members[0] < least or members[-1] > largest:
         raise ValueError(
-            f'sizes of halves for the estimator {estimator.value} must lie in '
+            f'sizes of halves for the estimator {estimator.name} must lie in '
             f'{least} .. {largest}, not {members.tolist()}'
         )
     examples, targets = masks.shape[1], losses.shape[1]
-    own = examples_of_targets(target_examples, examples=examples, targets=targets)
+    self_index = examples_of_targets(target_examples, examples=examples, targets=targets)
     generator = host_generator(key)
     sample = np.sort(generator.permutation(targets)[:_SAMPLED_TARGETS])
-    own, losses = own[sample], losses[:, sample]
+    self_index, losses = self_index[sample], losses[:, sample]
     third = len(masks) // 3
 
     curves = np.empty((repeats, 5, len(members)))
     for curve in curves:
         order = generator.permutation(len(masks))
-        chosen = _significant(masks[order[-third:]], losses[order[-third:]], own)
+        chosen = _significant(masks[order[-third:]], losses[order[-third:]], self_index)
         for s, size in enumerate(members):
             halves = order[:size], order[size : 2 * size]
-            first, second = (_values(estimator, masks[half], losses[half], own) for half in halves)
+            first, second = (
+                _values(estimator, masks[half], losses[half], self_index) for half in halves
+            )
             pairs = chosen if size <= third else np.zeros_like(chosen)
-            curve[:, s] = *_agreement(first, second, own, pairs), pairs.sum()
+            curve[:, s] = *_agreement(first, second, self_index, pairs), pairs.sum()
     return Convergence(members, *_mean_of_defined(curves))
 
 
@@ -176,11 +184,11 @@ def _default_sizes(least: int, largest: int) -> Int[np.ndarray, ' S']:
 def _agreement(
     first: Float[np.ndarray, 'N t'],
     second: Float[np.ndarray, 'N t'],
-    own: Int[np.ndarray, ' t'],
+    self_index: Int[np.ndarray, ' t'],
     pairs: Bool[np.ndarray, 'N t'],
 ) -> tuple[float, float, float, float]:
     """In the order of `Convergence`."""
-    off_diagonal = others(own, examples=len(first))
+    off_diagonal = others(self_index, examples=len(first))
     # What is not known is not among the two largest.
     margins = [top1_margin(np.where(np.isnan(half), -np.inf, half)) for half in (first, second)]
     return (
@@ -192,28 +200,29 @@ def _agreement(
 
 
 def _significant(
-    masks: Bool[np.ndarray, 'm N'], losses: Float[np.ndarray, 'm t'], own: Int[np.ndarray, ' t']
+    masks: Bool[np.ndarray, 'm N'],
+    losses: Float[np.ndarray, 'm t'],
+    self_index: Int[np.ndarray, ' t'],
 ) -> Bool[np.ndarray, 'N t']:
     """Off-diagonal entries that these members tell from zero; none where they are too few."""
-    kinds = (Estimator.ADJUSTED, Estimator.DIFFERENCE)
-    enough = [kind for kind in kinds if len(masks) >= LEAST_MEMBERS[kind]]
-    chosen = others(own, examples=masks.shape[1])
+    enough = [of for of in (adjusted, difference_in_means) if len(masks) >= of.least_members]
+    chosen = others(self_index, examples=masks.shape[1])
     if not enough:
         return np.zeros_like(chosen)
-    z = z_scores(*known_influence(enough[0], masks, losses, own))
+    z = z_scores(*known_influence(enough[0], masks, losses, self_index))
     chosen[chosen] = benjamini_hochberg(p_values(z[chosen], members=len(masks)))
     return chosen
 
 
 def _values(
-    estimator: Estimator,
+    estimator: EstimatorLike,
     masks: Bool[np.ndarray, 's N'],
     losses: Float[np.ndarray, 's t'],
-    own: Int[np.ndarray, ' t'],
+    self_index: Int[np.ndarray, ' t'],
 ) -> Float[np.ndarray, 'N t']:
-    if estimator is Estimator.DIFFERENCE:
+    if estimator is difference_in_means:
         return _difference(masks, losses)
-    return np.asarray(known_influence(estimator, masks, losses, own).values)
+    return np.asarray(known_influence(estimator, masks, losses, self_index).values)
 
 
 def _difference(
@@ -233,3 +242,28 @@ def _mean_of_defined(values: Float[np.ndarray, 'R 5 S']) -> Float[np.ndarray, '5
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', RuntimeWarning)  # the mean of nothing is NaN
         return np.nanmean(values, axis=0)
+
+
+def correlation(
+    a: Float[np.ndarray, '...'], b: Float[np.ndarray, '...'], *, ranks: bool = False
+) -> float:
+    """Pearson's, or Spearman's, over the pairs that are defined; NaN where it has no meaning."""
+    defined = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[defined].astype(np.float64), b[defined].astype(np.float64)
+    if ranks:
+        a, b = scipy.stats.rankdata(a), scipy.stats.rankdata(b)
+    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float('nan')
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def spearman_brown(agreement: float, factor: float = 2.0) -> float:
+    """The reliability of `factor` times as many members, from the agreement r of two such sets.
+
+    k r / (1 + (k - 1) r), so 2 r / (1 + r) for the whole of two halves (Spearman 1910, Brown
+    1910): if independent errors have variance e, and what is estimated has v, then
+    r = v / (v + e) and the answer is v / (v + e / k). A negative r comes of noise alone and is
+    mirrored (our reconstruction), so that noise stays even about zero and within -1 .. 1.
+    """
+    return factor * agreement / (1 + (factor - 1) * abs(agreement))

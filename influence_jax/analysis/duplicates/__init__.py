@@ -3,10 +3,11 @@
 from influence_jax.analysis.duplicates.candidates import (
     CandidatePairs,
     ScoredPairs,
+    best_scores,
     candidate_pairs,
+    clusters,
     low_self_influence_pairs,
 )
-from influence_jax.analysis.duplicates.clusters import best_scores, clusters
 from influence_jax.analysis.duplicates.evaluation import Retrieval, evaluate
 
 __all__ = [

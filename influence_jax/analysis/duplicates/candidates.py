@@ -1,10 +1,11 @@
-"""Pairs of examples each of which does for the other what that does for itself."""
+"""Pairs of examples each of which does for the other what that does for itself; their clusters."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import coo_array, csgraph
 
 from influence_jax.estimators.ensemble import examples_of_targets
 from influence_jax.estimators.summary import Summary
@@ -59,7 +60,7 @@ def candidate_pairs(
     Args:
       summary: of the influence matrix, by any estimator.
       target_examples: as it was given to `summarize`. By default target t is example t.
-      z_threshold: pairs of lower `z` are left out. The two directions are not independent: where
+      z_threshold: pairs of lower `z` are left out; none where there are no standard errors. The two directions are not independent: where
         masks of two examples happen to agree, each takes some of the credit for what the other
         does for itself. So `z` is their mean, whose standard deviation is 1 at most for pairs
         that do not influence one another (0.86 measured for the difference of means, 0.72 for
@@ -72,22 +73,24 @@ def candidate_pairs(
     """
     if not floor > 0:
         raise ValueError(f'{floor=} must be positive: it is a number of standard errors')
-    own = _own_examples(summary, target_examples)
-    target, other, value, error = _entries(summary, own)
-    itself = np.maximum(summary.self_influence, floor * summary.self_standard_error)[target]
+    self_index = _own_examples(summary, target_examples)
+    target, other, value, error = _entries(summary, self_index)
+    # Without standard errors nothing is known of the noise: by the ratio alone.
+    least = floor * np.nan_to_num(summary.self_standard_error)
+    itself = np.maximum(summary.self_influence, least)[target]
 
-    examples = int(max(own.max(), other.max(initial=0))) + 1
-    pair = np.sort(np.column_stack([own[target], other]), axis=1)
+    examples = int(max(self_index.max(), other.max(initial=0))) + 1
+    pair = np.sort(np.column_stack([self_index[target], other]), axis=1)
     keys, index = np.unique(pair[:, 0] * examples + pair[:, 1], return_inverse=True)
     pairs = np.column_stack(np.divmod(keys, examples))
-    measured = np.isin(pairs, own).sum(axis=1)
+    measured = np.isin(pairs, self_index).sum(axis=1)
 
     def total(x: Float[np.ndarray, ' d']) -> Float[np.ndarray, ' P']:
         return np.bincount(index, x, minlength=len(keys))
 
     scores = total(_ratio(value, itself)) / measured
-    z = total(_ratio(value, error)) / measured
-    passed = z >= z_threshold
+    z = total(np.where(np.isnan(error), np.nan, _ratio(value, error))) / measured
+    passed = (z >= z_threshold) | np.isnan(z)
     best = np.lexsort((keys[passed], -z[passed], -scores[passed]))
     return CandidatePairs(pairs[passed][best], scores[passed][best], z[passed][best])
 
@@ -116,13 +119,15 @@ def low_self_influence_pairs(
     values = np.asarray(self_influence, np.float64)
     if values.ndim != 1 or (~np.isnan(values)).sum() < 2:
         raise ValueError('self_influence must be a vector with at least 2 finite values')
-    own = np.arange(len(values)) if target_examples is None else np.asarray(target_examples)
+    self_index = np.arange(len(values)) if target_examples is None else np.asarray(target_examples)
     lowest = np.argsort(values, kind='stable')[: (~np.isnan(values)).sum()]
     # All pairs among the so many lowest are exactly the first in the order of the larger value.
     lowest = lowest[: math.isqrt(2 * at_most) + 2]
     larger, smaller = np.tril_indices(len(lowest), -1)
     larger, smaller = larger[:at_most], smaller[:at_most]
-    pairs = np.sort(np.column_stack([own[lowest[smaller]], own[lowest[larger]]]), axis=1)
+    pairs = np.sort(
+        np.column_stack([self_index[lowest[smaller]], self_index[lowest[larger]]]), axis=1
+    )
     return ScoredPairs(pairs, -values[lowest[larger]])
 
 
@@ -140,21 +145,21 @@ def _own_examples(
                 'give target_examples as it was given to summarize'
             )
         return np.arange(targets)
-    own = examples_of_targets(
+    self_index = examples_of_targets(
         target_examples, examples=int(np.max(target_examples, initial=0)) + 1, targets=targets
     )
-    if not np.array_equal(own >= 0, known):
+    if not np.array_equal(self_index >= 0, known):
         raise ValueError('target_examples are not those of the summary: give the same to both')
-    named, times = np.unique(own[known], return_counts=True)
+    named, times = np.unique(self_index[known], return_counts=True)
     if (times > 1).any():
         raise ValueError(
             f'example {named[times > 1][0]} is more than one target: keep one target an example'
         )
-    return own
+    return self_index
 
 
 def _entries(
-    summary: Summary, own: Int[np.ndarray, ' T']
+    summary: Summary, self_index: Int[np.ndarray, ' T']
 ) -> tuple[
     Int[np.ndarray, ' d'], Int[np.ndarray, ' d'], Float[np.ndarray, ' d'], Float[np.ndarray, ' d']
 ]:
@@ -167,7 +172,7 @@ def _entries(
     error = np.concatenate([summary.top_standard_errors.ravel(), pairs.standard_errors])
     # Most significant pairs are among the strongest too.
     _, once = np.unique(target * (other.max() + 1) + other, return_index=True)
-    once = once[(own[target[once]] >= 0) & (own[target[once]] != other[once])]
+    once = once[(self_index[target[once]] >= 0) & (self_index[target[once]] != other[once])]
     return target[once], other[once], value[once], error[once].astype(np.float64)
 
 
@@ -177,3 +182,55 @@ def _ratio(
     """Zero where the denominator is not positive: an example that no member depends on."""
     positive = denominator > 0
     return np.where(positive, numerator / np.where(positive, denominator, 1), 0.0)
+
+
+def clusters(
+    pairs: CandidatePairs | ScoredPairs, *, examples: int, threshold: float
+) -> Int[np.ndarray, ' N']:
+    """Examples joined by pairs that score at least `threshold`: connected components.
+
+    Single linkage: A and C share a cluster if both are paired with B, however unlike A and C are.
+    One false pair joins two clusters, and a series in which each resembles the next becomes one
+    cluster; look at the largest before trusting them, and raise the threshold.
+
+    Args:
+      pairs: scored pairs.
+      examples: N.
+      threshold: lowest score of a pair that joins.
+
+    Returns:
+      `[N]` the cluster of each example, numbered by their first example from 0; an example in no
+      pair is a cluster by itself. So it can be given to `subsets.draw(groups=...)` as it is.
+
+    Raises:
+      ValueError: a pair names an example that does not exist.
+    """
+    _check(pairs, examples)
+    joined = pairs.examples[pairs.scores >= threshold]
+    edges = (np.ones(len(joined), bool), (joined[:, 0], joined[:, 1]))
+    graph = coo_array(edges, shape=(examples, examples))
+    _, labels = csgraph.connected_components(graph, directed=False)
+    return labels.astype(np.int64)
+
+
+def best_scores(pairs: CandidatePairs | ScoredPairs, *, examples: int) -> Float[np.ndarray, ' N']:
+    """Of each example the highest score of its pairs, -inf where it is in none.
+
+    How likely an example has any near-duplicate.
+
+    Raises:
+      ValueError: a pair names an example that does not exist.
+    """
+    _check(pairs, examples)
+    best = np.full(examples, -np.inf)
+    np.maximum.at(best, pairs.examples, pairs.scores[:, None])
+    return best
+
+
+def _check(pairs: CandidatePairs | ScoredPairs, examples: int) -> None:
+    named = pairs.examples
+    if named.size and not 0 <= named.min() <= named.max() < examples:
+        raise ValueError(
+            f'pairs name the examples {named.min()} to {named.max()}, '
+            f'but there are the examples 0 to {examples - 1}'
+        )

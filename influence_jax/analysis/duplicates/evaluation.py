@@ -4,17 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis import resampling
 from influence_jax.analysis.duplicates.candidates import CandidatePairs, ScoredPairs
-from influence_jax.analysis.ranking import (
-    RankCounts,
-    area_of,
-    average_precision_of,
-    last_of_equals,
-    precision_of,
-)
+from influence_jax.analysis.ranking import auroc, average_precision, precision_at_k
 from influence_jax.analysis.resampling import Interval
 from influence_jax.types import AnyArray, PRNGKey
 
@@ -39,12 +34,32 @@ class Retrieval(NamedTuple):
 
 
 class _Ranking(NamedTuple):
-    """Scored pairs from the best down, and the true ones among which no score is known."""
+    """Scored pairs in the order of their scores, and the true ones that have no score."""
 
     pairs: Int[np.ndarray, 'P 2']
     is_true: Bool[np.ndarray, ' P']
-    ends: Int[np.ndarray, ' S']
+    ranks: Int[np.ndarray, ' P']
     true_unscored: Int[np.ndarray, '_ 2']
+
+    def rates(self, weights: Float[np.ndarray, ' N'], ks: Sequence[int]) -> list[float]:
+        """AUROC, average precision and precisions of examples that count so many times.
+
+        All pairs without a score are two, one of each kind, of the weight of all together.
+        """
+        weight = weights[self.pairs].prod(axis=1)
+        every = (weights.sum() ** 2 - (weights**2).sum()) / 2
+        unscored = weights[self.true_unscored].prod(axis=1).sum()
+        weight = np.concatenate([weight, [unscored, every - weight.sum() - unscored]])
+        scores = np.concatenate([self.ranks, [0, 0]])
+        positives = np.concatenate([self.is_true, [True, False]])
+        precisions = [precision_at_k(scores, positives, k, weights=weight) for k in ks]
+        if not 0 < weight[positives].sum() < every:
+            return [np.nan, np.nan, *precisions]
+        return [
+            auroc(scores, positives, weights=weight),
+            average_precision(scores, positives, weights=weight),
+            *precisions,
+        ]
 
 
 def evaluate(
@@ -85,37 +100,19 @@ def evaluate(
     if min(wanted) < 1 or max(wanted) > every:
         raise ValueError(f'ks must lie in 1 .. {every}, the number of pairs, not {tuple(ks)}')
 
-    def rates(weights: Float[np.ndarray, ' N']) -> list[float]:
-        counts = _counts(ranking, weights)
-        precision = [precision_of(counts, k) for k in wanted]
-        return [area_of(counts), average_precision_of(counts), *precision]
-
-    value = rates(np.ones(examples))
+    value = ranking.rates(np.ones(examples), wanted)
     resampled = np.array(
         [
-            rates(weights)
+            ranking.rates(weights, wanted)
             for some in resampling.weights(key, units=examples, resamples=resamples)
             for weights in some
         ]
     )
-    auroc, average_precision, *precision = (
+    area, mean_precision, *precision = (
         resampling.interval(v, column, level) for v, column in zip(value, resampled.T, strict=True)
     )
     found = int(ranking.is_true.sum())
-    return Retrieval(auroc, average_precision, wanted, tuple(precision), true, found)
-
-
-def _counts(ranking: _Ranking, weights: Float[np.ndarray, ' N']) -> RankCounts:
-    """Weight of true and other pairs from the best score down; at the end that of all pairs."""
-    weight = weights[ranking.pairs].prod(axis=1)
-    above = np.cumsum(weight)[ranking.ends]
-    true = np.cumsum(weight * ranking.is_true)[ranking.ends]
-    all_true = (true[-1] if true.size else 0) + weights[ranking.true_unscored].prod(axis=1).sum()
-    every = (weights.sum() ** 2 - (weights**2).sum()) / 2
-    return RankCounts(
-        np.concatenate([[0.0], true, [all_true]]),
-        np.concatenate([[0.0], above - true, [every - all_true]]),
-    )
+    return Retrieval(area, mean_precision, wanted, tuple(precision), true, found)
 
 
 def _rank(
@@ -132,7 +129,7 @@ def _rank(
     return _Ranking(
         scored[order],
         np.isin(keys, true_keys)[order],
-        last_of_equals(np.asarray(pairs.scores)[order]),
+        scipy.stats.rankdata(np.asarray(pairs.scores), method='dense')[order],
         true[~np.isin(true_keys, keys)],
     )
 

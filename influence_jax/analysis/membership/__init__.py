@@ -1,23 +1,24 @@
 """Membership inference from the same tensors: attacks, their rates, the records at risk."""
 
-from influence_jax.analysis.membership.attack import Attack, logit_gaps
-from influence_jax.analysis.membership.lira import Setting, Variance, lira
-from influence_jax.analysis.membership.performance import Performance, Resample, performance
-from influence_jax.analysis.membership.prediction import Prediction, predicts_vulnerability
-from influence_jax.analysis.membership.predictors import predictors
-from influence_jax.analysis.membership.reliability import (
-    PredictorComparison,
-    compare_predictors,
+from influence_jax.analysis.membership.attacks import Setting, Variance, lira, rmia
+from influence_jax.analysis.membership.evidence import Attack, logit_gaps
+from influence_jax.analysis.membership.prediction import (
+    Prediction,
+    predictors,
+    predicts_vulnerability,
 )
-from influence_jax.analysis.membership.rmia import rmia
-from influence_jax.analysis.membership.roc import (
+from influence_jax.analysis.membership.rates import (
+    Performance,
+    Resample,
     Roc,
     area,
     balanced_accuracy,
+    performance,
     roc,
     true_positive_rates,
 )
-from influence_jax.analysis.membership.vulnerability import Vulnerability, vulnerability
+from influence_jax.analysis.membership.record_rates import Vulnerability, vulnerability
+from influence_jax.analysis.membership.reliability import PredictorComparison, compare_predictors
 from influence_jax.analysis.resampling import Interval
 
 __all__ = [

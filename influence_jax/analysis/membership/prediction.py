@@ -1,7 +1,7 @@
 """How well scores of the records foretell which of them an attack succeeds on."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,12 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis import resampling
 from influence_jax.analysis.resampling import Interval
-from influence_jax.types import AnyArray, PRNGKey
+from influence_jax.estimators.difference_of_means import difference_in_means
+from influence_jax.estimators.ensemble import complete_members
+from influence_jax.estimators.estimator import EstimatorLike
+from influence_jax.estimators.summary import summarize
+from influence_jax.estimators.uncertainty import z_scores
+from influence_jax.types import AnyArray, Masks, Measurement, PRNGKey
 
 
 class Prediction(NamedTuple):
@@ -83,34 +88,21 @@ def predicts_vulnerability(
     together = np.arange(truth.shape[1]) if groups is None else np.asarray(groups)[known]
     extremes = np.stack([_largest(row, most_vulnerable) for row in truth])
 
-    vulnerability_ranks = [Ranking(row) for row in truth]
-    rankings = {n: [Ranking(row) for row in score[:, known]] for n, score in scores.items()}
+    vulnerability_ranks = [resampling.Ranking(row) for row in truth]
+    rankings = {
+        n: [resampling.Ranking(row) for row in score[:, known]] for n, score in scores.items()
+    }
     statistics: dict[str, list[np.ndarray]] = {name: [] for name in scores}
-    for drawn in observed_and_drawn(key, groups=together, resamples=resamples):
+    for drawn in resampling.observed_and_drawn(key, groups=together, resamples=resamples):
         true_ranks = [ranking.ranks(drawn) for ranking in vulnerability_ranks]
         for name, rounds in rankings.items():
             of_rounds = [
-                _statistics(ranking.ranks(drawn), ranks, extreme, drawn)
+                _statistics(ranking, ranks, extreme, drawn)
                 for ranking, ranks, extreme in zip(rounds, true_ranks, extremes, strict=True)
             ]
             statistics[name].append(np.mean(of_rounds, axis=0))
     table = {name: np.concatenate(parts, axis=1) for name, parts in statistics.items()}
     return _rows(table, targets=int(known.sum()), level=level)
-
-
-class Ranking:
-    """Mid-ranks of scores in any resample, from one sort."""
-
-    def __init__(self, scores: Float[np.ndarray, ' T']):
-        self._order = np.argsort(scores)
-        ascending = scores[self._order]
-        self._below = np.searchsorted(ascending, scores)
-        self._not_above = np.searchsorted(ascending, scores, side='right')
-
-    def ranks(self, drawn: Float[np.ndarray, 'b T']) -> Float[np.ndarray, 'b T']:
-        """Rank of every score among those drawn, each as often as it was; ties share theirs."""
-        up_to = np.pad(np.cumsum(drawn[:, self._order], axis=1), [(0, 0), (1, 0)])
-        return (up_to[:, self._below] + up_to[:, self._not_above] + 1) / 2
 
 
 def _check(
@@ -143,31 +135,19 @@ def _largest(truth: Float[np.ndarray, ' T'], share: float) -> Bool[np.ndarray, '
     return extreme
 
 
-def observed_and_drawn(
-    key: PRNGKey, *, groups: Int[np.ndarray, ' T'], resamples: int
-) -> Iterator[Float[np.ndarray, 'b T']]:
-    """The sample itself first, then its resamples."""
-    yield np.ones((1, len(groups)))
-    yield from resampling.weights_of_groups(key, groups=groups, resamples=resamples)
-
-
 def _statistics(
-    ranks: Float[np.ndarray, 'b T'],
+    ranking: resampling.Ranking,
     true_ranks: Float[np.ndarray, 'b T'],
     extreme: Bool[np.ndarray, ' T'],
     drawn: Float[np.ndarray, 'b T'],
 ) -> Float[np.ndarray, '2 b']:
     """Spearman correlation, and AUROC for the extreme ones; NaN where not defined."""
     middle = (drawn.sum(axis=1, keepdims=True) + 1) / 2
-    a, b = ranks - middle, true_ranks - middle
+    a, b = ranking.ranks(drawn) - middle, true_ranks - middle
     products = [np.einsum('bt,bt,bt->b', drawn, x, y) for x, y in ((a, b), (a, a), (b, b))]
-    positives = drawn[:, extreme].sum(axis=1)
-    negatives = drawn.sum(axis=1) - positives
-    rank_sum = (drawn * ranks)[:, extreme].sum(axis=1)
     with np.errstate(divide='ignore', invalid='ignore'):
         spearman = products[0] / np.sqrt(products[1] * products[2])
-        auroc = (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
-    return np.stack([spearman, auroc])
+    return np.stack([spearman, ranking.auroc(drawn, extreme)])
 
 
 def _rows(
@@ -188,3 +168,48 @@ def _rows(
         )
         for name, (spearman, auroc) in table.items()
     ]
+
+
+def predictors(
+    masks: Masks,
+    losses: Measurement,
+    *,
+    estimator: EstimatorLike = difference_in_means,
+    target_examples: Int[AnyArray, ' T'] | None = None,
+) -> dict[str, Float[np.ndarray, ' T']]:
+    """Scores of every target, by name, that may foretell how well its membership is inferred.
+
+    'self-influence': I(t => t). 'standardized self-influence': that in its standard errors, so that
+    records of different spread can be compared. 'margin', 'floored margin', 'z margin': as in
+    `Summary`. 'total influence': sum of the target's column. 'mean loss': over all members,
+    without regard to the masks. Margins are ratios, what is standardized has no unit, the others
+    have that of the losses.
+
+    Args:
+      masks: `[M N]` bool.
+      losses: `[M T]`; rows with anything non-finite are left out.
+      estimator: of the influences.
+      target_examples: as in `summarize`.
+
+    Returns:
+      `[T]` each; both self-influences NaN where a target is no example, margins as in their
+      functions.
+
+    Raises:
+      ValueError: as `summarize` does.
+    """
+    masks, losses = complete_members(masks, losses)
+    summary = summarize(
+        masks, losses, estimator=estimator, top_k=2, target_examples=target_examples
+    )
+    return {
+        'self-influence': summary.self_influence,
+        'standardized self-influence': z_scores(
+            summary.self_influence, summary.self_standard_error
+        ),
+        'margin': summary.margin,
+        'floored margin': summary.floored_margin,
+        'z margin': summary.z_margin,
+        'total influence': summary.mean * masks.shape[1],
+        'mean loss': losses.mean(axis=0, dtype=np.float64),
+    }

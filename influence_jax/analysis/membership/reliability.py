@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from influence_jax.analysis import resampling
-from influence_jax.analysis.membership.prediction import Ranking, observed_and_drawn
 from influence_jax.analysis.resampling import Interval
 from influence_jax.types import AnyArray, PRNGKey
 
@@ -87,7 +86,7 @@ def compare_predictors(
     correlations = np.concatenate(
         [
             rank_correlations(stacked, drawn)
-            for drawn in observed_and_drawn(key, groups=together, resamples=resamples)
+            for drawn in resampling.observed_and_drawn(key, groups=together, resamples=resamples)
         ]
     )
     table = _quantities(correlations, sets=len(one), lots=lots.shape[:2])
@@ -116,7 +115,7 @@ def rank_correlations(
     scores: Float[np.ndarray, 'V T'], drawn: Float[np.ndarray, 'b T']
 ) -> Float[np.ndarray, 'b V V']:
     """Spearman's correlations of all scores with each other, targets counting as often as drawn."""
-    rankings = [Ranking(row) for row in scores]
+    rankings = [resampling.Ranking(row) for row in scores]
     parts = []
     for some in _pieces(drawn):
         ranks = np.stack([ranking.ranks(some) for ranking in rankings], axis=1)

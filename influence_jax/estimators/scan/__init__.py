@@ -4,11 +4,17 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from influence_jax.estimators.scan.contract import EDGES, Asked, Scan, Scanned, Targets
+from influence_jax.estimators.scan.contract import (
+    EDGES,
+    Scan,
+    SummaryRequest,
+    SummaryResult,
+    Targets,
+)
 from influence_jax.estimators.scan.device import DeviceScan
 from influence_jax.estimators.scan.products import Product
 
-__all__ = ['EDGES', 'Asked', 'Scan', 'Scanned', 'Targets', 'scan_for']
+__all__ = ['EDGES', 'Scan', 'SummaryRequest', 'SummaryResult', 'Targets', 'scan_for']
 
 _MANY_ENTRIES = 2**24
 

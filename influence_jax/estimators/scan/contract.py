@@ -1,4 +1,4 @@
-"""What a scan over whole columns of the influence matrix is asked, and what it answers.
+"""The questions that a scan over whole columns of the influence matrix answers.
 
 A scan computes every entry of the difference of means of a block of targets and forgets it again.
 Two scans do the same: `device`, by matrix products, for GPUs and TPUs; `host`, for CPUs.
@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators import errors
+from influence_jax.estimators import standard_errors
 from influence_jax.types import AnyArray
 
 BINS_A_SIDE = 512
@@ -20,7 +20,7 @@ EDGES = np.linspace(-REACH, REACH, 2 * BINS_A_SIDE + 1)
 """Edges of the histogram of z."""
 
 
-class Asked(NamedTuple):
+class SummaryRequest(NamedTuple):
     """Questions about each column.
 
     strongest: K, how many entries of largest and of least value.
@@ -36,7 +36,7 @@ class Targets(NamedTuple):
 
     losses: `[M t]` centred and within [-1, 1].
     null_error: `[t]` standard error of an entry without influence, in the unit of `losses`.
-    own: `[t]` the example that each target is, -1 where it is none.
+    self_index: `[t]` the example that each target is, -1 where it is none.
     floor: `[t]` entries of larger absolute value are listed as candidates; unit of `losses`.
     fixed_examples: `[t F]` examples of which the value is known otherwise, -1 for none.
     fixed_values: `[t F]` their values, which take the place of the difference of means.
@@ -44,13 +44,13 @@ class Targets(NamedTuple):
 
     losses: Float[AnyArray, 'M t']
     null_error: Float[AnyArray, ' t']
-    own: Int[AnyArray, ' t']
+    self_index: Int[AnyArray, ' t']
     floor: Float[AnyArray, ' t']
     fixed_examples: Int[AnyArray, 't F']
     fixed_values: Float[AnyArray, 't F']
 
 
-class Scanned(NamedTuple):
+class SummaryResult(NamedTuple):
     """Answers; plain numpy, values in the unit of the losses given.
 
     top: `[t K]` examples of largest value, largest first.
@@ -78,11 +78,11 @@ class Scan(Protocol):
     def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
         """Brings the masks into the form in which they are used again and again."""
 
-    def columns(self, targets: Targets, asked: Asked) -> Scanned:
+    def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """Scans the columns of a block of targets."""
 
-    def suspects(
-        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, ' t'], count: int
+    def candidate_regressors(
+        self, losses: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t'], count: int
     ) -> Int[np.ndarray, '3 t K']:
         """Examples of largest |z| of each target, its own before all others.
 
@@ -95,7 +95,7 @@ class Scan(Protocol):
         targets: Int[np.ndarray, ' C'],
         examples: Int[np.ndarray, ' C'],
     ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
-        """Difference of means of single entries and its standard error (`estimators.errors`).
+        """Difference of means of single entries and its standard error.
 
         Computed from the losses themselves, whatever rounding `columns` allows itself.
         """
@@ -110,11 +110,11 @@ def error_of_entries(
     within: Float[np.ndarray, '2 C'],
 ) -> Float[np.ndarray, ' C']:
     """Standard errors of entries from the sums of squares within the members in and out."""
-    of = errors.shape(np.asarray(losses, np.float64))
-    return errors.standard_error(
+    of = standard_errors.shape(np.asarray(losses, np.float64))
+    return standard_errors.standard_error(
         values,
         *within,
         included=masks.sum(axis=0)[examples],
         members=len(masks),
-        of=errors.Shape(of.skewness[targets], of.kurtosis[targets]),
+        of=standard_errors.Shape(of.skewness[targets], of.kurtosis[targets]),
     )

@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 from influence_jax.estimators.scan import products
 from influence_jax.estimators.scan.contract import (
     EDGES,
-    Asked,
-    Scanned,
+    SummaryRequest,
+    SummaryResult,
     Targets,
     error_of_entries,
 )
@@ -55,19 +55,19 @@ class DeviceScan:
         self._prepared = functools.cache(self._prepare)
         self._by_example = jnp.asarray(masks.T)
 
-    def columns(self, targets: Targets, asked: Asked) -> Scanned:
+    def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
         product, masks, padded = self._arguments(targets)
         while True:
-            scan = _compiled(_columns, self._mesh, product, asked, self._capacity)
+            scan = _compiled(_columns, self._mesh, product, request, self._capacity)
             found: _Found = jax.device_get(scan(masks, padded))
             most = int(found.candidates.max())
             if most <= self._capacity:
                 break
             self._capacity = 1 << most.bit_length()
-        given = len(targets.own)
+        given = len(targets.self_index)
         listed = found.target >= 0
-        return Scanned(
+        return SummaryResult(
             found.top[:given],
             found.bottom[:given],
             found.moments[:given],
@@ -77,16 +77,16 @@ class DeviceScan:
             found.histogram.sum(axis=0, dtype=np.int64),
         )
 
-    def suspects(
-        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, ' t'], count: int
+    def candidate_regressors(
+        self, losses: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t'], count: int
     ) -> Int[np.ndarray, '3 t K']:
         """See `Scan`."""
-        whatever, nothing = np.zeros(len(own), np.float32), np.empty((len(own), 0))
-        targets = Targets(losses, whatever, own, whatever, nothing.astype(int), nothing)
+        whatever, nothing = np.zeros(len(self_index), np.float32), np.empty((len(self_index), 0))
+        targets = Targets(losses, whatever, self_index, whatever, nothing.astype(int), nothing)
         product, masks, padded = self._arguments(targets)
-        scan = _compiled(_suspects, self._mesh, product, count)
+        scan = _compiled(_candidate_regressors, self._mesh, product, count)
         found = jax.device_get(scan(masks, padded))
-        return found.transpose(1, 0, 2)[:, : len(own)].astype(np.int64)
+        return found.transpose(1, 0, 2)[:, : len(self_index)].astype(np.int64)
 
     def entries(
         self,
@@ -127,12 +127,14 @@ class DeviceScan:
         ):
             product = Product.FLOAT32
         # One width for all blocks, so that a last one that is narrower is not compiled again.
-        self._width = max(self._width, -(-len(targets.own) // self._mesh.size) * self._mesh.size)
-        filling = self._width - len(targets.own)
+        self._width = max(
+            self._width, -(-len(targets.self_index) // self._mesh.size) * self._mesh.size
+        )
+        filling = self._width - len(targets.self_index)
         padded = Targets(
             np.pad(targets.losses, [(0, 0), (0, filling)]).astype(np.float32),
             np.pad(targets.null_error, (0, filling)).astype(np.float32),
-            np.pad(targets.own, (0, filling), constant_values=_NO_TARGET).astype(np.int32),
+            np.pad(targets.self_index, (0, filling), constant_values=_NO_TARGET).astype(np.int32),
             np.pad(targets.floor, (0, filling), constant_values=np.inf).astype(np.float32),
             np.pad(targets.fixed_examples, [(0, filling), (0, 0)], constant_values=-1).astype('i4'),
             np.pad(targets.fixed_values, [(0, filling), (0, 0)]).astype(np.float32),
@@ -175,7 +177,7 @@ def _compiled(function: Callable[..., Array], mesh: Mesh, *static: object) -> Ca
 
 
 def _columns(
-    product: Product, asked: Asked, capacity: int, masks: _Masks, targets: Targets
+    product: Product, request: SummaryRequest, capacity: int, masks: _Masks, targets: Targets
 ) -> _Found:
     values = _differences(product, masks, targets.losses)[2]
     fixed = jnp.where(targets.fixed_examples < 0, values.shape[1], targets.fixed_examples)
@@ -183,16 +185,16 @@ def _columns(
     values = values.at[rows, fixed].set(targets.fixed_values, mode='drop')
     z = values * _inverse(targets.null_error)[:, None]
     ascending = jnp.sort(values, axis=1)
-    own = targets.own[:, None]
-    left_out = (own == jnp.arange(values.shape[1])[None]) | (own == _NO_TARGET)
+    self_index = targets.self_index[:, None]
+    left_out = (self_index == jnp.arange(values.shape[1])[None]) | (self_index == _NO_TARGET)
     beyond = jnp.abs(values) > targets.floor[:, None]
     row, example = jnp.nonzero(beyond, size=capacity, fill_value=-1)
     first = lax.axis_index(_AXIS) * len(values)
     return _Found(
-        lax.top_k(values, asked.strongest)[1],
-        lax.top_k(-values, asked.strongest)[1],
+        lax.top_k(values, request.strongest)[1],
+        lax.top_k(-values, request.strongest)[1],
         jnp.stack([(z**power).mean(axis=1) for power in (1, 2, 3, 4)], axis=1),
-        ascending[:, np.asarray(asked.ranks, int)],
+        ascending[:, np.asarray(request.ranks, int)],
         jnp.where(row >= 0, row + first, -1),
         example,
         beyond.sum(keepdims=True)[0],
@@ -208,14 +210,16 @@ def _histogram(z: Float[Array, 't N'], left_out: Int[Array, '']) -> Int[Array, '
     return jnp.diff(below, prepend=0, append=z.size - left_out)[None]
 
 
-def _suspects(product: Product, count: int, masks: _Masks, targets: Targets) -> Int[Array, 't 3 K']:
+def _candidate_regressors(
+    product: Product, count: int, masks: _Masks, targets: Targets
+) -> Int[Array, 't 3 K']:
     differences = _differences(product, masks, targets.losses)
     members = jnp.asarray([half.shape[0] for half in masks.halves], jnp.float32)
     included = jnp.concatenate([masks.included, masks.included.sum(axis=0, keepdims=True)])
     members = jnp.concatenate([members, members.sum(keepdims=True)])[:, None]
     # The t statistic of two groups of one variance grows with this, whatever that variance is.
     root = jnp.sqrt(included * (members - included) / members)
-    is_own = targets.own[:, None] == jnp.arange(included.shape[1])[None]
+    is_own = targets.self_index[:, None] == jnp.arange(included.shape[1])[None]
     score = jnp.where(is_own[None], jnp.inf, jnp.abs(differences) * root[:, None])
     return lax.top_k(score, count)[1].transpose(1, 0, 2)
 

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
     REACH,
-    Asked,
-    Scanned,
+    SummaryRequest,
+    SummaryResult,
     Targets,
     error_of_entries,
 )
@@ -47,7 +47,7 @@ class HostScan:
         self._included = np.stack([m.sum(axis=0) for m in (*halves, masks)]).astype(np.float64)
         self._members = np.array([len(m) for m in (*halves, masks)], np.float64)
 
-    def columns(self, targets: Targets, asked: Asked) -> Scanned:
+    def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
         included, members = self._included[2], self._members[2]
         known = targets.null_error > 0
@@ -57,12 +57,12 @@ class HostScan:
             (1 / included + 1 / (members - included)).astype(np.float32),
             (1 / (members - included)).astype(np.float32),
             np.divide(1, targets.null_error, where=known, out=np.zeros(len(known))).astype('f4'),
-            targets.own.astype(np.int64),
+            targets.self_index.astype(np.int64),
             targets.floor.astype(np.float32),
             targets.fixed_examples.astype(np.int64),
             targets.fixed_values.astype(np.float32),
-            asked.strongest,
-            np.asarray(asked.ranks, np.int64),
+            request.strongest,
+            np.asarray(request.ranks, np.int64),
         )
         capacity = _CANDIDATES
         while True:
@@ -71,21 +71,21 @@ class HostScan:
                 break
             capacity = int(count.max())
         taken = np.arange(capacity) < count[:, None]
-        return Scanned(
+        return SummaryResult(
             top, bottom, moments, ranked, np.nonzero(taken)[0], listed[taken], histogram.sum(axis=0)
         )
 
-    def suspects(
-        self, losses: Float[np.ndarray, 'M t'], own: Int[np.ndarray, ' t'], count: int
+    def candidate_regressors(
+        self, losses: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t'], count: int
     ) -> Int[np.ndarray, '3 t K']:
         """See `Scan`."""
-        return _suspects(
+        return _candidate_regressors(
             self._index,
             self._even_stages,
             self._arranged(losses),
             self._included,
             self._members,
-            own.astype(np.int64),
+            self_index.astype(np.int64),
             count,
         )
 
@@ -167,7 +167,7 @@ def _columns(
     both_sides,
     outside,
     inverse_error,
-    own,
+    self_index,
     floor,
     fixed_examples,
     fixed_values,
@@ -175,7 +175,7 @@ def _columns(
     ranks,
     capacity,
 ):
-    targets, examples = len(own), index.shape[1]
+    targets, examples = len(self_index), index.shape[1]
     top = np.empty((targets, strongest), np.int64)
     bottom = np.empty((targets, strongest), np.int64)
     moments = np.zeros((targets, 4))
@@ -223,8 +223,8 @@ def _columns(
             target = lane + k
             for b in range(_BINS):
                 histograms[chunk, b] += occupied[k, b]
-            if own[target] >= 0:
-                histograms[chunk, bins[own[target], k]] -= 1
+            if self_index[target] >= 0:
+                histograms[chunk, bins[self_index[target], k]] -= 1
         needed = np.zeros((_LANES, _BINS), np.bool_)
         sizes = np.zeros(_LANES, np.int64)
         for k in range(used):
@@ -335,8 +335,8 @@ def _read_off(found, values, occupied, needed, ranks, floor, top, bottom, ranked
 
 
 @_compiled(parallel=True)
-def _suspects(index, even_stages, losses, included, members, own, strongest):
-    targets, examples = len(own), index.shape[1]
+def _candidate_regressors(index, even_stages, losses, included, members, self_index, strongest):
+    targets, examples = len(self_index), index.shape[1]
     chosen = np.zeros((3, targets, strongest), np.int64)
     weight = np.zeros((3, examples, 3), np.float32)
     for half in range(3):
@@ -374,15 +374,15 @@ def _suspects(index, even_stages, losses, included, members, own, strongest):
                     for k in range(_LANES):
                         score[k] = abs(one_side * total[half, k] - two_sides * row[k])
                     for k in range(used):
-                        if score[k] > least[half, k] and own[lane + k] != i:
+                        if score[k] > least[half, k] and self_index[lane + k] != i:
                             _insert(score[k], i, best[half, k], chosen[half, lane + k])
                             least[half, k] = best[half, k, strongest - 1]
         for k in range(used):
-            if own[lane + k] >= 0:
+            if self_index[lane + k] >= 0:
                 for half in range(3):
                     for j in range(strongest - 1, 0, -1):
                         chosen[half, lane + k, j] = chosen[half, lane + k, j - 1]
-                    chosen[half, lane + k, 0] = own[lane + k]
+                    chosen[half, lane + k, 0] = self_index[lane + k]
     return chosen
 
 

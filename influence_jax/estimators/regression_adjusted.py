@@ -5,7 +5,6 @@ were in the subset. Taken out of the losses first, that is no longer noise in ev
 """
 
 import functools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,20 +15,19 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from influence_jax.estimators import difference, errors
-from influence_jax.estimators.columns import nearly_equal
-from influence_jax.estimators.cross_fit import strongest_other, without_own
-from influence_jax.estimators.ensemble import check_both_sides, examples_of_targets, usable
-from influence_jax.estimators.scan import Scan, scan_for
-from influence_jax.estimators.self_error import unseen_error
-from influence_jax.estimators.tiling import TILE, cut, padded, standardized_tiles, whole
+from influence_jax.estimators import standard_errors
+from influence_jax.estimators.difference_of_means import estimate, strongest_other, without_self
+from influence_jax.estimators.ensemble import problem
+from influence_jax.estimators.estimator import Fit, Tiles, estimator
+from influence_jax.estimators.mask_columns import nearly_equal
+from influence_jax.estimators.scan import scan_for
+from influence_jax.estimators.standard_errors import unseen_error
+from influence_jax.estimators.tiling import TILE, cut, padded, standardized_tiles
 from influence_jax.estimators.uncertainty import z_of_p
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _COUNTS = (0, 1, 2, 3, 5, 8)
 """Numbers of regressors among which cross-validation chooses."""
-
-FEWEST_MEMBERS = 3 * _COUNTS[-1]
 
 _CHANCE = 0.05  # that the strongest of all examples is taken for a regressor by noise alone
 
@@ -43,20 +41,31 @@ _AXIS = 'target'
 _einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
+@estimator(
+    name='adjusted',
+    title='adjusted difference of means',
+    description=(
+        'the mean loss of members without the example minus that of members with it, after what '
+        'the target itself and its strongest influencers explain has been taken out of the losses'
+    ),
+    least_members=3 * _COUNTS[-1],
+    block_fit=lambda *ensemble: Fitting(*ensemble),
+)
 def adjusted(
     masks: Masks,
     losses: Measurement,
     *,
     target_examples: Int[AnyArray, ' T'] | None = None,
-) -> Influence:
+    tile: int = TILE,
+) -> Tiles:
     """Influence of every example on every target, with less noise than `difference_in_means`.
 
     The losses of a target are regressed (least squares) on the mask columns of its own example
     and of its strongest influencers, which are looked for in what the own example leaves. Their
     values are minus the fitted coefficients, with heteroscedasticity-consistent errors (HC2,
     which is Welch's for one column; MacKinnon and White 1985), widened where few members carry
-    the effect (`estimators.errors`); those of all other examples are the difference of means of
-    the residual. How many influencers, up to 8, is chosen for each target by two-fold
+    the effect (`estimators.standard_errors`); those of all other examples are the difference of
+    means of the residual. How many influencers, up to 8, is chosen for each target by two-fold
     cross-validation in which each half of the members selects its own; never one that the
     strongest of N examples without influence would pass for in more than 5 of 100 targets, since
     regressors made of noise make the residual, and with it all errors, too small.
@@ -75,78 +84,19 @@ def adjusted(
         By default target t is example t if T == N, and otherwise no target is an example.
 
     Raises:
-      ValueError: as in `difference_in_means`, or fewer than 24 usable members.
+      ValueError: as in `difference_in_means`, or fewer than 24 complete members.
     """
-    blocks = tiles(masks, losses, target_examples=target_examples)
-    return whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
+    ensemble = problem(masks, losses, target_examples, tile=tile)
+    fit = Fitting(*ensemble)
 
-
-def tiles(
-    masks: Masks,
-    losses: Measurement,
-    *,
-    target_examples: Int[AnyArray, ' T'] | None = None,
-    tile: int = TILE,
-) -> Iterator[tuple[slice, Influence]]:
-    """Yields `adjusted` by blocks of targets, as `difference.tiles` does."""
-    if tile < 1:
-        raise ValueError(f'{tile=} must be at least 1')
-    ensemble = usable(masks, losses)
-    check_both_sides(ensemble.masks)
-    members, examples = ensemble.masks.shape
-    check_members(members)
-    targets = ensemble.losses.shape[1]
-    own = examples_of_targets(target_examples, examples=examples, targets=targets)
-    fit = Fitting(ensemble.masks, scan_for(ensemble.masks, targets=targets), targets=targets)
-    unseen = unseen_error(ensemble.masks, ensemble.losses, own)
-
-    def blocks() -> Iterator[tuple[slice, Influence]]:
+    def blocks() -> Tiles:
         weights = jnp.asarray(ensemble.masks, jnp.float32)
         for columns, losses, scale in standardized_tiles(ensemble.losses, tile=tile):
-            of_block = padded(own[columns], len(scale), fill=-1)
-            fitted = fit(losses, of_block, unseen=scaled(unseen, columns, scale))
+            of_block = padded(ensemble.self_index[columns], len(scale), fill=-1)
+            fitted = fit(losses, of_block, columns, scale)
             yield columns, cut(_completed(weights, scale, fitted), columns)
 
     return blocks()
-
-
-def scaled(
-    unseen: Float[np.ndarray, ' T'], columns: slice, scale: Float[np.ndarray, ' t']
-) -> Float[np.ndarray, ' t']:
-    """Of a block of targets, in the unit of its standardized losses."""
-    return padded(unseen[columns], len(scale)) / np.where(scale > 0, scale, 1)
-
-
-def check_members(members: int) -> None:
-    """Refuses, with a ValueError, fewer members than the regressions need."""
-    if members < FEWEST_MEMBERS:
-        raise ValueError(
-            f'{members} usable members are too few to regress on up to {_COUNTS[-1]} examples: '
-            f'use at least {FEWEST_MEMBERS}, or difference_in_means'
-        )
-
-
-class Fit(NamedTuple):
-    """Regressions of a block of targets, in the unit of the losses given.
-
-    residual: `[M t]` what of the losses the regressors leave.
-    examples: `[t F]` the regressors, own example first where there is one, and what nearly equals
-        them; -1 where there are fewer.
-    values: `[t F]` their influences.
-    errors: `[t F]` the standard errors of these.
-    inflation: `[t]` by which errors of the residual's differences of means grow, since the
-        regressors took up degrees of freedom.
-    effective_members: `[t]` of self-influence, see `errors.Reliability`; NaN without.
-    other_cross_fitted: `[t]` see `cross_fit.strongest_other`.
-    """
-
-    residual: Float[AnyArray, 'M t']
-    examples: Int[AnyArray, 't F']
-    values: Float[AnyArray, 't F']
-    errors: Float[AnyArray, 't F']
-    inflation: Float[AnyArray, ' t']
-    effective_members: Float[AnyArray, ' t']
-    other_cross_fitted: Float[AnyArray, ' t']
 
 
 class _Fitted(NamedTuple):
@@ -159,21 +109,38 @@ class _Fitted(NamedTuple):
     examples: Int[Array, 't K']
     values: Float[Array, 't K']
     inflation: Float[Array, ' t']
-    reliability: errors.Reliability
+    reliability: standard_errors.Reliability
 
 
 class Fitting:
-    """Fits block after block of targets of one ensemble, spread over this process's devices."""
+    """Regressions of block after block of targets, spread over this process's devices.
 
-    def __init__(self, masks: Bool[np.ndarray, 'M N'], scan: Scan, *, targets: int = 0) -> None:
+    scan: of the masks.
+
+    Raises:
+      ValueError: fewer than 24 members.
+    """
+
+    def __init__(
+        self,
+        masks: Bool[np.ndarray, 'M N'],
+        losses: Float[np.ndarray, 'M T'],
+        self_index: Int[np.ndarray, ' T'],
+    ) -> None:
+        if len(masks) < adjusted.least_members:
+            raise ValueError(
+                f'{len(masks)} usable members are too few to regress on up to {_COUNTS[-1]} '
+                f'examples: use at least {adjusted.least_members}, or difference_in_means'
+            )
         self._masks = masks
+        self._unseen = unseen_error(masks, losses, self_index)
         self._by_example = jnp.asarray(masks.T)
         self._clusters = nearly_equal(masks)
         # Of examples that go together one is a regressor, and none stands in for another.
         first = self._clusters.first
-        self._scan_of_all = self._scan = scan
+        self.scan = self._scan_of_clusters = scan_for(masks, targets=losses.shape[1])
         if not self._clusters.trivial:
-            self._scan = scan_for(masks[:, first], targets=targets)
+            self._scan_of_clusters = scan_for(masks[:, first], targets=losses.shape[1])
         self._most = min(_COUNTS[-1], len(first))
         self._least_z = np.float32(z_of_p(_CHANCE / len(first), members=len(masks) - 1))
         order = np.argsort(self._clusters.cluster, kind='stable')
@@ -182,43 +149,40 @@ class Fitting:
     def __call__(
         self,
         losses: Float[np.ndarray, 'M t'],
-        own: Int[np.ndarray, ' t'],
-        *,
-        unseen: Float[np.ndarray, ' t'] | None = None,
+        self_index: Int[np.ndarray, ' t'],
+        columns: slice,
+        scale: Float[np.ndarray, ' t'],
     ) -> Fit:
-        """Fits losses that are centred and within [-1, 1].
-
-        Args:
-          losses: of the block.
-          own: as in `examples_of_targets`.
-          unseen: see `self_error.unseen_error`; in the unit of `losses`. None adds nothing.
-        """
-        left = without_own(self._masks, losses, own)
-        suspects = self._suspects(left, own)
+        """See `BlockFit`."""
+        left = without_self(self._masks, losses, self_index)
+        candidate_regressors = self._candidate_regressors(left, self_index)
         fit, devices = _fit_on_all_devices()
         filling = (0, -losses.shape[1] % devices)
         found = fit(
             self._by_example,
             np.pad(losses, [(0, 0), filling]),
-            np.pad(suspects, [(0, 0), filling, (0, 0)]).astype(np.int32),
-            np.pad(own >= 0, filling),
+            np.pad(candidate_regressors, [(0, 0), filling, (0, 0)]).astype(np.int32),
+            np.pad(self_index >= 0, filling),
             self._least_z,
         )
         given = losses.shape[1]
         residual, examples, values, inflation, (variance, freedom, effective) = jax.tree.map(
             np.asarray, found
         )
-        widening = errors.widened(freedom, members=len(losses)).astype(np.float32)
-        is_own = (examples == padded(own, len(examples), fill=-2)[:, None]) & (examples >= 0)
-        added = 0 if unseen is None else is_own * padded(unseen, len(examples))[:, None]
+        widening = standard_errors.widened(freedom, members=len(losses)).astype(np.float32)
+        is_self = (examples == padded(self_index, len(examples), fill=-2)[:, None]) & (
+            examples >= 0
+        )
+        unseen = padded(self._unseen[columns], len(scale)) / np.where(scale > 0, scale, 1)
+        added = is_self * padded(unseen, len(examples))[:, None]
         fitted = Fit(
             residual[:, :given],
             examples[:given],
             values[:given],
             (widening * np.hypot(np.sqrt(variance), added))[:given].astype(np.float32),
             inflation[:given],
-            np.where(own >= 0, effective[:given, 0], np.nan),
-            self._cross_fitted(losses, left, suspects, own),
+            np.where(self_index >= 0, effective[:given, 0], np.nan),
+            self._cross_fitted(losses, left, candidate_regressors, self_index),
         )
         return fitted if self._clusters.trivial else self._with_likes(fitted)
 
@@ -226,24 +190,28 @@ class Fitting:
         self,
         losses: Float[np.ndarray, 'M t'],
         left: Float[np.ndarray, 'M t'],
-        suspects: Int[np.ndarray, '3 t K'],
-        own: Int[np.ndarray, ' t'],
+        candidate_regressors: Int[np.ndarray, '3 t K'],
+        self_index: Int[np.ndarray, ' t'],
     ) -> Float[np.ndarray, ' t']:
         if self._clusters.trivial:
-            return strongest_other(self._masks, left, suspects[:2], own)
+            return strongest_other(self._masks, left, candidate_regressors[:2], self_index)
         # What the own example does, those that go with it do.
-        candidates = self._scan_of_all.suspects(losses, own, self._most)[:2]
-        return strongest_other(self._masks, losses, candidates, own)
+        candidates = self.scan.candidate_regressors(losses, self_index, self._most)[:2]
+        return strongest_other(self._masks, losses, candidates, self_index)
 
-    def _suspects(
-        self, left: Float[np.ndarray, 'M t'], own: Int[np.ndarray, ' t']
+    def _candidate_regressors(
+        self, left: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t']
     ) -> Int[np.ndarray, '3 t K']:
-        """Candidates for regressors, as `Scan.suspects`; own ones exactly, not what equals them."""
+        """As `Scan.candidate_regressors`; the target's example itself, not one that equals it."""
         if self._clusters.trivial:
-            return self._scan.suspects(left, own, self._most)
+            return self._scan_of_clusters.candidate_regressors(left, self_index, self._most)
         cluster, first = self._clusters
-        found = first[self._scan.suspects(left, np.where(own >= 0, cluster[own], -1), self._most)]
-        found[:, own >= 0, 0] = own[own >= 0]
+        found = first[
+            self._scan_of_clusters.candidate_regressors(
+                left, np.where(self_index >= 0, cluster[self_index], -1), self._most
+            )
+        ]
+        found[:, self_index >= 0, 0] = self_index[self_index >= 0]
         return found
 
     def _with_likes(self, fit: Fit) -> Fit:
@@ -259,16 +227,16 @@ class Fitting:
         most = fit.examples.shape[1] + max(sum(map(len, others)) for _, others in rows)
         filling = [(0, 0), (0, most - fit.examples.shape[1])]
         examples = np.pad(fit.examples, filling, constant_values=-1)
-        values, standard_errors = np.pad(fit.values, filling), np.pad(fit.errors, filling)
+        values, errors = np.pad(fit.values, filling), np.pad(fit.errors, filling)
         for target, (used, others) in enumerate(rows):
             place = fit.examples.shape[1]
             for k, like in zip(used, others, strict=True):
                 at = slice(place, place + len(like))
                 examples[target, at] = like
                 of = self._like(fit, target, int(k), like)
-                values[target, at], standard_errors[target, at] = of
+                values[target, at], errors[target, at] = of
                 place = at.stop
-        return fit._replace(examples=examples, values=values, errors=standard_errors)
+        return fit._replace(examples=examples, values=values, errors=errors)
 
     def _like(
         self, fit: Fit, target: int, k: int, like: Int[np.ndarray, ' L']
@@ -296,7 +264,11 @@ def _fit_on_all_devices() -> tuple[jax.stages.Wrapped, int]:
         mesh=mesh,
         in_specs=(P(), of_members, of_members, of_targets, P()),
         out_specs=_Fitted(
-            of_members, of_targets, of_targets, of_targets, errors.Reliability(*[of_targets] * 3)
+            of_members,
+            of_targets,
+            of_targets,
+            of_targets,
+            standard_errors.Reliability(*[of_targets] * 3),
         ),
     )
     return jax.jit(sharded), len(devices)
@@ -305,24 +277,24 @@ def _fit_on_all_devices() -> tuple[jax.stages.Wrapped, int]:
 def _fit(
     by_example: Bool[Array, 'N M'],
     losses: Float[Array, 'M t'],
-    suspects: Int[Array, '3 t K'],
-    has_own: Bool[Array, ' t'],
+    candidate_regressors: Int[Array, '3 t K'],
+    has_self: Bool[Array, ' t'],
     least_z: Float[Array, ''],
 ) -> _Fitted:
     members = len(losses)
-    of_even, of_odd, chosen = suspects
+    of_even, of_odd, chosen = candidate_regressors
     even, odd = slice(0, None, 2), slice(1, None, 2)
     counts = jnp.array([count for count in _COUNTS if count <= chosen.shape[1]])
     wrong = _held_out_errors(by_example, losses, of_even, counts, train=even, test=odd)
     wrong += _held_out_errors(by_example, losses, of_odd, counts, train=odd, test=even)
     # The own example is always among the regressors: its error is to be that of one.
-    wrong = jnp.where((counts == 0)[:, None] & has_own[None], jnp.inf, wrong)
+    wrong = jnp.where((counts == 0)[:, None] & has_self[None], jnp.inf, wrong)
     count = counts[jnp.argmin(wrong, axis=0)]
 
     columns = by_example[chosen].astype(jnp.float32)
     columns -= columns.mean(axis=-1, keepdims=True)
     used = jnp.arange(chosen.shape[1])[None] < count[:, None]
-    used &= _beyond_noise(columns, losses, has_own, least_z)
+    used &= _beyond_noise(columns, losses, has_self, least_z)
     count = used.sum(axis=1)
     columns *= used[..., None]
     products, right = _products(columns, losses)
@@ -333,7 +305,7 @@ def _fit(
     weights = _einsum('tkl,tlm->tkm', inverse, columns)
     leverage = (weights * columns).sum(axis=1) + 1 / members
     corrected = residual.T / jnp.sqrt(jnp.maximum(1 - leverage, 1 / members))
-    of = errors.reliability(weights * corrected[:, None], members=members, axis=2, xp=jnp)
+    of = standard_errors.reliability(weights * corrected[:, None], members=members, axis=2, xp=jnp)
     # Where other regressors nearly explain a column, what is left of it rests on a few members,
     # which the fit follows: then at least the variance of least squares.
     squares = (residual**2).sum(axis=0) / freedom
@@ -354,19 +326,19 @@ def _fit(
 def _beyond_noise(
     columns: Float[Array, 't K M'],
     losses: Float[Array, 'M t'],
-    has_own: Bool[Array, ' t'],
+    has_self: Bool[Array, ' t'],
     least_z: Float[Array, ''],
 ) -> Bool[Array, 't K']:
     """Own columns, and those whose difference of means, the own effect left out, is beyond."""
     squares = jnp.maximum((columns**2).sum(axis=2), 1e-6)
-    own = columns[:, 0] * has_own[:, None]
-    effect = _einsum('tm,mt->t', own, losses) / squares[:, 0]
-    left = losses - effect[None] * own.T
+    self_index = columns[:, 0] * has_self[:, None]
+    effect = _einsum('tm,mt->t', self_index, losses) / squares[:, 0]
+    left = losses - effect[None] * self_index.T
     explained = _einsum('tkm,mt->tk', columns, left) ** 2 / squares
     rest = jnp.maximum((left**2).sum(axis=0)[:, None] - explained, 0)
     beyond = explained * (len(losses) - 3) > least_z**2 * rest
-    is_own = (jnp.arange(columns.shape[1]) == 0)[None] & has_own[:, None]
-    return beyond | is_own
+    is_self = (jnp.arange(columns.shape[1]) == 0)[None] & has_self[:, None]
+    return beyond | is_self
 
 
 def _held_out_errors(
@@ -425,11 +397,11 @@ def _completed(
     fit: Fit,
 ) -> Influence:
     """All entries: of the residual, and in their places those of the regressors."""
-    rest = difference.estimate(masks, jnp.asarray(fit.residual), jnp.asarray(scale))
+    rest = estimate(masks, jnp.asarray(fit.residual), jnp.asarray(scale))
     targets, places = np.nonzero(fit.examples >= 0)
     at = fit.examples[targets, places], targets
     values = np.array(rest.values)
-    standard_errors = np.asarray(rest.standard_error) * fit.inflation
+    errors = np.asarray(rest.standard_error) * fit.inflation
     values[at] = fit.values[targets, places] * scale[targets]
-    standard_errors[at] = fit.errors[targets, places] * scale[targets]
-    return Influence(values, standard_errors)
+    errors[at] = fit.errors[targets, places] * scale[targets]
+    return Influence(values, errors)

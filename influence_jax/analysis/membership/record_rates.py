@@ -6,9 +6,9 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.analysis.membership.attack import Attack
-from influence_jax.analysis.membership.roc import roc, threshold
-from influence_jax.estimators.repeats import numbered_repeats
+from influence_jax.analysis.membership.evidence import Attack
+from influence_jax.analysis.membership.rates import roc, threshold
+from influence_jax.estimators.ensemble import numbered_repeats
 
 _BLOCK = 512
 

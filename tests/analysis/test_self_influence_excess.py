@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from influence_jax.analysis.own_influence import own_influence
+from influence_jax.analysis.margins import self_influence_excess
 from influence_jax.estimators import summarize
 
 
@@ -14,7 +14,7 @@ def drawn(rng, members, records, *, effect=1.0):
 
 
 def found(masks, losses, **settings):
-    return own_influence(summarize(masks, losses, **settings), examples=masks.shape[1])
+    return self_influence_excess(summarize(masks, losses, **settings), examples=masks.shape[1])
 
 
 @pytest.mark.parametrize(('members', 'records'), [(24, 60), (200, 8)])

@@ -1,7 +1,6 @@
 """Influence by ridge regression of losses on masks: a dense linear datamodel."""
 
 import math
-from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -11,10 +10,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from influence_jax.estimators.errors import SURELY_NOT_NOISE
-from influence_jax.estimators.linear import of_examples, regression
-from influence_jax.estimators.self_error import self_errors, with_self_errors
-from influence_jax.estimators.tiling import TILE, by_tiles, whole
+from influence_jax.estimators.estimator import Tiles, estimator
+from influence_jax.estimators.mask_columns import by_example, regression
+from influence_jax.estimators.standard_errors import SURELY_NOT_NOISE, self_errors, with_self_errors
+from influence_jax.estimators.tiling import TILE, by_tiles
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _PENALTIES = np.geomspace(1e-2, 1e4, 37)
@@ -50,13 +49,23 @@ class _Spectrum(NamedTuple):
     values: Float[np.ndarray, ' R']
 
 
+@estimator(
+    name='ridge',
+    title='ridge datamodel',
+    description=(
+        'minus the coefficient of the example in a linear model of the loss on the target, fitted '
+        'to all examples at once with a penalty on squares, its own shrinkage divided out'
+    ),
+    least_members=24,
+)
 def ridge(
     masks: Masks,
     losses: Measurement,
     *,
     target_examples: Int[AnyArray, ' T'] | None = None,
+    tile: int = TILE,
     penalty: float | None = None,
-) -> Influence:
+) -> Tiles:
     """Influence of every example on every target by ridge regression on all masks at once.
 
     The centred losses of a target are regressed on all centred mask columns; that of its own
@@ -72,7 +81,7 @@ def ridge(
     x^2 times the sum of r^2 over members / (x' q)^2, whatever the distribution of r (our
     reconstruction, from the randomness of the masks); for entries beyond noise, and own ones, the
     sum of x^2 r^2 takes the place of that product where it is larger. The example's own effect is
-    taken out of r first. Errors of self-influence are widened (`estimators.self_error`).
+    taken out of r first. Errors of self-influence are widened (`standard_errors.self_errors`).
 
     Ridge suits many weak effects; for few strong ones see `adjusted` and `lasso`.
 
@@ -94,38 +103,25 @@ def ridge(
     Raises:
       ValueError: as in `difference_in_means`, or a penalty that is not positive and finite.
     """
-    blocks = tiles(masks, losses, target_examples=target_examples, penalty=penalty)
-    return whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
-
-
-def tiles(
-    masks: Masks,
-    losses: Measurement,
-    *,
-    target_examples: Int[AnyArray, ' T'] | None = None,
-    tile: int = TILE,
-    penalty: float | None = None,
-) -> Iterator[tuple[slice, Influence]]:
-    """Yields `ridge` by blocks of targets, as `difference.tiles` does."""
     if penalty is not None and not (penalty > 0 and math.isfinite(penalty)):
         raise ValueError(f'{penalty=} must be positive and finite: give none to have it chosen')
     of = regression(masks, losses, target_examples, tile=tile)
-    of_tile = partial(_estimate, _smoother(of.masks, of.losses, of.own, penalty))
-    blocks = by_tiles(of_tile, of.masks, of.losses, of.own, tile=tile)
-    of_own = self_errors(of.masks, of.losses, of.own)
-    return of_examples(with_self_errors(blocks, of.own, of_own), of.column)
+    of_tile = partial(_estimate, _smoother(of.masks, of.losses, of.self_index, penalty))
+    blocks = by_tiles(of_tile, of.masks, of.losses, of.self_index, tile=tile)
+    of_own = self_errors(of.masks, of.losses, of.self_index)
+    return by_example(with_self_errors(blocks, of.self_index, of_own), of.column)
 
 
 def _smoother(
     masks: Bool[np.ndarray, 'M N'],
     losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, ' T'],
+    self_index: Int[np.ndarray, ' T'],
     penalty: float | None,
 ) -> _Smoother:
     columns = masks - masks.mean(axis=0, keepdims=True)
     spectrum = _spectrum(columns)
     if penalty is None:
-        penalty = _cross_validated(spectrum, columns, losses, own)
+        penalty = _cross_validated(spectrum, columns, losses, self_index)
     left = spectrum.left / (spectrum.values + penalty)
     coefficients = left @ spectrum.right.T
     resolution = np.einsum('nm,mn->n', coefficients, columns)
@@ -150,7 +146,7 @@ def _cross_validated(
     spectrum: _Spectrum,
     columns: Float[np.ndarray, 'M N'],
     losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, ' T'],
+    self_index: Int[np.ndarray, ' T'],
 ) -> float:
     """Generalized cross-validation (Golub, Heath and Wahba 1979) in the basis of eigenvectors."""
     penalties = _PENALTIES * np.square(columns).sum() / len(spectrum.values)
@@ -161,7 +157,7 @@ def _cross_validated(
     for start in range(0, losses.shape[1], TILE):
         block = slice(start, start + TILE)
         centred = losses[:, block] - losses[:, block].mean(axis=0, dtype=np.float64, keepdims=True)
-        own_column = columns[:, own[block]] * (own[block] >= 0)
+        own_column = columns[:, self_index[block]] * (self_index[block] >= 0)
         squares = np.square(own_column).sum(axis=0)
         effect = (own_column * centred).sum(axis=0) / np.where(squares > 0, squares, 1)
         centred -= own_column * effect
@@ -178,15 +174,15 @@ def _estimate(
     masks: Float[Array, 'M N'],
     losses: Float[Array, 'M t'],
     scale: Float[Array, ' t'],
-    own: Int[Array, ' t'],
+    self_index: Int[Array, ' t'],
 ) -> Influence:
     # In the names of the docstring of `ridge`; W = (X X' + penalty)^-1, so that H = X' W and
     # penalty W y is the residual.
     h, resolution, penalty = smoother
     x = masks - masks.mean(axis=0, keepdims=True)
-    is_example = (own >= 0).astype(x.dtype)[None, :]
-    own_x, own_w = x[:, own] * is_example, h[own].T * is_example
-    own_resolution = resolution[own]
+    is_example = (self_index >= 0).astype(x.dtype)[None, :]
+    own_x, own_w = x[:, self_index] * is_example, h[self_index].T * is_example
+    own_resolution = resolution[self_index]
 
     # Unpenalized, the own column is taken out of losses and resolution. First, since losses that
     # it explains fully would else leave differences of rounding errors.
@@ -196,7 +192,7 @@ def _estimate(
     residual = losses - _matmul(x, coefficients)
     resolved = resolution[:, None] - _matmul(h, own_x) ** 2 / own_resolution[None, :]
 
-    is_own = jnp.arange(len(h))[:, None] == own[None, :]
+    is_own = jnp.arange(len(h))[:, None] == self_index[None, :]
     resolved = jnp.where(is_own, own_resolution[None, :], resolved)
     effects = jnp.where(is_own, own_effect[None, :], coefficients / resolved)
 
@@ -207,7 +203,7 @@ def _estimate(
     spread = _matmul(squares, residual**2) - 2 * removed * _matmul(squares * h, residual)
     spread += removed**2 * (squares * h**2).sum(axis=1)[:, None]
     # As x knows nothing of r, their squares are independent too: the sum of all r^2 says more than
-    # that of a few members, unless the entry is surely not noise (see `estimators.errors`).
+    # that of a few members, unless the entry is surely not noise (`estimators.standard_errors`).
     total = (residual**2).sum(axis=0)[None] - 2 * removed * _matmul(h, residual)
     total += removed**2 * (h**2).sum(axis=1)[:, None]
     pooled = squares.sum(axis=1)[:, None] * total / len(x)

@@ -5,18 +5,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from influence_jax.analysis.convergence.known import (
-    LEAST_MEMBERS,
-    host_generator,
-    known_influence,
-    others,
-    two_on_both_sides,
-)
-from influence_jax.estimators import Estimator
-from influence_jax.estimators.ensemble import examples_of_targets, usable
-from influence_jax.types import AnyArray, Masks, Measurement, PRNGKey
+from influence_jax.analysis.resampling import host_generator
+from influence_jax.estimators.difference_of_means import difference_in_means
+from influence_jax.estimators.ensemble import complete_members, examples_of_targets
+from influence_jax.estimators.estimator import EstimatorLike, as_estimator
+from influence_jax.types import AnyArray, Influence, Masks, Measurement, PRNGKey
 
 _SAMPLED_TARGETS = 256
 
@@ -24,11 +19,11 @@ _SAMPLED_TARGETS = 256
 class Precision(NamedTuple):
     """How precise an ensemble is.
 
-    members: how many usable members it has.
+    members: how many complete members it has.
     standard_error: the median over the off-diagonal entries, in the unit of the measurement;
         inf where most entries, or all, have none yet.
     unknown_examples: how many examples are in, or out of, fewer than two of the members, so that
-        nothing can be told of them.
+        nothing is known of them.
     """
 
     members: int
@@ -53,7 +48,7 @@ def precision(
     losses: Measurement,
     *,
     key: PRNGKey,
-    estimator: Estimator = Estimator.DIFFERENCE,
+    estimator: EstimatorLike = difference_in_means,
     target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> Precision:
     """Measures the typical standard error on a sample of at most 256 targets.
@@ -64,21 +59,21 @@ def precision(
       masks: `[M N]` bool.
       losses: `[M T]`; rows with anything non-finite are left out.
       key: draws the sample; the same key and T give the same sample whatever M is.
-      estimator: whose standard error.
+      estimator: whose standard error, see `as_estimator`; inf where it gives none.
       target_examples: as in `summarize`.
 
     Raises:
       ValueError: no usable member, or masks and losses as in `difference_in_means`.
     """
-    masks, losses = usable(masks, losses)
+    masks, losses = complete_members(masks, losses)
     unknown = int((~two_on_both_sides(masks)).sum())
-    if len(masks) < LEAST_MEMBERS[estimator]:
+    if len(masks) < as_estimator(estimator).least_members:
         return Precision(len(masks), math.inf, unknown)
     examples, targets = masks.shape[1], losses.shape[1]
-    own = examples_of_targets(target_examples, examples=examples, targets=targets)
+    self_index = examples_of_targets(target_examples, examples=examples, targets=targets)
     sample = np.sort(host_generator(key).permutation(targets)[:_SAMPLED_TARGETS])
-    errors = known_influence(estimator, masks, losses[:, sample], own[sample]).standard_error
-    errors = errors[others(own[sample], examples=examples)]
+    errors = known_influence(estimator, masks, losses[:, sample], self_index[sample]).standard_error
+    errors = errors[others(self_index[sample], examples=examples)]
     median = np.median(np.where(np.isnan(errors), np.inf, errors)) if errors.size else np.inf
     return Precision(len(masks), float(median), unknown)
 
@@ -89,7 +84,7 @@ def standard_error_curve(
     *,
     key: PRNGKey,
     sizes: Sequence[int],
-    estimator: Estimator = Estimator.DIFFERENCE,
+    estimator: EstimatorLike = difference_in_means,
     target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> StandardErrorCurve:
     """Measures `precision` on ever larger random sets of the members, each within the next.
@@ -105,7 +100,7 @@ def standard_error_curve(
     Raises:
       ValueError: sizes outside 1 .. M, or as in `precision`.
     """
-    masks, losses = usable(masks, losses)
+    masks, losses = complete_members(masks, losses)
     members = np.unique(np.asarray(sizes, int))
     if not members.size or members[0] < 1 or members[-1] > len(masks):
         raise ValueError(f'sizes must lie in 1 .. {len(masks)}, not {members.tolist()}')
@@ -144,3 +139,32 @@ def members_needed(standard_error: float, *, members: int, wanted: float) -> int
         raise ValueError(f'{wanted=} must be finite and positive')
     # Rounding must not ask for one more: 4 members of error 0.2 are as many as 0.2 needs.
     return max(1, math.ceil(members * (standard_error / wanted) ** 2 * (1 - 1e-9)))
+
+
+def known_influence(
+    estimator: EstimatorLike,
+    masks: Bool[np.ndarray, 'M N'],
+    losses: Float[np.ndarray, 'M t'],
+    self_index: Int[np.ndarray, ' t'],
+) -> Influence:
+    """The estimate, NaN for examples that are in, or out of, fewer than two of the members."""
+    known = two_on_both_sides(masks)
+    values = np.full((masks.shape[1], losses.shape[1]), np.nan, np.float32)
+    standard_error = values.copy()
+    if known.any():
+        place = np.where(known, np.cumsum(known) - 1, -1)
+        remaining = np.where(self_index >= 0, place[self_index], -1)
+        influence = as_estimator(estimator)(masks[:, known], losses, target_examples=remaining)
+        values[known], standard_error[known] = influence
+    return Influence(values, standard_error)
+
+
+def two_on_both_sides(masks: Bool[np.ndarray, 'M N']) -> Bool[np.ndarray, ' N']:
+    """Which examples have a standard error: in, and out of, at least two of the members."""
+    included = masks.sum(axis=0)
+    return (included >= 2) & (len(masks) - included >= 2)
+
+
+def others(self_index: Int[np.ndarray, ' t'], *, examples: int) -> Bool[np.ndarray, 'N t']:
+    """Entries that are not a target's influence on itself."""
+    return self_index[None, :] != np.arange(examples)[:, None]

@@ -14,8 +14,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.ensemble import examples_of_targets, finite_members
-from influence_jax.estimators.repeats import numbered_repeats
+from influence_jax.estimators.ensemble import examples_of_targets, finite_members, numbered_repeats
 from influence_jax.types import AnyArray, Masks, Measurement
 
 _NAMED_IN_MESSAGES = 5
@@ -74,11 +73,13 @@ def evidence(
     """Checks the arguments of an attack.
 
     Raises:
-      ValueError: as in `usable`, or no target is an example.
+      ValueError: as in `complete_members`, or no target is an example.
     """
     masks, values = finite_members(masks, measurement)
-    own = examples_of_targets(target_examples, examples=masks.shape[1], targets=values.shape[1])
-    targets = np.flatnonzero(own >= 0)
+    self_index = examples_of_targets(
+        target_examples, examples=masks.shape[1], targets=values.shape[1]
+    )
+    targets = np.flatnonzero(self_index >= 0)
     if not targets.size:
         raise ValueError(
             'none of the targets is an example, so none has a membership to be inferred: '
@@ -86,7 +87,7 @@ def evidence(
         )
     if targets.size < values.shape[1]:
         values = values[:, targets]
-    return Evidence(values, masks[:, own[targets]], targets, numbered_repeats(masks))
+    return Evidence(values, masks[:, self_index[targets]], targets, numbered_repeats(masks))
 
 
 def check_both_sides(given: Evidence, *, least: int) -> None:
@@ -163,3 +164,49 @@ def logit_gaps(losses: Measurement) -> Float[np.ndarray, 'M T']:
     with np.errstate(divide='ignore'):
         rest = np.where(loss < np.log(2), np.log(-np.expm1(-loss)), np.log1p(-np.exp(-loss)))
     return (-loss - rest).astype(losses.dtype)
+
+
+_BLOCK = 512
+
+
+class Shadows(NamedTuple):
+    """The members on one side, including a target or leaving it out, for every target.
+
+    members: `[T]` how many.
+    mean: `[T]` of what was measured of them.
+    squares: `[T]` sum of squared deviations from that mean.
+    """
+
+    members: Float[np.ndarray, ' T']
+    mean: Float[np.ndarray, ' T']
+    squares: Float[np.ndarray, ' T']
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, 'M T'], belongs: Bool[np.ndarray, 'M T']) -> 'Shadows':
+        """Of all members; block by block of the targets, so that no second matrix exists."""
+        parts = []
+        for start in range(0, values.shape[1], _BLOCK):
+            block = values[:, start : start + _BLOCK].astype(np.float64)
+            side = belongs[:, start : start + _BLOCK]
+            count = side.sum(axis=0, dtype=np.float64)
+            mean = block.sum(axis=0, where=side) / count
+            squares = np.square(block - mean[None]).sum(axis=0, where=side)
+            parts.append((count, mean, squares))
+        return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def without(
+        self, values: Float[np.ndarray, 'k T'], belongs: Bool[np.ndarray, ' T']
+    ) -> 'Shadows':
+        """Returns what is left without k members of one mask.
+
+        Args:
+          values: of these members.
+          belongs: of which targets they are on this side.
+        """
+        count = len(values)
+        left = self.members - count * belongs
+        centre = values.mean(axis=0, dtype=np.float64)
+        apart = np.square(values - centre[None]).sum(axis=0, where=belongs[None])
+        deviation = np.where(belongs, centre - self.mean, 0.0)
+        squares = self.squares - apart - deviation**2 * self.members * count / left
+        return Shadows(left, self.mean - deviation * count / left, np.maximum(squares, 0.0))

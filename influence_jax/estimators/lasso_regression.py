@@ -1,6 +1,5 @@
 """Influence by the LASSO of losses on masks: a sparse linear datamodel, and its debiased values."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -10,9 +9,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from influence_jax.estimators import difference
-from influence_jax.estimators.linear import of_examples, regression
-from influence_jax.estimators.self_error import self_errors, with_self_errors
+from influence_jax.estimators.difference_of_means import estimate
+from influence_jax.estimators.estimator import Tiles, estimator
+from influence_jax.estimators.mask_columns import by_example, regression
+from influence_jax.estimators.standard_errors import self_errors, with_self_errors
 from influence_jax.estimators.tiling import TILE, by_tiles, whole
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
@@ -50,12 +50,23 @@ class _Descent(NamedTuple):
     moved: Float[Array, '']
 
 
+@estimator(
+    name='lasso',
+    title='LASSO datamodel',
+    description=(
+        'minus the coefficient of the example in a sparse linear model of the loss on the target, '
+        'fitted to all examples at once with a penalty on absolute values, whose shrinkage is '
+        'taken back'
+    ),
+    least_members=24,
+)
 def lasso(
     masks: Masks,
     losses: Measurement,
     *,
     target_examples: Int[AnyArray, ' T'] | None = None,
-) -> Influence:
+    tile: int = TILE,
+) -> Tiles:
     """Influence of every example on every target: the debiased LASSO.
 
     The centred losses of a target are regressed on all centred mask columns with an L1 penalty
@@ -67,7 +78,7 @@ def lasso(
     what the fit took up of the effects of all others (degrees-of-freedom adjustment of Bellec and
     Zhang 2022), without which values are shrunken by that part. Standard errors are those of the
     residual's difference of means, over the same factor; those of self-influence are widened
-    (`estimators.self_error`).
+    (`standard_errors.self_errors`).
 
     So the quantity, its sign and its unit are those of `difference_in_means`, which is what comes
     out where no coefficient is kept. The penalty is chosen for each target on a path of ten by
@@ -87,22 +98,10 @@ def lasso(
     Raises:
       ValueError: as in `difference_in_means`.
     """
-    blocks = tiles(masks, losses, target_examples=target_examples)
-    return whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
-
-
-def tiles(
-    masks: Masks,
-    losses: Measurement,
-    *,
-    target_examples: Int[AnyArray, ' T'] | None = None,
-    tile: int = TILE,
-) -> Iterator[tuple[slice, Influence]]:
-    """Yields `lasso` by blocks of targets, as `difference.tiles` does."""
     of = regression(masks, losses, target_examples, tile=tile)
-    blocks = by_tiles(_debiased, of.masks, of.losses, of.own, tile=tile)
-    of_own = self_errors(of.masks, of.losses, of.own)
-    return of_examples(with_self_errors(blocks, of.own, of_own), of.column)
+    blocks = by_tiles(_debiased, of.masks, of.losses, of.self_index, tile=tile)
+    of_own = self_errors(of.masks, of.losses, of.self_index)
+    return by_example(with_self_errors(blocks, of.self_index, of_own), of.column)
 
 
 def lasso_coefficients(
@@ -122,9 +121,9 @@ def lasso_coefficients(
       go together share the coefficient of their column evenly.
     """
     of = regression(masks, losses, target_examples, tile=tile)
-    blocks = by_tiles(_sparse, of.masks, of.losses, of.own, tile=tile)
+    blocks = by_tiles(_sparse, of.masks, of.losses, of.self_index, tile=tile)
     examples, targets = len(of.column), of.losses.shape[1]
-    found = whole(of_examples(blocks, of.column), examples=examples, targets=targets)
+    found = whole(by_example(blocks, of.column), examples=examples, targets=targets)
     return found.values / np.bincount(of.column)[of.column].astype(np.float32)[:, None]
 
 
@@ -132,11 +131,11 @@ def _debiased(
     masks: Float[Array, 'M N'],
     losses: Float[Array, 'M t'],
     scale: Float[Array, ' t'],
-    own: Int[Array, ' t'],
+    self_index: Int[Array, ' t'],
 ) -> Influence:
-    coefficients = _fitted(masks, losses, own)
+    coefficients = _fitted(masks, losses, self_index)
     centred = masks - masks.mean(axis=0, keepdims=True)
-    rest = difference.estimate(masks, losses - _matmul(centred, coefficients), scale)
+    rest = estimate(masks, losses - _matmul(centred, coefficients), scale)
     kept = _share_kept(coefficients, len(masks))[None, :]
     return Influence(rest.values / kept - coefficients * scale[None, :], rest.standard_error / kept)
 
@@ -145,9 +144,9 @@ def _sparse(
     masks: Float[Array, 'M N'],
     losses: Float[Array, 'M t'],
     scale: Float[Array, ' t'],
-    own: Int[Array, ' t'],
+    self_index: Int[Array, ' t'],
 ) -> Influence:
-    values = -_fitted(masks, losses, own) * jnp.asarray(scale)[None, :]
+    values = -_fitted(masks, losses, self_index) * jnp.asarray(scale)[None, :]
     return Influence(values, jnp.zeros_like(values))
 
 
@@ -158,14 +157,14 @@ def _share_kept(coefficients: Float[Array, 'N t'], members: int) -> Float[Array,
 
 @jax.jit
 def _fitted(
-    masks: Float[Array, 'M N'], losses: Float[Array, 'M t'], own: Int[Array, ' t']
+    masks: Float[Array, 'M N'], losses: Float[Array, 'M t'], self_index: Int[Array, ' t']
 ) -> Float[Array, 'N t']:
     """Coefficients of 0/1 columns at each target's best penalty of the path, or only the own."""
     members, examples = masks.shape
     columns = masks - masks.mean(axis=0, keepdims=True)
     lengths = jnp.sqrt(jnp.square(columns).sum(axis=0))[:, None]
     columns /= lengths.T
-    is_own = jnp.arange(examples)[:, None] == own[None, :]
+    is_own = jnp.arange(examples)[:, None] == self_index[None, :]
 
     alone = jnp.where(is_own, _matmul(columns.T, losses), 0)
     residual = losses - _matmul(columns, alone)
