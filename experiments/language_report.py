@@ -3,26 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from experiments import run_facts, terminal
-from experiments.completions import MEASUREMENTS, Completer
+from experiments import terminal
+from experiments.completions import Completer
 from experiments.growth import Check
 from experiments.language_data import Records, said_of_cuts
+from experiments.paper import PAPER
 from experiments.settings import AnalysisSettings
-from influence_jax import analysis, report, store
-from influence_jax.analysis import extraction
-from influence_jax.analysis.cluster_view import cluster_view
-from influence_jax.analysis.extraction import HeldOrNot
-from influence_jax.analysis.extraction_regime import judge
-from influence_jax.analysis.near_duplicate_comparison import compare
-from influence_jax.analysis.scores import PAPER_MARGIN, Score
-from influence_jax.estimators import Estimator, summarize
-from influence_jax.report.thumbnails import texts
-
-_LONGEST_NAME = 60
-_BY_MEMBERS = dict(zip(('BLEU', 'exact match', 'longest common string'), MEASUREMENTS, strict=True))
+from influence_jax import report, store
 
 
 def write(
@@ -33,7 +22,7 @@ def write(
     settings: AnalysisSettings,
     growth: Check | None = None,
 ) -> Path:
-    """Analyses what has been measured and returns the path of the page.
+    """Analyzes what has been measured and returns the path of the page.
 
     Args:
         directory: the run.
@@ -44,127 +33,37 @@ def write(
         growth: what was seen when training stopped, where it may stop before all members are
             trained; those are then not missing.
     """
-    dataset, losses = records.dataset, directory.measurement('loss')
-    key = jax.random.key(directory.manifest.seeds['seed'])
-    estimator = settings.estimator_for(len(directory.complete))
-    overview = analysis.overview(directory.masks, losses, key=key, estimator=estimator)
-    given_back = extraction.scores(decoded, completer.continuations)
-    siblings = extraction.nearest_siblings(decoded, completer.continuations, dataset.groups)
-    held = _held(directory)
-    regime = judge(given_back, dataset.has_near_duplicate, held.get('BLEU'))
-    caution = regime and report.regime_note(regime, epochs=_epochs(directory))
-    comparison = compare(
-        overview.summary,
-        dataset.groups,
-        key=key,
-        extraction=given_back,
-        siblings=siblings,
-        more=_as_in_the_paper(directory, estimator),
-    )
-    results = report.LanguageResults(
-        summary=overview.summary,
-        comparison=comparison,
-        view=cluster_view(directory.masks, losses, dataset.groups, summary=overview.summary),
-        groups=dataset.groups,
-        prompts=completer.prompts,
-        completions=completer.continuations,
-        changes=dataset.changes,
+    dataset = records.dataset
+    results = report.gather(
+        directory,
+        estimator=settings.estimator,
+        shown=store.Shown(
+            names=dataset.ids,
+            groups=np.asarray(dataset.groups, np.int32),
+            changes=dataset.changes,
+            texts=dataset.texts,
+            prompts=completer.prompts,
+            completions=completer.continuations,
+            provenance=dataset.provenance,
+            notes=records.notes,
+        ),
         decoded=decoded,
-        extraction=given_back,
-        siblings=siblings,
-        held=held,
+        reference=PAPER,
+        stopping=growth,
+        facts={
+            **_lengths(records),
+            **({'records cut': cut} if (cut := said_of_cuts(records)) else {}),
+        },
     )
-    names = [_name(text) for text in dataset.texts]
-    facts = {
-        'records': f'{dataset.num_examples:,}',
-        **run_facts.of_members(directory, growth),
-        **_memorized(directory),
-        **({'regime of extraction': report.regime_fact(regime)} if regime else {}),
-        **run_facts.of_own_influence(overview),
-        **_lengths(records),
-        **({'records cut': cut} if (cut := said_of_cuts(records)) else {}),
-        **run_facts.of_provenance(directory, dataset),
-        **run_facts.of_estimate(settings, estimator, growth),
-    }
-    page = report.write(
-        directory.directory / 'report',
-        overview=overview,
-        facts=facts,
-        target_ids=directory.target_ids,
-        example_ids=directory.example_ids,
-        example_names=names,
-        example_labels=[''] * len(names),
-        show=texts([report.shortened(text) for text in dataset.texts]),
-        title=f'Influence distributions: {dataset.name}',
-        near_duplicates=dataset.has_near_duplicate,
-        mean_loss=losses[directory.complete].mean(axis=0),
-        missing=directory.missing.tolist(),
-        diverged=directory.diverged.tolist(),
-        notes=[*([caution] if caution else []), *records.notes],
-        stopped_early=run_facts.stopped_early(directory, growth),
-        sections=report.language_sections(results),
-        records_csv=report.records_csv(results, directory.target_ids),
-    )
-    terminal.show(
-        [
-            report.terminal_table(overview, target_ids=directory.target_ids, example_names=names),
-            report.language_table(comparison),
-            *(report.printable(f'{name}: {value}') for name, value in facts.items()),
-            *([report.printable(f'caution: {caution}')] if caution else []),
-        ],
-        last=report.printable(f'report: {page}'),
-    )
-    return page
-
-
-def _as_in_the_paper(directory: store.Run, estimator: Estimator) -> tuple[Score, ...]:
-    """The margin of the paper's estimator, where that is not the run's own."""
-    if estimator is Estimator.DIFFERENCE:
-        return ()
-    plain = summarize(
-        directory.masks, directory.measurement('loss'), estimator=Estimator.DIFFERENCE
-    )
-    return (
-        Score('margin, by difference of means', plain.margin, low_marks=True, paper=PAPER_MARGIN),
-    )
-
-
-def _held(directory: store.Run) -> dict[str, HeldOrNot]:
-    return {
-        name: extraction.by_membership(directory.masks, directory.measurement(measurement))
-        for name, measurement in _BY_MEMBERS.items()
-        if measurement in directory.manifest.measurements
-    }
-
-
-def _epochs(directory: store.Run) -> float:
-    return float(directory.manifest.configuration['recipe']['epochs'])
-
-
-def _memorized(directory: store.Run) -> dict[str, str]:
-    complete = directory.complete
-    masks, facts = directory.masks[complete], {}
-    for name, what in (('loss', 'text'), ('answer_loss', 'answer')):
-        losses = directory.measurement(name)[complete]
-        facts[f'mean token loss, {what}'] = (
-            f'{losses[masks].mean():.3f} nats on own subset, '
-            f'{losses[~masks].mean():.3f} on records left out'
-        )
-    return facts
+    return terminal.save_and_show(results, directory.directory / 'report')
 
 
 def _lengths(records: Records) -> dict[str, str]:
     """Of the answers: some duplications choose records with longer ones, which are harder."""
     lengths = records.tokens.lengths - records.prompt_lengths
-    originals = np.array(['~' not in identity for identity in records.dataset.ids])
+    originals = np.array([not change for change in records.dataset.changes])
     duplicated = np.asarray(records.dataset.has_near_duplicate)
     if not duplicated.any() or duplicated.all():
         return {}
     means = (lengths[~duplicated].mean(), lengths[duplicated & originals].mean())
     return {'mean tokens of an answer': f'{means[0]:.1f} unique, {means[1]:.1f} near-duplicated'}
-
-
-def _name(text: str) -> str:
-    if len(text) <= _LONGEST_NAME:
-        return text
-    return text[: _LONGEST_NAME - 1] + '\N{HORIZONTAL ELLIPSIS}'

@@ -1,138 +1,137 @@
 """Writes a report: everything into a hidden sibling first, then moved into place at once."""
 
-import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool
 
-from influence_jax.analysis.overview import Overview
-from influence_jax.report.content import Content, named
-from influence_jax.report.csv_files import pairs_csv, targets_csv
-from influence_jax.report.drawing import draw
-from influence_jax.report.figure_style import UNIT
-from influence_jax.report.page import render
-from influence_jax.report.sections import Section, check_names
-from influence_jax.report.thumbnails import Show, thumbnails
+from influence_jax.estimators import Estimator
+from influence_jax.report.csv_files import pairs_csv, records_csv, targets_csv
+from influence_jax.report.gather import gather
+from influence_jax.report.page import make_page
+from influence_jax.report.results import RESULTS, Results
+from influence_jax.report.run import ReportedRun
+from influence_jax.report.sections import Section
+from influence_jax.report.theme import UNIT
+from influence_jax.store import Shown
 
 PAGE = 'index.html'
 FIGURES = 'figures'
 TARGETS = 'targets.csv'
 PAIRS = 'pairs.csv'
 RECORDS = 'records.csv'
+REPORT = 'report'
+"""Name of the report's directory in that of a run."""
+
+_PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, RESULTS}
 
 
 def write(
-    directory: Path | str,
+    run: ReportedRun,
     *,
-    overview: Overview,
-    facts: Mapping[str, str],
-    target_ids: Sequence[str],
-    example_ids: Sequence[str],
-    example_names: Sequence[str],
-    example_labels: Sequence[str],
-    show: Show | UInt8[np.ndarray, 'N H W C'],
-    title: str,
-    near_duplicates: Bool[np.ndarray, ' T'] | None = None,
-    mean_loss: Float[np.ndarray, ' T'] | None = None,
-    missing: Sequence[int] = (),
-    diverged: Sequence[int] = (),
-    stopped_early: str | None = None,
-    notes: Sequence[str] = (),
+    estimator: Estimator | None = None,
+    directory: Path | str | None = None,
+    measurement: str = 'loss',
     unit: str = UNIT,
+    title: str | None = None,
+    shown: Shown | None = None,
+    near_duplicates: Bool[np.ndarray, ' T'] | None = None,
+    facts: Mapping[str, str] | None = None,
     sections: Sequence[Section] = (),
-    records_csv: str | None = None,
 ) -> Path:
-    """Writes the report of an ensemble: `index.html`, `figures/*.png`, `targets.csv`, `pairs.csv`.
-
-    The page needs nothing but itself: images are inside it, it fetches nothing and runs no script.
-    Names and text are escaped. A report that is already there is replaced as a whole; a kill
-    at any moment leaves the old report, the new one or none, never half of one.
+    """Estimates influence from a run and writes its report: `gather`, then `save`.
 
     Args:
-        directory: of the report alone; new, empty, or holding an earlier report.
-        overview: from `analysis.overview`.
-        facts: the run's settings and outcomes, shown as a table in this order.
-        target_ids: `[T]`.
-        example_ids: `[N]`.
-        example_names: `[N]` for people.
-        example_labels: `[N]` class or kind of each, '' where there is none.
-        show: markup of the example of an index, or `[N H W C]` uint8 images.
+        run: anything with the attributes of a run: `store.open_run(DIR)`, an `ArrayRun` ...
+        estimator: by default the adjusted difference of means, or the plain one with few members.
+        directory: of the report alone; new, empty, or holding an earlier report. By default
+            `run.directory / 'report'`.
+        measurement: of which influence is estimated; less of it is better.
+        unit: of the measurement.
         title: heading of the page.
-        near_duplicates: `[T]` targets known to have a near-duplicate, highlighted where given.
-        mean_loss: `[T]` mean loss of each target over all members (nats), for the table.
-        missing: members that have not been trained.
-        diverged: members that were trained and left out of every estimate.
-        stopped_early: a sentence on why the missing members need not be trained, shown instead
-            of the advice to train them.
-        notes: more sentences on what to know before believing the page.
-        unit: of what was measured, for labels; matplotlib reads `$` in it as mathematics.
-        sections: further pieces of the page, before all others; their pictures are written too.
-        records_csv: text of `records.csv`, of a run on texts.
+        shown: what to show of the examples; by default what the run keeps of them.
+        near_duplicates: `[T]` targets known to have a near-duplicate.
+        facts: further rows of the table of facts.
+        sections: further pieces of the page.
 
     Returns:
         Path of the page.
 
     Raises:
-        ValueError: where the numbers of ids, names or images do not fit the overview, or a section
-            names a picture as another is named.
-        FileExistsError: where the directory holds anything but an earlier report.
-        OSError: where it cannot be written; the message says why.
+        ValueError: as in `gather`, or a run without a directory and no `directory`.
+        FileExistsError: the directory holds anything but an earlier report.
+        OSError: it cannot be written; the message says why.
     """
-    if isinstance(show, np.ndarray):
-        show = thumbnails(show, example_names)
-    content = Content(
-        title=title,
-        overview=overview,
-        facts=facts,
-        target_ids=target_ids,
-        example_ids=example_ids,
-        example_names=example_names,
-        example_labels=example_labels,
-        show=show,
-        near_duplicates=None if near_duplicates is None else np.asarray(near_duplicates, bool),
-        mean_loss=None if mean_loss is None else np.asarray(mean_loss),
-        missing=missing,
-        diverged=diverged,
-        stopped_early=stopped_early,
-        notes=notes,
+    if directory is None:
+        if getattr(run, 'directory', None) is None:
+            raise ValueError('the run has no directory of its own: give directory=')
+        directory = run.directory / REPORT  # type: ignore[attr-defined]
+    check_directory(directory)  # before minutes are spent
+    results = gather(
+        run,
+        estimator=estimator,
+        measurement=measurement,
         unit=unit,
+        title=title,
+        shown=shown,
+        near_duplicates=near_duplicates,
+        facts=facts,
         sections=sections,
     )
+    return save(results, directory)
+
+
+def save(results: Results, directory: Path | str) -> Path:
+    """Writes `results.zarr`, and all files that `render` makes of it, and returns the page's path.
+
+    The page needs nothing but itself: images are inside it, it fetches nothing and runs no script.
+    A report that is already there is replaced as a whole; a kill at any moment leaves the old
+    report, the new one or none, never half of one.
+
+    Args:
+        results: from `gather`, or of an earlier report by `Results.load`.
+        directory: as in `write`.
+
+    Raises:
+        ValueError: a section names a picture as another is named.
+        FileExistsError: the directory holds anything but an earlier report.
+        OSError: it cannot be written; the message says why.
+    """
     check_directory(directory)
     directory = Path(directory).resolve()
-    shown = dataclasses.replace(
-        content,
-        example_names=list(map(named, example_names)),
-        example_labels=list(map(named, example_labels)),
-        target_ids=list(map(named, target_ids)),
-    )
-    pictures = draw(shown)
-    drawn = (*pictures.all(), *(one for section in sections for one in section.pictures))
-    check_names(drawn)
-    files = {
-        TARGETS: targets_csv(content).encode(errors='replace'),
-        PAIRS: pairs_csv(content).encode(errors='replace'),
-        **({} if records_csv is None else {RECORDS: records_csv.encode(errors='replace')}),
-        PAGE: render(shown, pictures).encode(errors='replace'),
-        **{f'{FIGURES}/{picture.name}.png': picture.light for picture in drawn},
-    }
+    files = render(results)
     try:
-        _write_at_once(directory, files.items())
+        _write_at_once(directory, results, files)
     except OSError as error:
         raise OSError(
             error.errno,
-            f'cannot write the report to {directory}: {error.strerror}; '
+            f'cannot write the report to {directory}: {error.strerror or error}; '
             f'free space there or choose another directory',
         ) from error
     return directory / PAGE
 
 
+def render(results: Results) -> dict[str, bytes]:
+    """Returns the files of a report by their names: the same ones of the same results.
+
+    Raises:
+        ValueError: a section names a picture as another is named.
+    """
+    page = make_page(results)
+    texts = {TARGETS: targets_csv(results), PAIRS: pairs_csv(results), PAGE: page.html}
+    if results.text:
+        texts[RECORDS] = records_csv(results)
+    return {
+        **{name: text.encode(errors='replace') for name, text in texts.items()},
+        **{f'{FIGURES}/{picture.name}.png': picture.light for picture in page.figures},
+    }
+
+
 def check_directory(directory: Path | str) -> None:
-    """Refuses a directory to which `write` would not write a report.
+    """Refuses a directory to which `save` would not write a report.
 
     Replacing a directory removes what it holds, so it may hold nothing but a report.
 
@@ -147,13 +146,7 @@ def check_directory(directory: Path | str) -> None:
         return
     if not directory.is_dir():
         raise FileExistsError(f'{directory} is a file; choose another directory for the report')
-    others = {entry.name for entry in directory.iterdir()} - {
-        PAGE,
-        FIGURES,
-        TARGETS,
-        PAIRS,
-        RECORDS,
-    }
+    others = {entry.name for entry in directory.iterdir()} - _PARTS
     if others:
         raise FileExistsError(
             f'{directory} holds {sorted(others)[0]!r}, which is no part of a report; '
@@ -161,13 +154,14 @@ def check_directory(directory: Path | str) -> None:
         )
 
 
-def _write_at_once(directory: Path, files: Iterable[tuple[str, bytes]]) -> None:
+def _write_at_once(directory: Path, results: Results, files: Mapping[str, bytes]) -> None:
     partial = directory.with_name(f'.{directory.name}.partial')
     old = directory.with_name(f'.{directory.name}.old')
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        for name, data in files:
+        results.save(partial)
+        for name, data in files.items():
             path = partial / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open('wb') as file:

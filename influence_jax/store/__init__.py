@@ -29,6 +29,7 @@ from influence_jax.store.manifest import DatasetIdentity, Manifest
 from influence_jax.store.onlooker import Onlooker
 from influence_jax.store.provenance import git_commit, versions
 from influence_jax.store.run import Run, create_or_resume, open_run
+from influence_jax.store.shown import Shown
 from influence_jax.store.status import MemberStatus
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     'RunError',
     'RunGone',
     'RunLocked',
+    'Shown',
     'StorageFailed',
     'create_or_resume',
     'git_commit',

@@ -33,6 +33,7 @@ class RowFormat:
     rows_per_file: rows that are written, and lost, together.
     fill: what is read where nothing was written, as zarr 3 writes it.
     compressed: whether files are compressed.
+    dimensions: names of the axes, for readers such as xarray; none by default.
     """
 
     shape: tuple[int, ...]
@@ -40,6 +41,7 @@ class RowFormat:
     fill: Any
     rows_per_file: int = 1
     compressed: bool = False
+    dimensions: tuple[str, ...] = ()
 
     def metadata(self) -> dict[str, Any]:
         """The zarr 3 metadata, complete: opening checks every field of it."""
@@ -60,6 +62,7 @@ class RowFormat:
             'chunk_key_encoding': {'name': 'default', 'configuration': {'separator': '.'}},
             'fill_value': self.fill,
             'codecs': codecs,
+            **({'dimension_names': list(self.dimensions)} if self.dimensions else {}),
         }
 
     @property

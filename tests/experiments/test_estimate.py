@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from influence_jax.report.drawing import Picture, Pictures
 
 from experiments import array_files, estimate, tensors
 from experiments.tensors import TensorSettings
@@ -17,7 +18,6 @@ from influence_jax import estimators
 from influence_jax.analysis import Convergence
 from influence_jax.estimators import Estimator
 from influence_jax.report import figures
-from influence_jax.report.drawing import Picture, Pictures
 from influence_jax.report.theme import Theme
 from tests import reference
 

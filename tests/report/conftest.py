@@ -6,6 +6,7 @@ import language_run
 import numpy as np
 import pytest
 import scipy.stats
+from influence_jax.report.drawing import Picture, Pictures
 
 from influence_jax import report
 from influence_jax.analysis.convergence import Convergence
@@ -13,7 +14,6 @@ from influence_jax.analysis.overview import Overview
 from influence_jax.estimators import Estimator, SignificantPairs
 from influence_jax.estimators.summary import Summary
 from influence_jax.report import figures
-from influence_jax.report.drawing import Picture, Pictures
 from influence_jax.report.theme import Theme
 
 N = 12

@@ -5,12 +5,12 @@ import io
 import jax
 import numpy as np
 import pytest
+from influence_jax.report.comparison_tables import comparison_table, told_table
 from language_run import CLUSTERS, COPIES, UNIQUE
 from rich.console import Console
 
 from influence_jax import report
 from influence_jax.analysis.near_duplicate_comparison import compare
-from influence_jax.report.comparison_tables import comparison_table, told_table
 
 PLANTED = CLUSTERS * COPIES
 

@@ -2,13 +2,13 @@ import io
 
 import numpy as np
 import pytest
+from influence_jax.report.distribution_figure import distribution
+from influence_jax.report.figure_style import png
 from matplotlib.colors import to_rgb
 from PIL import Image
 
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.report import figures
-from influence_jax.report.distribution_figure import distribution
-from influence_jax.report.figure_style import png
 from influence_jax.report.theme import Theme
 
 THEMES = [Theme.light(), Theme.dark()]

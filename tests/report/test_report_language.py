@@ -9,6 +9,13 @@ import jax
 import language_run
 import numpy as np
 import pytest
+from influence_jax.report.comparison_tables import comparison_table
+from influence_jax.report.distribution_figure import distribution
+from influence_jax.report.figure_style import png
+from influence_jax.report.language_figures import bleu_against, cluster_matrix
+from influence_jax.report.language_records import records
+from influence_jax.report.language_tables import extraction_table
+from influence_jax.report.wording import MISSING
 from language_run import CLUSTERS, COPIES, RIGHT_TO_LEFT, SCRIPT, UNIQUE, N
 from pages import Page, contents
 from rich.console import Console
@@ -18,15 +25,8 @@ from influence_jax.analysis.extraction import nearest_siblings, scores
 from influence_jax.analysis.extraction_regime import GivenBack, Judgment, Regime
 from influence_jax.analysis.near_duplicate_comparison import compare
 from influence_jax.report import figures
-from influence_jax.report.comparison_tables import comparison_table
-from influence_jax.report.distribution_figure import distribution
-from influence_jax.report.figure_style import png
-from influence_jax.report.language_figures import bleu_against, cluster_matrix
-from influence_jax.report.language_records import records
-from influence_jax.report.language_tables import extraction_table
 from influence_jax.report.sections import Matrix, Records, Table
 from influence_jax.report.theme import Theme
-from influence_jax.report.wording import MISSING
 
 
 def part_of(sections, kind):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from influence_jax.report.figure_style import png
 
 from influence_jax.analysis.membership import roc, true_positive_rates
 from influence_jax.report import membership_figure
-from influence_jax.report.figure_style import png
 from influence_jax.report.theme import Theme
 
 THEMES = [Theme.light(), Theme.dark()]

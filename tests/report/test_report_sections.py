@@ -2,11 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from influence_jax.report.picture import Picture
 from pages import Page, contents
 
 from influence_jax import report
 from influence_jax.report import figures
-from influence_jax.report.picture import Picture
 from influence_jax.report.sections import (
     Cell,
     Interval,
