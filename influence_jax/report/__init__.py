@@ -4,13 +4,13 @@
 `render` makes of them. `Results.load(DIR)` reads them back; `terminal` shows them in short.
 """
 
+from influence_jax.report.directory import check_directory, render, save, write
 from influence_jax.report.facts import StoppingCheck
-from influence_jax.report.gather import gather
+from influence_jax.report.gathering import gather
 from influence_jax.report.results import PublishedRow, PublishedSpread, Reference, Results
 from influence_jax.report.run import ArrayRun, ReportedRun
 from influence_jax.report.sections import Section
-from influence_jax.report.terminal import terminal
-from influence_jax.report.write import check_directory, render, save, write
+from influence_jax.report.terminal_tables import terminal
 
 __all__ = [
     'ArrayRun',

@@ -62,7 +62,7 @@ def make_page(results: Results) -> Page:
         ValueError: a section names a picture as another is named.
     """
     results = _with_short_names(results)
-    pictures, sections = _draw(results), tuple(_sections(results))
+    pictures, sections = _draw(results), tuple(sections_of(results))
     drawn = (*pictures.all(), *(one for section in sections for one in section.pictures))
     check_names(drawn)
     return Page(_html(results, pictures, sections), drawn)
@@ -79,7 +79,7 @@ def _with_short_names(results: Results) -> Results:
     )
 
 
-def _sections(results: Results) -> Iterable[Section]:
+def sections_of(results: Results) -> Iterable[Section]:
     """Yields what comes before the parts that every page has."""
     comparison, text = results.comparison, results.text
     if comparison:

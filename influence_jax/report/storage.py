@@ -235,9 +235,16 @@ def _check_array(
 
 
 def _dimensions(hint: Any, path: str) -> tuple[str, ...]:
-    """Names of axes for zarr: shared ones alike everywhere, all others of the record's own."""
-    record = path.rpartition('.')[0] if '_' not in hint.dim_str.split() else path
-    return tuple(_SHARED.get(axis, f'{record}.{axis}') for axis in hint.dim_str.split())
+    """Returns names of axes for zarr: shared ones alike everywhere, others of the record's own.
+
+    All of an array differ, as readers want it: an axis that is there twice has a number.
+    """
+    axes = hint.dim_str.split()
+    record = path if '_' in axes else path.rpartition('.')[0]
+    names = [_SHARED.get(axis, f'{record}.{axis}') for axis in axes]
+    return tuple(
+        name if name not in names[:i] else f'{name}{i + 1}' for i, name in enumerate(names)
+    )
 
 
 def _is_array(hint: Any) -> bool:

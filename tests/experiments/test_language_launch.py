@@ -19,7 +19,6 @@ from experiments import (
     language_ensemble,
     language_report,
     members,
-    run_facts,
 )
 from experiments import launch as launching
 from experiments.completions import MEASUREMENTS, Completer
@@ -34,14 +33,14 @@ from experiments.language_settings import (
 from experiments.nq_gpt_neo import PAPER
 from experiments.plan import PlanSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import analysis, store, training
+from influence_jax import store, training
 from influence_jax.analysis.extraction import scores
 from influence_jax.analysis.extraction_regime import Regime, judge
 from influence_jax.data import text
 from influence_jax.data.text import byte_bpe
 from influence_jax.data.text.tokenizer import from_pretrained
-from influence_jax.estimators import Estimator, difference_in_means
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, init
+from influence_jax.report.facts import of_provenance
 from influence_jax.training.checkpoint import InTraining
 
 NAMES = ('left', 'right', 'upper', 'lower', 'inner', 'outer', 'first', 'last')
@@ -173,13 +172,6 @@ def test_a_tokenizer_of_its_own_and_records_that_are_cut(
     assert '20 of 20 records are cut to 16 tokens' in capsys.readouterr().err
 
 
-def test_the_papers_own_margin_is_stated_beside_that_of_another_estimator(whole):
-    (score,) = language_report._as_in_the_paper(whole, Estimator.ADJUSTED)
-    plain = analysis.top1_margin(difference_in_means(whole.masks, whole.measurement('loss')))
-    np.testing.assert_allclose(score.values, plain, rtol=1e-4)
-    assert not language_report._as_in_the_paper(whole, Estimator.DIFFERENCE)
-
-
 def test_the_same_command_again_trains_nothing(whole, run, source, finished, tmp_path, monkeypatch):
     """Also when the same records have moved."""
     monkeypatch.setattr(training, 'train', None)
@@ -296,7 +288,7 @@ def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, monkeypatch):
         spread.measurement('loss')[:4], whole.measurement('loss')[:4], rtol=0.02
     )
     assert not list(directory.glob('in_training/*'))
-    facts = run_facts.of_provenance(spread, text.load('wordnet'))
+    facts = of_provenance(spread, 'ours')
     assert facts['mesh (members, data, model)'] == '(2, 2, 1) x 8 vmapped'
 
 

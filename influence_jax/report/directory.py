@@ -1,5 +1,6 @@
 """Writes a report: everything into a hidden sibling first, then moved into place at once."""
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,13 @@ from jaxtyping import Bool
 
 from influence_jax.estimators import Estimator
 from influence_jax.report.csv_files import pairs_csv, records_csv, targets_csv
-from influence_jax.report.gather import gather
+from influence_jax.report.gathering import gather
 from influence_jax.report.page import make_page
 from influence_jax.report.results import RESULTS, Results
 from influence_jax.report.run import ReportedRun
 from influence_jax.report.sections import Section
 from influence_jax.report.theme import UNIT
-from influence_jax.store import Shown
+from influence_jax.store import RunError, Shown
 
 PAGE = 'index.html'
 FIGURES = 'figures'
@@ -105,10 +106,11 @@ def save(results: Results, directory: Path | str) -> Path:
     files = render(results)
     try:
         _write_at_once(directory, results, files)
-    except OSError as error:
+    except (OSError, RunError) as error:
+        reason = getattr(error, 'strerror', None) or error
         raise OSError(
-            error.errno,
-            f'cannot write the report to {directory}: {error.strerror or error}; '
+            getattr(error, 'errno', None) or errno.EIO,
+            f'cannot write the report to {directory}: {reason}; '
             f'free space there or choose another directory',
         ) from error
     return directory / PAGE
