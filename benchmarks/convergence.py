@@ -24,8 +24,7 @@ from influence_jax.analysis.convergence import (
     standard_error_curve,
 )
 from influence_jax.estimators import BUILT_IN, Estimator, by_name
-from influence_jax.report.figure_style import empty_axes, legend, plain_number, png
-from influence_jax.report.theme import Theme
+from influence_jax.report.theme import Theme, empty_axes, legend, plain_number, png
 
 SIZES = (32, 64, 125, 250, 333, 500)
 KINDS = ('self_influence', 'margin', 'significant', 'off_diagonal')

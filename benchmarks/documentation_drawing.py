@@ -16,9 +16,8 @@ from PIL import Image
 
 from influence_jax import data, estimators, store
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
-from influence_jax.report.figure_style import empty_figure, style
-from influence_jax.report.figure_style import png as full_png
-from influence_jax.report.theme import Theme
+from influence_jax.report.theme import Theme, empty_figure, style
+from influence_jax.report.theme import png as full_png
 from influence_jax.types import Influence
 
 LIGHT = Theme.light()

@@ -13,7 +13,7 @@ from benchmarks.documentation_drawing import (
     small_png,
 )
 from benchmarks.documentation_reading import DUPLICATED, NATS, UNIQUE
-from influence_jax.report.figure_style import legend, plain_number
+from influence_jax.report.theme import legend, plain_number
 
 
 def noise(study: Study) -> tuple[str, bytes]:

@@ -16,7 +16,7 @@ from benchmarks.documentation_drawing import (
     thumbnail,
 )
 from influence_jax.estimators import largest_of_noise
-from influence_jax.report.figure_style import plain_number
+from influence_jax.report.theme import plain_number
 
 UNIQUE = 'clipart-00150'  # a dog's head
 DUPLICATED = 'clipart-00558'  # a hamburger

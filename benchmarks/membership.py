@@ -18,9 +18,8 @@ from influence_jax import data, store
 from influence_jax.analysis import membership
 from influence_jax.analysis.membership import Attack, Resample, Setting, Variance
 from influence_jax.data.pixel_distance import near_duplicates
-from influence_jax.report.figure_style import png
-from influence_jax.report.membership_figure import roc_curves
-from influence_jax.report.theme import Theme
+from influence_jax.report.figures import roc_curves
+from influence_jax.report.theme import Theme, png
 
 KEY = jax.random.key(0)
 SHADOWS = (32, 64, 128, 255)

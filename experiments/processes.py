@@ -12,6 +12,7 @@ import jax
 from absl import flags as absl_flags
 
 from experiments import launch
+from influence_jax import ensemble
 from influence_jax.training import rendezvous
 from influence_jax.training.mesh import MeshShape
 from influence_jax.training.multihost import by_primary, is_primary

@@ -3,9 +3,12 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import Console
+
+from influence_jax import report
+from influence_jax.report.formatting import printable
 
 
 def take_any_character() -> None:
@@ -16,21 +19,20 @@ def take_any_character() -> None:
             reconfigure(errors='replace')
 
 
-def show(parts: Iterable[RenderableType], *, last: RenderableType) -> None:
-    """Prints what has been written to files before; nobody need read it to its end.
+def save_and_show(results: report.Results, directory: Path | str) -> Path:
+    """Writes a report, prints it in short, and returns the page's path.
 
-    Args:
-      parts: each broken into lines as wide as the terminal.
-      last: the last line, of any length.
+    What is printed has been written to files before; nobody need read it to its end.
     """
+    page = report.save(results, directory)
     console = _Console()
     with contextlib.suppress(BrokenPipeError):
-        for part in parts:
-            console.print(part)
-        console.print(last, soft_wrap=True)
+        console.print(report.terminal(results))
+        console.print(printable(f'report: {page}'), soft_wrap=True)
         flush()
-        return
+        return page
     end_quietly()
+    return page
 
 
 class _Console(Console):

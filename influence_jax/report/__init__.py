@@ -1,33 +1,30 @@
-"""From results to one self-contained page, its figures and its tables."""
+"""From a run to one self-contained page, its figures, its tables and its stored results.
 
-from influence_jax.report.comparison_sections import image_sections
-from influence_jax.report.comparison_tables import terminal_comparison
-from influence_jax.report.csv_files import records_csv
-from influence_jax.report.language import language_sections
-from influence_jax.report.language_regime import regime_fact, regime_note
-from influence_jax.report.language_results import LanguageResults, shortened
-from influence_jax.report.language_tables import language_table
+`write(run)` does it all: `gather` estimates and collects `Results`, `save` stores them and what
+`render` makes of them. `Results.load(DIR)` reads them back; `terminal` shows them in short.
+"""
+
+from influence_jax.report.directory import check_directory, render, save, write
+from influence_jax.report.facts import StoppingCheck
+from influence_jax.report.gathering import gather
+from influence_jax.report.results import PublishedRow, PublishedSpread, Reference, Results
+from influence_jax.report.run import ArrayRun, ReportedRun
 from influence_jax.report.sections import Section
-from influence_jax.report.tables import printable, terminal_table
-from influence_jax.report.thumbnails import Show, texts, thumbnails
-from influence_jax.report.write import check_directory, write
+from influence_jax.report.terminal_tables import terminal
 
 __all__ = [
-    'LanguageResults',
+    'ArrayRun',
+    'PublishedRow',
+    'PublishedSpread',
+    'Reference',
+    'ReportedRun',
+    'Results',
     'Section',
-    'Show',
+    'StoppingCheck',
     'check_directory',
-    'image_sections',
-    'language_sections',
-    'language_table',
-    'printable',
-    'records_csv',
-    'regime_fact',
-    'regime_note',
-    'shortened',
-    'terminal_comparison',
-    'terminal_table',
-    'texts',
-    'thumbnails',
+    'gather',
+    'render',
+    'save',
+    'terminal',
     'write',
 ]

@@ -1,4 +1,4 @@
-"""What the report tells as files: `targets.csv`, `pairs.csv` and, of texts, `records.csv`.
+"""The numbers of a report as files: `targets.csv`, `pairs.csv` and, of texts, `records.csv`.
 
 Their columns are explained in docs/tables.md.
 """
@@ -14,8 +14,7 @@ import numpy as np
 
 from influence_jax.analysis.extraction import Siblings
 from influence_jax.estimators import selected_intervals, z_scores
-from influence_jax.report.content import Content
-from influence_jax.report.language_results import LanguageResults
+from influence_jax.report.results import Results
 from influence_jax.text import clean, shortened
 
 _CALCULATED = frozenset('=+-@\t\r\n')
@@ -23,15 +22,15 @@ _LONGEST_ID = 1000
 _LONGEST_TEXT = 32_000  # what a cell of a spreadsheet holds
 
 
-def targets_csv(content: Content) -> str:
-    """One line a target, in the targets' own order; influences in nats, empty where undefined."""
-    summary = content.overview.summary
+def targets_csv(results: Results) -> str:
+    """Returns one line a target, in the targets' own order; empty cells where undefined."""
+    summary = results.summary
     low, high = selected_intervals(
         summary.other_value,
         summary.other_standard_error,
         members=summary.members_used,
-        selected=content.num_targets,
-        candidates=content.num_targets * content.num_examples,
+        selected=results.num_targets,
+        candidates=results.num_targets * results.num_examples,
     )
     numbers = {
         'self_influence': summary.self_influence,
@@ -57,29 +56,29 @@ def targets_csv(content: Content) -> str:
         for place, level in enumerate(summary.quantile_levels)
     }
     for name, known in (
-        ('near_duplicate', content.near_duplicates),
-        ('mean_loss', content.mean_loss),
+        ('near_duplicate', results.near_duplicates),
+        ('mean_loss', results.mean_loss),
     ):
         if known is not None:
             numbers[name] = known
     texts = ('id', 'name', 'label', 'strongest_other', 'strongest_other_name')
 
     def row(target: int) -> Iterable[str]:
-        example, other = content.example_of(target), int(summary.strongest_other[target])
-        yield _id(content.target_ids[target])
-        yield _text(content.target_name(target))
-        yield '' if example is None else _text(content.example_labels[example])
-        yield _id(content.example_ids[other])
-        yield _text(content.example_names[other])
+        example, other = results.example_of(target), int(summary.strongest_other[target])
+        yield _id(results.target_ids[target])
+        yield _text(results.target_name(target))
+        yield '' if example is None else _text(results.example_labels[example])
+        yield _id(results.example_ids[other])
+        yield _text(results.full_name(other))
         for column in numbers.values():
             yield _number(column[target])
 
-    return _file((*texts, *numbers), map(row, range(content.num_targets)))
+    return _file((*texts, *numbers), map(row, range(results.num_targets)))
 
 
-def pairs_csv(content: Content) -> str:
-    """One line a significant pair, smallest p-value first."""
-    pairs = content.overview.summary.pairs
+def pairs_csv(results: Results) -> str:
+    """Returns one line a significant pair, smallest p-value first."""
+    pairs = results.summary.pairs
     numbers = {
         'influence': pairs.values,
         'standard_error': pairs.standard_errors,
@@ -93,42 +92,37 @@ def pairs_csv(content: Content) -> str:
 
     def row(pair: int) -> Iterable[str]:
         example, target = int(pairs.examples[pair]), int(pairs.targets[pair])
-        yield _id(content.example_ids[example])
-        yield _text(content.example_names[example])
-        yield _id(content.target_ids[target])
-        yield _text(content.target_name(target))
+        yield _id(results.example_ids[example])
+        yield _text(results.full_name(example))
+        yield _id(results.target_ids[target])
+        yield _text(results.target_name(target))
         for column in numbers.values():
             yield _number(column[pair])
 
     return _file((*texts, *numbers), map(row, range(len(pairs.examples))))
 
 
-def records_csv(results: LanguageResults, ids: Sequence[str]) -> str:
-    """One line a record of a run on texts: what was planted, and what was given back.
-
-    Args:
-      results: of the run.
-      ids: `[T]`.
-    """
-    found, siblings = results.extraction, results.siblings
-    extractable = results.comparison.extractable
-    assert extractable is not None  # LanguageResults checks it
+def records_csv(results: Results) -> str:
+    """Returns one line a record of a run on texts: what was injected, and what was extracted."""
+    text, comparison, ids = results.text, results.comparison, results.target_ids
+    assert text is not None and comparison is not None and comparison.extractable is not None
+    siblings = text.siblings
     numbers = {
-        'bleu': found.bleu,
-        'exact_match': found.exact_match,
-        'longest_common_share': found.longest_common_share,
+        'bleu': text.bleu,
+        'exact_match': text.exact_match,
+        'longest_common_share': text.longest_common_share,
         'sibling_bleu': siblings.bleu,
         'sibling_exact_match': np.where(siblings.nearest < 0, np.nan, siblings.exact_match),
-        'extractable': extractable,
+        'extractable': comparison.extractable,
     }
-    for name, of in results.held.items():
+    for name, of in text.by_members.items():
         column = name.lower().replace(' ', '_')
         numbers |= {f'{column}_held': of.held.mean, f'{column}_left_out': of.left_out.mean}
-    texts = (results.changes, results.prompts, results.completions, results.decoded)
+    texts = (text.changes, text.prompts, text.completions, text.decoded)
 
     def row(record: int) -> Iterable[str]:
         yield _id(ids[record])
-        yield str(int(results.groups[record]))
+        yield str(int(comparison.groups[record]))
         yield from (_text(of[record], most=_LONGEST_TEXT) for of in texts)
         nearest = int(siblings.nearest[record])
         yield _text(ids[nearest]) if nearest >= 0 else ''
@@ -149,7 +143,7 @@ def _nearest_to(siblings: Siblings, record: int) -> str:
 
 
 def _id(text: str) -> str:
-    """An id, by which lines are joined: different ones stay different where they are shortened."""
+    """Returns an id, by which lines are joined: different ones stay different when shortened."""
     if len(text) <= _LONGEST_ID:
         return _text(text)
     digest = hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()
@@ -157,7 +151,7 @@ def _id(text: str) -> str:
 
 
 def _text(text: str, *, most: int = _LONGEST_ID) -> str:
-    """Text from data without what cannot be seen, and an apostrophe before a formula.
+    """Returns text from data without what cannot be seen, and an apostrophe before a formula.
 
     Spreadsheets read signs of full width, and others that stand for the plain ones, as these, and
     may pass over white space before them.

@@ -1,11 +1,11 @@
 """The report's figures: arrays in, one matplotlib figure a function out.
 
-No pyplot and no global style, so that drawing leaves no trace in the caller's matplotlib.
 Influences and standard errors are in nats unless another `unit` is named, positive where the
-example lowers the loss.
+example lowers the loss; where a standard error is not known (NaN), no bar is drawn. No text from
+data is drawn in a figure, where `$` would be read as mathematics; the page sets it.
 """
 
-import io
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,16 +13,28 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.patches import Rectangle
 
 from influence_jax.analysis.convergence import Convergence
-from influence_jax.report.figure_style import UNIT, empty_axes, legend, plain_number
-from influence_jax.report.theme import Theme
-from influence_jax.report.wording import MINUS
+from influence_jax.analysis.membership import Roc, true_positive_rates
+from influence_jax.report.formatting import MINUS
+from influence_jax.report.theme import (
+    UNIT,
+    Theme,
+    empty_axes,
+    image_png,
+    legend,
+    plain_number,
+)
+
+_BINS = 4
+_FEWEST_IN_A_BIN = 10
+_FALSE_POSITIVES_NEEDED = 10
+_POINTS = 400
 
 
 def block_limit(block: Float[np.ndarray, 'b c'], is_self: Bool[np.ndarray, 'b c']) -> float:
-    """Where the matrix's colours saturate: the 99.5 % quantile of |other entries|.
+    """Returns where the matrix's colors saturate: the 99.5 % quantile of |other entries|.
 
     Self-influence is many times larger than any other influence; scaled to it, every other entry
     would look white.
@@ -34,9 +46,22 @@ def block_limit(block: Float[np.ndarray, 'b c'], is_self: Bool[np.ndarray, 'b c'
 
 
 def matrix_block(
-    block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme, unit: str = UNIT
+    block: Float[np.ndarray, 'b c'],
+    *,
+    limit: float,
+    theme: Theme,
+    outlines: Sequence[tuple[int, int]] = (),
+    unit: str = UNIT,
 ) -> Figure:
-    """A piece of the influence matrix: rows are examples, columns targets, zero without ink."""
+    """Draws a piece of the influence matrix: rows are examples, columns targets, zero is no ink.
+
+    Args:
+        block: `[b c]` influences.
+        limit: influence at which colors saturate.
+        theme: colors.
+        outlines: `(start, end)` of blocks on the diagonal to be outlined.
+        unit: of the influences, for labels.
+    """
     figure, axes = empty_axes(theme, width=6.0, height=5.2)
     axes.grid(visible=False)
     axes.spines['bottom'].set_visible(False)
@@ -50,15 +75,18 @@ def matrix_block(
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=9.5, labelcolor=theme.muted)
     bar.set_label(f'influence ({unit})', color=theme.text, fontsize=10.5)
+    for start, end in outlines:
+        corner, side = (start - 0.5, start - 0.5), end - start
+        axes.add_patch(
+            Rectangle(corner, side, side, fill=False, edgecolor=theme.text, linewidth=1.2)
+        )
     return figure
 
 
 def matrix_pixels(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme) -> bytes:
-    """The same piece as a PNG of one pixel an entry, to be scaled up between thumbnails."""
-    colours = theme.diverging()(CenteredNorm(0.0, limit)(block), bytes=True)
-    buffer = io.BytesIO()
-    Image.fromarray(np.asarray(colours)[..., :3]).save(buffer, 'PNG')
-    return buffer.getvalue()
+    """Returns the same piece as a PNG of one pixel an entry, to be scaled up by the page."""
+    colors = theme.diverging()(CenteredNorm(0.0, limit)(block), bytes=True)
+    return image_png(np.asarray(colors))
 
 
 def self_influence_and_margin(
@@ -70,14 +98,14 @@ def self_influence_and_margin(
     theme: Theme,
     unit: str = UNIT,
 ) -> Figure:
-    """Every target as a point; log margin. Targets without a finite pair are left out.
+    """Draws every target as a point; log margin. Targets without a finite pair are left out.
 
     Args:
         self_influence: of each target.
         margin: Top-1 Influence Margin of each target.
         standard_error: a typical one of self-influence, drawn once in a corner.
         near_duplicates: targets to highlight.
-        theme: colours.
+        theme: colors.
         unit: of the influences, for labels.
     """
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
@@ -100,7 +128,7 @@ def two_kinds(
     near_duplicates: Bool[np.ndarray, ' T'] | None,
     theme: Theme,
 ) -> None:
-    """Every target with a finite pair as a point, those with near-duplicates set apart."""
+    """Draws every target with a finite pair as a point, near-duplicated ones set apart."""
     finite = np.isfinite(x) & np.isfinite(y)
     crowd = finite if near_duplicates is None else finite & ~near_duplicates
     size = float(np.clip(9000 / max(finite.sum(), 1), 5, 36))
@@ -133,25 +161,25 @@ def two_kinds(
 
 
 def _typical_error(axes: Axes, standard_error: float, theme: Theme) -> None:
-    """A horizontal bar of +-1 standard error in the lower right corner."""
+    """Draws a horizontal bar of +-1 standard error in the lower right corner."""
     low, high = axes.get_xlim()
-    centre = high - 0.06 * (high - low) - standard_error
+    center = high - 0.06 * (high - low) - standard_error
     where = axes.get_xaxis_transform()
-    axes.errorbar(centre, 0.06, xerr=standard_error, color=theme.muted, capsize=3, transform=where)
-    axes.text(centre, 0.09, '±1 SE', color=theme.muted, fontsize=9, ha='center', transform=where)
+    axes.errorbar(center, 0.06, xerr=standard_error, color=theme.muted, capsize=3, transform=where)
+    axes.text(center, 0.09, '±1 SE', color=theme.muted, fontsize=9, ha='center', transform=where)
     axes.set_xlim(low, high)
 
 
 def off_diagonal(
     z_edges: Float[np.ndarray, ' E'], z_histogram: Int[np.ndarray, ' E-1'], *, theme: Theme
 ) -> Figure:
-    """All influences of one example on another, beside what noise alone would look like.
+    """Draws all influences of one example on another, beside what noise alone would look like.
 
     Args:
         z_edges: ascending, evenly spaced.
         z_histogram: entries, in standard errors of their column's noise, between them; the
             outermost bins hold all that is beyond.
-        theme: colours.
+        theme: colors.
     """
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
     axes.stairs(np.maximum(z_histogram, 0.1), z_edges, fill=True, baseline=0.1, color=theme.neutral)
@@ -174,17 +202,17 @@ def off_diagonal(
 
 
 def convergence(curve: Convergence, *, theme: Theme) -> Figure:
-    """Agreement of two disjoint halves of the ensemble against the members in each."""
+    """Draws the agreement of two disjoint halves of the ensemble against the members in each."""
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
     axes.axhline(0.0, color=theme.muted, linewidth=0.8)
-    for values, name, colour, marker in (
+    for values, name, color, marker in (
         (curve.self_influence, 'self-influence', theme.positive, 'o'),
         (curve.margin, 'margin (rank)', theme.text, '^'),
         (curve.significant, 'significant pairs', theme.neutral, 'D'),
         (curve.off_diagonal, 'all other entries', theme.negative, 's'),
     ):
         if np.isfinite(values).any():  # `significant` may be empty
-            axes.plot(curve.members, values, marker=marker, markersize=5, color=colour, label=name)
+            axes.plot(curve.members, values, marker=marker, markersize=5, color=color, label=name)
     axes.set_xscale('log', base=2)
     axes.xaxis.set_major_locator(ticker.FixedLocator(curve.members.tolist()))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
@@ -196,3 +224,219 @@ def convergence(curve: Convergence, *, theme: Theme) -> Figure:
         axes.legend(handlelength=1.6, **legend(theme))
     axes.set(xlabel='members in each half', ylabel='correlation between halves')
     return figure
+
+
+def distribution(
+    column: Float[np.ndarray, ' N'],
+    standard_error: Float[np.ndarray, ' N'],
+    *,
+    own: int | None,
+    other: int,
+    theme: Theme,
+    siblings: Int[np.ndarray, ' _'] | None = None,
+    reach: tuple[float, float] | None = None,
+    size: tuple[float, float] = (3.7, 2.5),
+    unit: str = UNIT,
+) -> Figure:
+    """Draws one target's influence distribution, with itself and its strongest other marked.
+
+    Args:
+        column: influence of every example on the target.
+        standard_error: of each.
+        own: the example that the target is; None where it is none.
+        other: its strongest other example.
+        theme: colors.
+        siblings: examples known to be its near-duplicates, marked in place of the strongest other;
+            None or empty where there are none.
+        reach: lowest and highest influence of the axis; by default those of the column.
+        size: width and height in inches.
+        unit: of the influences, for labels.
+    """
+    figure, axes = empty_axes(theme, width=size[0], height=size[1])
+    others, others_name = [other], 'strongest other'
+    if siblings is not None and len(siblings):
+        others, others_name = siblings.tolist(), f'near-duplicates ({len(siblings)})'
+    rest = np.delete(column, [*others, *([] if own is None else [own])])
+    low, high = (column.min(), column.max()) if reach is None else reach
+    edges = np.linspace(min(low, 0.0), max(high, 0.0) or 1.0, 49)
+    axes.hist(rest, edges.tolist(), color=theme.neutral, edgecolor=theme.card, linewidth=0.4)
+    axes.set_yscale('log')
+    top = max(np.histogram(rest, edges)[0].max(), 1)
+    axes.set_ylim(0.6, top * 40)  # room above the bars for the two marks
+    for examples, name, color, height in (
+        (others, others_name, theme.negative, 3.5),
+        ([] if own is None else [own], 'itself', theme.positive, 14.0),
+    ):
+        if examples:
+            values, errors = column[examples], np.nan_to_num(standard_error[examples])
+            _mark(axes, values, errors, name, color, height=top * height, edges=edges)
+    if reach is not None:
+        margin = 0.03 * (edges[-1] - edges[0])
+        axes.set_xlim(edges[0] - margin, edges[-1] + margin)
+    axes.grid(visible=False, axis='x')
+    decades = 10.0 ** np.arange(np.floor(np.log10(top)) + 1)
+    axes.yaxis.set_major_locator(ticker.FixedLocator(decades.tolist()))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    axes.set(xlabel=f'influence ({unit})', ylabel='examples')
+    return figure
+
+
+def _mark(
+    axes: Axes,
+    values: Float[np.ndarray, ' _'],
+    errors: Float[np.ndarray, ' _'],
+    name: str,
+    color: str,
+    *,
+    height: float,
+    edges: Float[np.ndarray, ' E'],
+) -> None:
+    """Draws points with error bars at one height, and their name on the side with more room."""
+    axes.vlines(values, 0.6, height, color=color, linewidth=1.0, alpha=0.6)
+    for value, error in zip(values, errors, strict=True):
+        axes.errorbar(value, height, xerr=error, fmt='o', color=color, markersize=5, capsize=3)
+    gap = 0.035 * (edges[-1] - edges[0])
+    right_half = values.mean() > (edges[0] + edges[-1]) / 2
+    beside = (values - errors).min() - gap if right_half else (values + errors).max() + gap
+    axes.annotate(
+        name,
+        (beside, height),
+        ha='right' if right_half else 'left',
+        va='center',
+        color=color,
+        fontsize=9.5,
+        # The line of the other mark may pass behind the name.
+        bbox={'facecolor': axes.get_facecolor(), 'edgecolor': 'none', 'pad': 1.5},
+    )
+
+
+def bleu_against(
+    score: Float[np.ndarray, ' T'],
+    bleu: Float[np.ndarray, ' T'],
+    *,
+    name: str,
+    logarithmic: bool,
+    near_duplicates: Bool[np.ndarray, ' T'],
+    theme: Theme,
+) -> Figure:
+    """Draws how well each target is extracted against a score of it, and the course of the means.
+
+    Points are moved up or down by at most 0.015, as many share a BLEU of 0 or 1. Lines join the
+    means of bins of equally many targets of a kind; a kind too small for two bins has no line.
+
+    Args:
+        score: of each target; targets where it is not finite are left out.
+        bleu: of each target, in [0, 1].
+        name: of the score, with its unit.
+        logarithmic: whether the axis of the score is; what is not positive is then left out too.
+        near_duplicates: targets to set apart.
+        theme: colors.
+    """
+    figure, axes = empty_axes(theme, width=5.2, height=3.9)
+    x = np.where(np.isfinite(score), score, np.nan).astype(np.float64)
+    if logarithmic:
+        x = np.where(x > 0, x, np.nan)
+    moved = bleu + np.random.default_rng(0).uniform(-0.015, 0.015, len(bleu))
+    two_kinds(axes, x, moved, near_duplicates, theme)
+    if logarithmic and np.isfinite(x).any():
+        _log_x(axes)
+    for kind, color in ((~near_duplicates, theme.neutral), (near_duplicates, theme.negative)):
+        _course(axes, x[kind], bleu[kind], color, theme)
+    axes.set_ylim(-0.05, 1.05)
+    axes.set(xlabel=name, ylabel='BLEU of the decoded answer')
+    return figure
+
+
+def _log_x(axes: Axes) -> None:
+    axes.set_xscale('log')
+    low, high = axes.get_xlim()
+    narrow = high < 30 * low
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if narrow else (1, 3)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+
+
+def _course(
+    axes: Axes,
+    x: Float[np.ndarray, ' _'],
+    y: Float[np.ndarray, ' _'],
+    color: str,
+    theme: Theme,
+) -> None:
+    known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    bins = min(_BINS, len(known) // _FEWEST_IN_A_BIN)
+    if bins < 2:
+        return
+    parts = np.array_split(known[np.argsort(x[known], kind='stable')], bins)
+    points = np.array([(np.median(x[part]), y[part].mean()) for part in parts])
+    axes.plot(*points.T, color=theme.card, linewidth=4.5)
+    axes.plot(
+        *points.T,
+        color=theme.text,
+        linewidth=1.5,
+        marker='o',
+        markersize=6,
+        markerfacecolor=color,
+        markeredgecolor=theme.text,
+    )
+
+
+def roc_curves(curves: Mapping[str, Roc], *, theme: Theme) -> Figure:
+    """Draws true-positive against false-positive rate of each attack, beside chance.
+
+    Log axes, as only what an attack finds without accusing others counts. Each curve begins where
+    ten false positives decide: to the left of that it would be the luck of a few records.
+
+    Args:
+        curves: by the attack's name; at most 6.
+        theme: colors.
+
+    Raises:
+        ValueError: no curve, or more than can be told apart.
+    """
+    strokes = [
+        (color, dash)
+        for dash in ('-', (0, (4, 1.6)))
+        for color in (theme.positive, theme.negative, theme.text)
+    ]
+    if not 1 <= len(curves) <= len(strokes):
+        raise ValueError(f'{len(curves)} curves: give 1 to {len(strokes)}')
+    figure, axes = empty_axes(theme, width=5.2, height=4.4)
+    for (name, curve), (color, dash) in zip(curves.items(), strokes, strict=False):
+        first = min(_FALSE_POSITIVES_NEEDED / curve.left_out.size, 1.0)
+        rates = np.geomspace(first, 1.0, _POINTS)
+        rates[-1] = 1.0
+        found = true_positive_rates(curve, rates)
+        axes.plot(rates, found, color=color, linestyle=dash, linewidth=1.6, label=name)
+    _log_square(axes)
+    axes.plot(axes.get_xlim(), axes.get_xlim(), color=theme.muted, linewidth=1.0, linestyle=':')
+    low = axes.get_xlim()[0]
+    axes.annotate(
+        'chance',
+        (np.sqrt(low), np.sqrt(low)),
+        xytext=(5, -9),
+        textcoords='offset points',
+        color=theme.muted,
+        fontsize=9.5,
+    )
+    axes.legend(handlelength=2.2, **{**legend(theme), 'ncols': min(3, len(curves))})
+    axes.set(xlabel='false-positive rate', ylabel='true-positive rate')
+    return figure
+
+
+def _log_square(axes: Axes) -> None:
+    """Gives both axes the same whole decades."""
+    drawn = np.concatenate([np.ravel(line.get_xydata()) for line in axes.lines])
+    lowest = 10.0 ** np.floor(np.log10(drawn[drawn > 0].min()) + 1e-9)
+    low = float(min(lowest, 0.1))
+    axes.set(xscale='log', yscale='log', xlim=(low, 1.0), ylim=(low, 1.06))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.LogLocator(numticks=12))
+        axis.set_minor_locator(ticker.NullLocator())
+        axis.set_major_formatter(ticker.FuncFormatter(_percent))
+
+
+def _percent(value: float, _: int) -> str:
+    return f'{100 * value:g} %'

@@ -1,6 +1,8 @@
-"""The rows of the galleries: targets with their strongest influencers."""
+"""The rows of the galleries: targets with their strongest influencers, and how examples look."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +10,40 @@ from jaxtyping import Int
 from markupsafe import Markup
 
 from influence_jax.estimators import cross_fitted_values, z_scores
-from influence_jax.report.content import Content
+from influence_jax.report.results import Results, surest_pairs
+from influence_jax.report.theme import data_uri, image_png
+from influence_jax.text import LONGEST_NAME, clean
+
+Show = Callable[[int], Markup]
+"""Markup of the example of an index, in which everything from data is escaped."""
+
+
+def shower(results: Results) -> Show:
+    """Returns how examples look: small images, paragraphs, rows of a table, or names."""
+    shown = results.shown
+    place = {example: i for i, example in enumerate(shown.examples.tolist())}
+
+    @functools.cache
+    def show(example: int) -> Markup:
+        i, name = place.get(example), clean(results.example_names[example], most=LONGEST_NAME)
+        if i is not None and shown.images is not None:
+            pixels = shown.images[i]
+            return Markup(
+                '<img class="thumbnail" src="{}" alt="{}" width="{}" height="{}">'
+            ).format(data_uri(image_png(pixels)), name, pixels.shape[1], pixels.shape[0])
+        if i is not None and shown.rows is not None:
+            cells = zip(shown.columns, shown.rows[i], strict=True)
+            fields = (
+                Markup('<div><dt>{}</dt><dd>{}</dd></div>').format(
+                    clean(column, most=LONGEST_NAME), clean(value, most=LONGEST_NAME)
+                )
+                for column, value in cells
+            )
+            return Markup('<dl class="fields">{}</dl>').format(Markup().join(fields))
+        text = name if i is None or shown.texts is None else clean(shown.texts[i])
+        return Markup('<p>{}</p>').format(text)
+
+    return show
 
 
 class Entry(NamedTuple):
@@ -67,24 +102,24 @@ class PairRow(NamedTuple):
     z: float
 
 
-def pair_rows(content: Content, *, helpful: int, harmful: int) -> tuple[PairRow, ...]:
-    """The surest positive influences, then the surest negative ones."""
-    pairs = content.overview.summary.pairs
+def pair_rows(results: Results, example: Show) -> tuple[PairRow, ...]:
+    """Returns the surest positive influences, then the surest negative ones."""
+    pairs = results.summary.pairs
     z = z_scores(pairs.values, pairs.standard_errors)
-    surest = np.argsort(-np.abs(z), kind='stable')
-    positive, negative = surest[z[surest] > 0][:helpful], surest[z[surest] < 0][:harmful]
-    return tuple(_pair_row(content, int(p), float(z[p])) for p in (*positive, *negative))
+    return tuple(
+        _pair_row(results, example, pair, float(z[pair])) for pair in surest_pairs(pairs).tolist()
+    )
 
 
-def _pair_row(content: Content, pair: int, z: float) -> PairRow:
-    pairs = content.overview.summary.pairs
-    example, target = int(pairs.examples[pair]), int(pairs.targets[pair])
-    own = content.example_of(target)
+def _pair_row(results: Results, example: Show, pair: int, z: float) -> PairRow:
+    pairs = results.summary.pairs
+    influencer, target = int(pairs.examples[pair]), int(pairs.targets[pair])
+    own = results.example_of(target)
     return PairRow(
-        example=content.show(example),
-        example_name=content.example_names[example],
-        target=Markup() if own is None else content.show(own),
-        target_name=content.target_name(target),
+        example=example(influencer),
+        example_name=results.example_names[influencer],
+        target=Markup() if own is None else example(own),
+        target_name=results.target_name(target),
         value=float(pairs.values[pair]),
         standard_error=float(pairs.standard_errors[pair]),
         cross_fitted=float(pairs.cross_fitted[pair]),
@@ -95,51 +130,51 @@ def _pair_row(content: Content, pair: int, z: float) -> PairRow:
 
 
 def target_rows(
-    content: Content, targets: Int[np.ndarray, ' _'], *, influencers: int
+    results: Results, example: Show, targets: Int[np.ndarray, ' _'], *, influencers: int
 ) -> tuple[TargetRow, ...]:
-    """Targets as they appear in a gallery, each with its strongest influencers."""
-    return tuple(_target_row(content, int(target), influencers) for target in targets)
+    """Returns targets as they appear in a gallery, each with its strongest influencers."""
+    return tuple(_target_row(results, example, int(target), influencers) for target in targets)
 
 
-def _target_row(content: Content, target: int, influencers: int) -> TargetRow:
-    summary = content.overview.summary
-    example = content.example_of(target)
+def _target_row(results: Results, example: Show, target: int, influencers: int) -> TargetRow:
+    summary = results.summary
+    own = results.example_of(target)
     return TargetRow(
-        record=Markup() if example is None else content.show(example),
-        name=content.target_name(target),
-        label='' if example is None else content.example_labels[example],
+        record=Markup() if own is None else example(own),
+        name=results.target_name(target),
+        label='' if own is None else results.example_labels[own],
         self_influence=float(summary.self_influence[target]),
         self_standard_error=float(summary.self_standard_error[target]),
         margin=float(summary.margin[target]),
         z_margin=float(summary.z_margin[target]),
-        near_duplicate=content.is_near_duplicate(target),
+        near_duplicate=results.has_near_duplicate(target),
         influencers=tuple(
-            _entry(content, target, rank)
+            _entry(results, example, target, rank)
             for rank in range(min(influencers, summary.top_examples.shape[1]))
         ),
     )
 
 
-def _entry(content: Content, target: int, rank: int) -> Entry:
-    summary = content.overview.summary
-    example = int(summary.top_examples[target, rank])
+def _entry(results: Results, example: Show, target: int, rank: int) -> Entry:
+    summary = results.summary
+    influencer = int(summary.top_examples[target, rank])
     value = float(summary.top_values[target, rank])
     standard_error = float(summary.top_standard_errors[target, rank])
-    is_target = example == content.example_of(target)
-    is_noise = not bool(summary.top_stands_out[target, rank])
-    cross_fitted = float('nan')
-    if not (is_target or is_noise or standard_error == 0):
+    is_target = influencer == results.example_of(target)
+    stands_out = bool(summary.top_stands_out[target, rank])
+    cross_fitted = math.nan
+    if stands_out and not is_target and standard_error > 0:
         z = np.array(value / standard_error)
         cross_fitted = float(
-            cross_fitted_values(np.array(value), z, least_z=content.overview.z_threshold)
+            cross_fitted_values(np.array(value), z, least_z=results.overview.z_threshold)
         )
     return Entry(
-        record=content.show(example),
-        name=content.example_names[example],
-        label=content.example_labels[example],
+        record=example(influencer),
+        name=results.example_names[influencer],
+        label=results.example_labels[influencer],
         value=value,
         standard_error=standard_error,
         cross_fitted=cross_fitted,
         is_target=is_target,
-        is_noise=is_noise,
+        is_noise=not (stands_out or math.isnan(standard_error)),
     )

@@ -1,49 +1,36 @@
-"""The sections of a run on texts: the paper's table, clusters, what is given back, and records."""
+"""The sections of a run on texts: clusters, distributions, what is extracted, and records."""
+
+import math
 
 import numpy as np
+from jaxtyping import Bool, Float
 
-from influence_jax.analysis.views import Column
+from influence_jax.analysis.extraction import Average, longest_common_substring
+from influence_jax.analysis.views import Column, at_even_steps
 from influence_jax.report import figures
-from influence_jax.report.comparison_sections import told
-from influence_jax.report.comparison_tables import comparison_table
-from influence_jax.report.distribution_figure import distribution
-from influence_jax.report.language_figures import bleu_against, cluster_matrix
-from influence_jax.report.language_records import records
-from influence_jax.report.language_results import LanguageResults
-from influence_jax.report.language_tables import extraction_table
-from influence_jax.report.picture import Picture, picture
-from influence_jax.report.sections import Matrix, Plate, Plates, Section
-from influence_jax.report.theme import Theme
-from influence_jax.report.wording import count, number
+from influence_jax.report.formatting import MISSING, count, number, plus_minus
+from influence_jax.report.results import KindsComparison, Results, TextResults
+from influence_jax.report.sections import (
+    Cell,
+    Matrix,
+    Plate,
+    Plates,
+    Record,
+    Records,
+    Section,
+    Table,
+)
+from influence_jax.report.theme import Picture, Theme, picture
+from influence_jax.text import shortened
+
+_LONGEST_TEXT = 400
+_SHORTEST_MARK = 4
+_CLUSTERS, _OF_A_CLUSTER, _UNIQUE = 3, 5, 6
 
 
-def language_sections(results: LanguageResults) -> tuple[Section, ...]:
-    """What `report.write` adds to the page of a run on texts."""
-    return (
-        _paper(results),
-        _clusters(results),
-        _distributions(results),
-        _extraction(results),
-        told(results.comparison),
-        records(results),
-    )
-
-
-def _paper(results: LanguageResults) -> Section:
-    duplicated = results.comparison.near_duplicated
-    clusters = len(np.unique(np.asarray(results.groups)[duplicated]))
-    return Section(
-        'Unique and near-duplicated records',
-        f'{count(int((~duplicated).sum()), "record")} without and {int(duplicated.sum()):,} with '
-        f'near-duplicates, these in {count(clusters, "cluster")}, beside the numbers of the paper. '
-        'There, records with near-duplicates have low self-influence, as each stands in for the '
-        'others, and are given back all the same; a low margin shows why.',
-        [comparison_table(results.comparison, beside_paper=True, unit=results.unit)],
-    )
-
-
-def _clusters(results: LanguageResults) -> Section:
-    view, unit = results.view, results.unit
+def cluster_section(results: Results, text: TextResults) -> Section:
+    """Returns the section with a block of the influence matrix, its clusters outlined."""
+    view, unit = text.view, results.unit
     limit = figures.block_limit(view.block, np.eye(len(view.block), dtype=bool))
     light, dark = (
         figures.matrix_pixels(view.block, limit=limit, theme=theme)
@@ -56,11 +43,11 @@ def _clusters(results: LanguageResults) -> Section:
     drawn = picture(
         'language-clusters',
         alt,
-        lambda theme: cluster_matrix(
-            view.block, view.clusters, limit=limit, theme=theme, unit=unit
+        lambda theme: figures.matrix_block(
+            view.block, limit=limit, outlines=view.clusters, theme=theme, unit=unit
         ),
     )
-    rows = [results.text(target) for target in view.targets.tolist()]
+    rows = [_text(text, target) for target in view.targets.tolist()]
     return Section(
         'Clusters in the influence matrix',
         'Rows are records, columns the same records as targets; blue where the record lowers the '
@@ -71,27 +58,31 @@ def _clusters(results: LanguageResults) -> Section:
     )
 
 
-def _distributions(results: LanguageResults) -> Section:
-    columns = [c for c in (results.view.unique, results.view.duplicated) if c is not None]
+def distribution_section(results: Results, text: TextResults) -> Section:
+    """Returns the section with the influences on a unique and on a near-duplicated record."""
+    columns = [column for column in (text.view.unique, text.view.duplicated) if column is not None]
     reach = (
         min(float(column.values.min()) for column in columns),
-        max(float((column.values + column.standard_errors).max()) for column in columns),
+        max(
+            float((column.values + np.nan_to_num(column.standard_errors)).max())
+            for column in columns
+        ),
     )
 
     def plate(column: Column) -> Plate:
         others = column.values.copy()
-        others[column.self_index] = -np.inf
+        others[column.own] = -np.inf
         name = 'duplicated' if len(column.siblings) else 'unique'
         return Plate(
             f'A {name} record',
-            results.text(column.target),
+            _text(text, column.target),
             picture(
                 f'language-{name}-distribution',
                 f'Histogram of the influences of all records on a {name} one.',
-                lambda theme: distribution(
+                lambda theme: figures.distribution(
                     column.values,
                     column.standard_errors,
-                    own=column.self_index,
+                    own=column.own,
                     other=int(others.argmax()),
                     siblings=column.siblings,
                     reach=reach,
@@ -110,8 +101,8 @@ def _distributions(results: LanguageResults) -> Section:
     )
 
 
-def _extraction(results: LanguageResults) -> Section:
-    summary, duplicated = results.summary, results.comparison.near_duplicated
+def extraction_section(results: Results, text: TextResults, comparison: KindsComparison) -> Section:
+    """Returns the section on how well records are extracted, against self-influence and margin."""
 
     def plate(file: str, title: str, values: np.ndarray, name: str, logarithmic: bool) -> Plate:
         return Plate(
@@ -120,44 +111,189 @@ def _extraction(results: LanguageResults) -> Section:
             picture(
                 file,
                 f'Scatter plot of {len(values)} targets: {name} across, BLEU up.',
-                lambda theme: bleu_against(
+                lambda theme: figures.bleu_against(
                     values,
-                    results.extraction.bleu,
+                    text.bleu,
                     name=name,
                     logarithmic=logarithmic,
-                    near_duplicates=duplicated,
+                    near_duplicates=comparison.near_duplicated,
                     theme=theme,
                 ),
             ),
         )
 
-    own = f'self-influence ({results.unit})'
+    own, margin = f'self-influence ({results.unit})', 'Top-1 Influence Margin (ratio)'
     return Section(
-        'What is given back',
+        'What is extracted',
         'How well a model trained on everything completes each record from its prompt (sentence '
         'BLEU of greedy decoding, 1 where all is right), against self-influence and against the '
         'margin. Circles are means of equally many records of a kind. Near-duplicates share most '
         'of their answer, so that one written in the place of another has a high BLEU too: the '
-        'table tells them apart.',
+        'table keeps them apart.',
         [
             Plates(
                 [
                     plate(
                         'language-self-influence-and-bleu',
                         'BLEU against self-influence',
-                        summary.self_influence,
+                        results.summary.self_influence,
                         own,
                         False,
                     ),
                     plate(
                         'language-margin-and-bleu',
                         'BLEU against margin',
-                        summary.margin,
-                        'Top-1 Influence Margin (ratio)',
+                        results.summary.margin,
+                        margin,
                         True,
                     ),
                 ]
             ),
-            extraction_table(results),
+            extraction_table(text, comparison),
         ],
     )
+
+
+def extraction_table(text: TextResults, comparison: KindsComparison) -> Table:
+    """Returns how well the two kinds of records are extracted, from whom, and which of clusters."""
+    siblings, near_duplicated = text.siblings, comparison.near_duplicated
+    least = comparison.extractable_bleu
+    reached = text.exact_match | (text.bleu >= least)
+
+    def row(name: str, values: Float[np.ndarray, ' T']) -> list[Cell]:
+        kinds = (values[~near_duplicated], values[near_duplicated])
+        return [Cell(name), *(Cell(_mean(of)) for of in kinds)]
+
+    def average(name: str, of: Average) -> list[Cell]:
+        name_cell, *kinds = row(name, of.mean)
+        errors = (of.standard_error[~near_duplicated], of.standard_error[near_duplicated])
+        notes = (_standard_error(error) for error in errors)
+        return [name_cell, *(cell._replace(note=n) for cell, n in zip(kinds, notes, strict=True))]
+
+    def share(
+        name: str, values: Bool[np.ndarray, ' T'], note: str = '', *, unique: bool = True
+    ) -> list[Cell]:
+        of_unique = _share(values[~near_duplicated]) if unique else MISSING
+        return [Cell(name), Cell(of_unique), Cell(_share(values[near_duplicated]), note)]
+
+    assert comparison.extractable is not None  # Results checks it
+    rows = [
+        row('BLEU, a model trained on everything', text.bleu),
+        row('BLEU with the nearest of its near-duplicates', siblings.bleu),
+        share('exact match', text.exact_match),
+        share('exact match with that near-duplicate', siblings.exact_match, unique=False),
+        row('longest common string, share of the answer', text.longest_common_share),
+        share(f'exact match or BLEU of {least:g}', reached, _nearest_to(text, comparison, reached)),
+        share('extractable: that, and not nearer to a near-duplicate', comparison.extractable),
+    ]
+    for name, by_members in text.by_members.items():
+        rows += [
+            average(f'{name}, members that held the record', by_members.held),
+            average(f'{name}, members that did not', by_members.left_out),
+        ]
+    return Table(
+        caption=(
+            'Mean ± standard deviation over the records of a kind. Exact match leaves case, '
+            'punctuation and articles out of account. The nearest near-duplicate has the highest '
+            'BLEU or, of several, the smallest edit distance.'
+        ),
+        header=('', 'unique', 'near-duplicated'),
+        rows=rows,
+    )
+
+
+def record_section(results: Results, text: TextResults, comparison: KindsComparison) -> Section:
+    """Returns the section with a few clusters and unique records, at even steps of BLEU."""
+    bleu, groups = text.bleu, comparison.groups
+    duplicated = np.flatnonzero(comparison.near_duplicated)
+    unique = np.flatnonzero(~comparison.near_duplicated)
+    parts = [
+        Records(
+            f'A cluster of {count(int((groups == group).sum()), "record")}',
+            [
+                _record(results, text, target)
+                for target in np.flatnonzero(groups == group)[:_OF_A_CLUSTER].tolist()
+            ],
+        )
+        for group in at_even_steps(groups[duplicated], bleu[duplicated], _CLUSTERS)[::-1]
+    ]
+    chosen = at_even_steps(unique, bleu[unique], _UNIQUE)[::-1]
+    if len(chosen):
+        records = [_record(results, text, target) for target in chosen.tolist()]
+        parts.append(Records('Unique records', records))
+    return Section(
+        'Records, and what was extracted',
+        'Left what the model was given and, in bold, what it should have written; in the middle '
+        'what it wrote, the longest string in common marked. Taken at even steps of BLEU, from '
+        'the highest to the lowest.',
+        parts,
+    )
+
+
+def _record(results: Results, text: TextResults, target: int) -> Record:
+    truth = shortened(text.completions[target].strip(), _LONGEST_TEXT)
+    decoded = shortened(text.decoded[target].strip(), _LONGEST_TEXT)
+    common = longest_common_substring(decoded, truth)
+    if len(common) < min(_SHORTEST_MARK, len(truth)):
+        common = ''
+    start = decoded.find(common)
+    summary = results.summary
+    return Record(
+        prompt=shortened(text.prompts[target].strip(), _LONGEST_TEXT),
+        truth=truth,
+        change=shortened(text.changes[target], _LONGEST_TEXT),
+        decoded=decoded,
+        common=(start, start + len(common)),
+        numbers=[
+            ('BLEU', number(text.bleu[target])),
+            ('exact match', 'yes' if text.exact_match[target] else 'no'),
+            *_nearest(text, target),
+            ('in common', f'{text.longest_common_share[target]:.0%}'),
+            (f'self-influence ({results.unit})', number(summary.self_influence[target])),
+            ('margin', number(summary.margin[target])),
+        ],
+    )
+
+
+def _nearest(text: TextResults, target: int) -> list[tuple[str, str]]:
+    """Returns whether a near-duplicate is extracted instead; nothing of a unique record."""
+    siblings = text.siblings
+    if siblings.nearest[target] < 0:
+        return []
+    instead = 'both alike' if siblings.as_near[target] else 'the record'
+    return [('nearest to', 'a near-duplicate' if siblings.nearer[target] else instead)]
+
+
+def _nearest_to(
+    text: TextResults, comparison: KindsComparison, reached: Bool[np.ndarray, ' T']
+) -> str:
+    """Returns what is nearest to the decoded texts of near-duplicated records that are reached."""
+    siblings, of = text.siblings, comparison.near_duplicated
+    if not of.any():
+        return ''
+    alike, others = reached & siblings.as_near, reached & siblings.nearer
+    return (
+        f'nearest to the record {_share((reached & ~alike & ~others)[of])}, to a near-duplicate '
+        f'{_share(others[of])}, to both alike {_share(alike[of])}'
+    )
+
+
+def _text(text: TextResults, target: int) -> str:
+    return shortened(text.prompts[target] + text.completions[target], _LONGEST_TEXT)
+
+
+def _share(values: Bool[np.ndarray, ' _']) -> str:
+    return f'{values.mean():.1%}' if values.size else MISSING
+
+
+def _mean(values: Float[np.ndarray, ' _']) -> str:
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return MISSING
+    deviation = float(known.std(ddof=1)) if known.size > 1 else math.nan
+    return plus_minus(float(known.mean()), deviation, 3)
+
+
+def _standard_error(errors: Float[np.ndarray, ' _']) -> str:
+    known = errors[np.isfinite(errors)]
+    return f'typical standard error {number(float(np.median(known)), 3)}' if known.size else ''

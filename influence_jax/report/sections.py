@@ -1,4 +1,4 @@
-"""Pieces that a launch adds to the page: plain data, which templates lay out and escape.
+"""Pieces of the page as plain data, which templates lay out and escape.
 
 A `Section` is a title, a sentence and some parts. A part names the template that shows it.
 """
@@ -6,22 +6,9 @@ A `Section` is a title, a sentence and some parts. A part names the template tha
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple
 
-from influence_jax.report.picture import Picture
-
-
-@runtime_checkable
-class Part(Protocol):
-    """What a section is made of."""
-
-    @property
-    def template(self) -> str:
-        """File in `templates` that shows it, with the part as `part`."""
-
-    @property
-    def pictures(self) -> tuple[Picture, ...]:
-        """What is written to the folder of figures."""
+from influence_jax.report.theme import Picture
 
 
 class Interval(NamedTuple):
@@ -67,7 +54,7 @@ class Table:
 
 
 class Plate(NamedTuple):
-    """A picture with what is said of it.
+    """A picture with a heading and a text.
 
     title: heading; may be empty.
     text: of a record, or what to look at; may be empty.
@@ -88,7 +75,7 @@ class Plates:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """All of them."""
+        """Returns all of them."""
         return tuple(plate.picture for plate in self.plates)
 
 
@@ -113,7 +100,7 @@ class Matrix:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """The one with axes."""
+        """Returns the one with axes."""
         return (self.drawn,)
 
 
@@ -146,6 +133,10 @@ class Records:
     records: Sequence[Record]
 
 
+Part = Table | Plates | Matrix | Records
+"""What a section is made of: `template` shows it, `pictures` go to the folder of figures."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Section:
     """A piece of the page. No text in it is trusted: all is escaped and made visible.
@@ -162,16 +153,12 @@ class Section:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """Of all parts."""
+        """Returns those of all parts."""
         return tuple(picture for part in self.parts for picture in part.pictures)
 
 
 def check_names(pictures: Iterable[Picture]) -> None:
-    """Refuses pictures whose name is no plain file name, or is used twice.
-
-    Raises:
-      ValueError: naming it.
-    """
+    """Raises ValueError for a picture whose name is no plain file name, or is used twice."""
     seen: set[str] = set()
     for picture in pictures:
         if not re.fullmatch('[a-z0-9-]+', picture.name) or picture.name in seen:

@@ -1,16 +1,34 @@
-"""The two palettes of the report: its figures and its page are drawn in the same colours."""
+"""How the report looks: two palettes, the style of its figures, and PNG files inside the page.
 
+No pyplot and no global style, so that drawing leaves no trace in the caller's matplotlib.
+"""
+
+import base64
 import dataclasses
+import io
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import UInt8
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+from PIL import Image
+
+DOTS_PER_INCH = 200
+UNIT = 'nats'
+"""Unit of influences, unless another is named."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """Colours of figures and page, as CSS hex strings.
+    """Colors of figures and page, as CSS hex strings.
 
     `positive` (influence that lowers the loss) and `negative` are a blue and an orange that
-    stay apart under every common kind of colour blindness.
+    stay apart under every common kind of color blindness.
     """
 
     page: str
@@ -23,19 +41,19 @@ class Theme:
     neutral: str
 
     def diverging(self) -> Colormap:
-        """Negative to positive through the card's own colour, so that zero is no ink."""
+        """Returns colors from negative to positive through the card's own: zero is no ink."""
         return LinearSegmentedColormap.from_list(
             'influence', [self.negative, self.card, self.positive]
         )
 
     def css(self) -> str:
-        """The palette as CSS custom properties."""
+        """Returns the palette as CSS custom properties."""
         fields = dataclasses.asdict(self).items()
-        return ' '.join(f'--{name}: {colour};' for name, colour in fields)
+        return ' '.join(f'--{name}: {color};' for name, color in fields)
 
     @classmethod
     def light(cls) -> 'Theme':
-        """Dark ink on warm white."""
+        """Returns dark ink on warm white."""
         return cls(
             page='#faf9f6',
             card='#ffffff',
@@ -49,7 +67,7 @@ class Theme:
 
     @classmethod
     def dark(cls) -> 'Theme':
-        """Light ink on near black."""
+        """Returns light ink on near black."""
         return cls(
             page='#121518',
             card='#1a1e23',
@@ -60,3 +78,100 @@ class Theme:
             negative='#f29a6b',
             neutral='#7b8996',
         )
+
+
+class Picture(NamedTuple):
+    """One figure as the page and its folder hold it, drawn for light and for dark pages.
+
+    name: of its file, without ending.
+    light: PNG file.
+    dark: PNG file.
+    alt: words instead of it.
+    """
+
+    name: str
+    light: bytes
+    dark: bytes
+    alt: str
+
+    def markup(self) -> Markup:
+        """Returns the figure for the page; follows the reader's choice of light or dark."""
+        return Markup(
+            '<picture><source media="(prefers-color-scheme: dark)" srcset="{}">'
+            '<img class="figure" src="{}" alt="{}"></picture>'
+        ).format(data_uri(self.dark), data_uri(self.light), self.alt)
+
+
+def picture(name: str, alt: str, figure: Callable[[Theme], Figure]) -> Picture:
+    """Draws a figure in both themes."""
+    light, dark = (png(figure(theme)) for theme in (Theme.light(), Theme.dark()))
+    return Picture(name, light, dark, alt)
+
+
+def png(figure: Figure) -> bytes:
+    """Returns the figure as a PNG file, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format='png', facecolor=figure.get_facecolor(), metadata={'Software': None}
+    )
+    return buffer.getvalue()
+
+
+def image_png(pixels: UInt8[np.ndarray, 'H W *C']) -> bytes:
+    """Returns pixels as a PNG file: RGB of three channels or more; of fewer the first, as gray."""
+    if pixels.ndim == 3:
+        pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, 'PNG')
+    return buffer.getvalue()
+
+
+def data_uri(file: bytes) -> str:
+    """Returns a PNG file as a `data:` address."""
+    return 'data:image/png;base64,' + base64.b64encode(file).decode('ascii')
+
+
+def empty_axes(theme: Theme, *, width: float, height: float) -> tuple[Figure, Axes]:
+    """Returns an empty figure in the report's style; sizes in inches, 100 CSS pixels each."""
+    figure = empty_figure(theme, width=width, height=height)
+    return figure, style(figure.add_subplot(), theme)
+
+
+def empty_figure(theme: Theme, *, width: float, height: float) -> Figure:
+    """Returns a figure without axes, laid out by itself; sizes as in `empty_axes`."""
+    figure = Figure(
+        figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=theme.card, layout='constrained'
+    )
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def style(axes: Axes, theme: Theme) -> Axes:
+    """Puts axes into the report's style and returns them."""
+    axes.set_facecolor(theme.card)
+    axes.set_axisbelow(True)
+    axes.grid(color=theme.line, linewidth=0.8)
+    axes.tick_params(which='both', length=0, labelsize=9.5, labelcolor=theme.muted)
+    for text in (axes.xaxis.label, axes.yaxis.label):
+        text.set(color=theme.text, fontsize=10.5)
+    for name, spine in axes.spines.items():
+        spine.set(visible=name == 'bottom', color=theme.muted, linewidth=0.8)
+    return axes
+
+
+def legend(theme: Theme) -> dict[str, Any]:
+    """Returns arguments of a legend in a line above the axes, where it hides nothing."""
+    return {
+        'loc': 'lower left',
+        'bbox_to_anchor': (-0.02, 1.0),
+        'ncols': 3,
+        'columnspacing': 1.3,
+        'fontsize': 9.5,
+        'frameon': False,
+        'labelcolor': theme.text,
+    }
+
+
+def plain_number(value: float, _: int) -> str:
+    """Formats tick labels such as '0.5' and '100', for `FuncFormatter`."""
+    return f'{value:g}'

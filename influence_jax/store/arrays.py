@@ -46,6 +46,7 @@ class RowFormat:
     rows_per_file: the most rows that are written, and lost, together; an array that was created
         with fewer rows has files of as many.
     compressed: whether files are compressed.
+    dimensions: names of the axes, for readers such as xarray; none by default.
     """
 
     shape: tuple[int, ...]
@@ -53,6 +54,7 @@ class RowFormat:
     fill: Any
     rows_per_file: int = 1
     compressed: bool = False
+    dimensions: tuple[str, ...] = ()
 
     def _metadata(self) -> dict[str, Any]:
         """Returns all zarr 3 metadata that any such array has; opening checks every field."""
@@ -70,6 +72,7 @@ class RowFormat:
             'chunk_key_encoding': {'name': 'default', 'configuration': {'separator': '.'}},
             'fill_value': self.fill,
             'codecs': codecs,
+            **({'dimension_names': list(self.dimensions)} if self.dimensions else {}),
         }
 
     def spec(self, path: Path, *, create: bool) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_the_package_lists_its_estimators_once():
     assert (difference_in_means, adjusted, ridge, lasso) == BUILT_IN
     assert [one.name for one in BUILT_IN] == ['difference', 'adjusted', 'ridge', 'lasso']
     assert by_name('RIDGE') is ridge
-    with pytest.raises(ValueError, match="'mean'.*difference, adjusted, ridge, lasso"):
+    with pytest.raises(ValueError, match=r"'mean'.*difference, adjusted, ridge, lasso"):
         by_name('mean')
 
 
@@ -78,7 +78,7 @@ def test_a_function_becomes_an_estimator():
 
     careful.least_members = 30
     assert as_estimator(careful).least_members == 30
-    with pytest.raises(TypeError, match='adjusted.*is no estimator'):
+    with pytest.raises(TypeError, match=r'adjusted.*is no estimator'):
         as_estimator('adjusted')
 
 

@@ -16,8 +16,7 @@ from experiments.tensors import TensorSettings
 from influence_jax import estimators
 from influence_jax.analysis import Convergence
 from influence_jax.estimators import adjusted
-from influence_jax.report import figures
-from influence_jax.report.drawing import Picture, Pictures
+from influence_jax.report import figures, theme
 from influence_jax.report.theme import Theme
 from tests import reference
 
@@ -80,14 +79,12 @@ def listed(tmp_path):
 def undrawn(monkeypatch):
     """Spares tests that look at no figure the drawing, and the curve of convergence."""
     half = np.array([0.5])
-    curve = Convergence(np.array([16]), half, half, half)
+    curve = Convergence(np.array([16]), half, half, half, half, half)
     monkeypatch.setattr(
         sys.modules['influence_jax.analysis.overview'], 'split_half', lambda *_, **__: curve
     )
     blank = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
-    each = [Picture(f'picture-{n}', blank, blank, 'a picture') for n in range(10)]
-    pictures = Pictures(each[0], tuple(each[1:7]), *each[7:])
-    monkeypatch.setattr(sys.modules['influence_jax.report.write'], 'draw', lambda _: pictures)
+    monkeypatch.setattr(theme, 'png', lambda _: blank)
 
 
 def rows_of(directory, name='targets.csv'):

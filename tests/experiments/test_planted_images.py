@@ -1,12 +1,12 @@
 """An ensemble of images among which near-duplicates were planted, from the flags to the page."""
 
 import csv
-import sys
 
 import pytest
 
 from influence_jax import store
 from influence_jax.data.near_duplicates import ImageChange
+from influence_jax.report import theme
 
 PLANTED = {'duplicated': 4, 'copies': 3, 'duplication': ImageChange.NOISE, 'unique': 30}
 
@@ -14,7 +14,7 @@ PLANTED = {'duplicated': 4, 'copies': 3, 'duplication': ImageChange.NOISE, 'uniq
 @pytest.fixture
 def unsaved(monkeypatch):
     """Figures are drawn, but spared the saving."""
-    monkeypatch.setattr(sys.modules['influence_jax.report.picture'], 'png', lambda _: b'')
+    monkeypatch.setattr(theme, 'png', lambda _: b'')
 
 
 @pytest.mark.usefixtures('unsaved')
@@ -25,7 +25,7 @@ def test_a_run_with_planted_images(run_here, capsys):
     assert seen.manifest.configuration['planting'] == PLANTED | {'duplication': 'noise'}
     assert [name.count('~') for name in seen.example_ids] == [0] * 30 + [0, 1, 1] * 4
     printed = ' '.join(capsys.readouterr().out.split())
-    assert 'targets with a near-duplicate: 12 (planted' in printed
+    assert 'targets with a near-duplicate: 12 (injected' in printed
     assert 'Unique and near-duplicated targets' in printed
     assert 'the paper' not in printed
     page = (directory / 'report' / 'index.html').read_text()

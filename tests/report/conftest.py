@@ -1,4 +1,4 @@
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -6,17 +6,18 @@ import language_run
 import numpy as np
 import pytest
 import scipy.stats
-from influence_jax.analysis.overview import Overview
 
 from influence_jax import report
 from influence_jax.analysis.convergence import Convergence
-from influence_jax.estimators import SignificantPairs, adjusted
+from influence_jax.analysis.views import Overview
+from influence_jax.estimators import SignificantPairs
 from influence_jax.estimators.summary import Summary
-from influence_jax.report import figures
-from influence_jax.report.drawing import Picture, Pictures
+from influence_jax.report import Results, figures, theme
+from influence_jax.report.results import Method, ShownExamples
 from influence_jax.report.theme import Theme
 
 N = 12
+METHOD = Method('adjusted difference of means', 'the mean loss of members')
 HOSTILE = '"><script>document.title="owned"</script><img src=x onerror=document.title="owned">'
 
 
@@ -78,7 +79,7 @@ def summary_of(values: np.ndarray, standard_error: np.ndarray, own: np.ndarray) 
             untested_examples=0,
             complete=True,
         ),
-        estimator=adjusted,
+        estimator=METHOD,
         members_used=64,
     )
 
@@ -100,6 +101,8 @@ def overview_of(own: np.ndarray) -> Overview:
             self_influence=np.array([0.7, 0.8, 0.9]),
             off_diagonal=np.array([-0.01, 0.0, 0.02]),
             margin=np.array([0.2, 0.4, 0.5]),
+            significant=np.full(3, np.nan),
+            significant_pairs=np.zeros(3),
         ),
         target_examples=own,
         z_threshold=3.5,
@@ -115,21 +118,25 @@ def overview_of(own: np.ndarray) -> Overview:
 
 
 def arguments_of(overview: Overview) -> dict[str, Any]:
-    """What `report.write` takes; every text that comes from data is hostile somewhere."""
-    ids = [f'id-{i}' for i in range(N)]
+    """What `Results` takes; every text that comes from data is hostile somewhere."""
+    ids = tuple(f'id-{i}' for i in range(N))
+    images = np.random.default_rng(1).integers(0, 256, (N, 8, 8, 3), np.uint8)
     return {
         'overview': overview,
         'facts': {'seed': '0', HOSTILE: HOSTILE},
         'target_ids': ids,
         'example_ids': ids,
-        'example_names': [HOSTILE, 'comma, "quote"\nline', *(f'name {i}' for i in range(2, N))],
-        'example_labels': [HOSTILE, *['class'] * (N - 1)],
-        'show': np.random.default_rng(1).integers(0, 256, (N, 8, 8, 3), np.uint8),
+        'example_names': (HOSTILE, 'comma, "quote"\nline', *(f'name {i}' for i in range(2, N))),
+        'example_labels': (HOSTILE, *['class'] * (N - 1)),
+        'example_changes': ('',) * N,
+        'shown': ShownExamples(np.arange(N), images),
         'title': f'A run {HOSTILE}',
         'near_duplicates': np.arange(N) < 2,
         'mean_loss': np.linspace(0, 1, N),
-        'missing': [3],
-        'diverged': [5, 9],
+        'missing': np.array([3]),
+        'diverged': np.array([5, 9]),
+        'method': METHOD,
+        'unit': 'nats',
     }
 
 
@@ -153,31 +160,18 @@ def hostile() -> str:
 def written(tmp_path_factory: pytest.TempPathFactory, overview: Overview) -> Path:
     """The page of a report, for tests that only read it."""
     directory = tmp_path_factory.mktemp('written') / 'report'
-    return report.write(directory, **arguments_of(overview))
+    return report.save(Results(**arguments_of(overview)), directory)
 
 
 @pytest.fixture(scope='session')
-def language_results() -> tuple[report.LanguageResults, Overview]:
-    """Of a run on texts, and its overview."""
+def language() -> Results:
+    """Of a run on texts, some of them hostile."""
     return language_run.results()
 
 
 @pytest.fixture(scope='session')
-def language(language_results: tuple[report.LanguageResults, Overview]) -> report.LanguageResults:
-    return language_results[0]
-
-
-@pytest.fixture(scope='session')
-def language_page(
-    tmp_path_factory: pytest.TempPathFactory,
-    language_results: tuple[report.LanguageResults, Overview],
-) -> Path:
-    """The page of a run on texts, some of them hostile."""
-    return report.write(
-        tmp_path_factory.mktemp('language') / 'report',
-        **language_run.arguments_of(*language_results),
-        sections=report.language_sections(language_results[0]),
-    )
+def language_page(tmp_path_factory: pytest.TempPathFactory, language: Results) -> Path:
+    return report.save(language, tmp_path_factory.mktemp('language') / 'report')
 
 
 @pytest.fixture
@@ -185,21 +179,18 @@ def arguments(overview: Overview) -> dict[str, Any]:
     return arguments_of(overview)
 
 
-@pytest.fixture(scope='session')
-def pictures() -> Pictures:
-    """As many as a report has, all of them one pixel."""
-    blank = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
-    one = Picture('one', blank, blank, 'a picture')
-    return Pictures(
-        matrix=one,
-        distributions=tuple(one._replace(name=f'distribution-{i}') for i in (1, 2, 3)),
-        scatter=one._replace(name='scatter'),
-        off_diagonal=one._replace(name='off-diagonal'),
-        convergence=one._replace(name='convergence'),
-    )
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a report of results with these arguments, and returns its page."""
+
+    def write(arguments: dict[str, Any], directory: str = 'report') -> Path:
+        return report.save(Results(**arguments), tmp_path / directory)
+
+    return write
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch, pictures: Pictures) -> None:
-    """Spares tests that look at no figure the drawing."""
-    monkeypatch.setattr(sys.modules['influence_jax.report.write'], 'draw', lambda _: pictures)
+def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares tests that look at no figure the saving of one."""
+    blank = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
+    monkeypatch.setattr(theme, 'png', lambda _: blank)

@@ -2,20 +2,13 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
-from experiments.paper import PUBLISHED
-from influence_jax import analysis
-from influence_jax.analysis.extraction import (
-    by_membership,
-    nearest_siblings,
-    scores,
-    scores_of_members,
-)
-from influence_jax.analysis.near_duplicate_comparison import compare
-from influence_jax.analysis.views import cluster_view
-from influence_jax.report import LanguageResults
+from experiments.paper import PAPER as REFERENCE
+from influence_jax import report
+from influence_jax.analysis.extraction import scores_of_members
+from influence_jax.estimators import difference_in_means
+from influence_jax.store import Shown
 
 UNIQUE, CLUSTERS, COPIES, MEMBERS = 24, 4, 4, 80
 N = UNIQUE + CLUSTERS * COPIES
@@ -46,62 +39,55 @@ def planted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return masks, losses.astype(np.float32), groups
 
 
-def results() -> tuple[LanguageResults, analysis.Overview]:
-    """What the sections are made of, and the overview of the same run."""
+def run(**changes: Any) -> report.ArrayRun:
+    """The run, with what is shown of its records."""
     masks, losses, groups = planted()
     prompts = tuple(f'Q: question {n} of {NASTY[n % len(NASTY)]} A:' for n in range(N))
     completions = tuple(f' answer {n} {NASTY[(n + 1) % len(NASTY)]}' for n in range(N))
-    changes = tuple('' if n % 3 else f'token 1: {NASTY[n % len(NASTY)]}' for n in range(N))
-    decoded = [
-        c if n % 4 == 0 or n >= UNIQUE + 4 else NASTY[n % 6] for n, c in enumerate(completions)
-    ]
-    decoded[1] = ''
-    extraction = scores(decoded, completions)
-    siblings = nearest_siblings(decoded, completions, groups)
-    by_members = [decoded, list(reversed(completions)), decoded, decoded]
-    overview = analysis.overview(masks, losses, key=jax.random.key(0))
-    return (
-        LanguageResults(
-            summary=overview.summary,
-            comparison=compare(
-                overview.summary,
-                groups,
-                key=jax.random.key(1),
-                extraction=extraction,
-                siblings=siblings,
-                reference=PUBLISHED,
-                resamples=50,
-            ),
-            view=cluster_view(masks, losses, groups, summary=overview.summary),
-            groups=groups,
-            prompts=prompts,
-            completions=completions,
-            changes=changes,
-            decoded=decoded,
-            extraction=extraction,
-            siblings=siblings,
-            held={
-                'BLEU': by_membership(masks[:4], scores_of_members(by_members, completions).bleu)
-            },
-        ),
-        overview,
+    ids = tuple(f'id-{n}' for n in range(N))
+    shown = {
+        'names': ids,
+        'groups': groups,
+        'changes': tuple('' if n % 3 else f'token 1: {NASTY[n % len(NASTY)]}' for n in range(N)),
+        'texts': tuple(p + c for p, c in zip(prompts, completions, strict=True)),
+        'prompts': prompts,
+        'completions': completions,
+    }
+    by_members = [decoded(completions), completions[::-1]] * (MEMBERS // 2)
+    return report.ArrayRun(
+        masks=masks,
+        measurements={
+            'loss': losses,
+            'bleu': scores_of_members(by_members, completions).bleu.astype(np.float32),
+        },
+        example_ids=ids,
+        target_ids=ids,
+        shown=Shown(**shown | changes),
     )
 
 
-def arguments_of(found: LanguageResults, overview: analysis.Overview) -> dict[str, Any]:
-    """What `report.write` takes of the same run, without sections."""
-    from influence_jax import report
+def decoded(completions: tuple[str, ...]) -> tuple[str, ...]:
+    """What the full-data model wrote: some of it right, once nothing."""
+    texts = [
+        c if n % 4 == 0 or n >= UNIQUE + 4 else NASTY[n % 6] for n, c in enumerate(completions)
+    ]
+    texts[1] = ''
+    return tuple(texts)
 
-    texts = [p + c for p, c in zip(found.prompts, found.completions, strict=True)]
-    ids = [f'id-{n}' for n in range(N)]
-    return {
-        'overview': overview,
-        'facts': {'seed': '0'},
-        'target_ids': ids,
-        'example_ids': ids,
-        'example_names': texts,
-        'example_labels': [''] * N,
-        'show': report.texts(texts),
-        'title': f'A run {SCRIPT}',
-        'near_duplicates': found.comparison.near_duplicated,
-    }
+
+def results(
+    *,
+    written: tuple[str, ...] | None = None,
+    reference: report.Reference | None = REFERENCE,
+    **changes: Any,
+) -> report.Results:
+    """The results of the run; of changed records, or had the full-data model written this."""
+    texts = run(**changes)
+    return report.gather(
+        texts,
+        estimator=difference_in_means,
+        title=f'A run {SCRIPT}',
+        decoded=decoded(texts.shown.completions) if written is None else written,
+        reference=reference,
+        facts={'seed': '0'},
+    )

@@ -6,10 +6,10 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from influence_jax.analysis.convergence import Convergence
+from influence_jax.analysis.membership import roc, true_positive_rates
 from influence_jax.report import figures
-from influence_jax.report.distribution_figure import distribution
-from influence_jax.report.figure_style import png
-from influence_jax.report.theme import Theme
+from influence_jax.report.figures import bleu_against, distribution
+from influence_jax.report.theme import Theme, png
 
 THEMES = [Theme.light(), Theme.dark()]
 
@@ -153,3 +153,110 @@ def test_constant_column_and_empty_histogram_can_be_drawn():
     ]
     for figure in drawn:
         assert png(figure).startswith(b'\x89PNG')
+
+
+def test_bleu_figure_sets_kinds_apart_and_leaves_out_what_has_no_place():
+    score = np.array([1.0, 2.0, np.nan, np.inf, -1.0, 4.0])
+    near = np.array([True, False, False, True, False, False])
+    for logarithmic, expected in ((True, 2), (False, 3)):
+        figure = bleu_against(
+            score,
+            np.linspace(0, 1, 6),
+            name='margin',
+            logarithmic=logarithmic,
+            near_duplicates=near,
+            theme=Theme.light(),
+        )
+        (axes,) = figure.axes
+        crowd, marked = (axes.collections[i].get_offsets() for i in (0, 1))
+        assert (len(crowd), len(marked)) == (expected, 1)
+        assert axes.get_xscale() == ('log' if logarithmic else 'linear')
+        assert axes.get_xlabel() == 'margin'
+    empty = bleu_against(
+        np.full(6, np.nan), np.zeros(6), name='', logarithmic=True, near_duplicates=near,
+        theme=Theme.dark(),
+    )  # fmt: skip
+    assert png(empty).startswith(b'\x89PNG')
+
+
+def test_bleu_figure_draws_means_of_equally_many():
+    score, near = np.arange(1.0, 81.0), np.arange(80) >= 40
+    figure = bleu_against(
+        score,
+        score / 100,
+        name='',
+        logarithmic=False,
+        near_duplicates=near,
+        theme=Theme.light(),
+    )
+    _, unique, _, duplicated = figure.axes[0].lines
+    np.testing.assert_allclose(unique.get_xdata(), [5.5, 15.5, 25.5, 35.5])
+    np.testing.assert_allclose(duplicated.get_ydata(), [0.455, 0.555, 0.655, 0.755])
+
+
+def test_distribution_marks_the_siblings_instead_of_the_strongest_other():
+    column = np.random.default_rng(0).normal(size=50)
+    column[3], column[[7, 9]] = 6.0, 4.0
+    figure = distribution(
+        column,
+        np.full(50, 0.1),
+        own=3,
+        other=7,
+        siblings=np.array([7, 9]),
+        reach=(-5.0, 10.0),
+        theme=Theme.light(),
+    )
+    (axes,) = figure.axes
+    assert sum(patch.get_height() for patch in axes.patches) == 47
+    assert [text.get_text() for text in axes.texts] == ['near-duplicates (2)', 'itself']
+    assert axes.get_xlim()[0] < -5
+    assert axes.get_xlim()[1] > 10
+
+
+def curve(shift, records=4000):
+    rng = np.random.default_rng(0)
+    included = rng.random(records) < 0.5
+    return roc(rng.normal(size=records) + shift * included, included)
+
+
+@pytest.mark.parametrize('theme', THEMES)
+def test_curves_are_exact_and_on_log_axes(theme):
+    curves = {'strong': curve(3.0), 'weak': curve(0.5)}
+    figure = figures.roc_curves(curves, theme=theme)
+    (axes,) = figure.axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ('log', 'log')
+    for line, (name, expected) in zip(axes.lines, curves.items(), strict=False):
+        assert line.get_label() == name
+        rates = line.get_xdata()
+        assert rates[0] == pytest.approx(10 / expected.left_out.size)
+        assert rates[-1] == 1
+        np.testing.assert_allclose(line.get_ydata(), true_positive_rates(expected, rates))
+    assert {line.get_color() for line in axes.lines[:2]} == {theme.positive, theme.negative}
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ['strong', 'weak']
+    for axis in (axes.xaxis, axes.yaxis):
+        assert axis.get_major_formatter()(0.001, 0) == '0.1 %'
+    assert png(figure).startswith(b'\x89PNG')
+
+
+def test_chance_is_the_diagonal():
+    (axes,) = figures.roc_curves({'a': curve(1.0)}, theme=Theme.light()).axes
+    diagonal = axes.lines[-1]
+    np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+    np.testing.assert_allclose(axes.get_xlim(), (0.001, 1))
+    assert axes.get_ylim()[0] == axes.get_xlim()[0]
+
+
+def test_six_curves_look_different():
+    names = [f'attack {i}' for i in range(6)]
+    figure = figures.roc_curves(dict.fromkeys(names, curve(1.0)), theme=Theme.dark())
+    lines = figure.axes[0].lines[:6]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 6
+
+
+def test_tiny_curves_can_be_drawn_and_bad_ones_are_refused():
+    tiny = roc(np.array([0.0, 1.0]), np.array([False, True]))
+    assert png(figures.roc_curves({'a': tiny}, theme=Theme.light()))
+    for curves in ({}, {str(i): tiny for i in range(7)}):
+        with pytest.raises(ValueError, match=f'{len(curves)} curves: give 1 to 6'):
+            figures.roc_curves(curves, theme=Theme.light())

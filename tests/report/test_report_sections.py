@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from pages import Page, contents
 
-from influence_jax import report
 from influence_jax.report import figures
-from influence_jax.report.picture import Picture
 from influence_jax.report.sections import (
     Cell,
     Interval,
@@ -19,7 +17,7 @@ from influence_jax.report.sections import (
     Table,
     check_names,
 )
-from influence_jax.report.theme import Theme
+from influence_jax.report.theme import Picture, Theme
 from influence_jax.text import clean
 
 BLANK = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
@@ -45,13 +43,9 @@ def everything(words):
     )
 
 
-def write(tmp_path, arguments, sections):
-    return report.write(tmp_path / 'report', **arguments, sections=sections)
-
-
-@pytest.mark.usefixtures('undrawn')
-def test_no_text_of_any_part_is_markup(tmp_path, arguments, hostile):
-    page = write(tmp_path, arguments, [everything(hostile)])
+@pytest.mark.usefixtures('unsaved')
+def test_no_text_of_any_part_is_markup(arguments, hostile, write):
+    page = write(arguments | {'sections': [everything(hostile)]})
     text = page.read_text()
     assert hostile not in text
     begin, end = text.index('<section id="section-1"'), text.index('<section id="matrix">')
@@ -66,23 +60,23 @@ def test_no_text_of_any_part_is_markup(tmp_path, arguments, hostile):
     Page(text)
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_nothing_unseen_is_in_any_part(tmp_path, arguments):
-    arguments['example_names'] = arguments['example_labels'] = [''] * 12
+@pytest.mark.usefixtures('unsaved')
+def test_nothing_unseen_is_in_any_part(arguments, write):
+    arguments['example_names'] = arguments['example_labels'] = ('',) * 12
     hidden = '\x07\x1b\N{RIGHT-TO-LEFT OVERRIDE}'
     sections = [everything(f'a{hidden}b')]
     # What stands instead of a picture is never shown.
     for part in sections[0].parts[1:3]:
         assert hidden in part.pictures[0].alt
-    text = write(tmp_path, arguments, sections).read_text()
+    text = write(arguments | {'sections': sections}).read_text()
     text = text.replace(f'alt="a{hidden}b"', '')
     assert not set(hidden) & set(text)
     assert text.count('a\ufffd\ufffd\ufffdb') >= 16
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_pictures_of_sections_are_written_and_shown(tmp_path, arguments):
-    page = write(tmp_path, arguments, [everything('words'), Section('another', 'one', [])])
+@pytest.mark.usefixtures('unsaved')
+def test_pictures_of_sections_are_written_and_shown(arguments, write):
+    page = write(arguments | {'sections': [everything('words'), Section('another', 'one', [])]})
     files = contents(page.parent)
     assert files['figures/plate.png'] == files['figures/drawn.png'] == BLANK
     assert 'figures/pixels.png' not in files
@@ -95,20 +89,20 @@ def test_pictures_of_sections_are_written_and_shown(tmp_path, arguments):
     assert '--start: 0; --end: 1' in text
 
 
-def test_page_without_sections_is_as_it_was(tmp_path, arguments, written):
-    again = write(tmp_path, arguments, ())
+def test_page_without_sections_is_as_it_was(arguments, written, write):
+    again = write(arguments | {'sections': ()})
     assert contents(again.parent) == contents(written.parent)
     text = written.read_text()
     assert 'section-1' not in text
     assert '.gauge' not in text
 
 
-@pytest.mark.usefixtures('undrawn')
-@pytest.mark.parametrize('name', ['plate', 'scatter', '../outside', 'A', '', 'a.b', 'a\n'])
-def test_pictures_that_would_replace_another_file_are_refused(tmp_path, arguments, name):
+@pytest.mark.usefixtures('unsaved')
+@pytest.mark.parametrize('name', ['plate', 'convergence', '../outside', 'A', '', 'a.b', 'a\n'])
+def test_pictures_that_would_replace_another_file_are_refused(tmp_path, arguments, name, write):
     parts = [Plates([Plate('', '', a_picture(one)) for one in ('plate', name)])]
     with pytest.raises(ValueError, match='cannot name a picture') as refused:
-        write(tmp_path, arguments, [Section('title', 'lead', parts)])
+        write(arguments | {'sections': [Section('title', 'lead', parts)]})
     assert '\n' not in str(refused.value)
     assert not list(tmp_path.iterdir())
 
@@ -122,11 +116,11 @@ def test_rows_must_fit_the_header():
         Table('caption', ['a', 'b'], [[Cell('1')]])
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_halves_of_characters_in_any_text_do_not_stop_the_writing(tmp_path, arguments):
+@pytest.mark.usefixtures('unsaved')
+def test_halves_of_characters_in_any_text_do_not_stop_the_writing(arguments, write):
     arguments['title'] = 'half \ud800'
-    arguments['example_names'] = ['\udfff'] * 12
-    text = write(tmp_path, arguments, [everything('\ud800')]).read_text()
+    arguments['example_names'] = ('\udfff',) * 12
+    text = write(arguments | {'sections': [everything('\ud800')]}).read_text()
     assert 'half \ufffd' in text
     Page(text)
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from influence_jax import report
+from influence_jax.report import Results
 
 
 def rows_of(page, name='targets.csv'):
@@ -61,13 +62,13 @@ def test_pairs_csv_gives_back_what_went_in(written, overview):
     assert min(float(row['influence']) for row in rows) < 0
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_no_cell_of_text_is_calculated_and_all_columns_are_documented(tmp_path, arguments):
-    texts = ['=1+1', '+1', '-1', '@sum', '\t=1', '\r=1', '\n=1', 'a=1', '', ' ', '7', "'x"]
-    ids = [f'{text}{i}' for i, text in enumerate(texts)]
+@pytest.mark.usefixtures('unsaved')
+def test_no_cell_of_text_is_calculated_and_all_columns_are_documented(arguments, write):
+    texts = ('=1+1', '+1', '-1', '@sum', '\t=1', '\r=1', '\n=1', 'a=1', '', ' ', '7', "'x")
+    ids = tuple(f'{text}{i}' for i, text in enumerate(texts))
     arguments |= {'example_names': texts, 'example_labels': texts}
     arguments |= {'example_ids': ids, 'target_ids': ids}
-    page = report.write(tmp_path / 'report', **arguments)
+    page = write(arguments)
     rows = rows_of(page)
     expected = [f"'{text}" if i < 7 else text for i, text in enumerate(texts)]
     assert [row['name'] for row in rows] == expected
@@ -93,44 +94,48 @@ FORMULAS = [
 ]
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_formulas_in_wide_characters_or_after_spaces_are_guarded(tmp_path, arguments):
-    arguments |= {'example_names': (FORMULAS * 2)[:12]}
-    page = report.write(tmp_path / 'report', **arguments)
+@pytest.mark.usefixtures('unsaved')
+def test_formulas_in_wide_characters_or_after_spaces_are_guarded(arguments, write):
+    arguments |= {'example_names': tuple((FORMULAS * 2)[:12])}
+    page = write(arguments)
     for row, name in zip(rows_of(page), (FORMULAS * 2)[:12], strict=True):
         assert row['name'] == "'" + name.replace('\u3000', ' ')
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_long_ids_are_short_in_the_tables_and_stay_different(tmp_path, arguments):
-    ids = [f'{"x" * 2000}{i}' for i in range(12)]
+@pytest.mark.usefixtures('unsaved')
+def test_long_ids_are_short_in_the_tables_and_stay_different(arguments, write):
+    ids = tuple(f'{"x" * 2000}{i}' for i in range(12))
     arguments |= {'example_ids': ids, 'target_ids': ids}
-    page = report.write(tmp_path / 'report', **arguments)
+    page = write(arguments)
     found = [row['id'] for row in rows_of(page)]
     assert len(set(found)) == 12
     assert all(len(one) < 1100 for one in found)
     assert {row['strongest_other'] for row in rows_of(page)} <= set(found)
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_targets_csv_is_empty_where_nothing_is_known(tmp_path, arguments, foreign_overview):
+@pytest.mark.usefixtures('unsaved')
+def test_targets_csv_is_empty_where_nothing_is_known(arguments, foreign_overview, write):
     arguments |= {'overview': foreign_overview, 'near_duplicates': None, 'mean_loss': None}
-    rows = rows_of(report.write(tmp_path / 'report', **arguments))
+    rows = rows_of(write(arguments))
     assert {row['self_influence'] for row in rows} == {''}
     assert rows[0]['name'] == 'id-0'
     assert rows[0]['label'] == ''
     assert not {'near_duplicate', 'mean_loss'} & set(rows[0])
 
 
-def printed(overview, names, width=80):
-    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    ids = [f'id-{i}' for i in range(12)]
-    console.print(report.terminal_table(overview, target_ids=ids, example_names=names, rows=3))
-    return console.file.getvalue()
+@pytest.fixture
+def printed(arguments):
+    def printed(names, width=80):
+        results = Results(**arguments | {'example_names': tuple(names), 'facts': {}})
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        console.print(report.terminal(results))
+        return console.file.getvalue()
+
+    return printed
 
 
-def test_terminal_table_shows_every_number_in_80_columns(overview):
-    text = printed(overview, [f'a rather long name of example {i}' for i in range(12)])
+def test_terminal_table_shows_every_number_in_80_columns(overview, printed):
+    text = printed([f'a rather long name of example {i}' for i in range(12)])
     assert max(len(line) for line in text.splitlines()) <= 80
     summary, target = overview.summary, int(overview.lowest_margin[0])
     for value, error in (
@@ -142,12 +147,12 @@ def test_terminal_table_shows_every_number_in_80_columns(overview):
 
 
 @pytest.mark.parametrize('name', ['[red]name[/red]', '[/nothing]'])
-def test_terminal_table_takes_names_literally(overview, name):
-    assert name in printed(overview, [name] * 12)
+def test_terminal_table_takes_names_literally(printed, name):
+    assert name in printed([name] * 12)
 
 
-def test_names_cannot_steer_the_terminal(overview):
-    text = printed(overview, ['\x1b]0;owned\x07\x1b[2Jname\r\n'] * 12)
+def test_names_cannot_steer_the_terminal(printed):
+    text = printed(['\x1b]0;owned\x07\x1b[2Jname\r\n'] * 12)
     assert not {'\x1b]', '\x1b[2J', '\x07', '\r'} & {
         text[i : i + n] for i in range(len(text)) for n in (1, 2, 4)
     }

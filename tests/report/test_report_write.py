@@ -8,19 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from markupsafe import Markup
 from pages import Page, contents
 from PIL import Image
 from rich.console import Console
 
 from influence_jax import report
+from influence_jax.report import Results, formatting
+from influence_jax.report.results import ShownExamples
 
 
 def test_writes_page_figures_and_table(written):
     assert written.name == 'index.html'
     files = contents(written.parent)
     figures = {name for name in files if name.startswith('figures/')}
-    assert set(files) - figures == {'index.html', 'pairs.csv', 'targets.csv'}
+    rest = {name for name in files if not name.startswith(('figures/', 'results.zarr/'))}
+    assert rest == {'index.html', 'pairs.csv', 'targets.csv'}
+    assert 'results.zarr/zarr.json' in files
     assert figures == {
         f'figures/{name}.png'
         for name in (
@@ -48,7 +51,7 @@ def test_page_needs_nothing_but_itself_and_runs_nothing(written):
         for name in {'src', 'srcset'} & set(attributes):
             assert attributes[name].startswith('data:image/png;base64,')
     links = {attributes['href'] for attributes in page.all('a')}
-    beside = {'targets.csv', 'pairs.csv', 'figures/'}
+    beside = {'targets.csv', 'pairs.csv', 'figures/', 'results.zarr/'}
     assert {link for link in links if not link.startswith('#')} == beside
     anchors = {attributes['id'] for _, attributes in page.elements if 'id' in attributes}
     assert {link[1:] for link in links - beside} <= anchors
@@ -146,14 +149,17 @@ def test_page_says_how_influence_was_estimated_and_how_reliably(written, overvie
     assert shown['significant pairs'] == '\N{EN DASH}'
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_no_pairs_no_section(tmp_path, arguments, overview):
+@pytest.mark.usefixtures('unsaved')
+def test_no_pairs_no_section(arguments, overview, write):
     none = overview.summary.pairs._replace(
-        **{name: np.empty(0, int) for name in overview.summary.pairs._fields[:8]}
+        **{
+            name: getattr(overview.summary.pairs, name)[:0]
+            for name in overview.summary.pairs._fields[:8]
+        }
     )
     summary = overview.summary._replace(pairs=none)
     arguments['overview'] = dataclasses.replace(overview, summary=summary)
-    page = report.write(tmp_path / 'report', **arguments)
+    page = write(arguments)
     text = page.read_text()
     assert 'id="pairs"' not in text
     assert '#pairs' not in text
@@ -161,53 +167,53 @@ def test_no_pairs_no_section(tmp_path, arguments, overview):
     Page(text)
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_members_that_are_not_needed_are_not_asked_for(tmp_path, arguments):
+@pytest.mark.usefixtures('unsaved')
+def test_members_that_are_not_needed_are_not_asked_for(arguments, write):
     arguments['stopped_early'] = 'Precise enough: <0.1 nats.'
-    text = report.write(tmp_path / 'report', **arguments).read_text()
+    text = write(arguments).read_text()
     assert 'Precise enough: &lt;0.1 nats.' in text
     assert 'not trained yet' not in text
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_unit_is_that_of_what_was_measured(tmp_path, arguments):
+@pytest.mark.usefixtures('unsaved')
+def test_unit_is_that_of_what_was_measured(arguments, write):
     arguments['unit'] = 'points <b>'
-    text = report.write(tmp_path / 'report', **arguments).read_text()
+    text = write(arguments).read_text()
     assert 'points <b>' not in text
     assert 'points &lt;b&gt;' in text
     assert 'nats' not in text
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_notes_come_first_and_are_escaped(tmp_path, arguments, hostile):
-    arguments['notes'] = [f'Left out: {hostile}', 'And this.']
-    text = report.write(tmp_path / 'report', **arguments).read_text()
+@pytest.mark.usefixtures('unsaved')
+def test_notes_come_first_and_are_escaped(arguments, hostile, write):
+    arguments['notes'] = (f'Left out: {hostile}', 'And this.')
+    text = write(arguments).read_text()
     assert hostile not in text
     items = re.findall(r'<li>(.*?)</li>', text[text.index('id="cautions"') :], re.S)
     assert items[0].startswith('Left out: ')
     assert items[1] == 'And this.'
 
 
-def test_same_content_gives_same_files(tmp_path, arguments, written):
-    again = report.write(tmp_path / 'again', **arguments)
+def test_same_content_gives_same_files(arguments, written, write):
+    again = write(arguments, 'again')
     assert contents(again.parent) == contents(written.parent)
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_earlier_report_is_replaced_as_a_whole(tmp_path, arguments):
+@pytest.mark.usefixtures('unsaved')
+def test_earlier_report_is_replaced_as_a_whole(tmp_path, arguments, write):
     directory = tmp_path / 'report'
     (directory / 'figures').mkdir(parents=True)
     (directory / 'index.html').write_text('old')
     (directory / 'figures' / 'distribution-9.png').write_bytes(b'old')
-    page = report.write(directory, **arguments)
+    page = write(arguments)
     assert 'A run' in page.read_text()
     assert not (directory / 'figures' / 'distribution-9.png').exists()
     assert list(tmp_path.iterdir()) == [directory]
 
 
-@pytest.mark.usefixtures('undrawn')
+@pytest.mark.usefixtures('unsaved')
 @pytest.mark.parametrize('old', [False, True])
-def test_full_disk_leaves_what_was_there(tmp_path, arguments, monkeypatch, old):
+def test_full_disk_leaves_what_was_there(tmp_path, arguments, monkeypatch, old, write):
     directory = tmp_path / 'report'
     if old:
         directory.mkdir()
@@ -223,23 +229,24 @@ def test_full_disk_leaves_what_was_there(tmp_path, arguments, monkeypatch, old):
 
     monkeypatch.setattr(os, 'fsync', full)
     with pytest.raises(OSError, match=r'cannot write the report to .*: No space left') as caught:
-        report.write(directory, **arguments)
+        write(arguments)
     assert '\n' not in str(caught.value)
     assert sorted(tmp_path.rglob('*')) == before
     assert not old or (directory / 'index.html').read_text() == 'old'
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_nothing_is_in_place_before_everything_is_written(tmp_path, arguments, monkeypatch):
+@pytest.mark.usefixtures('unsaved')
+def test_nothing_is_in_place_before_everything_is_written(tmp_path, arguments, monkeypatch, write):
     directory = tmp_path / 'report'
     seen = []
     monkeypatch.setattr(os, 'fsync', lambda _: seen.append(directory.exists()))
-    report.write(directory, **arguments)
-    assert seen == [False] * 10
+    write(arguments)
+    assert len(seen) > 10
+    assert not any(seen)
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_failed_move_brings_the_old_report_back(tmp_path, arguments, monkeypatch):
+@pytest.mark.usefixtures('unsaved')
+def test_failed_move_brings_the_old_report_back(tmp_path, arguments, monkeypatch, write):
     directory = tmp_path / 'report'
     directory.mkdir()
     (directory / 'index.html').write_text('old')
@@ -252,35 +259,34 @@ def test_failed_move_brings_the_old_report_back(tmp_path, arguments, monkeypatch
 
     monkeypatch.setattr(Path, 'rename', refuse)
     with pytest.raises(OSError, match='Permission denied'):
-        report.write(directory, **arguments)
+        write(arguments)
     assert contents(tmp_path) == {'report/index.html': b'old'}
 
 
-def test_directory_of_something_else_is_refused(tmp_path, arguments):
+def test_directory_of_something_else_is_refused(tmp_path, arguments, write):
     (tmp_path / 'manifest.json').write_text('{}')
     with pytest.raises(FileExistsError, match=r"holds 'manifest\.json'.*choose a directory"):
-        report.write(tmp_path, **arguments)
+        write(arguments, '.')
     assert contents(tmp_path) == {'manifest.json': b'{}'}
     with pytest.raises(FileExistsError, match='is a file'):
-        report.write(tmp_path / 'manifest.json', **arguments)
+        write(arguments, 'manifest.json')
     with pytest.raises(FileExistsError, match='is a file'):
-        report.write(tmp_path / 'manifest.json' / 'in' / 'it', **arguments)
+        write(arguments, 'manifest.json/in/it')
 
 
 @pytest.mark.parametrize(
     'name', ['target_ids', 'example_ids', 'example_names', 'example_labels', 'near_duplicates']
 )
-def test_wrong_number_of_names_is_refused(tmp_path, arguments, name):
+def test_wrong_number_of_names_is_refused(tmp_path, arguments, name, write):
     arguments[name] = arguments[name][:-1]
-    arguments['show'] = lambda index: str(index)
     with pytest.raises(ValueError, match=f'needs 12 {name}, one for each, got 11'):
-        report.write(tmp_path / 'report', **arguments)
+        write(arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_targets_that_are_no_examples(tmp_path, arguments, foreign_overview):
+def test_targets_that_are_no_examples(arguments, foreign_overview, write):
     arguments |= {'overview': foreign_overview, 'near_duplicates': None}
-    page = report.write(tmp_path / 'report', **arguments)
+    page = write(arguments)
     text = page.read_text()
     assert 'id="most-memorized"' not in text
     assert 'id="margins"' not in text
@@ -288,42 +294,89 @@ def test_targets_that_are_no_examples(tmp_path, arguments, foreign_overview):
     Page(text)
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_any_markup_can_show_a_record(tmp_path, arguments):
-    arguments['show'] = lambda i: Markup('<p class="mine">{}</p>').format(f'record <{i}>')
-    text = report.write(tmp_path / 'report', **arguments).read_text()
-    assert '<p class="mine">record &lt;0&gt;</p>' in text
-    arguments['show'] = lambda i: f'<p>{i}</p>'  # plain text is no markup
-    text = report.write(tmp_path / 'report', **arguments).read_text()
-    assert '&lt;p&gt;0&lt;/p&gt;' in text
-
-
-@pytest.mark.usefixtures('undrawn')
-def test_records_of_text_are_not_named_twice(tmp_path, arguments):
-    names = [f'record <{i}> & co' for i in range(12)]
-    arguments |= {'example_names': names, 'show': report.texts(names)}
-    text = report.write(tmp_path / 'report', **arguments).read_text()
+@pytest.mark.usefixtures('unsaved')
+def test_records_of_text_are_not_named_twice(arguments, write):
+    names = tuple(f'record <{i}> & co' for i in range(12))
+    shown = ShownExamples(np.arange(12), texts=names)
+    text = write(arguments | {'example_names': names, 'shown': shown}).read_text()
     assert 'record <0>' not in text
     assert '<p>record &lt;0&gt; &amp; co</p>' in text  # among influencers
     assert '<div class="record"><p>record &lt;0&gt;' not in text[: text.index('id="pairs"')]
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_rows_of_a_table_are_shown_as_such(arguments, write):
+    rows = tuple((f'{i}.5', f'<i>{i}</i>') for i in range(12))
+    arguments['shown'] = ShownExamples(np.arange(12), columns=('width', '<b>kind'), rows=rows)
+    text = write(arguments).read_text()
+    assert '<dt>width</dt><dd>0.5</dd>' in text
+    assert '<dt>&lt;b&gt;kind</dt><dd>&lt;i&gt;0&lt;/i&gt;</dd>' in text
+    Page(text)
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_without_anything_to_show_examples_are_named(arguments, write):
+    arguments['shown'] = ShownExamples(np.empty(0, int))
+    text = write(arguments).read_text()
+    assert '<p>name 7</p>' in text
+    Page(text)
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_what_was_changed_stands_before_the_name(arguments, write):
+    arguments['example_changes'] = ('', '', 'flipped', *[''] * 9)
+    page = write(arguments)
+    assert 'title="flipped: name 2' in page.read_text()
+    assert 'flipped: name 2' in (page.parent / 'targets.csv').read_text()
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_without_standard_errors_there_are_dashes_and_nothing_is_gray(arguments, overview, write):
+    summary = overview.summary
+    unknown = {
+        name: np.full_like(getattr(summary, name), np.nan)
+        for name in summary._fields
+        if name.endswith(('standard_error', 'standard_errors', 'cross_fitted', 'effective_members'))
+    } | {
+        name: np.zeros_like(getattr(summary, name))
+        for name in ('top_stands_out', 'other_stands_out', 'z_histogram')
+    }
+    none = {name: np.empty(0, int) for name in summary.pairs._fields[:2]}
+    none |= {name: np.empty(0) for name in summary.pairs._fields[2:8]}
+    arguments['overview'] = dataclasses.replace(
+        overview,
+        summary=summary._replace(**unknown, pairs=summary.pairs._replace(**none)),
+        distribution_standard_errors=np.full_like(overview.distributions, np.nan),
+    )
+    page = write(arguments)
+    text = page.read_text()
+    assert 'Standard errors are not known' in text
+    assert f'± {formatting.MISSING}' in text
+    assert 'class=" noise"' not in text
+    assert 'id="off-diagonal"' not in text
+    assert 'nan' not in (page.parent / 'targets.csv').read_text()
+    Page(text)
 
 
 STEERING = '\x00\x1b[2J\x07\x7f\x9b31m\u202e\u2066\u200f'
 LONG = 'm' * 10**6
 
 
-@pytest.mark.usefixtures('undrawn')
+@pytest.mark.usefixtures('unsaved')
 @pytest.mark.parametrize('own', ['themselves', 'others'])
-def test_nothing_that_steers_or_is_endless_leaves(tmp_path, arguments, foreign_overview, own):
+def test_nothing_that_steers_or_is_endless_leaves(arguments, foreign_overview, own, write):
     if own == 'others':
         arguments['overview'] = foreign_overview
-    texts = [f'{STEERING}{i}{LONG}' for i in range(12)]
+    texts = tuple(f'{STEERING}{i}{LONG}' for i in range(12))
     for name in ('target_ids', 'example_ids', 'example_names', 'example_labels'):
         arguments[name] = texts
-    arguments |= {'title': STEERING + LONG, 'unit': STEERING, 'notes': [STEERING + LONG]}
-    arguments |= {'facts': {STEERING + LONG: STEERING + LONG}, 'show': report.texts(texts)}
-    directory = report.write(tmp_path / 'report', **arguments).parent
-    for path in directory.glob('*.*'):
+    arguments |= {'title': STEERING + LONG, 'unit': STEERING, 'notes': (STEERING + LONG,)}
+    arguments |= {
+        'facts': {STEERING + LONG: STEERING + LONG},
+        'shown': ShownExamples(np.arange(12), texts=texts),
+    }
+    directory = write(arguments).parent
+    for path in (path for path in directory.glob('*.*') if path.is_file()):
         text = path.read_text()
         left = {c for c in text if not c.isprintable()} - {'\n', '\t'}
         assert not left, (path.name, left)
@@ -331,12 +384,10 @@ def test_nothing_that_steers_or_is_endless_leaves(tmp_path, arguments, foreign_o
         assert len(text) < 10**6
 
 
-@pytest.mark.usefixtures('undrawn')
+@pytest.mark.usefixtures('unsaved')
 def test_a_name_of_the_terminal_is_not_endless(arguments):
-    table = report.terminal_table(
-        arguments['overview'], target_ids=[LONG] * 12, example_names=[STEERING + LONG] * 12
-    )
+    arguments |= {'target_ids': (LONG,) * 12, 'example_names': (STEERING + LONG,) * 12}
     console = Console(file=io.StringIO(), width=10_000)
-    console.print(table)
+    console.print(report.terminal(Results(**arguments)))
     assert 'm' * 300 not in console.file.getvalue()
     assert not {'\x1b', '\x07', '\x9b', '\u202e'} & set(console.file.getvalue())

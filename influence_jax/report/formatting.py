@@ -1,7 +1,11 @@
-"""Numbers in words: how the page and the terminal write influences, ratios, counts."""
+"""Numbers as text: how the page and the terminal write influences, ratios, counts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from influence_jax.text import LONGEST, clean
 
 PLUS_MINUS = '\N{PLUS-MINUS SIGN}'
 MINUS = '\N{MINUS SIGN}'
@@ -9,7 +13,7 @@ MISSING = '\N{EN DASH}'
 
 
 def number(value: float, digits: int = 2) -> str:
-    """'1.25', an infinity sign, a dash for NaN; a true minus sign before negative numbers."""
+    """Returns '1.25', an infinity sign, a dash for NaN; with a true minus sign."""
     if math.isnan(value):
         return MISSING
     if math.isinf(value):
@@ -19,12 +23,12 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def measured(value: float, standard_error: float) -> str:
-    """'1.25 +- 0.06', with digits enough to show the error; a dash for NaN."""
+    """Returns '1.25 +- 0.06', with digits enough to show the error; a dash for NaN."""
     return ' '.join(measured_parts(value, standard_error))
 
 
 def measured_parts(value: float, standard_error: float) -> tuple[str, ...]:
-    """Value and '+- error' apart, to be set in two lines."""
+    """Returns value and '+- error' apart, to be set in two lines."""
     if math.isnan(value):
         return (MISSING,)
     digits = 2
@@ -34,17 +38,23 @@ def measured_parts(value: float, standard_error: float) -> tuple[str, ...]:
 
 
 def plus_minus(mean: float, deviation: float, digits: int) -> str:
-    """'1.410 +- 0.568': a mean and a standard deviation, both with so many digits."""
+    """Returns '1.410 +- 0.568': a mean and a standard deviation, both with so many digits."""
     return f'{number(mean, digits)} {PLUS_MINUS} {number(deviation, digits)}'
 
 
 def count(amount: int, noun: str) -> str:
-    """'1 member', '1,567 members'."""
+    """Returns '1 member', '1,567 members'."""
     return f'{amount:,} {noun}' if amount == 1 else f'{amount:,} {noun}s'
 
 
-def listing(indices: Sequence[int], longest: int = 12) -> str:
-    """'3, 7, 12 and 40 more'."""
+def listing(indices: Iterable[int], longest: int = 12) -> str:
+    """Returns '3, 7, 12 and 40 more'."""
+    indices = list(indices)
     shown = ', '.join(str(int(index)) for index in indices[:longest])
     rest = len(indices) - longest
     return f'{shown} and {rest} more' if rest > 0 else shown
+
+
+def printable(text: str, *, most: int = LONGEST, style: str = '') -> Text:
+    """Returns text from data for the terminal: neither markup, nor anything that steers it."""
+    return Text(clean(text, most=most), style=style)

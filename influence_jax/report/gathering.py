@@ -1,0 +1,376 @@
+"""From a run to its results: everything that the report shows, estimated once."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from influence_jax import analysis
+from influence_jax.analysis import extraction
+from influence_jax.analysis.convergence import least_half
+from influence_jax.analysis.extraction import ByMembership
+from influence_jax.analysis.extraction_regime import judge
+from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group
+from influence_jax.analysis.scores import Score
+from influence_jax.analysis.views import Overview, cluster_view
+from influence_jax.data import Dataset
+from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
+from influence_jax.estimators import (
+    Estimator,
+    EstimatorLike,
+    Method,
+    adjusted,
+    as_estimator,
+    difference_in_means,
+    summarize,
+)
+from influence_jax.estimators.ensemble import complete_members
+from influence_jax.report import facts as facts_of
+from influence_jax.report.facts import StoppingCheck
+from influence_jax.report.results import (
+    KindsComparison,
+    Reference,
+    Results,
+    ScoreComparison,
+    ShownExamples,
+    TextResults,
+    surest_pairs,
+)
+from influence_jax.report.run import (
+    ReportedRun,
+    examples_of_targets,
+    kept_completions,
+    measurement_names,
+)
+from influence_jax.report.sections import Section
+from influence_jax.report.theme import UNIT
+from influence_jax.store import Shown
+from influence_jax.text import clean, shortened
+from influence_jax.types import PRNGKey
+
+LONGEST_TEXT = 400
+"""Characters of a record that the page shows."""
+
+_LONGEST_NAME = 60
+_BY_MEMBERS = {
+    'BLEU': 'bleu',
+    'exact match': 'exact_match',
+    'longest common string': 'longest_common_share',
+}
+
+
+def gather(
+    run: ReportedRun,
+    *,
+    estimator: EstimatorLike | None = None,
+    measurement: str = 'loss',
+    unit: str = UNIT,
+    title: str | None = None,
+    shown: Shown | None = None,
+    near_duplicates: Bool[np.ndarray, ' T'] | None = None,
+    decoded: Sequence[str] | None = None,
+    reference: Reference | None = None,
+    stopping: StoppingCheck | None = None,
+    facts: Mapping[str, str] | None = None,
+    sections: Sequence[Section] = (),
+) -> Results:
+    """Estimates influence from a run, and gathers everything that its report shows.
+
+    Args:
+      run: the run; members without a finite measurement of every target are left out.
+      estimator: by default the adjusted difference of means. With too few members for it, the
+        difference of means is used and the report says so.
+      measurement: of which influence is estimated; less of it is better.
+      unit: of that, for labels; matplotlib reads `$` in it as mathematics.
+      title: heading of the page.
+      shown: what to show of the examples; by default what the run keeps of them.
+      near_duplicates: `[T]` targets known to have a near-duplicate; by default those in a group of
+        several or, of images with classes, those with another of the class within an RMS of 0.06.
+      decoded: `[T]` what a model trained on all records wrote after each prompt; by default what
+        the run keeps.
+      reference: published numbers to compare near-duplicates with.
+      stopping: what was seen when training stopped early; missing members are then not needed.
+      facts: further rows of the table of facts.
+      sections: further pieces of the page.
+
+    Raises:
+      ValueError: as in `analysis.overview`, or numbers of names, texts or targets do not fit.
+    """
+    losses, own = run.measurement(measurement), examples_of_targets(run)
+    manifest = getattr(run, 'manifest', None)
+    key = jax.random.key(manifest.seeds.get('seed', 0) if manifest else 0)
+    chosen, fallback = _estimator(estimator, len(complete_members(run.masks, losses).masks))
+    overview = analysis.overview(run.masks, losses, key=key, estimator=chosen, target_examples=own)
+    kept: Shown = shown or getattr(run, 'shown', None) or Shown(names=tuple(run.example_ids))
+    examples = _shown_examples(kept, _on_the_page(overview))
+    truth = _near_duplicates(run, kept, own, near_duplicates)
+    notes = [*kept.notes, *fallback]
+
+    comparison, text, of_text = None, None, {}
+    if kept.groups is not None:
+        found = _compared(
+            run,
+            losses,
+            own,
+            overview,
+            kept,
+            key=key,
+            estimator=chosen,
+            decoded=decoded,
+            reference=reference,
+        )
+        comparison, text = found.comparison, found.text
+        of_text, notes = found.facts, [*found.notes, *notes]
+
+    method = Method(chosen.name, chosen.title, chosen.description)
+    mean = losses[run.complete].mean(axis=0, dtype=np.float64)
+    return Results(
+        title=title or _title(manifest),
+        unit=unit,
+        method=method,
+        overview=dataclasses.replace(
+            overview,
+            summary=overview.summary._replace(estimator=method),
+        ),
+        target_ids=tuple(run.target_ids),
+        example_ids=tuple(run.example_ids),
+        example_names=_names(kept, run.example_ids),
+        example_labels=kept.labels,
+        # A text is its own name, and its section shows what was changed.
+        example_changes=kept.changes if kept.texts is None else ('',) * len(kept.names),
+        shown=examples,
+        near_duplicates=truth.targets,
+        mean_loss=mean,
+        missing=np.asarray(run.missing, np.int64),
+        diverged=np.asarray(run.diverged, np.int64),
+        stopped_early=facts_of.stopped_early(run, stopping),
+        notes=tuple(notes),
+        facts={
+            **facts_of.of_run(run, own, noun=examples.noun, labels=kept.labels, stopping=stopping),
+            **of_text,
+            **facts_of.of_self_influence(overview),
+            **facts_of.of_near_duplicates(overview, truth.targets, truth.source),
+            **(facts or {}),
+            **facts_of.of_provenance(run, kept.provenance),
+            'estimator': chosen.name,
+            **({'standard error off the diagonal': str(stopping)} if stopping else {}),
+        },
+        comparison=comparison,
+        text=text,
+        reference=reference,
+        sections=tuple(sections),
+    )
+
+
+def _title(manifest: Any) -> str:
+    return 'Influence distributions' + (f': {manifest.dataset.name}' if manifest else '')
+
+
+def _estimator(asked: EstimatorLike | None, members: int) -> tuple[Estimator, tuple[str, ...]]:
+    """Returns the estimator or, for too few members, the difference of means, and why."""
+    asked = as_estimator(asked or adjusted)
+    least = 2 * least_half(asked)
+    if members >= least or asked is difference_in_means:
+        return asked, ()
+    return difference_in_means, (
+        f'Estimated by difference of means: for the estimator {asked.name} at least {least} '
+        f'usable members are needed, and there are {members}.',
+    )
+
+
+def _names(shown: Shown, ids: Sequence[str]) -> tuple[str, ...]:
+    """Returns what a person calls each example: texts that have no other name are their own."""
+    if shown.texts is None:
+        return shown.names
+    return tuple(
+        shortened(text, _LONGEST_NAME) if name == identity else name
+        for name, identity, text in zip(shown.names, ids, shown.texts, strict=True)
+    )
+
+
+def _on_the_page(overview: Overview) -> Int[np.ndarray, ' P']:
+    """Returns the examples that any part of the page may show, ascending."""
+    summary, own = overview.summary, overview.target_examples
+    pairs = surest_pairs(summary.pairs)
+    targets = (
+        overview.block_targets,
+        overview.chosen,
+        overview.lowest_margin,
+        overview.most_memorized,
+        summary.pairs.targets[pairs],
+    )
+    found = np.concatenate(
+        [
+            overview.block_examples,
+            summary.top_examples[overview.lowest_margin].ravel(),
+            summary.pairs.examples[pairs],
+            *(own[of] for of in targets),
+        ]
+    )
+    return np.unique(found[found >= 0]).astype(np.int64)
+
+
+def _shown_examples(shown: Shown, examples: Int[np.ndarray, ' P']) -> ShownExamples:
+    def those(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+        return None if values is None else tuple(values[i] for i in examples.tolist())
+
+    texts = those(shown.texts)
+    return ShownExamples(
+        examples,
+        images=None if shown.images is None else shown.images[examples],
+        texts=texts and tuple(clean(shortened(text, LONGEST_TEXT)) for text in texts),
+        columns=shown.columns,
+        rows=those(shown.rows),
+    )
+
+
+class _Truth(NamedTuple):
+    """Which targets have near-duplicates, if that is known, and how it is."""
+
+    targets: Bool[np.ndarray, ' T'] | None
+    source: str
+
+
+def _near_duplicates(
+    run: ReportedRun,
+    shown: Shown,
+    own: Int[np.ndarray, ' T'],
+    given: Bool[np.ndarray, ' T'] | None,
+) -> _Truth:
+    if given is not None:
+        return _Truth(np.asarray(given, bool), 'as given')
+    if shown.groups is not None:
+        injected = any(shown.changes)
+        source = 'injected: originals and their variants' if injected else "the dataset's groups"
+        examples = in_a_group(shown.groups)
+    elif shown.images is not None and any(shown.labels):
+        labels = np.unique(shown.labels, return_inverse=True)[1]
+        dataset = Dataset({'image': shown.images, 'label': labels.astype(np.int32)})
+        source = 'same class, RMS < 0.06'
+        examples = has_near_duplicate(near_duplicates(dataset), len(labels))
+    else:
+        return _Truth(None, '')
+    return _Truth(examples[own] & (own >= 0), source)
+
+
+class _Compared(NamedTuple):
+    """What is known of unique and near-duplicated targets."""
+
+    comparison: KindsComparison | None
+    text: TextResults | None
+    facts: dict[str, str]
+    notes: list[str]
+
+
+def _compared(
+    run: ReportedRun,
+    losses: Float[np.ndarray, 'M T'],
+    own: Int[np.ndarray, ' T'],
+    overview: Overview,
+    shown: Shown,
+    *,
+    key: PRNGKey,
+    estimator: Estimator,
+    decoded: Sequence[str] | None,
+    reference: Reference | None,
+) -> _Compared:
+    assert shown.groups is not None
+    # A target that is no example is in no group.
+    groups = np.where(own >= 0, shown.groups[own], -1 - np.arange(len(own)))
+    decoded = kept_completions(run) if decoded is None else decoded
+    asked = decoded is not None and shown.prompts is not None and shown.completions is not None
+    if not (asked and (own >= 0).all()):
+        if not in_a_group(groups).any():
+            return _Compared(None, None, {}, [])
+        return _Compared(_comparison(overview, groups, key=key), None, {}, [])
+
+    assert decoded is not None and shown.prompts is not None and shown.completions is not None
+    prompts, completions, changes = (
+        tuple(texts[i] for i in own.tolist())
+        for texts in (shown.prompts, shown.completions, shown.changes)
+    )
+    found = extraction.scores(decoded, completions)
+    siblings = extraction.nearest_siblings(decoded, completions, groups)
+    comparison = _comparison(
+        overview,
+        groups,
+        key=key,
+        extraction=found,
+        siblings=siblings,
+        more=_difference_of_means_margin(run, losses, own, overview) if reference else (),
+    )
+    by_members = _by_members(run, own)
+    regime = judge(found, comparison.near_duplicated, by_members.get('BLEU'))
+    note = regime and facts_of.regime_note(regime, epochs=facts_of.epochs(run), reference=reference)
+    text = TextResults(
+        prompts=prompts,
+        completions=completions,
+        changes=changes,
+        decoded=tuple(decoded),
+        bleu=found.bleu,
+        exact_match=found.exact_match,
+        longest_common_share=found.longest_common_share,
+        siblings=siblings,
+        by_members=by_members,
+        view=cluster_view(
+            run.masks,
+            losses,
+            groups,
+            summary=overview.summary,
+            estimator=estimator,
+            target_examples=own,
+        ),
+    )
+    facts = {'regime of extraction': facts_of.regime_fact(regime)} if regime else {}
+    return _Compared(comparison, text, facts, [note] if note else [])
+
+
+def _comparison(
+    overview: Overview, groups: Int[np.ndarray, ' T'], **arguments: Any
+) -> KindsComparison:
+    """Compares the two kinds of targets; arguments as of `near_duplicate_comparison.compare`."""
+    found = compare(overview.summary, groups, examples=len(overview.distributions), **arguments)
+    extractable = {one.score.name: one.auroc for one in found.of_extractable}
+    return KindsComparison(
+        groups=groups,
+        near_duplicated=found.near_duplicated,
+        scores=tuple(
+            ScoreComparison(
+                row.score.name,
+                row.score.low_marks,
+                row.unique,
+                row.near_duplicated,
+                prediction.auroc,
+                extractable.get(row.score.name),
+            )
+            for row, prediction in zip(found.rows, found.of_near_duplicated, strict=True)
+        ),
+        level=found.level,
+        extractable=found.extractable,
+        extractable_bleu=found.extractable_bleu,
+    )
+
+
+def _difference_of_means_margin(
+    run: ReportedRun,
+    losses: Float[np.ndarray, 'M T'],
+    own: Int[np.ndarray, ' T'],
+    overview: Overview,
+) -> tuple[Score, ...]:
+    """Returns the margin by the estimator of published numbers, where that is not the run's own."""
+    if overview.summary.estimator.name == difference_in_means.name:
+        return ()
+    plain = summarize(run.masks, losses, estimator=difference_in_means, target_examples=own)
+    return (Score('margin, by difference of means', plain.margin, low_marks=True),)
+
+
+def _by_members(run: ReportedRun, own: Int[np.ndarray, ' T']) -> dict[str, ByMembership]:
+    recorded = measurement_names(run)
+    return {
+        name: extraction.by_membership(run.masks, run.measurement(measurement), own)
+        for name, measurement in _BY_MEMBERS.items()
+        if measurement in recorded
+    }

@@ -1,0 +1,133 @@
+"""What a report needs of a run, whoever made it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from influence_jax.store import Manifest, RunError, Shown, open_run
+from influence_jax.types import AnyArray
+
+FULL_DATA_MODEL, COMPLETIONS = 'everything', 'completions'
+"""Where a run on texts keeps the model that was trained on all records, and what that wrote."""
+
+
+@runtime_checkable
+class ReportedRun(Protocol):
+    """What `gather` reads of a run: `store.Run` has it, and so has `ArrayRun`.
+
+    `manifest` and `directory` may be None; a run may also have `shown` (what it keeps of its
+    examples) and `target_examples` (`[T]` the example that each target is, -1 where it is none).
+    """
+
+    @property
+    def masks(self) -> Bool[np.ndarray, 'M N']:
+        """Returns the subset of each member."""
+
+    def measurement(self, name: str = 'loss') -> Float[np.ndarray, 'M T']:
+        """Returns a measurement; rows of members without one are NaN."""
+
+    @property
+    def example_ids(self) -> Sequence[str]:
+        """Returns the ids of the N examples."""
+
+    @property
+    def target_ids(self) -> Sequence[str]:
+        """Returns the ids of the T targets."""
+
+    @property
+    def complete(self) -> Int[np.ndarray, ' _']:
+        """Returns the members that are trained and measured."""
+
+    @property
+    def missing(self) -> Int[np.ndarray, ' _']:
+        """Returns the members that have not been trained."""
+
+    @property
+    def diverged(self) -> Int[np.ndarray, ' _']:
+        """Returns the members that were trained and are left out of every estimate."""
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """Returns choices kept for whoever continues the run."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ArrayRun:
+    """A run in memory, of anybody's masks and measurements.
+
+    Attributes:
+      masks: `[M N]` bool; row m is the subset on which member m was trained.
+      measurements: `[M T]` by name; members with anything that is not finite are left out.
+      example_ids: `[N]`.
+      target_ids: `[T]`.
+      target_examples: `[T]` the example that each target is, -1 where it is none; as in
+        `estimators.summarize` by default.
+      shown: what to show of the examples; their ids by default.
+    """
+
+    masks: Bool[np.ndarray, 'M N']
+    measurements: Mapping[str, Float[np.ndarray, 'M T']]
+    example_ids: Sequence[str]
+    target_ids: Sequence[str]
+    target_examples: Int[np.ndarray, ' T'] | None = None
+    shown: Shown | None = None
+    manifest: Manifest | None = None
+    directory: Path | None = None
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    missing: Int[np.ndarray, ' _'] = dataclasses.field(default_factory=lambda: np.empty(0, int))
+    diverged: Int[np.ndarray, ' _'] = dataclasses.field(default_factory=lambda: np.empty(0, int))
+
+    def measurement(self, name: str = 'loss') -> Float[np.ndarray, 'M T']:
+        """Returns a measurement.
+
+        Raises:
+          ValueError: there is none of that name.
+        """
+        if name not in self.measurements:
+            known = ', '.join(self.measurements)
+            raise ValueError(f'no measurement {name!r}; choose one of {known}')
+        return self.measurements[name]
+
+    @property
+    def complete(self) -> Int[np.ndarray, ' _']:
+        """Returns the members all of whose measurements are finite."""
+        finite = [np.isfinite(values).all(axis=1) for values in self.measurements.values()]
+        return np.flatnonzero(np.all(finite, axis=0))
+
+
+def measurement_names(run: ReportedRun) -> tuple[str, ...]:
+    """Returns the names of what a run has recorded."""
+    return tuple(getattr(run, 'measurements', None) or run.manifest.measurements)  # type: ignore[attr-defined]
+
+
+def kept_completions(run: ReportedRun) -> tuple[str, ...] | None:
+    """Returns what the full-data model of a run wrote after each prompt; None without one."""
+    directory = getattr(run, 'directory', None)
+    if directory is None or not (directory / FULL_DATA_MODEL).exists():
+        return None
+    try:
+        return open_run(directory / FULL_DATA_MODEL).texts(COMPLETIONS)
+    except RunError:  # it is still being trained
+        return None
+
+
+def examples_of_targets(run: ReportedRun) -> Int[np.ndarray, ' T']:
+    """Returns the position of the example that each target is, -1 where it is none.
+
+    Known by the run, or by equal ids; ids that are mere positions say nothing, unless targets and
+    examples have all of them in common.
+    """
+    known: Int[AnyArray, ' T'] | None = getattr(run, 'target_examples', None)
+    if known is not None:
+        return np.asarray(known)
+    targets, examples = list(run.target_ids), list(run.example_ids)
+    if targets == examples:
+        return np.arange(len(targets))
+    if targets == list(map(str, range(len(targets)))):
+        return np.full(len(targets), -1)
+    position = {identity: i for i, identity in enumerate(examples)}
+    return np.array([position.get(identity, -1) for identity in targets])

@@ -1,0 +1,33 @@
+import math
+
+import pytest
+
+from influence_jax.report import formatting
+
+
+@pytest.mark.parametrize(
+    ('value', 'text'),
+    [
+        (1.254, '1.25'),
+        (-0.312, '\N{MINUS SIGN}0.31'),
+        (-0.001, '0.00'),
+        (math.nan, '\N{EN DASH}'),
+        (math.inf, '\N{INFINITY}'),
+    ],
+)
+def test_number(value, text):
+    assert formatting.number(value) == text
+
+
+def test_error_bars_never_read_zero():
+    assert formatting.measured(1.254, 0.061) == '1.25 ± 0.06'
+    assert formatting.measured(0.0123456, 0.00234) == '0.012 ± 0.002'
+    assert formatting.measured(1.5, 0.0) == '1.50 ± 0.00'
+    assert formatting.measured(math.nan, math.nan) == '\N{EN DASH}'
+
+
+def test_listing_is_short():
+    assert formatting.listing([3, 7]) == '3, 7'
+    assert formatting.listing(range(20), longest=2) == '0, 1 and 18 more'
+    assert formatting.count(1, 'member') == '1 member'
+    assert formatting.count(1567, 'member') == '1,567 members'
