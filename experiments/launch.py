@@ -111,7 +111,7 @@ _FOR_MEMORY = {
 """What to continue with, where one of these flags is there."""
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], object]) -> None:
     """Parses flags and runs `main`; what the user can mend is said in one line, with status 1.
 
     Nothing that is said of an error, expected or not, can steer a terminal or is endless.

@@ -71,7 +71,7 @@ def distribution_section(results: Results, text: TextResults) -> Section:
 
     def plate(column: Column) -> Plate:
         others = column.values.copy()
-        others[column.own] = -np.inf
+        others[column.self_index] = -np.inf
         name = 'duplicated' if len(column.siblings) else 'unique'
         return Plate(
             f'A {name} record',
@@ -82,7 +82,7 @@ def distribution_section(results: Results, text: TextResults) -> Section:
                 lambda theme: figures.distribution(
                     column.values,
                     column.standard_errors,
-                    own=column.own,
+                    own=column.self_index,
                     other=int(others.argmax()),
                     siblings=column.siblings,
                     reach=reach,

@@ -47,7 +47,7 @@ class Pictures(NamedTuple):
     distributions: tuple[Picture, ...]
     scatter: Picture | None
     off_diagonal: Picture | None
-    convergence: Picture
+    convergence: Picture | None
 
     def all(self) -> tuple[Picture, ...]:
         """Returns them in the page's order."""
@@ -121,7 +121,8 @@ def _html(results: Results, pictures: Pictures, sections: tuple[Section, ...]) -
         dark=Markup(Theme.dark().css()),
         influencers=INFLUENCERS,
         caveats=caveats(results),
-        reliability=overview.convergence.reliability(overview.summary.members_used),
+        reliability=overview.convergence
+        and overview.convergence.reliability(overview.summary.members_used),
         pairs=pair_rows(results, example),
         key_numbers=_key_numbers(results),
         matrix_pixels=_matrix_pixels(results),
@@ -162,7 +163,13 @@ def _key_numbers(results: Results) -> Iterable[tuple[str, str]]:
 
 def _draw(results: Results) -> Pictures:
     overview, summary = results.overview, results.summary
-    off_diagonal = None
+    off_diagonal = convergence = None
+    if (curve := overview.convergence) is not None:
+        convergence = picture(
+            'convergence',
+            'Line plot: correlation between two halves of the ensemble against their size.',
+            lambda theme: figures.convergence(curve, theme=theme),
+        )
     if summary.z_histogram.any():
         off_diagonal = picture(
             'off-diagonal',
@@ -185,11 +192,7 @@ def _draw(results: Results) -> Pictures:
         ),
         scatter=_scatter(results),
         off_diagonal=off_diagonal,
-        convergence=picture(
-            'convergence',
-            'Line plot: correlation between two halves of the ensemble against their size.',
-            lambda theme: figures.convergence(overview.convergence, theme=theme),
-        ),
+        convergence=convergence,
     )
 
 

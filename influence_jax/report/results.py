@@ -338,7 +338,7 @@ def _check_positions(results: Results, *, targets: int, examples: int) -> None:
         of_targets.append(('view', view.targets))
         for column in filter(None, (view.unique, view.duplicated)):
             of_targets.append(('column', [column.target]))
-            of_examples += [('column', [column.own]), ('column', column.siblings)]
+            of_examples += [('column', [column.self_index]), ('column', column.siblings)]
         none_allowed.append(('siblings', results.text.siblings.nearest, targets))
     for name, positions, least, count in (
         *((name, positions, 0, examples) for name, positions in of_examples),

@@ -88,7 +88,8 @@ class _NNX:
         return nnx.merge(structure, params, _reseeded(streams, key), state, copy=True)
 
     def _split(self, module: nnx.Module) -> tuple[Any, Any, Any, Any]:
-        return nnx.split(module, nnx.Param, nnx.RngState, ...)
+        structure, params, streams, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        return structure, params, streams, state
 
 
 def _reseeded(streams: Any, key: PRNGKey) -> Any:
