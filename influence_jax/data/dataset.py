@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -69,20 +70,13 @@ class Dataset:
         provenance: str = '',
         notes: Iterable[str] = (),
     ) -> None:
-        """Checks and keeps the examples.
+        """Checks the examples and keeps them; arguments are as the attributes.
 
         Args:
           arrays: a mapping or pytree of numpy (or jax) arrays with a leading axis N.
           ids: by default the positions, '0' to 'N - 1'.
           names: by default the ids.
           labels: by default the class names of the array `label`, or its integers.
-          groups: any integers.
-          changes: by default '' for all.
-          class_names: see the attributes, as for the other arguments.
-          columns: see the attributes.
-          name: of the dataset.
-          provenance: of the examples.
-          notes: for the user.
 
         Raises:
           ValueError: there are no arrays or no examples; the arrays differ in length or hold
@@ -285,7 +279,7 @@ class Dataset:
         )
 
 
-def _by_path(arrays: PyTree) -> list[tuple[str, np.ndarray]]:
+def _by_path(arrays: PyTree) -> list[tuple[str, Any]]:
     """The arrays of a pytree, each with its path such as 'image'; 'array' for a single one."""
     found = jax.tree_util.tree_flatten_with_path(arrays)[0]
     return [
@@ -377,13 +371,9 @@ def _texts(what: str, given: Iterable[str], count: int | None) -> tuple[str, ...
 
 
 def _check_unique(what: str, texts: tuple[str, ...]) -> None:
-    if len(set(texts)) == len(texts):
-        return
-    seen: set[str] = set()
-    for text in texts:
-        if text in seen:
-            raise ValueError(f'the {what} {quoted(text)} occurs more than once')
-        seen.add(text)
+    repeated = [text for text, times in Counter(texts).items() if times > 1]
+    if repeated:
+        raise ValueError(f'the {what} {quoted(repeated[0])} occurs more than once')
 
 
 def _groups(given: AnyArray | Sequence[int], count: int) -> Int64[np.ndarray, ' N']:

@@ -17,7 +17,7 @@ _TILE = 512
 _PAIRS_AT_ONCE = 4096
 
 
-def rms_distances(a: Float[AnyArray, 'N D'], b: Float[AnyArray, 'K D']) -> Float[np.ndarray, 'N K']:
+def rms_distances(a: Float[AnyArray, 'N D'], b: Float[AnyArray, 'K _']) -> Float[np.ndarray, 'N K']:
     """Computes the root-mean-square distance of every row of `a` to every row of `b`.
 
     Computed tile by tile in float32 as |a|^2 + |b|^2 - 2 a.b: for rows within [0, 1] the

@@ -1,7 +1,6 @@
-"""Where a large member's activations lie, said where they arise; nothing for small members.
+"""Where a large member's activations are on its devices; nothing for members on one device.
 
-The axis 'data' is that of the mesh within which the model is traced (`training.mesh`); where there
-is none, nothing is asked for.
+The axis 'data' is that of the mesh within which the model is traced (`training.mesh`).
 """
 
 import jax
@@ -18,6 +17,6 @@ def over_data(rows: Shaped[Array, 'B ...']) -> Shaped[Array, 'B ...']:
     Left to itself the compiler follows the matrices, which are cut along the same axis: it would
     spread features instead, and add up whole batches after every product.
     """
-    if len(rows) == 1 or _DATA not in jax.sharding.get_abstract_mesh().axis_names:
+    if len(rows) == 1 or jax.sharding.get_abstract_mesh().shape.get(_DATA, 1) == 1:
         return rows
     return lax.with_sharding_constraint(rows, PartitionSpec(_DATA))

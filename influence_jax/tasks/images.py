@@ -22,7 +22,7 @@ def random_crop_and_flip(
     """Shifts every image by up to `padding` pixels each way and mirrors half of them.
 
     As in He et al. (arXiv 1512.03385, section 4.2): zeros are padded on every side and a crop
-    of the original size is taken at random; zero is the mean colour of normalised images. Each
+    of the original size is taken at random; zero is the mean color of normalized images. Each
     image is moved on its own. Pure and free of Python state: works under `jit` and under
     `vmap` over members.
 

@@ -75,7 +75,7 @@ def test_labels_are_class_names_or_numbers():
         ({'label': np.array([0, -1, 2, 0, 1])}, {}, 'label -1 of example 1 is out of range'),
         ({}, {'ids': ('a', 'b', 'c', 'd')}, 'ids must number 5, one an example; found 4'),
         ({}, {'ids': ('a', 'b', 'c', 'd', 'b')}, "the id 'b' occurs more than once"),
-        ({}, {'ids': range(5)}, 'ids must be texts, found 0'),
+        ({}, {'ids': iter(range(5))}, 'ids must be texts, found 0'),
         ({}, {'names': ('a', 'b')}, 'names must number 5, .* found 2'),
         ({}, {'names': ('\ud800',) * 5}, r"names holds '\\ud800', which is no valid text"),
         ({}, {'labels': ('a', 'b')}, 'labels must number 5, .* found 2'),

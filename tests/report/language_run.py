@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.paper import PAPER as REFERENCE
+from experiments.paper import PUBLISHED as REFERENCE
 from influence_jax import report
 from influence_jax.analysis.extraction import scores_of_members
 from influence_jax.estimators import difference_in_means

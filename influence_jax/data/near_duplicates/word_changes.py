@@ -128,7 +128,7 @@ def synonyms() -> Mapping[str, tuple[str, ...]]:
 
     From WordNet 3.0: single words, lower case, used mostly as one part of speech (noun, verb
     or adjective); the most frequent sense; synonyms tagged with that sense in the texts that
-    WordNet's counts come from. More, and the licence, is at the head of the file.
+    WordNet's counts come from. More, and the license, is at the head of the file.
     """
     file = importlib.resources.files('influence_jax.data') / 'embedded' / 'synonyms.txt.gz'
     lines = gzip.decompress(file.read_bytes()).decode('ascii').splitlines()

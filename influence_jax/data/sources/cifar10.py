@@ -162,7 +162,7 @@ def _fields(number: int, record: dict[str, Any]) -> tuple[int, int, UInt8[np.nda
 def _decode(png: bytes) -> UInt8[np.ndarray, '32 32 3']:
     with PIL.Image.open(io.BytesIO(png), formats=['PNG']) as image:
         # Before decoding, which a few bytes can make as large as they like; and assigning would
-        # broadcast a grey or a smaller image silently.
+        # broadcast a gray or a smaller image silently.
         if (image.size, image.mode) != ((32, 32), 'RGB'):
             raise ValueError(
                 f'an image has {image.size} pixels of {image.mode} instead of (32, 32) of RGB'

@@ -1,6 +1,6 @@
 """The embedded defaults: 1,567 pieces of real clip art, and 4,000 glosses of WordNet.
 
-The package's `embedded/README.md` gives their provenance and licences.
+The package's `embedded/README.md` gives their provenance and licenses.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ from influence_jax.data.sources import jsonl, npz
 _FOLDER = importlib.resources.files('influence_jax.data') / 'embedded'
 _CLIPART = (
     'Open Clip Art Library (public domain), from Debian openclipart-png 0.18; '
-    'each picture centred on white and reduced to 32x32'
+    'each picture centered on white and reduced to 32x32'
 )
 _WORDNET = (
-    'WordNet 3.0 (Princeton University; permissive licence), from Debian wordnet-base: '
+    'WordNet 3.0 (Princeton University; permissive license), from Debian wordnet-base: '
     'first senses of nouns, the most frequent first'
 )
 

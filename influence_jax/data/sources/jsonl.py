@@ -81,7 +81,7 @@ def parse(content: bytes, *, where: str, name: str, provenance: str) -> Dataset:
 
 
 def read_records(content: bytes, *, where: str) -> list[Record]:
-    """The objects of the lines that are not blank.
+    """Reads the objects of the lines that are not blank.
 
     Raises:
       ValueError: a line is not UTF-8, no JSON or no object, or there is none.
@@ -115,7 +115,7 @@ def read_records(content: bytes, *, where: str) -> list[Record]:
 
 
 def question_and_first_answer(fields: dict[str, Any]) -> tuple[str, str]:
-    """The question of a record and its answer, or the first where there are several.
+    """Reads the question of a record and its answer, the first where there are several.
 
     Raises:
       ValueError: one of them is missing, blank or no text.
@@ -138,7 +138,7 @@ def text_arrays(pairs: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
 
 
 def question_and_answer(question: str, answer: str) -> tuple[str, str]:
-    """Prompt and completion of a question, written as in the paper (2506.20481): 'Q: ... A: ...'.
+    """Writes a prompt and a completion as in the paper (2506.20481): 'Q: ... A: ...'.
 
     The space before the answer belongs to the completion, since byte-level tokenizers join it
     to the answer's first word.
@@ -147,15 +147,14 @@ def question_and_answer(question: str, answer: str) -> tuple[str, str]:
 
 
 def content_ids(stem: str, contents: Iterable[str]) -> tuple[str, ...]:
-    """An id for each content: `stem`, the hash of the content and, from its second time on, '.2'.
+    """Makes an id of each content: `stem`, its hash and, from its second time on, '.2' ....
 
     They do not depend on the order, nor on what else is in the dataset.
     """
     times: Counter[str] = Counter()
     ids = []
     for content in contents:
-        # A text that is none (a lone surrogate) is refused by the dataset, with its id.
-        content_hash = hashlib.sha256(content.encode(errors='surrogatepass')).hexdigest()[:16]
+        content_hash = hashlib.sha256(content.encode()).hexdigest()[:16]
         times[content_hash] += 1
         again = f'.{times[content_hash]}' if times[content_hash] > 1 else ''
         ids.append(f'{stem}-{content_hash}{again}')
@@ -211,7 +210,7 @@ def _keys(fields: dict[str, Any]) -> str:
 
 
 def _kind(value: object) -> str:
-    """What JSON calls it."""
+    """The name of a value's kind in JSON."""
     names = {dict: 'an object', list: 'a list', str: 'text', bool: 'true or false'}
     return 'null' if value is None else names.get(type(value), 'a number')
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped
@@ -52,8 +52,16 @@ _DAMAGE = (
 )  # fmt: skip
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """A file that is read in order: one that is open, or a member of an archive."""
+
+    def read(self, size: int, /) -> bytes:
+        """Reads the next bytes, fewer at the end."""
+
+
 class Header(NamedTuple):
-    """What stands before an array's numbers.
+    """The description before an array's numbers.
 
     shape: of the array.
     dtype: of its numbers; never Python objects, and without named fields.
@@ -68,12 +76,12 @@ class Header(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of the numbers."""
+        """Size of the numbers in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def order(self) -> Literal['C', 'F']:
-        """As numpy calls it."""
+        """The order of the axes, as numpy names it."""
         return 'F' if self.fortran_order else 'C'
 
     def __str__(self) -> str:
@@ -84,11 +92,11 @@ class PythonObjects(ValueError):
     """The array holds Python objects, which could run code and are not read."""
 
 
-def read_header(file: IO[bytes]) -> Header:
-    """Reads a header and leaves the file behind it.
+def read_header(file: Readable) -> Header:
+    """Reads a header, up to the first number.
 
     Raises:
-      PythonObjects: the array holds such.
+      PythonObjects: the array holds Python objects.
       ValueError: there is no header, or a damaged one; the message says what is wrong and does
         not name the file.
     """
@@ -123,7 +131,7 @@ def check_characters(array: np.ndarray) -> None:
     """Refuses text with code points beyond Unicode, on which numpy fails with a SystemError.
 
     Raises:
-      ValueError: it holds such; nothing is looked at in arrays of other types.
+      ValueError: it holds such code points; arrays of other types are not looked at.
     """
     if array.dtype.kind == 'U' and array.size:
         codes = np.ascontiguousarray(array).view(f'{array.dtype.byteorder}u4')
@@ -133,10 +141,10 @@ def check_characters(array: np.ndarray) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """What a file holds, before any array of it is read.
+    """The arrays of an open file, each read when asked for.
 
     Attributes:
-      headers: of the arrays by their names; of those that cannot be read, why.
+      headers: by the names of the arrays; of one that cannot be read, the reason.
     """
 
     headers: dict[str, Header | ValueError]
@@ -158,12 +166,12 @@ class Arrays:
             raise ValueError(_refusal(name, error)) from error
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of an array that can be read; () of others, which `read` refuses."""
+        """Returns the shape of an array; () for one that cannot be read, which `read` refuses."""
         header = self.headers[name]
         return () if isinstance(header, ValueError) else header.shape
 
     def listed(self) -> str:
-        """Names, types and shapes, for messages."""
+        """Returns names, types and shapes, for messages."""
         found = [
             f'{escaped(name)} ({escaped(str(header))})'
             for name, header in sorted(self.headers.items())
@@ -264,7 +272,7 @@ def _headers(archive: zipfile.ZipFile, size: int) -> dict[str, Header | ValueErr
 
 
 def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Header:
-    """Of an array that its file's size and the directory bear out."""
+    """The header of an array, compared with the size of the file and the directory."""
     if member.compress_type not in _METHODS:
         raise ValueError(
             f'compressed by method {member.compress_type}; numpy writes stored or deflated arrays'
@@ -296,7 +304,7 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Hea
     return header
 
 
-def _numbers(member: IO[bytes], header: Header) -> np.ndarray:
+def _numbers(member: Readable, header: Header) -> np.ndarray:
     read_header(member)
     flat = np.empty(header.nbytes, np.uint8)
     for start in range(0, header.nbytes, _CHUNK_BYTES):

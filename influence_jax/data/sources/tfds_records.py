@@ -25,7 +25,7 @@ _OTHER_FORMS = {'type', 'python_class_name'}
 
 
 class Kind(enum.Enum):
-    """What a field holds: the classes by which TFDS may call it."""
+    """The kind of a field: the classes by which TFDS may name it."""
 
     TEXT = (f'{_FEATURES}.tensor_feature.Tensor', f'{_FEATURES}.text_feature.Text')
     IMAGE = (f'{_FEATURES}.image_feature.Image',)
@@ -112,7 +112,7 @@ def read(folder: Path, prepared: Prepared) -> Iterator[dict[str, Any]]:
 
 
 def damaged(folder: Path, prepared: Prepared, error: Exception) -> ValueError:
-    """What to raise of records that are not what they should be."""
+    """Returns the error for records that are not what they should be."""
     return ValueError(
         f'{folder}: damaged or incomplete ({first_line(error)}); {prepared.prepare_again}'
     )

@@ -22,7 +22,7 @@ _FILES = (
 
 
 def read(name_or_folder: str) -> tuple[tokenizers.Tokenizer, int]:
-    """Opens a tokenizer: a folder's, else the cache's, else the hub's. It runs no code of theirs.
+    """Opens a tokenizer: a folder's, else the cache's, else the hub's. Runs no code of theirs.
 
     Returns:
       The tokenizer and the id of its end of text.

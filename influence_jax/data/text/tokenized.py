@@ -54,8 +54,8 @@ def visible(
     prompt: str, completion: str, tokenizer: Tokenizer, *, max_length: int
 ) -> tuple[int, ...]:
     """Returns the tokens of a record that a model reads: the first `max_length` of them."""
-    given, learnt = _parts(prompt, completion, tokenizer)
-    return (*given, *learnt, tokenizer.end)[:max_length]
+    given, learned = _parts(prompt, completion, tokenizer)
+    return (*given, *learned, tokenizer.end)[:max_length]
 
 
 def _parts(prompt: str, completion: str, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
@@ -88,15 +88,15 @@ def encode(dataset: Dataset, tokenizer: Tokenizer, *, max_length: int = 100) -> 
     for example_id, prompt, completion in zip(dataset.ids, prompts, completions, strict=True):
         record = f'record {quoted(example_id)}'
         try:
-            given, learnt = _parts(prompt, completion, tokenizer)
+            given, learned = _parts(prompt, completion, tokenizer)
         except ValueError as error:
             raise ValueError(f'{record}: {error}') from error
-        if not learnt:
+        if not learned:
             raise ValueError(
                 f'{record} has nothing to learn from: the tokenizer makes no token '
                 f'of {quoted(completion)}; leave it out'
             )
-        whole = [*given, *learnt, tokenizer.end]
+        whole = [*given, *learned, tokenizer.end]
         if len(given) >= max_length:
             too_long.append(
                 f'{record} has nothing to learn from: its prompt alone takes '
@@ -104,7 +104,7 @@ def encode(dataset: Dataset, tokenizer: Tokenizer, *, max_length: int = 100) -> 
             )
         elif (
             len(whole) > max_length
-            and not tokenizer.decode(learnt[: max_length - len(given)]).strip()
+            and not tokenizer.decode(learned[: max_length - len(given)]).strip()
         ):
             too_long.append(
                 f'{record} has nothing to learn from: within the context of '

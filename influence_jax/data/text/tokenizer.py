@@ -74,7 +74,7 @@ class Tokenizer:
         return hashlib.sha256(f'{self.end};{self.backend.to_str()}'.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without any at its ends that stand for nothing in it.
+        """Returns the tokens of a text, without any that a tokenizer adds at its ends.
 
         Raises:
           ValueError: the text holds the end token (in a tokenizer that takes it for a word), or
@@ -90,7 +90,7 @@ class Tokenizer:
         return ids
 
     def unknown_characters(self, text: str) -> tuple[int, int]:
-        """How many characters no token stands for, and how many there are, white space aside."""
+        """Counts the characters that no token stands for, and all, white space aside."""
         model = self.backend.model
         unknown = getattr(model, 'unk_id', None)
         if unknown is None and (token := getattr(model, 'unk_token', None)):
@@ -104,12 +104,12 @@ class Tokenizer:
         return int((counted & ~known).sum()), int(counted.sum())
 
     def decode(self, ids: Sequence[int] | Int[np.ndarray, ' S']) -> str:
-        """The text of tokens; special ones, such as the end, and unknown ids have none."""
+        """Returns the text of tokens; special ones, such as the end, and unknown ids have none."""
         with tokenizer_file.panics_as_errors():
             return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=True))
 
-    def token_text(self, token: int) -> str:
-        """What a single token reads as, special ones included.
+    def token_text(self, token: int | np.integer) -> str:
+        """Returns the text of a single token, special ones included.
 
         A token that is part of a character reads as the replacement character.
         """
@@ -144,7 +144,7 @@ def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     The same texts in the same order give the same tokenizer.
 
     Args:
-      texts: the corpus. Tokens that only some members' subsets hold are learnt as well: the
+      texts: the corpus. Tokens that only some members' subsets hold are learned as well: the
         tokenizer is shared by all members and is no part of what a member learns.
       vocab_size: ids in all. Where the corpus has too little to merge, the last of them are
         tokens that no text has.
@@ -181,7 +181,7 @@ def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def from_pretrained(name_or_folder: str | Path) -> Tokenizer:
-    """A tokenizer of Hugging Face: a folder's, or by its name on the hub.
+    """Opens a tokenizer of Hugging Face: a folder's, or by its name on the hub.
 
     The network is tried only where neither the folder nor the cache has it. No code that comes
     with a tokenizer is run. It needs an end of text, but no padding token: the end pads.
