@@ -1,6 +1,8 @@
 """A run that grows: what is kept, what is refused, and kills between its steps."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -209,6 +211,35 @@ def test_other_masks_after_an_interrupted_growth(
             directory, changed_manifest(members=members), other[:members]
         ).close()
         np.testing.assert_array_equal(store.open_run(directory).masks, other[:members])
+
+
+@pytest.mark.parametrize('where', ['array', 'manifest'])
+def test_a_disk_that_is_full_while_a_run_grows(
+    directory, extend, more_masks, monkeypatch, where, one_line
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Full:
+        def exception(self):
+            return ValueError(f"Failed to write: x [os_error_code='{errno.ENOSPC}']")
+
+    if where == 'array':
+        wait = arrays._wait
+        monkeypatch.setattr(arrays, '_wait', lambda _, path: wait([Full()], path))
+    else:
+        monkeypatch.setattr(os, 'fsync', full)
+    assert os.strerror(errno.ENOSPC) in one_line(store.StorageFailed, extend, directory, 20)
+    monkeypatch.undo()
+    assert len(store.open_run(directory).masks) == 12
+    extend(directory, 20).close()
+    np.testing.assert_array_equal(store.open_run(directory).masks, more_masks(20))
+
+
+def test_a_second_writer_does_not_extend(directory, extend, one_line):
+    with extend(directory, 12):
+        one_line(store.RunLocked, extend, directory, 20)
+    assert len(store.open_run(directory).masks) == 12
 
 
 CHILD = """
