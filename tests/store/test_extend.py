@@ -255,6 +255,7 @@ for members in range(20, 2000, 20):
     with store.create_or_resume(here / 'run', store.Manifest(**fields), masks[:members]) as run:
         new = run.missing
         run.write(new, {'loss': np.repeat(new[:, None], 7, axis=1).astype(np.float32)})
+    print(members, flush=True)
 """
 
 
@@ -291,16 +292,17 @@ def test_sigkill_while_a_run_grows_and_is_read(tmp_path):
         )
         try:
             assert child.stdout.readline() == b'ready\n'
-            end = time.monotonic() + moments.uniform(0.3, 0.6)
-            while time.monotonic() < end:
+            for _ in range(3):
+                assert int(child.stdout.readline())
                 check()
+            time.sleep(moments.uniform(0, 0.1))
         finally:
             child.send_signal(signal.SIGKILL)
             child.communicate()
         assert child.returncode == -signal.SIGKILL
         check()
     assert sizes == sorted(sizes), 'members were lost'
-    assert len(set(sizes)) > 3, f'nothing was interrupted: {sizes}'
+    assert 40 < max(sizes) < 1000, f'nothing was interrupted: {sizes}'
 
 
 def test_arrays_shorter_than_the_manifest_are_damage(directory, one_line):
