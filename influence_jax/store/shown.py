@@ -292,13 +292,11 @@ def _images(images: Any, count: int) -> UInt8[np.ndarray, 'N H W C']:
         return images
     scale = LONGEST_SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    reduced = [
-        np.asarray(
-            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).resize(size)
-        )
-        for image in images
-    ]
-    return np.stack(reduced).reshape(count, size[1], size[0], images.shape[-1])
+    pixels = images.squeeze(-1) if images.shape[-1] == 1 else images  # as Pillow has grey images
+    reduced = (Image.fromarray(one).resize(size, Image.Resampling.BOX) for one in pixels)
+    return np.stack([np.asarray(one) for one in reduced]).reshape(
+        count, size[1], size[0], images.shape[-1]
+    )
 
 
 def _groups(groups: Any, count: int) -> Int[np.ndarray, ' N']:
