@@ -6,10 +6,10 @@ import language_run
 import numpy as np
 import pytest
 import scipy.stats
-from influence_jax.analysis.overview import Overview
 
 from influence_jax import report
 from influence_jax.analysis.convergence import Convergence
+from influence_jax.analysis.views import Overview
 from influence_jax.estimators import SignificantPairs, adjusted
 from influence_jax.estimators.summary import Summary
 from influence_jax.report import figures

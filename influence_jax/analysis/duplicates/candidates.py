@@ -62,9 +62,9 @@ def candidate_pairs(
       target_examples: as it was given to `summarize`. By default target t is example t.
       z_threshold: pairs of lower `z` are left out; none where there are no standard errors. The
         two directions are not independent: where masks of two examples happen to agree, each
-        takes some of the credit for what the other does for itself. So `z` is their mean, whose standard deviation is 1 at most for pairs
-        that do not influence one another (0.86 measured for the difference of means, 0.72 for
-        the adjusted estimate, which lets fewer such pairs pass).
+        takes some of the credit for what the other does for itself. So `z` is their mean, whose
+        standard deviation is 1 at most for pairs that do not influence one another (0.86 measured
+        for the difference of means, 0.72 for the adjusted estimate, which lets fewer pass).
       floor: self-influences below this many of their own standard errors are replaced by
         that, so that no ratio is formed with noise.
 
