@@ -80,7 +80,7 @@ def _estimator(asked: Estimator, given: Tensors) -> tuple[Estimator, tuple[str, 
         return asked, given.notes
     note = (
         f'Estimated by difference of means: for the estimator {asked.name} at least {least} '
-        f'usable members are needed, and there are {given.usable_members}.'
+        f'complete members are needed, and there are {given.usable_members}.'
     )
     return difference_in_means, (*given.notes, note)
 

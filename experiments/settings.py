@@ -166,7 +166,7 @@ class AnalysisSettings:
         return SequentialStopping(self.until_standard_error, self.estimator, key=key)
 
     def estimator_for(self, members: int) -> Estimator:
-        """The estimator, or the difference of means for too few usable members."""
+        """The estimator, or the difference of means for too few complete members."""
         return self.estimator if members >= self.least_members else difference_in_means
 
 

@@ -110,7 +110,7 @@ def overview(
     margins, memorized = by_margin(summary), by_self_influence(summary)
     lowest_margin = margins[:_GALLERY]
 
-    block = block_of_neighbours(summary, self_index, lowest_margin, size=_BLOCK)
+    block = block_of_neighbors(summary, self_index, lowest_margin, size=_BLOCK)
 
     block_columns = source.column(block.targets)
     chosen = spread_of_kinds(margins, memorized, each=_CHOSEN_OF_EACH_KIND)
@@ -168,7 +168,7 @@ def spread_of_kinds(
     return np.array(list(dict.fromkeys(kinds.tolist())), int)
 
 
-def block_of_neighbours(
+def block_of_neighbors(
     summary: Summary,
     self_index: Int[np.ndarray, ' T'],
     targets: Int[np.ndarray, ' _'],

@@ -249,10 +249,10 @@ def _scanned_blocks(
     """Scans all targets of differences of means; no column is held."""
     masks, losses, self_index = of
     included = masks.sum(axis=0)
-    for columns, centred, scale in standardized_tiles(losses, tile=tile):
+    for columns, centered, scale in standardized_tiles(losses, tile=tile):
         width = columns.stop - columns.start
         of_block = padded(self_index[columns], len(scale), fill=-1)
-        fitted = fit(centred, of_block, columns, scale).cut(width)
+        fitted = fit(centered, of_block, columns, scale).cut(width)
         squares = np.square(fitted.residual, dtype=np.float64).sum(axis=0)
         null_error = fitted.inflation * _null_error(squares, included, len(masks))
         targets = Targets(
@@ -340,10 +340,10 @@ def _evidence(
     masks, losses, self_index = of
     effective = self_errors(masks, losses, self_index).effective_members
     compare = StrongestOther(masks, scan_for(masks, targets=losses.shape[1]))
-    for columns, centred, scale in standardized_tiles(losses, tile=tile):
+    for columns, centered, scale in standardized_tiles(losses, tile=tile):
         width = columns.stop - columns.start
-        left = without_self(masks, centred[:, :width], self_index[columns])
-        found = compare(centred, padded(self_index[columns], len(scale), fill=-1)) * scale
+        left = without_self(masks, centered[:, :width], self_index[columns])
+        found = compare(centered, padded(self_index[columns], len(scale), fill=-1)) * scale
         yield _by_both(masks, left), effective[columns], found[:width]
 
 
