@@ -106,7 +106,7 @@ def load(settings: TensorSettings) -> Tensors:
     used = complete_members(masks, losses).masks
     if len(used) < LEAST_MEMBERS:
         raise ValueError(
-            f'{len(used)} usable members of different subsets are too few for standard errors: '
+            f'{len(used)} complete members of different subsets are too few for standard errors: '
             f'give at least {LEAST_MEMBERS}'
         )
 
@@ -242,7 +242,7 @@ def _inestimable(
             kinds.append(f'{what}: {_listed(names)}')
     return (
         f'{(~estimable).sum():,} of {len(estimable):,} examples have no estimate, being in, or out '
-        f'of, fewer than 2 of the {members:,} usable members ({"; ".join(kinds)}); the other '
+        f'of, fewer than 2 of the {members:,} complete members ({"; ".join(kinds)}); the other '
         f'{estimable.sum():,} can be estimated'
     )
 

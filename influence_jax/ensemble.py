@@ -438,7 +438,7 @@ def _train_missing(
             targets=problem.targets,
             executor=executor,
             base=problem.base,
-            keep_params=keep_params or problem.extra is not None,
+            keep_params=keep_params or bool(problem.extra or problem.texts),
             checkpointer=checkpointer,
         ):
             stored.require_in_place()

@@ -1,4 +1,4 @@
-"""How much of a record a model gives back when it is prompted with the record's beginning."""
+"""How much of a record can be extracted from a model that is prompted with its beginning."""
 
 import functools
 import re
@@ -17,14 +17,14 @@ _WITHOUT_PUNCTUATION = str.maketrans('', '', string.punctuation)
 
 
 class Extraction(NamedTuple):
-    """How well what was decoded gives back the truth; one number a pair of texts.
+    """How well what was decoded agrees with the truth; one number a pair of texts.
 
     Either `[T]`, of one model, or `[M T]`, of many.
 
     bleu: sacrebleu's sentence BLEU in [0, 1], see `scores`.
-    exact_match: whether both are the same after `normalised`.
+    exact_match: whether both are the same after `normalized`.
     longest_common: characters of the longest string that both contain, white space around each
-        left out, upper and lower case told apart.
+        left out; case matters.
     longest_common_share: the same as a share of the truth's characters, in [0, 1].
     """
 
@@ -67,7 +67,7 @@ class Siblings(NamedTuple):
 
     nearest: `[T]` position of the nearest sibling; -1 without siblings.
     bleu: `[T]` of what was decoded against the nearest sibling's text; NaN without siblings.
-    exact_match: `[T]` whether these two are the same after `normalised`.
+    exact_match: `[T]` whether these two are the same after `normalized`.
     nearer: `[T]` whether what was decoded is nearer to that sibling than to the record itself.
     as_near: `[T]` whether it is as near to that sibling as to the record itself.
     """
@@ -83,7 +83,7 @@ def scores(decoded: Sequence[str], truths: Sequence[str]) -> Extraction:
     """Scores what one model decoded for each target against the truth.
 
     BLEU is `sacrebleu.metrics.BLEU(tokenize='13a', smooth_method='exp', effective_order=True)
-    .sentence_score` with one reference, upper and lower case told apart, divided by 100 (signature
+    .sentence_score` with one reference, case mattering, divided by 100 (signature
     `nrefs:1|case:mixed|eff:yes|tok:13a|smooth:exp`). Many answers are one or two words long and
     have no 4-grams: without `effective_order`, which stops at the longest n-grams that the decoded
     text has, a right answer of fewer than four words scores 0. Tokenizer and smoothing are
@@ -120,7 +120,7 @@ def nearest_siblings(
     """Compares what one model decoded with the near-duplicates of each record.
 
     Near-duplicates share most of their text, so that a model which writes one of them has a high
-    BLEU against all: `scores` alone do not tell which of them it gives back.
+    BLEU against all: `scores` alone do not show which of them it writes.
 
     Args:
       decoded: `[T]` what the model wrote after each prompt; may be empty.
@@ -165,7 +165,7 @@ def nearest_siblings(
             nearest = min(siblings, key=siblings.__getitem__)
             found.nearest[target] = nearest
             found.bleu[target] = -siblings[nearest][0]
-            found.exact_match[target] = normalised(written) == normalised(texts[nearest])
+            found.exact_match[target] = normalized(written) == normalized(texts[nearest])
             found.nearer[target] = siblings[nearest] < self_index
             found.as_near[target] = siblings[nearest] == self_index
     return found
@@ -207,7 +207,7 @@ def by_membership(
     return ByMembership(_average(values, held & known), _average(values, ~held & known))
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """An answer as SQuAD and NQ-open compare it (Rajpurkar et al. 2016).
 
     Lower case, without ASCII punctuation, without 'a', 'an' and 'the', white space collapsed. An
@@ -245,7 +245,7 @@ def edit_distance(one: str, other: str) -> int:
 def _scored(pairs: Iterable[tuple[str, str]], shape: tuple[int, ...]) -> Extraction:
     places: dict[tuple[str, str], int] = {}
     where = np.array([places.setdefault(pair, len(places)) for pair in pairs], int).reshape(shape)
-    bleu, normal = _sentence_bleu(), functools.cache(normalised)
+    bleu, normal = _sentence_bleu(), functools.cache(normalized)
     distinct = [
         (
             bleu(text, truth),
@@ -289,7 +289,7 @@ def _check(truths: Sequence[str]) -> None:
     if empty:
         raise ValueError(
             f'{len(empty)} of {len(truths)} truths are empty, the first is target {empty[0]}: '
-            'there is nothing to give back; leave these targets out'
+            'there is nothing to extract; leave these targets out'
         )
 
 

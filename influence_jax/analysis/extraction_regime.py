@@ -1,6 +1,6 @@
-"""Whether a run gives back its records as the paper's models do: what was written several times.
+"""Whether records are extractable from a run as from the paper's models: those written repeatedly.
 
-How long models train decides it: at first they give back nothing, then near-duplicated records, at
+How long models train decides it: at first nothing is extracted, then near-duplicated records, at
 last unique ones as well. Only between is extraction what the paper (arXiv 2506.20481) says of it.
 """
 
@@ -29,7 +29,7 @@ class MeanBleu(NamedTuple):
 
 
 class Judgment(NamedTuple):
-    """The regime of a run, and what it was told from.
+    """The regime of a run, and what it follows from.
 
     by_full_data_model: of one model trained on all records, as in the paper.
     by_holders: of the members that held each record; None where members decoded nothing.
@@ -41,7 +41,7 @@ class Judgment(NamedTuple):
 
 
 LEAST_BLEU = 0.05
-"""Mean BLEU from which on a kind of records is given back at all."""
+"""Mean BLEU from which on a kind of records counts as extracted."""
 
 LEAST_RATIO = 2.0
 """Of near-duplicated over unique mean BLEU in the paper's regime; the paper's own is 5.2."""
@@ -54,7 +54,7 @@ def judge(
 ) -> Judgment | None:
     """Tells the regime of a run from the BLEU of its two kinds of records.
 
-    Beyond the paper's are runs in which unique records are given back, by the model trained on all
+    Beyond the paper's are runs in which unique records are extracted, from the model trained on all
     records more than half as well as near-duplicated ones, or by the members that held them at
     least as well.
 

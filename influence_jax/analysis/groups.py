@@ -128,10 +128,10 @@ def additive_group_influence(
     )
     for start in range(0, targets, _TARGETS_AT_ONCE):
         columns = slice(start, min(start + _TARGETS_AT_ONCE, targets))
-        centred = losses[:, columns] - losses[:, columns].mean(axis=0, dtype=np.float64)
+        centered = losses[:, columns] - losses[:, columns].mean(axis=0, dtype=np.float64)
         for g, examples in enumerate(by_group):
             values[g, columns], standard_errors[g, columns] = _sum_of_differences(
-                masks[:, examples].astype(np.float64), centred
+                masks[:, examples].astype(np.float64), centered
             )
     return GroupInfluence(found.ids, Influence(values, standard_errors))
 

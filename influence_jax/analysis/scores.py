@@ -47,7 +47,7 @@ class Score(NamedTuple):
 
     name: for people.
     values: `[T]`; NaN where it is not defined, infinite where a ratio is.
-    low_marks: whether it is the low values that are said to mark near-duplicates.
+    low_marks: whether it is the low values that should mark near-duplicates.
     reference: what somebody else found of the same score; None where there is nothing.
     """
 
@@ -128,7 +128,7 @@ def predictions(
 
     Args:
       scores: one number a target each; targets where one is NaN are left out of that one.
-      positives: `[T]` the targets to be told.
+      positives: `[T]` the targets to be found.
       groups: `[T]` the same number for targets that are drawn together.
       key: draws the resamples, the same for every score.
       resamples: how many times.

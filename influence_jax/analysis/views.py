@@ -1,7 +1,6 @@
 """The pieces of an influence matrix that a report shows, gathered once; never the whole matrix."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,13 +8,13 @@ from jaxtyping import Float, Int
 
 from influence_jax.analysis.convergence import Convergence, split_half
 from influence_jax.analysis.near_duplicate_comparison import in_a_group
-from influence_jax.estimators.columns import Columns
+from influence_jax.estimators.columns import Columns, as_columns
 from influence_jax.estimators.difference_of_means import difference_in_means
 from influence_jax.estimators.ensemble import examples_of_targets, problem
-from influence_jax.estimators.estimator import EstimatorLike, as_estimator
+from influence_jax.estimators.estimator import Estimator, EstimatorLike, as_estimator
 from influence_jax.estimators.summary import Summary, summarize
 from influence_jax.estimators.uncertainty import largest_of_noise
-from influence_jax.types import AnyArray, Influence, Masks, Measurement, PRNGKey
+from influence_jax.types import AnyArray, Masks, Measurement, PRNGKey
 
 _GALLERY = 48
 _BLOCK = 48
@@ -89,43 +88,33 @@ def overview(
     Raises:
       ValueError: as in `summarize` and `split_half`.
     """
-    if isinstance(source, Columns):
-        if losses is not None:
-            raise ValueError(
-                'losses are of no use beside Columns: give masks and losses, or Columns'
-            )
-        members, examples, targets = source.members, source.examples, source.targets
-        self_index = examples_of_targets(target_examples, examples=examples, targets=targets)
-        summary = summarize(source, top_k=top_k, target_examples=self_index)
-        whole_columns: Callable[[Int[np.ndarray, ' _']], Influence] = source.column
-        convergence = None
-    else:
-        if losses is None:
-            raise ValueError('losses are missing: give masks and losses, or Columns alone')
-        # Once for all parts: a member must not be left out of some columns only.
-        masks, complete, self_index = problem(source, losses, target_examples)
-        (members, examples), targets = masks.shape, complete.shape[1]
-        method = as_estimator(estimator)
-        summary = summarize(
-            masks, complete, estimator=method, top_k=top_k, target_examples=self_index
-        )
-
-        def columns_of(which: Int[np.ndarray, ' _']) -> Influence:
-            return method(masks, complete[:, which], target_examples=self_index[which])
-
-        whole_columns = columns_of
+    # Once for all parts: a member must not be left out of some columns only.
+    source = as_columns(source, losses, estimator=estimator, target_examples=target_examples)
+    examples, targets = source.examples, source.targets
+    self_index = examples_of_targets(target_examples, examples=examples, targets=targets)
+    summary = summarize(source, top_k=top_k, target_examples=self_index)
+    convergence = None
+    if (
+        isinstance(source.method, Estimator)
+        and source.masks is not None
+        and source.losses is not None
+    ):
         convergence = split_half(
-            masks, complete, key=key, estimator=method, target_examples=self_index
+            source.masks,
+            source.losses,
+            key=key,
+            estimator=source.method,
+            target_examples=self_index,
         )
-    threshold = largest_of_noise(members=members, examples=examples, targets=targets)
+    threshold = largest_of_noise(members=source.members, examples=examples, targets=targets)
     margins, memorized = by_margin(summary), by_self_influence(summary)
     lowest_margin = margins[:_GALLERY]
 
-    block = block_of_neighbours(summary, self_index, lowest_margin, size=_BLOCK)
+    block = block_of_neighbors(summary, self_index, lowest_margin, size=_BLOCK)
 
-    block_columns = whole_columns(block.targets)
+    block_columns = source.column(block.targets)
     chosen = spread_of_kinds(margins, memorized, each=_CHOSEN_OF_EACH_KIND)
-    columns = whole_columns(chosen)
+    columns = source.column(chosen)
     errors = np.array(columns.standard_error)
     # The error of self-influence looks at all targets: the same here as everywhere.
     examples_chosen = np.flatnonzero(self_index[chosen] >= 0)
@@ -179,7 +168,7 @@ def spread_of_kinds(
     return np.array(list(dict.fromkeys(kinds.tolist())), int)
 
 
-def block_of_neighbours(
+def block_of_neighbors(
     summary: Summary,
     self_index: Int[np.ndarray, ' T'],
     targets: Int[np.ndarray, ' _'],

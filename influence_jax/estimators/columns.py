@@ -8,8 +8,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.difference_of_means import StrongestOther, without_self
-from influence_jax.estimators.ensemble import Problem
-from influence_jax.estimators.estimator import BlockFit, Fit, Method, Tiles, influence_of
+from influence_jax.estimators.ensemble import Problem, problem
+from influence_jax.estimators.estimator import (
+    BlockFit,
+    Estimator,
+    EstimatorLike,
+    Fit,
+    Method,
+    Tiles,
+    as_estimator,
+    influence_of,
+)
 from influence_jax.estimators.pairs import PValues
 from influence_jax.estimators.scan import (
     EDGES,
@@ -111,6 +120,30 @@ class Columns:
         method = Method(name, title or name.replace('_', ' '), description)
         return cls(examples, targets, read, method, unit, members)
 
+    @classmethod
+    def of_estimate(
+        cls,
+        estimator: EstimatorLike,
+        masks: Masks,
+        losses: Measurement,
+        *,
+        target_examples: Int[AnyArray, ' T'] | None = None,
+        unit: str = 'nats',
+    ) -> 'Columns':
+        """The estimate from masks and losses, of complete members; columns are computed when read.
+
+        Raises:
+          ValueError: as in `difference_in_means`.
+        """
+        of, method = problem(masks, losses, target_examples), as_estimator(estimator)
+
+        def read(targets: Int[np.ndarray, ' t']) -> Influence:
+            index = of.self_index[targets]
+            return method(of.masks, of.losses[:, targets], target_examples=index)
+
+        (members, examples), targets = of.masks.shape, of.losses.shape[1]
+        return cls(examples, targets, read, method, unit, members, of.masks, of.losses)
+
     def column(self, targets: Int[AnyArray, ' t']) -> Influence:
         """Influence `[N t]` of these targets, float32; standard errors NaN where there are none.
 
@@ -126,6 +159,59 @@ class Columns:
         """Yields all columns by blocks of targets."""
         for block in tile_slices(self.targets, tile):
             yield block, self.column(np.arange(block.start, block.stop))
+
+
+def as_columns(
+    source: Masks | Columns,
+    losses: Measurement | None,
+    *,
+    estimator: EstimatorLike,
+    target_examples: Int[AnyArray, ' T'] | None,
+) -> Columns:
+    """Columns as they are, or those of the estimate from masks and losses.
+
+    Raises:
+      ValueError: masks without losses, columns with them, or as in `Columns.of_estimate`.
+    """
+    if isinstance(source, Columns):
+        if losses is not None:
+            raise ValueError('losses are of no use beside Columns: leave them out')
+        return source
+    if losses is None:
+        raise ValueError('losses are missing: give masks and losses, or Columns alone')
+    return Columns.of_estimate(estimator, source, losses, target_examples=target_examples)
+
+
+def blocks(
+    source: Columns,
+    of: Problem | None,
+    self_index: Int[np.ndarray, ' T'],
+    *,
+    request: SummaryRequest,
+    least_z: float,
+    tile: int,
+) -> Iterator['Block']:
+    """Answers the request about every column, by blocks of targets.
+
+    Args:
+      source: of the columns.
+      of: the complete members behind them; None where there are none.
+      self_index: as in `Problem`.
+      request: what is asked about each column.
+      least_z: entries of larger |z| are among the candidates.
+      tile: how many targets at once.
+    """
+    method, members = source.method, source.members if of is None else len(of.masks)
+    if of is None or not isinstance(method, Estimator):
+        tiles = source.tiles(tile=tile)
+    elif method.block_fit is not None:
+        fit = method.block_fit(*of)
+        return _scanned_blocks(fit, of, request=request, least_z=least_z, tile=tile)
+    else:
+        tiles = method.tiles(of.masks, of.losses, target_examples=self_index, tile=tile)
+    return _matrix_blocks(
+        tiles, of, self_index, members=members, request=request, least_z=least_z, tile=tile
+    )
 
 
 class Block(NamedTuple):
@@ -157,24 +243,16 @@ class Block(NamedTuple):
     other_cross_fitted: Float[AnyArray, ' t']
 
 
-def scanned_blocks(
+def _scanned_blocks(
     fit: BlockFit, of: Problem, *, request: SummaryRequest, least_z: float, tile: int
 ) -> Iterator[Block]:
-    """Scans all targets of differences of means; no column is held.
-
-    Args:
-      fit: what of the losses is regressed out.
-      of: complete members.
-      request: what is asked about each column.
-      least_z: entries of larger |z| are among the candidates.
-      tile: how many targets at once.
-    """
+    """Scans all targets of differences of means; no column is held."""
     masks, losses, self_index = of
     included = masks.sum(axis=0)
-    for columns, centred, scale in standardized_tiles(losses, tile=tile):
+    for columns, centered, scale in standardized_tiles(losses, tile=tile):
         width = columns.stop - columns.start
         of_block = padded(self_index[columns], len(scale), fill=-1)
-        fitted = fit(centred, of_block, columns, scale).cut(width)
+        fitted = fit(centered, of_block, columns, scale).cut(width)
         squares = np.square(fitted.residual, dtype=np.float64).sum(axis=0)
         null_error = fitted.inflation * _null_error(squares, included, len(masks))
         targets = Targets(
@@ -199,7 +277,7 @@ def scanned_blocks(
         )
 
 
-def matrix_blocks(
+def _matrix_blocks(
     tiles: Tiles,
     of: Problem | None,
     self_index: Int[np.ndarray, ' T'],
@@ -210,15 +288,6 @@ def matrix_blocks(
     tile: int,
 ) -> Iterator[Block]:
     """Condenses columns that are computed, or read, by blocks.
-
-    Args:
-      tiles: the columns.
-      of: the complete members behind them; None where there are none.
-      self_index: as in `Problem`.
-      members: as in `Columns`.
-      request: what is asked about each column.
-      least_z: entries of larger |z| are among the candidates.
-      tile: how many targets at once.
 
     Raises:
       ValueError: a value that is not finite.
@@ -271,10 +340,10 @@ def _evidence(
     masks, losses, self_index = of
     effective = self_errors(masks, losses, self_index).effective_members
     compare = StrongestOther(masks, scan_for(masks, targets=losses.shape[1]))
-    for columns, centred, scale in standardized_tiles(losses, tile=tile):
+    for columns, centered, scale in standardized_tiles(losses, tile=tile):
         width = columns.stop - columns.start
-        left = without_self(masks, centred[:, :width], self_index[columns])
-        found = compare(centred, padded(self_index[columns], len(scale), fill=-1)) * scale
+        left = without_self(masks, centered[:, :width], self_index[columns])
+        found = compare(centered, padded(self_index[columns], len(scale), fill=-1)) * scale
         yield _by_both(masks, left), effective[columns], found[:width]
 
 

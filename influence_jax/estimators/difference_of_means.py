@@ -81,10 +81,10 @@ def estimate(
 ) -> Influence:
     """The difference of means of one block of targets, as `by_tiles` calls it.
 
-    Self-influences like all other entries; losses are centred and within [-1, 1].
+    Self-influences like all other entries; losses are centered and within [-1, 1].
     """
 
-    # Accelerators round products of float32 to 10 bits unless told not to.
+    # By default accelerators round products of float32 to 10 bits.
     def sums(x: Array) -> tuple[Array, Array]:
         included = jnp.matmul(masks.T, x, precision=jax.lax.Precision.HIGHEST)
         return included, x.sum(axis=0, keepdims=True) - included
@@ -168,7 +168,7 @@ class StrongestOther:
     def __call__(
         self, losses: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t']
     ) -> Float[np.ndarray, ' t']:
-        """Of a block of targets, see `strongest_other`; losses are centred and within [-1, 1]."""
+        """Of a block of targets, see `strongest_other`; losses are centered and within [-1, 1]."""
         left = without_self(self._masks, losses, self_index) if self._are_alone else losses
         halves = self._scan.candidate_regressors(left, self_index, self._most)[:2]
         return strongest_other(self._masks, left, halves, self_index)

@@ -171,8 +171,7 @@ def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:
     members = len(masks)
     if members < _FEWEST_MEMBERS:
         raise ValueError(
-            f'{members} usable members are too few for standard errors: '
-            f'give at least {_FEWEST_MEMBERS}'
+            f'{members} members are too few for standard errors: give at least {_FEWEST_MEMBERS}'
         )
     included = masks.sum(axis=0)
     lacking = np.flatnonzero((included < 2) | (members - included < 2))
@@ -180,9 +179,9 @@ def check_both_sides(masks: Bool[np.ndarray, 'M N']) -> None:
         others = masks.shape[1] - lacking.size
         raise ValueError(
             f'{lacking.size} of {masks.shape[1]} examples ({_listed(lacking)}) are in, or out of, '
-            f'fewer than 2 of the {members} usable members: only the influence of the other '
+            f'fewer than 2 of the {members} members: only the influence of the other '
             f'{others} can be estimated; draw subsets of the balanced design, which has every '
-            f'example in as many of them, use more members, or leave these columns of the masks out'
+            f'example in equally many, use more members, or leave these columns of the masks out'
         )
 
 

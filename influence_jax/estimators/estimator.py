@@ -79,7 +79,7 @@ class BlockFit(Protocol):
         columns: slice,
         scale: Float[np.ndarray, ' t'],
     ) -> Fit:
-        """Fits losses that are centred and within [-1, 1], of the targets `columns`."""
+        """Fits losses that are centered and within [-1, 1], of the targets `columns`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

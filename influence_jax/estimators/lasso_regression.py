@@ -23,7 +23,7 @@ _MOST_STEPS = 200
 _TOLERANCE = 0.01
 """Steps end when no coefficient moves by more than this part of its standard error."""
 
-# Accelerators round products of float32 to 10 bits unless told not to.
+# By default accelerators round products of float32 to 10 bits.
 _matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
@@ -69,7 +69,7 @@ def lasso(
 ) -> Tiles:
     """Influence of every example on every target: the debiased LASSO.
 
-    The centred losses of a target are regressed on all centred mask columns with an L1 penalty
+    The centered losses of a target are regressed on all centered mask columns with an L1 penalty
     (the datamodels of Ilyas et al. 2022), that of its own example unpenalized. A LASSO's
     coefficients b are shrunken and most are exactly zero; the debiased ones (van de Geer et al.
     2014; Javanmard and Montanari 2014) are values = -b + difference of means of the residual /
@@ -134,8 +134,8 @@ def _debiased(
     self_index: Int[Array, ' t'],
 ) -> Influence:
     coefficients = _fitted(masks, losses, self_index)
-    centred = masks - masks.mean(axis=0, keepdims=True)
-    rest = estimate(masks, losses - _matmul(centred, coefficients), scale)
+    centered = masks - masks.mean(axis=0, keepdims=True)
+    rest = estimate(masks, losses - _matmul(centered, coefficients), scale)
     kept = _share_kept(coefficients, len(masks))[None, :]
     return Influence(rest.values / kept - coefficients * scale[None, :], rest.standard_error / kept)
 

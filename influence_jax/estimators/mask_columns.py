@@ -12,7 +12,7 @@ from influence_jax.estimators.estimator import Tiles
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _ALIKE = 0.9
-"""Correlation of two mask columns from which on their effects cannot be told apart."""
+"""Correlation of two mask columns from which on their effects cannot be separated."""
 
 _TABLES, _BITS = 40, 16
 _CHUNK = 2**18
@@ -43,7 +43,7 @@ def distinct(masks: Bool[np.ndarray, 'M N']) -> Clusters:
 def nearly_equal(masks: Bool[np.ndarray, 'M N']) -> Clusters:
     """Clusters of columns that are equal, or correlated above 0.9 or below -0.9.
 
-    Pairs are found by hashing (signs of random projections of the centred columns, Charikar 2002)
+    Pairs are found by hashing (signs of random projections of the centered columns, Charikar 2002)
     and then compared: a pair of correlation 0.95 is missed once in 3,000 times, one of 0.92 once
     in a hundred.
     """
@@ -57,7 +57,7 @@ def nearly_equal(masks: Bool[np.ndarray, 'M N']) -> Clusters:
     for _ in range(_TABLES):
         signs = columns @ generator.normal(size=(len(masks), _BITS)).astype(np.float32) > 0
         key = signs @ (1 << np.arange(_BITS))
-        # A column and its complement cannot be told apart either.
+        # A column and its complement cannot be separated either.
         key = np.minimum(key, (1 << _BITS) - 1 - key)
         for one, other in _pairs_of_equal(key):
             alike = np.abs(np.einsum('pm,pm->p', columns[one], columns[other])) > _ALIKE

@@ -58,7 +58,7 @@ class SignificantPairs(NamedTuple):
     level: the false discovery rate.
     tests: how many pairs were tested.
     untested_examples: how many examples are in, or out of, fewer than 10 members, of which no
-        pair was tested: noise cannot be told from influence there.
+        pair was tested: noise cannot be distinguished from influence there.
     complete: False where there are more discoveries than memory was kept for (2^20 at least);
         those of smallest p-value are listed then.
     """

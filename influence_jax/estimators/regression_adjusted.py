@@ -37,7 +37,7 @@ inflation factor) for the columns to be called collinear."""
 
 _AXIS = 'target'
 
-# Accelerators round products of float32 to 10 bits unless told not to.
+# By default accelerators round products of float32 to 10 bits.
 _einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
@@ -129,7 +129,7 @@ class Fitting:
     ) -> None:
         if len(masks) < adjusted.least_members:
             raise ValueError(
-                f'{len(masks)} usable members are too few to regress on up to {_COUNTS[-1]} '
+                f'{len(masks)} complete members are too few to regress on up to {_COUNTS[-1]} '
                 f'examples: use at least {adjusted.least_members}, or difference_in_means'
             )
         self._masks = masks
@@ -217,7 +217,7 @@ class Fitting:
     def _with_likes(self, fit: Fit) -> Fit:
         """Entries of all examples that go with a regressor: each as if it had been the regressor.
 
-        Adjusted for all other regressors, that is, but not for the one that it cannot be told from.
+        Adjusted for all other regressors, that is, but not for the one that (nearly) equals it.
         """
         rows = []
         for regressors in fit.examples:

@@ -19,14 +19,14 @@ from influence_jax.types import AnyArray, Influence, Masks, Measurement
 _PENALTIES = np.geomspace(1e-2, 1e4, 37)
 """Tried by cross-validation, in units of the mean eigenvalue of the masks' products."""
 
-# Accelerators round products of float32 to 10 bits unless told not to.
+# By default accelerators round products of float32 to 10 bits.
 _matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 class _Smoother(NamedTuple):
     """What of the regression does not depend on the losses.
 
-    coefficients: `[N M]` H = X' (X X' + penalty)^-1, X the centred masks: H y are the coefficients.
+    coefficients: `[N M]` H = X' (X X' + penalty)^-1, X the centered masks: H y the coefficients.
     resolution: `[N]` the diagonal of H X: which part of an example's effect its coefficient shows.
     penalty: `[]`.
     """
@@ -37,7 +37,7 @@ class _Smoother(NamedTuple):
 
 
 class _Spectrum(NamedTuple):
-    """Of the centred masks' products, without what is zero: H = left (values + penalty)^-1 right'.
+    """Of the centered masks' products, without what is zero: H = left (values + penalty)^-1 right'.
 
     left: `[N R]`.
     right: `[M R]`.
@@ -68,7 +68,7 @@ def ridge(
 ) -> Tiles:
     """Influence of every example on every target by ridge regression on all masks at once.
 
-    The centred losses of a target are regressed on all centred mask columns; that of its own
+    The centered losses of a target are regressed on all centered mask columns; that of its own
     example is not penalized. Ridge coefficients are shrunken, each by its own known factor, the
     diagonal of the resolution matrix R = H X where H y are the coefficients: values[i, t] =
     -coefficient / R[i, i]. These are the generalized least squares estimates of one example's
@@ -90,7 +90,7 @@ def ridge(
       losses: as in `difference_in_means`.
       target_examples: `[T]` position of the example that each target is, -1 where it is none.
         By default target t is example t if T == N, and otherwise no target is an example.
-      penalty: positive, added to the eigenvalues of the products of centred 0/1 columns (their
+      penalty: positive, added to the eigenvalues of the products of centered 0/1 columns (their
         mean is about M / 4 if M <= N); one for all targets. By default the one of least
         generalized cross-validation score, summed over targets each relative to its variance
         once its own inclusion is taken out. For independent masks that score is, up to a factor,
@@ -134,7 +134,7 @@ def _spectrum(columns: Float[np.ndarray, 'M N']) -> _Spectrum:
     members, examples = columns.shape
     dual = members <= examples
     values, vectors = np.linalg.eigh(columns @ columns.T if dual else columns.T @ columns)
-    # Centring leaves the dual one eigenvalue of zero; equal or dependent columns leave more.
+    # Centering leaves the dual one eigenvalue of zero; equal or dependent columns leave more.
     kept = values > 1e-10 * values[-1]
     values, vectors = values[kept], vectors[:, kept]
     if dual:
@@ -156,15 +156,15 @@ def _cross_validated(
     total = np.zeros(len(penalties))
     for start in range(0, losses.shape[1], TILE):
         block = slice(start, start + TILE)
-        centred = losses[:, block] - losses[:, block].mean(axis=0, dtype=np.float64, keepdims=True)
+        centered = losses[:, block] - losses[:, block].mean(axis=0, dtype=np.float64, keepdims=True)
         own_column = columns[:, self_index[block]] * (self_index[block] >= 0)
         squares = np.square(own_column).sum(axis=0)
-        effect = (own_column * centred).sum(axis=0) / np.where(squares > 0, squares, 1)
-        centred -= own_column * effect
-        variance = np.square(centred).sum(axis=0)
-        centred /= np.sqrt(np.where(variance > 0, variance, 1))
-        along = np.square(orthonormal.T @ centred).sum(axis=1)
-        total += np.square(left_over) @ along + max(np.square(centred).sum() - along.sum(), 0)
+        effect = (own_column * centered).sum(axis=0) / np.where(squares > 0, squares, 1)
+        centered -= own_column * effect
+        variance = np.square(centered).sum(axis=0)
+        centered /= np.sqrt(np.where(variance > 0, variance, 1))
+        along = np.square(orthonormal.T @ centered).sum(axis=1)
+        total += np.square(left_over) @ along + max(np.square(centered).sum() - along.sum(), 0)
     return float(penalties[np.argmin(total / (left_over.sum(axis=1) + beyond) ** 2)])
 
 

@@ -48,7 +48,7 @@ class Shape(NamedTuple):
 
 
 def shape(losses: Float[AnyArray, 'M t'], *, xp: ModuleType = np) -> Shape:
-    """The shape of centred losses; 0 for a target of which all are equal."""
+    """The shape of centered losses; 0 for a target of which all are equal."""
     squares = losses * losses  # products, since powers are slow
     second = squares.mean(axis=0)
     known = second > 0
@@ -114,7 +114,7 @@ def error_of_weighted_sum(
     Args:
       value: the sums.
       weights: of sum 0.
-      losses: centred.
+      losses: centered.
       by_members: root of the sum of squares of what each member adds, where Welch's error is that
         of a single difference.
     """
@@ -234,9 +234,9 @@ def self_errors(
     members, targets = losses.shape
     found = SelfError(*np.full((4, targets), np.nan))
     unseen = unseen_error(masks, losses, self_index)
-    for columns, centred, scale in standardized_tiles(losses, tile=TILE):
+    for columns, centered, scale in standardized_tiles(losses, tile=TILE):
         width = columns.stop - columns.start
-        included, y = masks[:, self_index[columns]], centred[:, :width].astype(np.float64)
+        included, y = masks[:, self_index[columns]], centered[:, :width].astype(np.float64)
         contributions = np.zeros_like(y)
         for group in (included, ~included):
             size = np.maximum(group.sum(axis=0), 2)

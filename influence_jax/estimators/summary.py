@@ -1,16 +1,14 @@
 """What a page and a table need of the influence matrix, without ever holding the matrix."""
 
-import dataclasses
-from collections.abc import Iterator
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.columns import Block, Columns, matrix_blocks, scanned_blocks
+from influence_jax.estimators.columns import Block, Columns, as_columns, blocks
 from influence_jax.estimators.difference_of_means import difference_in_means
-from influence_jax.estimators.ensemble import Problem, examples_of_targets, problem
-from influence_jax.estimators.estimator import Estimator, EstimatorLike, Method, as_estimator
+from influence_jax.estimators.ensemble import examples_of_targets, problem
+from influence_jax.estimators.estimator import EstimatorLike, Method
 from influence_jax.estimators.margin import floored_margin, margin_of_largest, z_margin
 from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, Discoveries, SignificantPairs
 from influence_jax.estimators.scan import EDGES, SummaryRequest
@@ -121,32 +119,6 @@ class Summary(NamedTuple):
         return z_scores(self.bottom_values, self.bottom_standard_errors)
 
 
-@overload
-def summarize(
-    source: Masks,
-    losses: Measurement,
-    *,
-    estimator: EstimatorLike = ...,
-    top_k: int = ...,
-    tile: int = ...,
-    target_examples: Int[AnyArray, ' T'] | None = ...,
-    quantile_levels: tuple[float, ...] = ...,
-    false_discoveries: float = ...,
-) -> Summary: ...
-
-
-@overload
-def summarize(
-    source: Columns,
-    *,
-    top_k: int = ...,
-    tile: int = ...,
-    target_examples: Int[AnyArray, ' T'] | None = ...,
-    quantile_levels: tuple[float, ...] = ...,
-    false_discoveries: float = ...,
-) -> Summary: ...
-
-
 def summarize(
     source: Masks | Columns,
     losses: Measurement | None = None,
@@ -186,37 +158,39 @@ def summarize(
         raise ValueError(f'quantile_levels must lie in 0 .. 1, not {quantile_levels}')
     if top_k < 1:
         raise ValueError(f'{top_k=} must be at least 1')
-    of = _Source.of(source, losses, estimator, target_examples, tile=tile)
-    if of.examples < 2:
+    if tile < 1:
+        raise ValueError(f'{tile=} must be at least 1')
+    columns = as_columns(source, losses, estimator=estimator, target_examples=target_examples)
+    examples, targets, members = columns.examples, columns.targets, columns.members
+    of, testable = None, np.ones(examples, bool)
+    if columns.masks is not None and columns.losses is not None:
+        of = problem(columns.masks, columns.losses, target_examples)
+        members, included = len(of.masks), of.masks.sum(axis=0)
+        testable = np.minimum(included, members - included) >= LEAST_ON_A_SIDE
+    self_index = examples_of_targets(target_examples, examples=examples, targets=targets)
+    if examples < 2:
         raise ValueError('one example has no others to be compared with: give at least 2')
     discoveries = Discoveries(
-        level=false_discoveries,
-        tested=of.testable(LEAST_ON_A_SIDE),
-        members=of.members,
-        self_index=of.self_index,
+        level=false_discoveries, tested=testable, members=members, self_index=self_index
     )
-    noise = largest_of_noise(members=of.members, examples=of.examples, targets=of.targets)
-    quantiles = _Quantiles(levels, of.examples)
-    request = SummaryRequest(max(2, min(top_k, of.examples)), quantiles.ranks)
+    noise = largest_of_noise(members=members, examples=examples, targets=targets)
+    most_p = 2 / (examples * targets)
+    quantiles = _Quantiles(levels, examples)
+    request = SummaryRequest(max(2, min(top_k, examples)), quantiles.ranks)
 
     parts: list[dict[str, np.ndarray]] = []
     histogram = np.zeros(len(EDGES) - 1, np.int64)
-    for block in of.blocks(request=request, least_z=discoveries.least_z, tile=tile):
-        self_index = of.self_index[block.columns]
-        part = _named_entries(block, self_index) | _moments(block)
-        part |= _stand_out(
-            part,
-            block,
-            self_index,
-            discoveries.tested,
-            noise=noise,
-            most_p=2 / (of.examples * of.targets),
-        )
+    for block in blocks(
+        columns, of, self_index, request=request, least_z=discoveries.least_z, tile=tile
+    ):
+        index = self_index[block.columns]
+        part = _named_entries(block, index) | _moments(block)
+        part |= _stand_out(part, block, index, testable, noise=noise, most_p=most_p)
         part['quantiles'] = quantiles(block.scanned.ranked) * block.scale[:, None]
         parts.append(part)
         histogram += block.scanned.histogram
         discoveries.add(
-            *_candidates(block, self_index),
+            *_candidates(block, index),
             first_target=block.columns.start,
             p_values_of=block.p_values,
         )
@@ -225,12 +199,14 @@ def summarize(
         whole = np.concatenate([part[name] for part in parts])
         return whole if whole.dtype == bool else whole.astype(_STORED[whole.dtype.kind])
 
-    columns = {name: joined(name) for name in parts[0]}
-    largest, second = columns['top_values'][:, :2].T
-    errors = columns['top_standard_errors'][:, :2].T
+    of_targets = {name: joined(name) for name in parts[0]}
+    largest, second = of_targets['top_values'][:, :2].T
+    errors = of_targets['top_standard_errors'][:, :2].T
     floor = np.maximum(noise * errors[1], np.finfo(np.float32).tiny)
-    pairs, known = discoveries.found(), ~np.isnan(columns['null_standard_error'])
-    several = {name: whole for name, whole in columns.items() if name.startswith(('top', 'bottom'))}
+    pairs, known = discoveries.found(), ~np.isnan(of_targets['null_standard_error'])
+    several = {
+        name: whole for name, whole in of_targets.items() if name.startswith(('top', 'bottom'))
+    }
     return Summary(
         margin=margin_of_largest(largest, second),
         floored_margin=floored_margin(largest, second, floor),
@@ -239,83 +215,11 @@ def summarize(
         z_edges=EDGES[::_BINS_JOINED].astype(np.float32),
         z_histogram=histogram.reshape(-1, _BINS_JOINED).sum(axis=1),
         pairs=pairs if known.any() else pairs._replace(tests=0),
-        estimator=of.method,
-        members_used=of.members or 0,
+        estimator=columns.method,
+        members_used=members or 0,
         **{name: whole[:, :top_k] for name, whole in several.items()},
-        **{name: whole for name, whole in columns.items() if name not in several},
+        **{name: whole for name, whole in of_targets.items() if name not in several},
     )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Source:
-    """What is summarized: an estimate from masks and losses, or columns.
-
-    columns: None for an estimate.
-    estimator: None for columns.
-    problem: the complete members behind them; None where there are none.
-    """
-
-    examples: int
-    targets: int
-    self_index: Int[np.ndarray, ' T']
-    members: int | None
-    method: Method
-    columns: Columns | None
-    estimator: Estimator | None
-    problem: Problem | None
-
-    @classmethod
-    def of(
-        cls,
-        source: Masks | Columns,
-        losses: Measurement | None,
-        estimator: EstimatorLike,
-        target_examples: Int[AnyArray, ' T'] | None,
-        *,
-        tile: int,
-    ) -> '_Source':
-        if not isinstance(source, Columns):
-            if losses is None:
-                raise ValueError('losses are missing: give masks and losses, or Columns alone')
-            method = as_estimator(estimator)
-            of = problem(source, losses, target_examples, tile=tile)
-            (members, examples), targets = of.masks.shape, of.losses.shape[1]
-            return cls(examples, targets, of.self_index, members, method, None, method, of)
-        if losses is not None:
-            raise ValueError(
-                'losses are of no use beside Columns: give masks and losses, or Columns'
-            )
-        if tile < 1:
-            raise ValueError(f'{tile=} must be at least 1')
-        examples, targets = source.examples, source.targets
-        index = examples_of_targets(target_examples, examples=examples, targets=targets)
-        members, evidence = source.members, None
-        if source.masks is not None and source.losses is not None:
-            evidence = problem(source.masks, source.losses, index)
-            members = len(evidence.masks)
-        return cls(examples, targets, index, members, source.method, source, None, evidence)
-
-    def testable(self, least: int) -> Bool[np.ndarray, ' N']:
-        """Examples that at least so many members include, and leave out; all without masks."""
-        if self.problem is None:
-            return np.ones(self.examples, bool)
-        included = self.problem.masks.sum(axis=0)
-        return np.minimum(included, len(self.problem.masks) - included) >= least
-
-    def blocks(self, *, request: SummaryRequest, least_z: float, tile: int) -> Iterator[Block]:
-        of, index = self.problem, self.self_index
-        if self.estimator is not None and self.estimator.block_fit is not None and of is not None:
-            fit = self.estimator.block_fit(*of)
-            return scanned_blocks(fit, of, request=request, least_z=least_z, tile=tile)
-        if self.columns is not None:
-            tiles = self.columns.tiles(tile=tile)
-        else:
-            assert self.estimator is not None and of is not None
-            tiles = self.estimator.tiles(of.masks, of.losses, target_examples=index, tile=tile)
-        members = self.members
-        return matrix_blocks(
-            tiles, of, index, members=members, request=request, least_z=least_z, tile=tile
-        )
 
 
 class _Quantiles:

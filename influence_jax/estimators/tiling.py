@@ -37,32 +37,32 @@ def by_tiles(
     """Runs an estimator over blocks of targets, each standardized and padded to one shape.
 
     Args:
-      estimate_tile: jitted; takes the masks as floats `[M N]`, losses `[M t]` centred and within
+      estimate_tile: jitted; takes the masks as floats `[M N]`, losses `[M t]` centered and within
         [-1, 1], their scale `[t]`, and the block of every `per_target`.
-      masks: of usable members.
+      masks: of complete members.
       losses: of the same.
       per_target: more arguments of the estimator; padded with zeros.
       tile: how many targets at once.
     """
     member_weights = jnp.asarray(masks, jnp.float32)
-    for columns, centred, scale in standardized_tiles(losses, tile=tile):
+    for columns, centered, scale in standardized_tiles(losses, tile=tile):
         own_rows = (padded(row[columns], len(scale)) for row in per_target)
-        block = estimate_tile(member_weights, centred, scale, *own_rows)
+        block = estimate_tile(member_weights, centered, scale, *own_rows)
         yield columns, cut(block, columns)
 
 
 def standardized_tiles(
     losses: Float[np.ndarray, 'M T'], *, tile: int
 ) -> Iterator[tuple[slice, Float[np.ndarray, 'M t'], Float[np.ndarray, ' t']]]:
-    """Yields blocks of targets: which, their losses centred and within [-1, 1], their scale.
+    """Yields blocks of targets: which, their losses centered and within [-1, 1], their scale.
 
     The last block is filled up with zeros to the width of the others: one compilation for all.
     """
     tile = min(tile, losses.shape[1])
     for columns in tile_slices(losses.shape[1], tile):
-        centred, scale = _standardize(losses[:, columns])
+        centered, scale = _standardize(losses[:, columns])
         filling = tile - len(scale)
-        yield columns, np.pad(centred, [(0, 0), (0, filling)]), padded(scale, tile)
+        yield columns, np.pad(centered, [(0, 0), (0, filling)]), padded(scale, tile)
 
 
 def padded(row: np.ndarray, width: int, *, fill: int = 0) -> np.ndarray:
@@ -77,17 +77,17 @@ def cut(block: Influence, columns: slice) -> Influence:
 
 
 def _standardize(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centred and scaled into [-1, 1], so that float32 sums of squares neither cancel nor overflow.
+    """Centers and scales into [-1, 1], so that float32 sums of squares neither cancel nor overflow.
 
     Done in float64 on the host, where one tile costs nothing. What is no more than the rounding of
     its last bits would be scaled up like anything else: it counts as zero.
     """
     # Exact where all are the same, whatever their mean is rounded to.
-    centred = losses - losses[:1].astype(np.float64)
-    centred -= centred.mean(axis=0, keepdims=True)
-    largest = np.abs(centred).max(axis=0)
+    centered = losses - losses[:1].astype(np.float64)
+    centered -= centered.mean(axis=0, keepdims=True)
+    largest = np.abs(centered).max(axis=0)
     rounding = 4 * np.finfo(np.float64).eps * np.abs(losses).max(axis=0).astype(np.float64)
     nothing = largest <= np.maximum(rounding, np.finfo(np.float32).tiny)
-    centred[:, nothing], largest[nothing] = 0, 0
-    centred /= np.where(largest > 0, largest, 1)
-    return centred.astype(np.float32), largest.astype(np.float32)
+    centered[:, nothing], largest[nothing] = 0, 0
+    centered /= np.where(largest > 0, largest, 1)
+    return centered.astype(np.float32), largest.astype(np.float32)

@@ -167,9 +167,9 @@ def randomization_p_values(
     chunk = max(1, _ENTRIES // columns.shape[1])
     for start in range(0, len(columns), chunk):
         some = slice(start, start + chunk)
-        centred = losses[some] - losses[some].mean(axis=1, dtype=np.float64, keepdims=True)
-        spread = np.abs(centred).max(axis=1, keepdims=True)
-        standardized = centred / np.where(spread > 0, spread, 1)
+        centered = losses[some] - losses[some].mean(axis=1, dtype=np.float64, keepdims=True)
+        spread = np.abs(centered).max(axis=1, keepdims=True)
+        standardized = centered / np.where(spread > 0, spread, 1)
         bound = 2 * _bernstein(columns[some], standardized)
         is_high = standardized > standardized.min(axis=1, keepdims=True)
         highest = standardized.max(axis=1, keepdims=True)
@@ -204,7 +204,7 @@ def _bernstein(
 ) -> Float[np.ndarray, ' P']:
     """Bernstein's bound of the tail, which holds for draws without replacement (Hoeffding 1963).
 
-    From either group of members, the smaller. Losses are centred and within [-1, 1].
+    From either group of members, the smaller. Losses are centered and within [-1, 1].
     """
     count, total = columns.sum(axis=1), np.einsum('pm,pm->p', columns, losses)
     variance = np.square(losses).mean(axis=1)
@@ -225,7 +225,7 @@ def _smaller_tail(
 
     Members enter independently with probability n / M, given that n enter: cumulants of (sum of
     losses, number) are K(u, v) = sum over members of log(1 - f + f exp(u y + v)). Losses are
-    centred and within [-1, 1].
+    centered and within [-1, 1].
     """
     members = columns.shape[1]
     count, total = columns.sum(axis=1), (columns * losses).sum(axis=1)
@@ -253,7 +253,7 @@ def _smaller_tail(
     w = np.sqrt(2 * np.maximum(u * total + v * count - cumulant, 0))
     *_, determinant = _curvature(scipy.special.expit(tilted), losses)
     q = np.abs(u) * np.sqrt(determinant / (members * share * (1 - share)))
-    near = (w < 1e-3) | (q < 1e-3)  # at the centre of the distribution: a half
+    near = (w < 1e-3) | (q < 1e-3)  # at the center of the distribution: a half
     safe_w, safe_q = np.where(near, 1, w), np.where(near, 1, q)
     return scipy.special.ndtr(-np.where(near, w, safe_w + np.log(safe_q / safe_w) / safe_w))
 

@@ -142,9 +142,9 @@ def test_bad_arguments_are_refused(arguments, message):
 
 
 def test_too_few_members_are_refused():
-    with pytest.raises(ValueError, match='difference need at least 4 usable members, not 3'):
+    with pytest.raises(ValueError, match='difference need at least 4 complete members, not 3'):
         split_half(*planted(3, effect=1.0), key=KEY)
-    with pytest.raises(ValueError, match='adjusted need at least 48 usable members, not 47'):
+    with pytest.raises(ValueError, match='adjusted need at least 48 complete members, not 47'):
         split_half(*planted(47, effect=1.0), key=KEY, estimator=adjusted)
 
 

@@ -12,7 +12,7 @@ from influence_jax.analysis.extraction import (
     edit_distance,
     longest_common_substring,
     nearest_siblings,
-    normalised,
+    normalized,
     scores,
     scores_of_members,
 )
@@ -67,7 +67,7 @@ def test_bleu_by_hand(decoded, truth, bleu):
 )
 def test_exact_match(decoded, truth, same):
     assert one(decoded, truth)[1] == same
-    assert (normalised(decoded) == normalised(truth)) == same
+    assert (normalized(decoded) == normalized(truth)) == same
 
 
 def test_longest_common_string_by_hand():

@@ -107,8 +107,8 @@ def test_online_lira_comes_near_the_best_test_there_is():
     hardness = rng.normal(scale=3, size=(1, 300))
     gaps = hardness + shift * masks + spread * rng.normal(size=masks.shape)
 
-    def log_density(centre, deviation):
-        return -np.log(deviation) - ((gaps - centre) / deviation) ** 2 / 2
+    def log_density(center, deviation):
+        return -np.log(deviation) - ((gaps - center) / deviation) ** 2 / 2
 
     best = log_density(hardness + shift, 0.7) - log_density(hardness, 1.3)
     rates = np.array([0.001, 0.01, 0.1])

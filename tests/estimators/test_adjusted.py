@@ -21,9 +21,9 @@ def off_diagonal(matrix):
 
 
 def regressors_of(masks, losses, own):
-    centred = losses - losses.mean(0)
-    scale = np.abs(centred).max(0)
-    return Fitting(masks, losses, own)(centred / scale, own, slice(0, len(own)), scale).examples
+    centered = losses - losses.mean(0)
+    scale = np.abs(centered).max(0)
+    return Fitting(masks, losses, own)(centered / scale, own, slice(0, len(own)), scale).examples
 
 
 def test_equals_the_loops_for_the_regressors_it_chose():
@@ -169,6 +169,6 @@ def test_members_that_are_missing_are_left_out():
 
 
 def test_too_few_members_are_refused_in_one_line():
-    with pytest.raises(ValueError, match='20 usable members are too few to regress') as error:
+    with pytest.raises(ValueError, match='20 complete members are too few to regress') as error:
         adjusted(masks_of(20, 4), noise(20, 4))
     assert '\n' not in str(error.value)

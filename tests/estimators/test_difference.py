@@ -4,7 +4,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influence_jax.estimators import difference_in_means, summarize
+from influence_jax.estimators import check_both_sides, difference_in_means, summarize
 from influence_jax.estimators.tiling import standardized_tiles
 
 
@@ -150,7 +150,7 @@ def bad_inputs():
     yield 'never in', never, losses, r'2 of 8 examples \(2, 5\) .*fewer than 2 of the 40'
     yield 'one target missing', masks, holed, r'the 1 targets that never are \(3\)'
     yield 'out only once', always_but_once, losses, r'1 of 8 examples \(7\)'
-    yield 'too few members', masks[:3], losses[:3], '3 usable members are too few'
+    yield 'too few members', masks[:3], losses[:3], '3 members are too few'
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,14 @@ def test_bad_input_is_refused_in_one_line(masks, losses, message):
         with pytest.raises(ValueError, match=message) as refused:
             estimate(masks, losses)
         assert '\n' not in str(refused.value)
+
+
+def test_examples_that_a_design_leaves_without_an_error_name_the_cure():
+    masks = np.ones((12, 5), bool)
+    masks[:6, 1:] = False
+    with pytest.raises(ValueError, match=r'1 of 5 examples \(0\).*balanced design.*more members'):
+        check_both_sides(masks)
+    check_both_sides(masks[:, 1:])
 
 
 def test_tile_below_one_is_refused():
@@ -186,8 +194,8 @@ def test_rounding_of_a_constant_column_is_nothing(dtype, value, members, ulps):
     losses = np.full((members, 2), value, dtype)
     if dtype is np.float64:
         losses[::3] += ulps * np.spacing(losses[::3])  # as averages of repeats are
-    ((_, centred, scale),) = standardized_tiles(losses, tile=2)
-    assert not centred.any() and not scale.any()
+    ((_, centered, scale),) = standardized_tiles(losses, tile=2)
+    assert not centered.any() and not scale.any()
 
 
 def test_a_constant_target_is_never_significant():

@@ -92,7 +92,7 @@ def test_help_reads_well(launch):
         (['--dataset=mnist'], ["unknown dataset 'mnist'", 'choose clipart, cifar10']),
         (['--keep=1.5'], ['keep=1.5 must lie strictly between 0 and 1']),
         (['--copies=3'], ['--copies is of near-duplicates', 'add --duplicated']),
-        (['--members=3'], ['3 usable members are too few', 'at least 4']),
+        (['--members=3'], ['3 members are too few', 'at least 4']),
     ],
     ids=str,
 )

@@ -10,7 +10,11 @@ import scipy.stats
 from influence_jax import report
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.views import Overview
+<<<<<<< HEAD
 from influence_jax.estimators import SignificantPairs
+=======
+from influence_jax.estimators import SignificantPairs, adjusted
+>>>>>>> estim
 from influence_jax.estimators.summary import Summary
 from influence_jax.report import Results, figures, theme
 from influence_jax.report.results import Method, ShownExamples

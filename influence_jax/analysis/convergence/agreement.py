@@ -134,7 +134,7 @@ def split_half(
       target_examples: as in `summarize`.
 
     Raises:
-      ValueError: too few usable members for two halves, sizes out of range, `repeats` below 1, or
+      ValueError: too few complete members for two halves, sizes out of range, `repeats` below 1, or
         masks and losses as in `difference_in_means`.
     """
     estimator = as_estimator(estimator)
@@ -142,7 +142,7 @@ def split_half(
     largest, least = len(masks) // 2, least_half(estimator)
     if largest < least:
         raise ValueError(
-            f'two halves for the estimator {estimator.name} need at least {2 * least} usable '
+            f'two halves for the estimator {estimator.name} need at least {2 * least} complete '
             f'members, not {len(masks)}'
         )
     if repeats < 1:
@@ -229,11 +229,11 @@ def _difference(
     masks: Bool[np.ndarray, 's N'], losses: Float[np.ndarray, 's t']
 ) -> Float[np.ndarray, 'N t']:
     """`difference_in_means` without its errors: NaN only where one of the means is of nobody."""
-    centred = (losses - losses.mean(axis=0, dtype=np.float64, keepdims=True)).astype(np.float32)
+    centered = (losses - losses.mean(axis=0, dtype=np.float64, keepdims=True)).astype(np.float32)
     included = masks.sum(axis=0, dtype=np.float32)[:, None]
-    sums = masks.T.astype(np.float32) @ centred
+    sums = masks.T.astype(np.float32) @ centered
     with np.errstate(divide='ignore', invalid='ignore'):
-        values = (centred.sum(axis=0, keepdims=True) - sums) / (len(masks) - included)
+        values = (centered.sum(axis=0, keepdims=True) - sums) / (len(masks) - included)
         values -= sums / included
     return np.where(np.isfinite(values), values, np.nan)
 

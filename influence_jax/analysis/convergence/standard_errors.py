@@ -63,7 +63,7 @@ def precision(
       target_examples: as in `summarize`.
 
     Raises:
-      ValueError: no usable member, or masks and losses as in `difference_in_means`.
+      ValueError: no complete member, or masks and losses as in `difference_in_means`.
     """
     masks, losses = complete_members(masks, losses)
     unknown = int((~two_on_both_sides(masks)).sum())

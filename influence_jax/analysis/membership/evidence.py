@@ -101,12 +101,12 @@ def check_both_sides(given: Evidence, *, least: int) -> None:
         shown = ', '.join(str(t) for t in lacking[:_NAMED_IN_MESSAGES])
         more = ', ...' if lacking.size > _NAMED_IN_MESSAGES else ''
         subsets, members = given.subset.max() + 1, len(given.subset)
-        usable = f'{members} usable members'
+        drawn = f'{members} complete members'
         if subsets < members:
-            usable = f'{subsets} different subsets of the {usable}'
+            drawn = f'{subsets} different subsets of the {drawn}'
         raise ValueError(
             f'{lacking.size} of {given.targets.size} targets ({shown}{more}) are included in, or '
-            f'left out of, fewer than {least} of the {usable}: use more members'
+            f'left out of, fewer than {least} of the {drawn}: use more members'
         )
 
 
@@ -205,8 +205,8 @@ class Shadows(NamedTuple):
         """
         count = len(values)
         left = self.members - count * belongs
-        centre = values.mean(axis=0, dtype=np.float64)
-        apart = np.square(values - centre[None]).sum(axis=0, where=belongs[None])
-        deviation = np.where(belongs, centre - self.mean, 0.0)
+        center = values.mean(axis=0, dtype=np.float64)
+        apart = np.square(values - center[None]).sum(axis=0, where=belongs[None])
+        deviation = np.where(belongs, center - self.mean, 0.0)
         squares = self.squares - apart - deviation**2 * self.members * count / left
         return Shadows(left, self.mean - deviation * count / left, np.maximum(squares, 0.0))

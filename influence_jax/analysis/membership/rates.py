@@ -126,7 +126,7 @@ class Performance(NamedTuple):
     true_positive_rates: `[F]` at these; NaN where fewer than 10 false positives would decide.
     auroc: area under the curve, 0.5 for chance.
     balanced_accuracy: of the best threshold, 0.5 for chance.
-    notes: what could not be said, and why.
+    notes: which rates could not be measured, and why.
     """
 
     roc: Roc

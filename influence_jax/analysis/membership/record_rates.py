@@ -1,4 +1,4 @@
-"""How well the membership of each single record is told."""
+"""How well an attack does on each single record."""
 
 from typing import NamedTuple
 
@@ -82,8 +82,8 @@ def _areas(
     area = below.mean(axis=0, where=included)
     variance = np.zeros(len(area))
     for side, count in ((included, positives), (~included, negatives)):
-        centre = below.mean(axis=0, where=side)
-        squares = _squares(below - centre[None], side, subset)
+        center = below.mean(axis=0, where=side)
+        squares = _squares(below - center[None], side, subset)
         clusters = _one_of_each(side, subset).sum(axis=0)
         variance += squares * clusters / np.maximum(clusters - 1, 1) / count**2
     return area, np.sqrt(variance)

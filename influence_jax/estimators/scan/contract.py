@@ -34,7 +34,7 @@ class SummaryRequest(NamedTuple):
 class Targets(NamedTuple):
     """A block of targets.
 
-    losses: `[M t]` centred and within [-1, 1].
+    losses: `[M t]` centered and within [-1, 1].
     null_error: `[t]` standard error of an entry without influence, in the unit of `losses`.
     self_index: `[t]` the example that each target is, -1 where it is none.
     floor: `[t]` entries of larger absolute value are listed as candidates; unit of `losses`.

@@ -70,7 +70,7 @@ def _seconds(product: Product, masks: Bool[np.ndarray, 'M N'], losses: Array) ->
 
 
 def _float32(masks: Float[Array, 'M N'], losses: Float[Array, 'M t']) -> Float[Array, 't N']:
-    # Accelerators round products of float32 to 10 bits unless told not to.
+    # By default accelerators round products of float32 to 10 bits.
     return jnp.matmul(losses.T, masks, precision=lax.Precision.HIGHEST)
 
 
