@@ -47,23 +47,7 @@ def run(settings: TensorSettings) -> Path:
     return terminal.save_and_show(results, settings.output_dir)
 
 
-<<<<<<< HEAD
 def _names(ids: tuple[str, ...], given: str) -> tuple[str, ...]:
-=======
-def _estimator(asked: Estimator, given: Tensors) -> tuple[Estimator, tuple[str, ...]]:
-    """The one that was asked for or, for too few members, the difference of means, and why."""
-    least = 2 * least_half(asked)
-    if given.usable_members >= least:
-        return asked, given.notes
-    note = (
-        f'Estimated by difference of means: for the estimator {asked.name} at least {least} '
-        f'complete members are needed, and there are {given.usable_members}.'
-    )
-    return difference_in_means, (*given.notes, note)
-
-
-def _names(ids: tuple[str, ...], what: str, given: str) -> list[str]:
->>>>>>> estim
     """Ids that somebody chose are names; positions alone are not."""
     return ids if given else tuple(f'example {one}' for one in ids)
 

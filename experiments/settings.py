@@ -132,43 +132,6 @@ class AnalysisSettings:
         """Whether members are trained until their estimates are precise enough."""
         return self.until_standard_error > 0
 
-<<<<<<< HEAD
-=======
-    @property
-    def least_members(self) -> int:
-        """Members that `estimator` needs in order to be judged by two halves of them."""
-        return 2 * least_half(self.estimator)
-
-    def stopping(self, design: Design, *, key: PRNGKey) -> SequentialStopping | None:
-        """When to stop training before all members are there; None where not to.
-
-        Args:
-            design: of the masks.
-            key: draws the targets on which the standard error is measured.
-
-        Raises:
-            ValueError: a design of which a first part of the members is not as good as any, or
-                too few members.
-        """
-        if not self.grows:
-            return None
-        if design is Design.BALANCED:
-            raise ValueError(
-                '--design=balanced puts every example into a fixed share of all members, so it '
-                'cannot stop early: use independent or exact_size with --until_standard_error'
-            )
-        if self.max_members < self.least_members:
-            raise ValueError(
-                f'--max_members={self.max_members} is too few for the estimator '
-                f'{self.estimator.name}: allow at least {self.least_members}'
-            )
-        return SequentialStopping(self.until_standard_error, self.estimator, key=key)
-
-    def estimator_for(self, members: int) -> Estimator:
-        """The estimator, or the difference of means for too few complete members."""
-        return self.estimator if members >= self.least_members else difference_in_means
-
->>>>>>> estim
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:

@@ -10,18 +10,14 @@ import scipy.stats
 from influence_jax import report
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.views import Overview
-<<<<<<< HEAD
-from influence_jax.estimators import SignificantPairs
-=======
-from influence_jax.estimators import SignificantPairs, adjusted
->>>>>>> estim
+from influence_jax.estimators import Method, SignificantPairs
 from influence_jax.estimators.summary import Summary
 from influence_jax.report import Results, figures, theme
-from influence_jax.report.results import Method, ShownExamples
+from influence_jax.report.results import ShownExamples
 from influence_jax.report.theme import Theme
 
 N = 12
-METHOD = Method('adjusted difference of means', 'the mean loss of members')
+METHOD = Method('adjusted', 'adjusted difference of means', 'the mean loss of members')
 HOSTILE = '"><script>document.title="owned"</script><img src=x onerror=document.title="owned">'
 
 

@@ -64,12 +64,7 @@ def candidate_pairs(
         two directions are not independent: where masks of two examples happen to agree, each
         takes some of the credit for what the other does for itself. So `z` is their mean, whose
         standard deviation is 1 at most for pairs that do not influence one another (0.86 measured
-<<<<<<< HEAD
-        for the difference of means, 0.72 for the adjusted estimate, which lets fewer such pairs
-        pass).
-=======
         for the difference of means, 0.72 for the adjusted estimate, which lets fewer pass).
->>>>>>> estim
       floor: self-influences below this many of their own standard errors are replaced by
         that, so that no ratio is formed with noise.
 
