@@ -236,6 +236,18 @@ def test_a_disk_that_is_full_while_a_run_grows(
     np.testing.assert_array_equal(store.open_run(directory).masks, more_masks(20))
 
 
+def test_a_reader_sees_the_run_as_it_was_before_it_grew(directory, extend, masks, values):
+    reader = store.open_run(directory)
+    with extend(directory, 20) as run:
+        run.write(run.missing, _rows(run, run.missing))
+    np.testing.assert_array_equal(reader.masks, masks)
+    found = reader.measurement()
+    assert found.shape == (12, 7)
+    np.testing.assert_array_equal(found[:8], values['loss'][:8])
+    assert np.isnan(found[8:]).all()
+    assert len(store.open_run(directory).complete) == 20
+
+
 def test_a_second_writer_does_not_extend(directory, extend, one_line):
     with extend(directory, 12):
         one_line(store.RunLocked, extend, directory, 20)
