@@ -9,10 +9,10 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from influence_jax.analysis.near_duplicate_comparison import Spread
-from influence_jax.analysis.resampling import Interval as Estimated
+from influence_jax.analysis.resampling import Interval
 from influence_jax.report.formatting import MISSING, count, number, plus_minus, printable
 from influence_jax.report.results import KindsComparison, Reference, Results, ScoreComparison
-from influence_jax.report.sections import Cell, Interval, Section, Table
+from influence_jax.report.sections import Cell, Section, Table
 
 
 def kinds_section(results: Results, comparison: KindsComparison) -> Section:
@@ -188,16 +188,16 @@ def _published(score: ScoreComparison, reference: Reference) -> tuple[str, str, 
     return unique, near_duplicated, _ratio(row.unique.mean, row.near_duplicated.mean)
 
 
-def _auroc(found: Estimated) -> str:
+def _auroc(found: Interval) -> str:
     value, low, high = found
     if math.isnan(value):
         return MISSING
     return f'{number(value, 3)} ({number(low, 3)} to {number(high, 3)})'
 
 
-def _auroc_cell(found: Estimated) -> Cell:
+def _auroc_cell(found: Interval) -> Cell:
     value, low, high = found
     if math.isnan(value):
         return Cell(MISSING)
-    drawn = Interval(value, low, high) if math.isfinite(low) else None
+    drawn = found if math.isfinite(low) else None
     return Cell(number(value, 3), f'{number(low, 3)} to {number(high, 3)}', drawn)

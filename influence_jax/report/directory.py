@@ -90,7 +90,8 @@ def save(results: Results, directory: Path | str) -> Path:
 
     The page needs nothing but itself: images are inside it, it fetches nothing and runs no script.
     A report that is already there is replaced as a whole; a kill at any moment leaves the old
-    report, the new one or none, never half of one.
+    report or the new one, never half of one (between two renames the old one has a hidden name,
+    and the next save brings it back if it fails).
 
     Args:
         results: from `gather`, or of an earlier report by `Results.load`.
@@ -159,6 +160,8 @@ def check_directory(directory: Path | str) -> None:
 def _write_at_once(directory: Path, results: Results, files: Mapping[str, bytes]) -> None:
     partial = directory.with_name(f'.{directory.name}.partial')
     old = directory.with_name(f'.{directory.name}.old')
+    if old.exists() and not directory.exists():  # an earlier process ended between two renames
+        old.rename(directory)
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:

@@ -27,7 +27,7 @@ def of_run(
     own: Int[np.ndarray, ' T'],
     *,
     noun: str,
-    labels: tuple[str, ...],
+    classes: int,
     stopping: StoppingCheck | None,
 ) -> dict[str, str]:
     """Returns how large the run is, and how well members know what they trained on.
@@ -36,10 +36,10 @@ def of_run(
       run: the run.
       own: `[T]` the example that each target is, -1 where it is none.
       noun: what an example is called.
-      labels: `[N]` class of each; '' where there is none.
+      classes: how many classes there are; 0 where there are none.
       stopping: what was seen when training stopped early.
     """
-    examples, classes = len(run.example_ids), len({label for label in labels if label})
+    examples = len(run.example_ids)
     in_classes = f' in {classes} classes' if classes else ''
     most = 'of at most' if stopping and stopping.enough else 'of'
     facts = {

@@ -149,7 +149,13 @@ def gather(
         stopped_early=facts_of.stopped_early(run, stopping),
         notes=tuple(notes),
         facts={
-            **facts_of.of_run(run, own, noun=examples.noun, labels=kept.labels, stopping=stopping),
+            **facts_of.of_run(
+                run,
+                own,
+                noun=examples.noun,
+                classes=len(kept.class_names or set(kept.labels) - {''}),
+                stopping=stopping,
+            ),
             **of_text,
             **facts_of.of_self_influence(overview),
             **facts_of.of_near_duplicates(overview, truth.targets, truth.source),

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators.ensemble import finite
 from influence_jax.store import Manifest, RunError, Shown, open_run
 from influence_jax.types import AnyArray
 
@@ -95,8 +96,8 @@ class ArrayRun:
     @property
     def complete(self) -> Int[np.ndarray, ' _']:
         """Returns the members all of whose measurements are finite."""
-        finite = [np.isfinite(values).all(axis=1) for values in self.measurements.values()]
-        return np.flatnonzero(np.all(finite, axis=0))
+        complete = [finite(values).all(axis=1) for values in self.measurements.values()]
+        return np.flatnonzero(np.all(complete, axis=0))
 
 
 def measurement_names(run: ReportedRun) -> tuple[str, ...]:

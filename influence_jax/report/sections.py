@@ -8,19 +8,12 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
+from influence_jax.analysis.resampling import Interval
 from influence_jax.report.theme import Picture
 
 
-class Interval(NamedTuple):
-    """A probability and its interval, drawn as a dot and a bar on a line from 0 to 1."""
-
-    value: float
-    low: float
-    high: float
-
-
 class Cell(NamedTuple):
-    """Of a table: a text, a smaller one below, and an interval drawn under both."""
+    """Of a table: a text, a smaller one below, and the interval of a probability, drawn."""
 
     text: str
     note: str = ''

@@ -33,7 +33,7 @@ _DTYPES = ('bool', *(f'{kind}{bits}' for kind in ('int', 'uint') for bits in (8,
 _DTYPES += ('float32', 'float64')
 _SHARED = {'M': 'member', 'N': 'example', 'T': 'target'}
 """Axes that are the same in all records; any other letter is of its own record."""
-_BYTES = UInt8[np.ndarray, ' bytes']
+_BYTES = UInt8[np.ndarray, ' _']
 
 Record = TypeVar('Record')
 

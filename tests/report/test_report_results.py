@@ -95,9 +95,14 @@ def test_any_reader_of_zarr_finds_named_axes(stored, language):
     array = ts.open({'driver': 'zarr3', 'kvstore': kvstore}).result()
     np.testing.assert_array_equal(array.read().result(), language.summary.margin)
     assert array.domain.labels == ('target',)
+    sizes = {}
     for path in (stored / RESULTS).glob('*/zarr.json'):
-        names = json.loads(path.read_text())['dimension_names']
+        metadata = json.loads(path.read_text())
+        names = metadata['dimension_names']
         assert len(set(names)) == len(names)
+        for name, size in zip(names, metadata['shape'], strict=True):
+            assert sizes.setdefault(name, size) == size  # one axis, one size, as xarray wants it
+    assert (sizes['target'], sizes['example']) == (len(language.target_ids),) * 2
 
 
 @pytest.mark.parametrize(

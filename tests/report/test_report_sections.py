@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from pages import Page, contents
 
+from influence_jax.analysis.resampling import Interval
 from influence_jax.report import figures
 from influence_jax.report.sections import (
     Cell,
-    Interval,
     Matrix,
     Plate,
     Plates,

@@ -263,6 +263,24 @@ def test_failed_move_brings_the_old_report_back(tmp_path, arguments, monkeypatch
     assert contents(tmp_path) == {'report/index.html': b'old'}
 
 
+@pytest.mark.usefixtures('unsaved')
+def test_a_kill_between_two_renames_loses_no_report(tmp_path, arguments, monkeypatch, write):
+    hidden = tmp_path / '.report.old'
+    hidden.mkdir()
+    (hidden / 'index.html').write_text('old')
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, 'fsync', full)
+        with pytest.raises(OSError, match='No space left'):
+            write(arguments)
+    assert contents(tmp_path) == {'report/index.html': b'old'}
+    assert 'A run' in write(arguments).read_text()
+    assert not hidden.exists()
+
+
 def test_directory_of_something_else_is_refused(tmp_path, arguments, write):
     (tmp_path / 'manifest.json').write_text('{}')
     with pytest.raises(FileExistsError, match=r"holds 'manifest\.json'.*choose a directory"):
