@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from influence_jax.models.image_classification import ImageBatch
 
 from influence_jax.models import ImageClassification, ResNetConfig, image_classification
-from influence_jax.models.image_classification import ImageBatch
 
 TASK = ImageClassification(ResNetConfig(num_classes=3, width=8, blocks=(1,), patch=4))
 AUGMENTED = ImageClassification(TASK.config, augment=True)

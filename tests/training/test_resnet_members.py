@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from influence_jax.models.image_classification import ImageBatch
 
 from influence_jax import training
 from influence_jax.models import ImageClassification, ResNetConfig
-from influence_jax.models.image_classification import ImageBatch
 from influence_jax.training import Recipe, sequential, vmapped
 
 MEMBERS, COUNT, STEPS = 4, 40, 3  # few steps: AdamW amplifies rounding as it goes on
