@@ -29,7 +29,7 @@ def targets_csv(content: Content) -> str:
     low, high = selected_intervals(
         summary.other_value,
         summary.other_standard_error,
-        members=summary.members_used,
+        members=summary.members_used or None,
         selected=content.num_targets,
         candidates=content.num_targets * content.num_examples,
     )
