@@ -58,4 +58,4 @@ def run(experiment: ImageExperiment) -> Path:
         experiment.machine,
         experiment.analysis,
     )
-    return launch.report_of(run, experiment.analysis, experiment.ensemble)
+    return launch.report_of(run, experiment.analysis)

@@ -21,14 +21,12 @@ from influence_jax.ensemble import train_full_data_model
 from influence_jax.hub import NotFetched
 from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.progress import TerminalProgress
-from influence_jax.tasks.causal_lm import COMPLETIONS
+from influence_jax.store import FULL_DATA_MODEL
 from influence_jax.training import Executor, MeshShape, Recipe, sequential, sharded
 from influence_jax.training.multihost import is_primary
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
-FULL_DATA = 'everything'
-"""Folder, in the run's directory, of the model that is trained on all records."""
 BASES = 'bases'
 
 
@@ -107,10 +105,10 @@ def run(experiment: LanguageExperiment) -> Path | None:
         executor=executor,
         checkpointing=checkpointing,
     )
-    full_data = train_full_data_model(
+    train_full_data_model(
         dataclasses.replace(task, extract=False, keep_completions=True),
         dataset,
-        output_dir=Path(machine.output_dir) / FULL_DATA,
+        output_dir=Path(machine.output_dir) / FULL_DATA_MODEL,
         recipe=recipe,
         executor=executor or sequential(1),
         seed=seed,
@@ -123,8 +121,6 @@ def run(experiment: LanguageExperiment) -> Path | None:
     return launch.report_of(
         run,
         experiment.analysis,
-        experiment.ensemble,
-        decoded=full_data.texts(COMPLETIONS),
         reference=PUBLISHED,
         facts=language_data.facts(task, dataset),
     )

@@ -17,7 +17,6 @@ from absl import app, flags, logging
 from experiments import terminal
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import ensemble, report
-from influence_jax.analysis.convergence import SequentialStopping
 from influence_jax.data import Dataset
 from influence_jax.ensemble import Checkpointing, train_ensemble
 from influence_jax.progress import TerminalProgress
@@ -89,17 +88,9 @@ def train(
     )
 
 
-def report_of(
-    run: Run, analysis: AnalysisSettings, settings: EnsembleSettings, **more: Any
-) -> Path:
+def report_of(run: Run, analysis: AnalysisSettings, **more: Any) -> Path:
     """Writes the report of a run, prints it in short, and returns the page's path."""
-    stopping = None
-    if analysis.grows:
-        rule = SequentialStopping(
-            analysis.until_standard_error, analysis.estimator, key=jax.random.key(settings.seed)
-        )
-        stopping = rule.check(run.masks, run['loss'], missing=len(run.missing))
-    results = report.gather(run, estimator=analysis.estimator, stopping=stopping, **more)
+    results = report.gather(run, estimator=analysis.estimator, **more)
     return terminal.save_and_show(results, run.directory / 'report')
 
 

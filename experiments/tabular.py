@@ -70,7 +70,7 @@ def run(experiment: TabularExperiment) -> Path:
         experiment.machine,
         experiment.analysis,
     )
-    return launch.report_of(run, experiment.analysis, experiment.ensemble)
+    return launch.report_of(run, experiment.analysis)
 
 
 def table(name: str) -> Dataset:

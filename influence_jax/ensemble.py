@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -24,6 +24,9 @@ from influence_jax.training import Automatic, Executor, Program, Recipe
 from influence_jax.training.contract import check_task
 from influence_jax.training.multihost import from_primary, is_primary
 from influence_jax.types import PRNGKey
+
+PRECISION = 'precision'
+"""Under which note a run keeps how precise it was found."""
 
 Stored = store.Run | store.ReadOnlyRun
 
@@ -84,35 +87,33 @@ def train_ensemble(
         seed: of subsets, initial parameters, batch order, dropout and augmentation.
         keep_params: keep every member's trained parameters, for `Run.params`.
         until_standard_error: stop when the median standard error off the diagonal is at most this.
-        estimator: by which that standard error is told.
+        estimator: whose standard error that is.
         checkpointing: keep members while they train.
-        progress: what is told of the training; nobody by default.
+        progress: is called as members are done, such as a `TerminalProgress()`.
         command: how the run was started, for whoever wants to repeat it.
 
     Returns:
-        The run, opened for reading. In a process that is not the primary one of several, it is
-        what that one wrote, if this process sees its files.
+        The run, opened for reading. Of several processes the primary one alone is given it; the
+        others get a `store.ReadOnlyRun`, which knows no more than which members there are.
 
     Raises:
         ValueError: an argument, the task or the dataset does not fit; nothing was trained.
         store.RunError: the directory holds another run, is written by another process, or the
             disk fails.
     """
-    recipe = recipe or Recipe()
+    recipe, executor = recipe or Recipe(), executor or Automatic()
     grouped = isinstance(design, ByGroup)
     kind = design.design if isinstance(design, ByGroup) else design
-    _check(inclusion_prob, repeats, members, seed, kind, until_standard_error)
-    executor = executor or Automatic()
-    use_cores(_devices(executor))
-    of_masks, of_members = jax.random.split(jax.random.key(seed), 4)[1:3]
-    problem = tasks.bind(
-        task, dataset, targets, executor=executor if isinstance(executor, Executor) else None
-    )
+    _check(inclusion_prob, repeats, members, seed)
     if grouped and dataset.groups is None:
-        raise ValueError(
-            f'a design by group needs a dataset with groups: {dataset.name!r} has none'
-        )
+        raise ValueError(f'a design by group needs groups, but dataset {dataset.name!r} has none')
+    stopping = None
+    if until_standard_error is not None:
+        stopping = _stopping(until_standard_error, estimator, kind, members, seed)
     _refuse_growth(kind, Path(output_dir), members)
+    use_cores(_devices(executor))
+    problem = tasks.bind(task, dataset, targets, executor=_given(executor))
+    of_masks, of_members = jax.random.split(jax.random.key(seed), 4)[1:3]
     masks = subsets.draw(
         kind,
         key=of_masks,
@@ -123,40 +124,25 @@ def train_ensemble(
         repeats=repeats,
     )
     check_both_sides(masks)
-    stopping = None
-    if until_standard_error is not None:
-        stopping = SequentialStopping(until_standard_error, estimator, key=jax.random.key(seed))
-        if members < (least := 2 * least_half(as_estimator(estimator))):
-            raise ValueError(
-                f'{members=} are too few for the estimator {as_estimator(estimator).name} to tell '
-                f'how precise it is: allow at least {least}'
-            )
-    expected = inclusion_prob * dataset.num_examples
+    training = _Training(
+        problem,
+        _program(problem, recipe, masks, expected=inclusion_prob * dataset.num_examples),
+        executor,
+        of_members,
+        keep_params=keep_params,
+        stopping=stopping,
+        checkpointing=checkpointing,
+        progress=progress or Quiet(),
+    )
     configuration = {
         'inclusion_prob': inclusion_prob,
         'design': kind.value,
         'by_group': grouped,
         'repeats': repeats,
+        'recipe': dataclasses.asdict(recipe),
     }
-    run = _train(
-        problem,
-        dataset,
-        targets,
-        masks,
-        program=_program(problem, recipe, masks, expected),
-        configuration=configuration | {'recipe': dataclasses.asdict(recipe)},
-        output_dir=Path(output_dir),
-        executor=executor,
-        seed=seed,
-        key=of_members,
-        keep_params=keep_params,
-        stopping=stopping,
-        checkpointing=checkpointing,
-        progress=progress or Quiet(),
-        command=command,
-    )
-    run.remember(task, dataset)
-    return run
+    manifest = _manifest(training, dataset, targets, masks, configuration, seed, command)
+    return _run(training, manifest, masks, Path(output_dir), task, dataset)
 
 
 def train_full_data_model(
@@ -166,7 +152,6 @@ def train_full_data_model(
     output_dir: str | Path,
     targets: Dataset | None = None,
     recipe: Recipe | None = None,
-    expected_subset: float | None = None,
     executor: Executor | Automatic | None = None,
     seed: int = 0,
     keep_params: bool = False,
@@ -174,49 +159,28 @@ def train_full_data_model(
     progress: Progress | None = None,
     command: str = '',
 ) -> Run:
-    """Trains one model on all examples, as a run of its own; arguments as of `train_ensemble`.
+    """Trains one model on all examples, as a run of one member.
 
-    Args:
-        task: see there.
-        dataset: see there.
-        output_dir: see there.
-        targets: see there.
-        recipe: see there.
-        expected_subset: for how many examples the recipe's epochs are counted; all by default.
-        executor: see there.
-        seed: see there; the model is another than any member of that seed.
-        keep_params: see there.
-        checkpointing: see there.
-        progress: see there.
-        command: see there.
+    Arguments, result and errors are those of `train_ensemble`. The model is another than any
+    member of an ensemble of that seed.
     """
-    recipe = recipe or Recipe()
-    executor = executor or Automatic()
+    recipe, executor = recipe or Recipe(), executor or Automatic()
     use_cores(_devices(executor))
     key = jax.random.split(jax.random.key(seed), 4)[3]
-    problem = tasks.bind(
-        task, dataset, targets, executor=executor if isinstance(executor, Executor) else None
-    )
+    problem = tasks.bind(task, dataset, targets, executor=_given(executor))
     masks = np.ones((1, dataset.num_examples), bool)
-    run = _train(
+    training = _Training(
         problem,
-        dataset,
-        targets,
-        masks,
-        program=_program(problem, recipe, masks, expected_subset or dataset.num_examples),
-        configuration={'full_data': True, 'recipe': dataclasses.asdict(recipe)},
-        output_dir=Path(output_dir),
-        executor=executor,
-        seed=seed,
-        key=key,
+        _program(problem, recipe, masks, expected=dataset.num_examples),
+        executor,
+        key,
         keep_params=keep_params,
-        stopping=None,
         checkpointing=checkpointing,
         progress=progress or Quiet(),
-        command=command,
     )
-    run.remember(task, dataset)
-    return run
+    configuration = {'full_data': True, 'recipe': dataclasses.asdict(recipe)}
+    manifest = _manifest(training, dataset, targets, masks, configuration, seed, command)
+    return _run(training, manifest, masks, Path(output_dir), task, dataset)
 
 
 def use_cores(count: int | None = None) -> None:
@@ -248,14 +212,12 @@ def _devices(executor: Executor | Automatic) -> int | None:
     return executor.devices if isinstance(executor, Automatic) else executor.shape.devices
 
 
-def _check(
-    inclusion_prob: float,
-    repeats: int,
-    members: int,
-    seed: int,
-    design: Design,
-    until_standard_error: float | None,
-) -> None:
+def _given(executor: Executor | Automatic) -> Executor | None:
+    """The executor, where it does not follow from what is trained."""
+    return executor if isinstance(executor, Executor) else None
+
+
+def _check(inclusion_prob: float, repeats: int, members: int, seed: int) -> None:
     if not 0 < inclusion_prob < 1:
         raise ValueError(f'{inclusion_prob=} must be between 0 and 1, such as 0.5')
     if members < 1:
@@ -267,11 +229,23 @@ def _check(
         )
     if not 0 <= seed < 2**32:  # jax would drop the bits above
         raise ValueError(f'{seed=} must be in 0 .. {2**32 - 1}')
-    if until_standard_error is not None and design is Design.BALANCED:
+
+
+def _stopping(
+    wanted: float, estimator: EstimatorLike, design: Design, members: int, seed: int
+) -> SequentialStopping:
+    if not design.can_grow:
         raise ValueError(
             'the balanced design puts every example into a fixed share of all members, so it '
             'cannot stop early: use independent or exact_size with until_standard_error'
         )
+    estimator = as_estimator(estimator)
+    if members < (least := 2 * least_half(estimator)):
+        raise ValueError(
+            f'{members=} are too few for the estimator {estimator.name} to tell how precise it '
+            f'is: allow at least {least}'
+        )
+    return SequentialStopping(wanted, estimator, key=jax.random.key(seed))
 
 
 def _refuse_growth(design: Design, output_dir: Path, members: int) -> None:
@@ -291,7 +265,7 @@ def _refuse_growth(design: Design, output_dir: Path, members: int) -> None:
 
 
 def _program(
-    problem: Problem, recipe: Recipe, masks: Bool[np.ndarray, 'M N'], expected: float
+    problem: Problem, recipe: Recipe, masks: Bool[np.ndarray, 'M N'], *, expected: float
 ) -> Program:
     smallest = int(masks.sum(axis=1).min())
     if smallest < recipe.batch_size:
@@ -310,30 +284,34 @@ def _program(
     )
 
 
-def _train(
-    problem: Problem,
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Training:
+    """What members are trained by; the same for all of a run."""
+
+    problem: Problem
+    program: Program
+    executor: Executor | Automatic
+    key: PRNGKey
+    keep_params: bool
+    checkpointing: Checkpointing | None
+    progress: Progress
+    stopping: SequentialStopping | None = None
+
+
+def _manifest(
+    training: _Training,
     dataset: Dataset,
     targets: Dataset | None,
     masks: Bool[np.ndarray, 'M N'],
-    *,
-    program: Program,
     configuration: Mapping[str, Any],
-    output_dir: Path,
-    executor: Executor | Automatic,
     seed: int,
-    key: PRNGKey,
-    keep_params: bool,
-    stopping: SequentialStopping | None,
-    checkpointing: Checkpointing | None,
-    progress: Progress,
     command: str,
-) -> Run:
-    check_task(program, examples=problem.examples, targets=problem.targets, base=problem.base)
+) -> store.Manifest:
+    problem = training.problem
     measured = dataset if targets is None else targets
-    chosen = _executor(executor, output_dir, program, problem, members=len(masks))
-    chosen.shape.mesh()  # refuses more devices than there are, before anything is written
-    manifest = store.Manifest(
-        configuration={**configuration, **problem.description},
+    others = {} if targets is None else {'targets': targets.fingerprint}
+    return store.Manifest(
+        configuration={**configuration, **problem.description, **others},
         seeds={'seed': seed},
         dataset=store.DatasetIdentity(dataset.name, dataset.fingerprint),
         example_ids=dataset.ids,
@@ -342,26 +320,33 @@ def _train(
         members=len(masks),
         git_commit=store.git_commit(),
         command=command,
-        executor=chosen.describe(),
         task=problem.recreate,
     )
+
+
+def _run(
+    training: _Training,
+    manifest: store.Manifest,
+    masks: Bool[np.ndarray, 'M N'],
+    output_dir: Path,
+    task: Any,
+    dataset: Dataset,
+) -> Run:
+    """Creates, continues or extends the run, trains what it lacks, and opens it for reading."""
+    problem = training.problem
+    check_task(
+        training.program, examples=problem.examples, targets=problem.targets, base=problem.base
+    )
+    executor = _executor(training, output_dir, members=len(masks))
+    executor.shape.mesh()  # refuses more devices than there are, before anything is written
+    manifest = dataclasses.replace(manifest, executor=executor.describe())
     with _opened(output_dir, manifest, masks) as stored:
         if isinstance(stored, store.Run) and problem.shown is not None:
             stored.write_shown(problem.shown)
-        if keep_params:
+        if training.keep_params:
             _refuse_lost_params(stored)
         if len(stored.missing):
-            _train_missing(
-                stored,
-                problem,
-                program,
-                chosen,
-                key=key,
-                keep_params=keep_params,
-                stopping=stopping,
-                checkpointing=checkpointing,
-                progress=progress,
-            )
+            _train_missing(stored, training, executor)
         stored.require_in_place()
         if not len(stored.complete):
             who = f'all {len(masks)} members' if len(masks) > 1 else 'the only member'
@@ -369,22 +354,21 @@ def _train(
                 f'{who} of {stored.directory} diverged (losses are not finite); lower '
                 f'learning_rate and choose a new output_dir'
             )
-    return Run.open(output_dir)
+        _note_precision(stored, training.stopping)
+    if not isinstance(stored, store.Run):
+        return cast(Run, stored)
+    run = Run.open(output_dir)
+    run.remember(task, dataset)
+    return run
 
 
-def _executor(
-    executor: Executor | Automatic,
-    output_dir: Path,
-    program: Program,
-    problem: Problem,
-    *,
-    members: int,
-) -> Executor:
+def _executor(training: _Training, output_dir: Path, *, members: int) -> Executor:
     """The one that is given, or that of the run that is there, or one that follows from shapes."""
-    if isinstance(executor, Executor):
-        return executor
-    return executor.choose(
-        program,
+    if isinstance(training.executor, Executor):
+        return training.executor
+    problem = training.problem
+    return training.executor.choose(
+        training.program,
         members=members,
         examples=problem.examples,
         targets=problem.targets,
@@ -403,26 +387,15 @@ def _recorded_width(output_dir: Path) -> int | None:
     return width if isinstance(width, int) and width > 0 else None
 
 
-def _train_missing(
-    stored: Stored,
-    problem: Problem,
-    program: Program,
-    executor: Executor,
-    *,
-    key: PRNGKey,
-    keep_params: bool,
-    stopping: SequentialStopping | None,
-    checkpointing: Checkpointing | None,
-    progress: Progress,
-) -> None:
-    check, enough = _check_precision(stored, stopping)
+def _train_missing(stored: Stored, job: _Training, executor: Executor) -> None:
+    check, enough = _check_precision(stored, job.stopping)
     if enough:
         return
-    if not is_primary():
-        progress = Quiet()
+    problem, program = job.problem, job.program
+    progress = job.progress if is_primary() else Quiet()
     if problem.refine is not None:
-        program = problem.refine(program, masks=stored.masks, key=key, executor=executor)
-    checkpointer = _checkpointer(stored, checkpointing)
+        program = problem.refine(program, masks=stored.masks, key=job.key, executor=executor)
+    checkpointer = _checkpointer(stored, job.checkpointing)
     total = len(stored.masks)
     progress.start(total=total, done=total - len(stored.missing))
     try:
@@ -431,18 +404,18 @@ def _train_missing(
             progress.set_total(check.more, f'standard error {check}')
         for trained in training.train(
             program,
-            key=key,
+            key=job.key,
             masks=stored.masks,
             members=stored.missing,
             examples=problem.examples,
             targets=problem.targets,
             executor=executor,
             base=problem.base,
-            keep_params=keep_params or bool(problem.extra or problem.texts),
+            keep_params=job.keep_params or bool(problem.extra or problem.texts),
             checkpointer=checkpointer,
         ):
             stored.require_in_place()
-            if keep_params:  # first, so that a member on record has its parameters
+            if job.keep_params:  # first, so that a member on record has its parameters
                 from influence_jax.training import checkpoint  # slow to import
 
                 directory = stored.directory / store.PARAMS
@@ -454,7 +427,7 @@ def _train_missing(
             stored.write(trained.members, {**trained.result.measurements, **more})
             progress.advance(len(trained.members))
             del trained  # its parameters make room for those of the next
-            check, enough = _check_precision(stored, stopping)
+            check, enough = _check_precision(stored, job.stopping)
             if check:
                 progress.set_total(check.more, f'standard error {check}')
             if enough:
@@ -475,6 +448,14 @@ def _check_precision(stored: Stored, stopping: SequentialStopping | None) -> tup
         check = stopping.check(stored.masks, losses, missing=len(stored.missing))
     enough = check is not None and check.enough
     return check, bool(from_primary(np.array(enough)))
+
+
+def _note_precision(stored: Stored, stopping: SequentialStopping | None) -> None:
+    """Keeps how precise the members are, for the report: missing ones may not be needed."""
+    if stopping is not None and isinstance(stored, store.Run):
+        losses = stored.measurement('loss')
+        check = stopping.check(stored.masks, losses, missing=len(stored.missing))
+        stored.note(PRECISION, {'text': str(check), 'enough': check.enough})
 
 
 def _checkpointer(stored: Stored, checkpointing: Checkpointing | None) -> Any:

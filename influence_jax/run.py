@@ -100,7 +100,9 @@ class Run(store.Run):
         """
         if estimator is not None:
             return as_estimator(estimator)
-        enough = len(self.complete) >= 2 * adjusted.least_members
+        # Members that share a mask count once.
+        masks = np.unique(np.packbits(self.masks[self.complete], axis=1), axis=0)
+        enough = len(masks) >= 2 * adjusted.least_members
         return adjusted if enough else difference_in_means
 
     def influence(

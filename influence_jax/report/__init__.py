@@ -5,7 +5,6 @@
 """
 
 from influence_jax.report.directory import check_directory, render, save, write
-from influence_jax.report.facts import StoppingCheck
 from influence_jax.report.gathering import gather
 from influence_jax.report.results import PublishedRow, PublishedSpread, Reference, Results
 from influence_jax.report.run import ArrayRun, ReportedRun
@@ -20,7 +19,6 @@ __all__ = [
     'ReportedRun',
     'Results',
     'Section',
-    'StoppingCheck',
     'check_directory',
     'gather',
     'render',

@@ -1,7 +1,7 @@
 """The table of facts at the end of a report: what was run, and what came of it."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,12 +15,23 @@ from influence_jax.report.results import Reference
 from influence_jax.report.run import ReportedRun, measurement_names
 
 
-class StoppingCheck(Protocol):
-    """Whether an ensemble was found precise enough to stop before all members were trained."""
+class Precision(NamedTuple):
+    """How precise a run was found that may stop before all members are trained.
 
-    @property
-    def enough(self) -> bool:
-        """Returns whether it was; `str` of the check gives the standard error that was reached."""
+    text: the standard error, and how many members it took.
+    enough: whether it is as small as wanted, so that no more members are needed.
+    """
+
+    text: str
+    enough: bool
+
+
+def precision_of(run: ReportedRun) -> Precision | None:
+    """Returns what training kept of it; None where members were not to stop early."""
+    kept = run.notes.get('precision')
+    if not isinstance(kept, Mapping):
+        return None
+    return Precision(str(kept.get('text', '')), kept.get('enough') is True)
 
 
 def of_run(
@@ -29,7 +40,7 @@ def of_run(
     *,
     noun: str,
     classes: int,
-    stopping: StoppingCheck | None,
+    precision: Precision | None,
 ) -> dict[str, str]:
     """Returns how large the run is, and how well members know what they trained on.
 
@@ -38,11 +49,11 @@ def of_run(
       own: `[T]` the example that each target is, -1 where it is none.
       noun: what an example is called.
       classes: how many classes there are; 0 where there are none.
-      stopping: what was seen when training stopped early.
+      precision: of a run that may stop early.
     """
     examples = len(run.example_ids)
     in_classes = f' in {classes} classes' if classes else ''
-    most = 'of at most' if stopping and stopping.enough else 'of'
+    most = 'of at most' if precision and precision.enough else 'of'
     facts = {
         f'{noun}s': f'{examples:,}{in_classes}',
         'members': f'{len(run.complete):,} {most} {len(run.masks):,}',
@@ -117,13 +128,13 @@ def of_provenance(run: ReportedRun, provenance: str) -> dict[str, str]:
     }
 
 
-def stopped_early(run: ReportedRun, stopping: StoppingCheck | None) -> str | None:
+def stopped_early(run: ReportedRun, precision: Precision | None) -> str | None:
     """Returns why missing members need not be trained; None where they should be."""
-    if stopping is None or not stopping.enough or not len(run.missing):
+    if precision is None or not precision.enough or not len(run.missing):
         return None
     return (
         f'{len(run.missing):,} of at most {len(run.masks):,} members were not needed '
-        f'and not trained: the median standard error off the diagonal is {stopping}.'
+        f'and not trained: the median standard error off the diagonal is {precision.text}.'
     )
 
 

@@ -29,7 +29,6 @@ from influence_jax.estimators import (
 )
 from influence_jax.estimators.ensemble import complete_members
 from influence_jax.report import facts as facts_of
-from influence_jax.report.facts import StoppingCheck
 from influence_jax.report.results import (
     KindsComparison,
     Reference,
@@ -73,7 +72,6 @@ def gather(
     near_duplicates: Bool[np.ndarray, ' T'] | None = None,
     decoded: Sequence[str] | None = None,
     reference: Reference | None = None,
-    stopping: StoppingCheck | None = None,
     facts: Mapping[str, str] | None = None,
     sections: Sequence[Section] = (),
 ) -> Results:
@@ -92,7 +90,6 @@ def gather(
       decoded: `[T]` what a model trained on all records wrote after each prompt; by default what
         the run keeps.
       reference: published numbers to compare near-duplicates with.
-      stopping: what was seen when training stopped early; missing members are then not needed.
       facts: further rows of the table of facts.
       sections: further pieces of the page.
 
@@ -108,6 +105,7 @@ def gather(
     examples = _shown_examples(kept, _on_the_page(overview))
     truth = _near_duplicates(run, kept, own, near_duplicates)
     notes = [*kept.notes, *fallback]
+    precision = facts_of.precision_of(run)
 
     comparison, text, of_text = None, None, {}
     if kept.groups is not None:
@@ -146,7 +144,7 @@ def gather(
         mean_loss=mean,
         missing=np.asarray(run.missing, np.int64),
         diverged=np.asarray(run.diverged, np.int64),
-        stopped_early=facts_of.stopped_early(run, stopping),
+        stopped_early=facts_of.stopped_early(run, precision),
         notes=tuple(notes),
         facts={
             **facts_of.of_run(
@@ -154,7 +152,7 @@ def gather(
                 own,
                 noun=examples.noun,
                 classes=len(kept.class_names or set(kept.labels) - {''}),
-                stopping=stopping,
+                precision=precision,
             ),
             **of_text,
             **facts_of.of_self_influence(overview),
@@ -162,7 +160,7 @@ def gather(
             **(facts or {}),
             **facts_of.of_provenance(run, kept.provenance),
             'estimator': chosen.name,
-            **({'standard error off the diagonal': str(stopping)} if stopping else {}),
+            **({'standard error off the diagonal': precision.text} if precision else {}),
         },
         comparison=comparison,
         text=text,

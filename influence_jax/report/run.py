@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.ensemble import examples_by_id, finite
-from influence_jax.store import Manifest, RunError, Shown, open_run
+from influence_jax.store import COMPLETIONS, FULL_DATA_MODEL, Manifest, RunError, Shown, open_run
 from influence_jax.types import AnyArray
 
-FULL_DATA_MODEL, COMPLETIONS = 'everything', 'completions'
 """Where a run on texts keeps the model that was trained on all records, and what that wrote."""
 
 

@@ -28,13 +28,15 @@ from influence_jax.store.files import (
     RunLocked,
     StorageFailed,
 )
-from influence_jax.store.layout import PARAMS, read_manifest
+from influence_jax.store.layout import COMPLETIONS, FULL_DATA_MODEL, PARAMS, read_manifest
 from influence_jax.store.manifest import DatasetIdentity, Manifest, git_commit, versions
 from influence_jax.store.members import MemberStatus, ReadOnlyRun
 from influence_jax.store.run import Run, create_or_resume, open_run
 from influence_jax.store.shown import Shown
 
 __all__ = [
+    'COMPLETIONS',
+    'FULL_DATA_MODEL',
     'PARAMS',
     'BadManifest',
     'ConfigurationMismatch',

@@ -32,6 +32,10 @@ from influence_jax.store.members import DIGEST_BYTES, masks_digest
 
 PARAMS = 'params'
 """Folder of the members' parameters, where they are kept."""
+FULL_DATA_MODEL = 'everything'
+"""Folder of a run of one member, trained on all examples."""
+COMPLETIONS = 'completions'
+"""Texts, in that run, that it writes after each record's prompt."""
 LOCK = 'lock'
 _MANIFEST = 'manifest.json'
 _MASKS = 'masks.zarr'

@@ -4,13 +4,18 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from influence_jax.data.dataset import Dataset
 from influence_jax.store import Shown
 from influence_jax.training import Executor, Program, Trained
+from influence_jax.training.mesh import path_name
 from influence_jax.types import BasedTask, Batch, Params, Task
+
+_MOST_COLUMNS = 40
+"""Of a table that a report shows."""
 
 Refine = Callable[..., Program]
 """(program, masks=, key=, executor=) -> the program, with what follows from the masks."""
@@ -90,6 +95,13 @@ def bind(
             f'{type(task).__name__} is no task: use influence_jax.tasks, or a class with '
             f'measurements, init, train_loss and measure (influence_jax.types.Task)'
         )
+    for given in filter(None, (dataset, targets)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(given.arrays):
+            if leaf.dtype.kind not in 'biufc':
+                raise ValueError(
+                    f'the array {path_name(path)} of dataset {given.name!r} holds text, which no '
+                    f'network reads: turn it into numbers, or use a task that does (tasks.CausalLM)'
+                )
     rows = dataset.arrays
     kind = type(task)
     return Problem(
@@ -97,4 +109,34 @@ def bind(
         rows,
         rows if targets is None else targets.arrays,
         description={'task': f'{kind.__module__}.{kind.__qualname__}'},
+        shown=shown_of(dataset),
     )
+
+
+def shown_of(dataset: Dataset, inputs: str | None = None) -> Shown:
+    """Returns what a report shows of examples: images, the rows of a table, or names alone.
+
+    Args:
+        dataset: of the examples.
+        inputs: name of the array that networks are called with; 'image' by default.
+    """
+    common: dict[str, Any] = {
+        'names': dataset.names,
+        'labels': dataset.labels,
+        'groups': dataset.groups,
+        'changes': dataset.changes,
+        'class_names': dataset.class_names,
+        'provenance': dataset.provenance,
+        'notes': dataset.notes,
+    }
+    arrays = dataset.arrays if isinstance(dataset.arrays, Mapping) else {}
+    array = arrays.get(inputs or 'image')
+    if not isinstance(array, np.ndarray):
+        return Shown(**common)
+    if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] in (1, 3):
+        return Shown(images=array, **common)
+    if array.ndim == 2 and array.shape[1] <= _MOST_COLUMNS:
+        columns = dataset.columns or tuple(f'{inputs} {i}' for i in range(array.shape[1]))
+        rows = tuple(tuple(f'{value:.6g}' for value in row) for row in array.tolist())
+        return Shown(columns=columns, rows=rows, **common)
+    return Shown(**common)

@@ -15,16 +15,13 @@ from influence_jax.data import Dataset, text
 from influence_jax.data.text import Tokenized, Tokenizer
 from influence_jax.models.gpt_neo import GPTNeoConfig
 from influence_jax.models.lora import LoRA
-from influence_jax.store import Shown
+from influence_jax.store import COMPLETIONS, Shown
 from influence_jax.tasks.base import Problem
 from influence_jax.tasks.completion import EXTRACTION, Completer
 from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling, TokenBatch
 from influence_jax.training import Executor, Program, Trained, WarmStart, largest_batch
 from influence_jax.training.executor import place_on_mesh
 from influence_jax.types import Masks, Params, PRNGKey
-
-COMPLETIONS = 'completions'
-"""Under which name a full-data model's completions are kept with its run."""
 
 _LOGITS_AT_ONCE = 2**25
 """Most logits that a member holds on a device while targets are measured: 128 MiB of them."""

@@ -88,8 +88,8 @@ class _NNX:
         return nnx.merge(structure, params, _reseeded(streams, key), state, copy=True)
 
     def _split(self, module: nnx.Module) -> tuple[Any, Any, Any, Any]:
-        structure, params, streams, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
-        return structure, params, streams, state
+        split: Any = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        return split
 
 
 def _reseeded(streams: Any, key: PRNGKey) -> Any:

@@ -12,8 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from influence_jax.data.dataset import Dataset
-from influence_jax.store import Shown
-from influence_jax.tasks.base import Problem
+from influence_jax.tasks.base import Problem, shown_of
 from influence_jax.tasks.networks import MakeModule, Network, as_network
 from influence_jax.training import Executor
 from influence_jax.training.mesh import path_name
@@ -300,27 +299,3 @@ class Regression(Supervised):
                 f'numbers, [N] or [N outputs]'
             )
         return labels.astype(np.float32)
-
-
-_MOST_COLUMNS = 40
-
-
-def shown_of(dataset: Dataset, inputs: str) -> Shown:
-    """Returns what a report shows of examples: images, the rows of a table, or names alone."""
-    array = np.asarray(dataset.arrays[inputs])
-    common: dict[str, Any] = {
-        'names': dataset.names,
-        'labels': dataset.labels,
-        'groups': dataset.groups,
-        'changes': dataset.changes,
-        'class_names': dataset.class_names,
-        'provenance': dataset.provenance,
-        'notes': dataset.notes,
-    }
-    if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] in (1, 3):
-        return Shown(images=array, **common)
-    if array.ndim == 2 and array.shape[1] <= _MOST_COLUMNS:
-        columns = dataset.columns or tuple(f'{inputs} {i}' for i in range(array.shape[1]))
-        rows = tuple(tuple(f'{value:.6g}' for value in row) for row in array.tolist())
-        return Shown(columns=columns, rows=rows, **common)
-    return Shown(**common)

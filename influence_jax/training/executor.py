@@ -118,7 +118,8 @@ class Automatic:
     """Chooses an executor from the kind of device and the shapes alone.
 
     Sequential on CPUs; elsewhere vmapped, as wide as members' states and gradients fit into 4 GiB,
-    a power of two, at most 64. The width that a run has on record is kept to.
+    a power of two, at most 64 and no more than there are to train. The width that a run has on
+    record is kept to.
 
     Attributes:
         devices: how many; all by default.
@@ -145,7 +146,7 @@ class Automatic:
 
         Args:
             program: what is to be trained.
-            members: how many; autotuning tries no width that they do not fill.
+            members: how many; no width that they do not fill is chosen.
             examples: pytree with a leading axis N.
             targets: pytree with a leading axis T.
             base: what members share, for a `BasedTask`.
@@ -161,15 +162,21 @@ class Automatic:
                 base=base,
                 devices=self.devices,
             )
-        return _of_width(program, base, self.devices, width)
+        return _of_width(program, base, self.devices, width, members=members)
 
 
 def _of_width(
-    program: Program, base: Params | None, devices: int | None, width: int | None
+    program: Program,
+    base: Params | None,
+    devices: int | None,
+    width: int | None,
+    *,
+    members: int = _WIDEST,
 ) -> Executor:
     nbytes = _bytes_of(abstract_state(program, base))
     if width is None:
-        fits = max(1, min(_WIDEST, _BUDGET // max(1, 2 * nbytes)))
+        each = -(-members // _number(devices))
+        fits = max(1, min(_WIDEST, each, _BUDGET // max(1, 2 * nbytes)))
         width = 1 if _platform() == 'cpu' else 2 ** int(np.log2(fits))
     if width > 1:
         return vmapped(width, devices)

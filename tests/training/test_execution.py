@@ -277,9 +277,9 @@ def test_a_fitted_executor_makes_as_many_calls_and_wastes_less():
 
 
 def test_the_automatic_executor_follows_from_devices_and_shapes(program, points, monkeypatch):
-    def choose(recorded=None, **how):
+    def choose(recorded=None, members=1000, **how):
         return Automatic(**how).choose(
-            program, members=3, examples=points, targets=points, recorded=recorded
+            program, members=members, examples=points, targets=points, recorded=recorded
         )
 
     assert choose(devices=2) == sequential(2)
@@ -291,6 +291,7 @@ def test_the_automatic_executor_follows_from_devices_and_shapes(program, points,
     assert choose() == sequential(4, in_turn=1)
     monkeypatch.setattr(executor, '_platform', lambda: 'gpu')
     assert choose().shape == MeshShape(4, vmapped=64)
+    assert choose(members=19).shape == MeshShape(4, vmapped=4)  # 5 on each
     # The parameters are 3 + 1 numbers of 4 bytes; they and their gradients take twice that.
     monkeypatch.setattr(executor, '_BUDGET', 5 * 2 * 16)
     assert choose().shape == MeshShape(4, vmapped=4)
