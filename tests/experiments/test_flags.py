@@ -15,6 +15,7 @@ from experiments.settings import (
     NetworkSettings,
     PlantingSettings,
 )
+from influence_jax.estimators import BUILT_IN, Estimator
 from influence_jax.training import Recipe
 
 ALL = [
@@ -47,6 +48,8 @@ def parse():
 def _changed(value):
     if isinstance(value, bool):
         return not value
+    if isinstance(value, Estimator):
+        return next(other for other in reversed(BUILT_IN) if other is not value)
     if isinstance(value, enum.Enum):
         return next(other for other in reversed(type(value)) if other is not value)
     if isinstance(value, int):
