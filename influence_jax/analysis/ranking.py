@@ -128,4 +128,4 @@ def _checked(
         raise ValueError(f'{undefined} of {len(scores)} scores are NaN: leave these out first')
     if np.isinf(scores).any():  # scikit-learn refuses them
         scores = scipy.stats.rankdata(scores, method='dense')
-    return scores, positives
+    return np.asarray(scores), positives
