@@ -127,5 +127,5 @@ def _checked(
     if undefined:
         raise ValueError(f'{undefined} of {len(scores)} scores are NaN: leave these out first')
     if np.isinf(scores).any():  # scikit-learn refuses them
-        scores = np.asarray(scipy.stats.rankdata(scores, method='dense'))
-    return scores, positives
+        scores = scipy.stats.rankdata(scores, method='dense')
+    return np.asarray(scores), positives

@@ -126,7 +126,7 @@ def benjamini_hochberg(
     if not p.size:
         return np.zeros(p.shape, bool)
     adjusted = scipy.stats.false_discovery_control(np.where(np.isnan(p), 1.0, p), axis=None)
-    return adjusted * (tests / p.size) <= level
+    return (adjusted * (tests / p.size) <= level).reshape(p.shape)
 
 
 def _freedom(members: int | None) -> float:

@@ -277,8 +277,8 @@ def test_view_of_targets_in_another_order_and_with_members_missing(summary):
     values = difference_in_means(masks[kept], shuffled[kept]).values
     expected = values[np.ix_(own[view.targets], view.targets)]
     np.testing.assert_allclose(view.block, expected, atol=1e-5)
-    assert view.duplicated.own == own[view.duplicated.target]
-    assert set(GROUPS[view.duplicated.siblings]) == {GROUPS[view.duplicated.own]}
+    assert view.duplicated.self_index == own[view.duplicated.target]
+    assert set(GROUPS[view.duplicated.siblings]) == {GROUPS[view.duplicated.self_index]}
 
 
 def test_view_of_one_kind_alone(summary):

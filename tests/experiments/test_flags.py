@@ -15,6 +15,7 @@ from experiments.settings import (
     NetworkSettings,
     PlantingSettings,
 )
+from influence_jax.estimators import BUILT_IN, Estimator
 from influence_jax.training import Recipe
 
 ALL = [
@@ -47,6 +48,8 @@ def parse():
 def _changed(value):
     if isinstance(value, bool):
         return not value
+    if isinstance(value, Estimator):
+        return next(other for other in reversed(BUILT_IN) if other is not value)
     if isinstance(value, enum.Enum):
         return next(other for other in reversed(type(value)) if other is not value)
     if isinstance(value, int):
@@ -83,6 +86,8 @@ def test_values_arrive(parse):
         for field in dataclasses.fields(instance):
             value = getattr(instance, field.name)
             text = value.value if isinstance(value, enum.Enum) else str(value).lower()
+            if isinstance(value, Estimator):
+                text = value.name.upper()  # as an enumeration's names may be written
             arguments.append(f'--{field.name}={text}')
     parse(*arguments)
     assert [flags.read(type(instance)) for instance in changed] == changed
