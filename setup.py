@@ -1,11 +1,18 @@
 """Packaging of influence_jax; tool settings live in pyproject.toml."""
 
 import pathlib
+import re
 
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
-VERSION = '0.1.0'
+# Read and not imported: what the package imports need not be there yet.
+(VERSION,) = re.findall(
+    r"^__version__ = '(.+)'$",
+    (HERE / 'influence_jax' / '__init__.py').read_text(encoding='utf-8'),
+    flags=re.MULTILINE,
+)
+TABLES = ['pandas>=2.2.3,<4', 'pyarrow>=18,<27', 'xarray>=2024.10,<2027']
 
 setup(
     name='influence_jax',
@@ -15,7 +22,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     license_files=['LICENSE'],
-    packages=find_packages(include=['influence_jax*', 'experiments*']),
+    packages=find_packages(include=['influence_jax*']),
     package_data={
         'influence_jax': ['py.typed'],
         'influence_jax.data': ['embedded/*'],

@@ -1,6 +1,6 @@
 """The table of facts at the end of a report: what was run, and what came of it."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from influence_jax.report.results import Reference
 from influence_jax.report.run import ReportedRun, measurement_names
 
 
+@runtime_checkable
 class StoppingCheck(Protocol):
     """Whether an ensemble was found precise enough to stop before all members were trained."""
 
