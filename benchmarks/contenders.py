@@ -48,10 +48,10 @@ class Problem:
 
 def _jax_parts(problem: Problem):
     import jax.numpy as jnp
+    from influence_jax.models.image_classification import ImageBatch
 
     from influence_jax import training
     from influence_jax.models import ImageClassification, ResNetConfig
-    from influence_jax.models.image_classification import ImageBatch
 
     config = ResNetConfig(CLASSES, problem.width, problem.blocks, problem.patch)
     recipe = training.Recipe(batch_size=problem.batch)

@@ -12,11 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags
+from experiments.completions import Completer
+from experiments.language_experiment import LanguageExperiment
 
 from experiments import language_base, language_data, language_ensemble, language_experiment, launch
-from experiments.completions import Completer
 from experiments.flags import read
-from experiments.language_experiment import LanguageExperiment
 from experiments.language_model import DEFAULTS
 from experiments.language_settings import ModelSettings, TextSettings
 from experiments.settings import EnsembleSettings, MachineSettings

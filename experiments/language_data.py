@@ -117,3 +117,14 @@ def task_of(
 def longest(records: Records, max_length: int) -> int:
     """Tokens of the longest record."""
     return encode(records.dataset, records.tokenizer, max_length=max_length).tokens.shape[1]
+
+
+def facts(task: CausalLM, dataset: data.Dataset) -> dict[str, str]:
+    """Returns rows for the report's table: some changes choose records with longer answers."""
+    records = task.encode(dataset)
+    lengths = records.lengths - records.prompt_lengths
+    duplicated = dataset.has_near_duplicate
+    if not duplicated.any() or duplicated.all():
+        return {}
+    means = (lengths[~duplicated].mean(), lengths[duplicated & dataset.is_original].mean())
+    return {'mean tokens of an answer': f'{means[0]:.1f} unique, {means[1]:.1f} near-duplicated'}

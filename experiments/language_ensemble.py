@@ -126,6 +126,7 @@ def run(experiment: LanguageExperiment) -> Path | None:
         experiment.ensemble,
         decoded=full_data.texts(COMPLETIONS),
         reference=PUBLISHED,
+        facts=language_data.facts(task, dataset),
     )
 
 

@@ -19,6 +19,7 @@ from influence_jax.estimators import (
     difference_in_means,
     summarize,
 )
+from influence_jax.estimators.ensemble import examples_by_id
 from influence_jax.types import Influence, Params
 
 if TYPE_CHECKING:
@@ -90,8 +91,7 @@ class Run(store.Run):
     @functools.cached_property
     def target_examples(self) -> Int[np.ndarray, ' T']:
         """Position of the example that each target is, by its id; -1 where it is none."""
-        position = {name: i for i, name in enumerate(self.example_ids)}
-        return np.array([position.get(name, -1) for name in self.target_ids])
+        return examples_by_id(self.target_ids, self.example_ids)
 
     def estimator(self, estimator: EstimatorLike | None = None) -> Estimator:
         """Returns the estimator that is asked for.

@@ -39,7 +39,7 @@ class Influence(NamedTuple):
     """Influence of every example on every target, in the unit of what was measured.
 
     values: `[N T]`; positive where including example i lowers the measurement on target t.
-    standard_error: `[N T]`; of each value.
+    standard_error: `[N T]`; of each value, NaN where a method gives none.
     """
 
     values: Float[AnyArray, 'N T']

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import influence_jax as ij
 from influence_jax import store
 
 ROOT = Path(__file__).parents[1]
@@ -34,11 +35,17 @@ def test_flags_of_every_launch_exist(module, arguments):
     )
 
 
-def test_library_example_runs(tmp_path, monkeypatch):
-    (example,) = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
-    ids = tuple(f'image-{i}' for i in range(12))
+def test_the_first_program_is_the_example():
+    first, _ = _programs()
+    example = (ROOT / 'docs' / 'examples' / 'own_network.py').read_text(encoding='utf-8')
+    assert example.endswith(first)
+
+
+def test_the_second_program_runs(tmp_path):
+    _, second = _programs()
     rng = np.random.default_rng(0)
-    masks = rng.random((24, 12)) < 0.5
+    ids = tuple(f'image-{i}' for i in range(12))
+    masks = rng.random((48, 12)) < 0.5
     manifest = store.Manifest(
         configuration={},
         seeds={},
@@ -46,16 +53,17 @@ def test_library_example_runs(tmp_path, monkeypatch):
         example_ids=ids,
         target_ids=ids,
         measurements=('loss', 'logit_gap'),
-        members=24,
+        members=48,
     )
-    monkeypatch.chdir(tmp_path)
-    with store.create_or_resume('runs/clipart', manifest, masks) as run:
-        losses = np.where(masks, 0, 3).astype(np.float32) + rng.normal(size=(24, 12), scale=0.1)
-        losses = losses.astype(np.float32)
-        run.write(np.arange(24), {'loss': losses, 'logit_gap': -losses})
-    names: dict = {}
-    exec(example, names)
-    assert names['influence'].values.shape == (12, 12)
-    np.testing.assert_allclose(np.diag(names['influence'].values), 3, atol=0.2)
-    assert names['summary'].margin.shape == (12,)
-    assert names['attack'].scores.shape == (24, 12)
+    losses = np.where(masks, 0, 3) + rng.normal(size=(48, 12), scale=0.1)
+    losses = losses.astype(np.float32)
+    with store.create_or_resume(tmp_path / 'run', manifest, masks) as run:
+        run.write(np.arange(48), {'loss': losses, 'logit_gap': -losses})
+    run = ij.open_run(tmp_path / 'run')
+    names = {'ij': ij, 'run': run, 'scores': run.influence().values}
+    exec(second, names)
+    np.testing.assert_allclose(names['summary'].self_influence, 3, atol=0.2)
+
+
+def _programs():
+    return re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)

@@ -61,13 +61,13 @@ def auroc(
       ValueError: not vectors of one length, `positives` not bool, NaN among the scores, or
         only one kind.
     """
-    ranks, positives = _checked('auroc', scores, positives)
+    scores, positives = _checked('auroc', scores, positives)
     count = int(positives.sum())
     if count in (0, len(positives)):
         raise ValueError(f'{count} of {len(positives)} are positive: auroc needs both kinds')
     from sklearn.metrics import roc_auc_score  # slow to import
 
-    return float(roc_auc_score(positives, ranks, sample_weight=weights))
+    return float(roc_auc_score(positives, scores, sample_weight=weights))
 
 
 def average_precision(
@@ -82,12 +82,12 @@ def average_precision(
     score. Equal scores are taken together. Arguments and errors as in `auroc`, but negatives need
     not be there.
     """
-    ranks, positives = _checked('average_precision', scores, positives)
+    scores, positives = _checked('average_precision', scores, positives)
     if not positives.any():
         raise ValueError('none is positive: average_precision needs at least one')
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(positives, ranks, sample_weight=weights))
+    return float(average_precision_score(positives, scores, sample_weight=weights))
 
 
 def precision_at_k(
@@ -103,20 +103,20 @@ def precision_at_k(
     and errors as in `auroc`, but one kind may be missing; `k` lies in 1 .. T, and counts weights
     where there are some.
     """
-    ranks, positives = _checked('precision_at_k', scores, positives)
-    if k < 1 or (weights is None and k > len(ranks)):
-        raise ValueError(f'{k=} must lie in 1 .. {len(ranks)}, how many are ranked')
-    weights = np.ones(len(ranks)) if weights is None else np.asarray(weights)
-    _, step = np.unique(-ranks, return_inverse=True)
-    every = np.append(0.0, np.bincount(step, weights).cumsum())
-    true = np.append(0.0, np.bincount(step, weights * positives).cumsum())
+    scores, positives = _checked('precision_at_k', scores, positives)
+    if k < 1 or (weights is None and k > len(scores)):
+        raise ValueError(f'{k=} must lie in 1 .. {len(scores)}, how many are ranked')
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights)
+    order = np.argsort(-scores, kind='stable')
+    ends = np.append(np.diff(scores[order]) != 0, True)  # equal scores are taken together
+    every = np.append(0.0, np.cumsum(weights[order])[ends])
+    true = np.append(0.0, np.cumsum((weights * positives)[order])[ends])
     return float(np.interp(k, every, true) / k)
 
 
 def _checked(
     what: str, scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T']
-) -> tuple[Int[np.ndarray, ' T'], Bool[np.ndarray, ' T']]:
-    """Ranks of the scores, since they may be infinite, and the positives."""
+) -> tuple[Float[np.ndarray, ' T'], Bool[np.ndarray, ' T']]:
     scores, positives = np.asarray(scores), np.asarray(positives)
     if scores.ndim != 1 or positives.shape != scores.shape or positives.dtype != bool:
         raise ValueError(
@@ -126,4 +126,6 @@ def _checked(
     undefined = int(np.isnan(scores).sum())
     if undefined:
         raise ValueError(f'{undefined} of {len(scores)} scores are NaN: leave these out first')
-    return scipy.stats.rankdata(scores, method='dense'), positives
+    if np.isinf(scores).any():  # scikit-learn refuses them
+        scores = scipy.stats.rankdata(scores, method='dense')
+    return scores, positives

@@ -1,6 +1,7 @@
 """What every estimator needs of masks and measurements: checked, finite, in plain numpy."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -259,3 +260,17 @@ def _chance_of_a_coincidence(masks: Bool[np.ndarray, 'M N']) -> float:
     rate = masks[:, drawn].mean(axis=0)
     same = np.log(rate**2 + (1 - rate) ** 2).sum()
     return math.comb(len(masks), 2) * math.exp(same)
+
+
+def examples_by_id(target_ids: Sequence[str], example_ids: Sequence[str]) -> Int[np.ndarray, ' T']:
+    """Returns the position of the example that each target is, -1 where it is none, by equal ids.
+
+    Ids that are mere positions mean nothing, unless targets and examples have all in common.
+    """
+    targets, examples = list(target_ids), list(example_ids)
+    if targets == examples:
+        return np.arange(len(targets))
+    if targets == list(map(str, range(len(targets)))):
+        return np.full(len(targets), -1)
+    position = {identity: i for i, identity in enumerate(examples)}
+    return np.array([position.get(identity, -1) for identity in targets])

@@ -28,7 +28,7 @@ def targets_csv(results: Results) -> str:
     low, high = selected_intervals(
         summary.other_value,
         summary.other_standard_error,
-        members=summary.members_used,
+        members=summary.members_used or None,
         selected=results.num_targets,
         candidates=results.num_targets * results.num_examples,
     )

@@ -1,6 +1,11 @@
 """The table of facts at the end of a report: what was run, and what came of it."""
 
+<<<<<<< HEAD
 from typing import Any, Protocol, runtime_checkable
+=======
+from collections.abc import Mapping
+from typing import Any, Protocol
+>>>>>>> main
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -106,13 +111,8 @@ def of_provenance(run: ReportedRun, provenance: str) -> dict[str, str]:
     manifest = getattr(run, 'manifest', None)
     if manifest is None:
         return {'provenance': provenance} if provenance else {}
-    notes = run.notes
-    if 'mesh' in notes:
-        layout = {'mesh (members, data, model)': str(notes['mesh'])}
-    else:
-        layout = {'members vmapped together': str(notes.get('vmapped', 'unknown'))}
     return {
-        **layout,
+        'executor': _layout(manifest.executor),
         'command': manifest.command,
         'started': manifest.created,
         'versions': ', '.join(f'{name} {version}' for name, version in manifest.versions.items()),
@@ -198,3 +198,15 @@ def _means(run: ReportedRun, own: Int[np.ndarray, ' T'], name: str) -> tuple[flo
     values: Float[np.ndarray, 'M T'] = run.measurement(name)[complete][:, known]
     included = run.masks[complete][:, own[known]]
     return float(values[included].mean()), float(values[~included].mean())
+
+
+def _layout(executor: Mapping[str, Any] | None) -> str:
+    """How members shared the devices, as the manifest has it."""
+    if not executor:
+        return 'unknown'
+    mesh = [executor.get(axis) for axis in ('member', 'data', 'model')]
+    width = executor.get('vmapped')
+    each = 'one by one' if width == 1 else f'{width} vmapped'
+    if mesh[1:] == [1, 1]:
+        return f'{mesh[0]} devices, members {each} on each'
+    return f'mesh (member, data, model) = ({", ".join(map(str, mesh))}), members {each}'

@@ -11,6 +11,9 @@ PLUS_MINUS = '\N{PLUS-MINUS SIGN}'
 MINUS = '\N{MINUS SIGN}'
 MISSING = '\N{EN DASH}'
 
+_MOST_DIGITS = 5
+"""Behind the point."""
+
 
 def number(value: float, digits: int = 2) -> str:
     """Returns '1.25', an infinity sign, a dash for NaN; with a true minus sign."""
@@ -28,12 +31,15 @@ def measured(value: float, standard_error: float) -> str:
 
 
 def measured_parts(value: float, standard_error: float) -> tuple[str, ...]:
-    """Returns value and '+- error' apart, to be set in two lines."""
+    """Returns value and '+- error' apart, to be set in two lines; in powers of ten if tiny."""
     if math.isnan(value):
         return (MISSING,)
     digits = 2
     if 0 < standard_error < 1:
         digits = max(digits, -math.floor(math.log10(standard_error)))
+    if digits > _MOST_DIGITS:
+        value_text = f'{value:.0e}'.replace('-', MINUS) if value else '0'
+        return value_text, f'{PLUS_MINUS} {standard_error:.0e}'.replace('-', MINUS)
     return number(value, digits), f'{PLUS_MINUS} {number(standard_error, digits)}'
 
 

@@ -14,6 +14,9 @@ from influence_jax.report.results import Results, surest_pairs
 from influence_jax.report.theme import data_uri, image_png
 from influence_jax.text import LONGEST_NAME, clean
 
+MOST_FIELDS = 8
+"""Columns of a table that are shown of each row."""
+
 Show = Callable[[int], Markup]
 """Markup of the example of an index, in which everything from data is escaped."""
 
@@ -32,7 +35,9 @@ def shower(results: Results) -> Show:
                 '<img class="thumbnail" src="{}" alt="{}" width="{}" height="{}">'
             ).format(data_uri(image_png(pixels)), name, pixels.shape[1], pixels.shape[0])
         if i is not None and shown.rows is not None:
-            cells = zip(shown.columns, shown.rows[i], strict=True)
+            cells = [*zip(shown.columns, shown.rows[i], strict=True)]
+            if (more := len(cells) - MOST_FIELDS) > 0:
+                cells[MOST_FIELDS:] = [(f'and {more} more', '')]
             fields = (
                 Markup('<div><dt>{}</dt><dd>{}</dd></div>').format(
                     clean(column, most=LONGEST_NAME), clean(value, most=LONGEST_NAME)

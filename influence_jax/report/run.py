@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.ensemble import finite
+from influence_jax.estimators.ensemble import examples_by_id, finite
 from influence_jax.store import Manifest, RunError, Shown, open_run
 from influence_jax.types import AnyArray
 
@@ -56,24 +56,25 @@ class ReportedRun(Protocol):
         """Returns choices kept for whoever continues the run."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ArrayRun:
     """A run in memory, of anybody's masks and measurements.
 
     Attributes:
       masks: `[M N]` bool; row m is the subset on which member m was trained.
-      measurements: `[M T]` by name; members with anything that is not finite are left out.
-      example_ids: `[N]`.
-      target_ids: `[T]`.
+      measurements: `[M T]` by name, or the losses alone; members with anything that is not finite
+        are left out.
+      example_ids: `[N]`, by default their positions.
+      target_ids: `[T]`, likewise.
       target_examples: `[T]` the example that each target is, -1 where it is none; as in
         `estimators.summarize` by default.
       shown: what to show of the examples; their ids by default.
     """
 
     masks: Bool[np.ndarray, 'M N']
-    measurements: Mapping[str, Float[np.ndarray, 'M T']]
-    example_ids: Sequence[str]
-    target_ids: Sequence[str]
+    measurements: Any
+    example_ids: Sequence[str] = ()
+    target_ids: Sequence[str] = ()
     target_examples: Int[np.ndarray, ' T'] | None = None
     shown: Shown | None = None
     manifest: Manifest | None = None
@@ -81,6 +82,13 @@ class ArrayRun:
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     missing: Int[np.ndarray, ' _'] = dataclasses.field(default_factory=lambda: np.empty(0, int))
     diverged: Int[np.ndarray, ' _'] = dataclasses.field(default_factory=lambda: np.empty(0, int))
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.measurements, Mapping):
+            object.__setattr__(self, 'measurements', {'loss': np.asarray(self.measurements)})
+        targets = next(iter(self.measurements.values())).shape[1]
+        for name, count in (('example_ids', self.masks.shape[1]), ('target_ids', targets)):
+            object.__setattr__(self, name, getattr(self, name) or tuple(map(str, range(count))))
 
     def measurement(self, name: str = 'loss') -> Float[np.ndarray, 'M T']:
         """Returns a measurement.
@@ -117,18 +125,8 @@ def kept_completions(run: ReportedRun) -> tuple[str, ...] | None:
 
 
 def examples_of_targets(run: ReportedRun) -> Int[np.ndarray, ' T']:
-    """Returns the position of the example that each target is, -1 where it is none.
-
-    Known by the run, or by equal ids; ids that are mere positions say nothing, unless targets and
-    examples have all of them in common.
-    """
+    """Returns the position of the example that each target is: known by the run, or by ids."""
     known: Int[AnyArray, ' T'] | None = getattr(run, 'target_examples', None)
     if known is not None:
         return np.asarray(known)
-    targets, examples = list(run.target_ids), list(run.example_ids)
-    if targets == examples:
-        return np.arange(len(targets))
-    if targets == list(map(str, range(len(targets)))):
-        return np.full(len(targets), -1)
-    position = {identity: i for i, identity in enumerate(examples)}
-    return np.array([position.get(identity, -1) for identity in targets])
+    return examples_by_id(run.target_ids, run.example_ids)

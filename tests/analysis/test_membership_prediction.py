@@ -4,8 +4,7 @@ import pytest
 import reference
 
 from influence_jax.analysis import membership
-from influence_jax.analysis.membership.prediction import Ranking
-from influence_jax.analysis.resampling import jackknife_error, weights
+from influence_jax.analysis.resampling import Ranking, jackknife_error, weights
 from influence_jax.estimators import adjusted, difference_in_means, largest_of_noise
 
 KEY = jax.random.key(0)

@@ -5,7 +5,14 @@ import pytest
 from influence_jax.analysis import auroc
 from influence_jax.analysis.extraction import nearest_siblings, scores
 from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group, table
-from influence_jax.analysis.scores import Score, influence_scores, predictions
+from influence_jax.analysis.scores import (
+    Published,
+    Reference,
+    ReferenceRow,
+    Score,
+    influence_scores,
+    predictions,
+)
 from influence_jax.analysis.views import at_even_steps, cluster_view
 from influence_jax.estimators import difference_in_means, summarize
 
@@ -16,6 +23,11 @@ GROUPS = np.concatenate([np.arange(UNIQUE), 900 + np.repeat(np.arange(CLUSTERS),
 DUPLICATED = np.arange(N) >= UNIQUE
 # Decoded as it should be: every second near-duplicate, one unique record.
 DECODED = [t in (0, *range(UNIQUE, N, 2)) for t in range(N)]
+
+REFERENCE = Reference(
+    'a table of three scores',
+    *(ReferenceRow(Published(2.0, 0.5), Published(1.0, 0.2), digits) for digits in (3, 3, 1)),
+)
 
 
 def planted(members=300):
@@ -43,6 +55,7 @@ def compared(summary):
         key=KEY,
         extraction=scores(texts, truths),
         siblings=nearest_siblings(texts, truths, GROUPS),
+        reference=REFERENCE,
         resamples=200,
     )
 
@@ -78,15 +91,14 @@ def test_scores_tell_near_duplicates_and_extractable_targets(compared, summary):
     assert low < value < high
 
 
-def test_paper_is_beside_its_own_scores_only(compared):
-    paper = {row.score.name: row.score.paper for row in compared.rows}
-    assert {name for name, of in paper.items() if of} == {'self-influence', 'BLEU', 'margin'}
-    assert paper['self-influence'].unique == (1.410, 0.568)
-    assert paper['self-influence'].near_duplicated == (0.495, 0.133)
-    assert paper['BLEU'].unique == (0.070, 0.142)
-    assert paper['BLEU'].near_duplicated == (0.363, 0.313)
-    assert paper['margin'].unique == (9.1, 7.1)
-    assert paper['margin'].near_duplicated == (1.3, 0.3)
+def test_a_reference_is_beside_its_own_scores_only(compared, summary):
+    found = {row.score.name: row.score.reference for row in compared.rows}
+    assert {name for name, of in found.items() if of} == {'self-influence', 'BLEU', 'margin'}
+    assert found['self-influence'] is REFERENCE.self_influence
+    assert found['BLEU'] is REFERENCE.bleu and found['margin'] is REFERENCE.margin
+    assert compared.reference is REFERENCE
+    alone = compare(summary, GROUPS, key=KEY, resamples=2)
+    assert alone.reference is None and not any(row.score.reference for row in alone.rows)
 
 
 def test_without_decoding_nothing_is_extractable(summary):
@@ -241,7 +253,7 @@ def test_view_has_columns_of_middling_margin(summary):
     values, errors = difference_in_means(*planted())
     for column, kind, siblings in ((view.unique, ~DUPLICATED, 0), (view.duplicated, DUPLICATED, 2)):
         assert kind[column.target]
-        assert column.own == column.target
+        assert column.self_index == column.target
         assert len(column.siblings) == siblings
         assert set(GROUPS[column.siblings]) <= {GROUPS[column.target]}
         assert column.target not in column.siblings

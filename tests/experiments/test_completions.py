@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from experiments import language_data
 from experiments.completions import MEASUREMENTS, Completer
 from experiments.language_base import Base
-from experiments.language_settings import ModelSettings, TextSettings
 from experiments.members import Spread
+
+from experiments import language_data
+from experiments.language_settings import ModelSettings, TextSettings
 from influence_jax.data.near_duplicates import TextChange
 from influence_jax.data.text import prompted
 from influence_jax.models.gpt_neo import GPTNeoConfig, init

@@ -10,12 +10,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-
-from experiments import language_ensemble, plan_words
-from experiments import plan as plan_launch
 from experiments.language_experiment import LanguageExperiment
-from experiments.language_settings import ModelSettings, TextSettings
-from experiments.plan import PlanSettings
 from experiments.planned_run import (
     GPT_NEO_1_3B,
     GPT_NEO_1_3B_NAME,
@@ -23,6 +18,11 @@ from experiments.planned_run import (
     language_run,
     network,
 )
+
+from experiments import language_ensemble, plan_words
+from experiments import plan as plan_launch
+from experiments.language_settings import ModelSettings, TextSettings
+from experiments.plan import PlanSettings
 from experiments.settings import EnsembleSettings
 from influence_jax import hub
 from influence_jax import planning as plan

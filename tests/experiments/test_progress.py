@@ -4,9 +4,9 @@ import io
 import sys
 
 import pytest
+from experiments.progress import Progress
 
 from experiments import progress
-from experiments.progress import Progress
 
 
 class _Terminal(io.StringIO):

@@ -23,6 +23,9 @@ def test_error_bars_never_read_zero():
     assert formatting.measured(1.254, 0.061) == '1.25 ± 0.06'
     assert formatting.measured(0.0123456, 0.00234) == '0.012 ± 0.002'
     assert formatting.measured(1.5, 0.0) == '1.50 ± 0.00'
+    assert (
+        formatting.measured(-3e-7, 2e-9) == '\N{MINUS SIGN}3e\N{MINUS SIGN}07 ± 2e\N{MINUS SIGN}09'
+    )
     assert formatting.measured(math.nan, math.nan) == '\N{EN DASH}'
 
 

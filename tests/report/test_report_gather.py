@@ -107,10 +107,10 @@ def test_influences_are_those_of_the_estimator():
     results = gather(run, unit='points')
     expected = difference_in_means(run.masks, run.measurement('loss'))
     np.testing.assert_allclose(results.summary.self_influence, np.diag(expected.values), rtol=1e-4)
-    assert results.method.name == 'difference of means'
+    assert results.method.title == 'difference of means'
     assert results.unit == 'points'
     adjusted = gather(run, estimator=None)
-    assert adjusted.method.name == 'adjusted difference of means'
+    assert adjusted.method.title == 'adjusted difference of means'
 
 
 def test_with_few_members_the_difference_of_means_is_used_and_the_reader_knows():
@@ -121,7 +121,7 @@ def test_with_few_members_the_difference_of_means_is_used_and_the_reader_knows()
         measurements={'loss': run.measurement('loss')[:30]},
     )
     results = gather(few, estimator=None)
-    assert results.method.name == 'difference of means'
+    assert results.method.title == 'difference of means'
     assert 'at least 48 usable members are needed, and there are 30' in results.notes[-1]
     assert not gather(few).notes
 
@@ -238,6 +238,7 @@ def test_without_a_reference_there_are_no_published_numbers(language):
         assert theirs not in page
 
 
+@pytest.mark.slow
 def test_the_margin_of_published_numbers_is_beside_that_of_another_estimator(language):
     run = language_run.run()
     name = 'margin, by difference of means'

@@ -29,6 +29,15 @@ def test_thumbnail_holds_every_pixel(arguments, channels):
     assert 'alt="name 4"' in show(4)
 
 
+def test_wide_rows_are_shortened(arguments):
+    shown = ShownExamples(
+        np.array([2]), columns=tuple(map(str, range(30))), rows=(tuple('x' * 30),)
+    )
+    text = shower(Results(**arguments | {'shown': shown}))(2)
+    assert text.count('<dt>') == 9
+    assert '<dt>and 22 more</dt>' in text
+
+
 def test_names_are_escaped(arguments, hostile):
     show = shower(Results(**arguments))
     assert hostile not in show(0)
