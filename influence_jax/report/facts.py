@@ -1,11 +1,7 @@
 """The table of facts at the end of a report: what was run, and what came of it."""
 
-<<<<<<< HEAD
-from typing import Any, Protocol, runtime_checkable
-=======
 from collections.abc import Mapping
-from typing import Any, Protocol
->>>>>>> main
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
