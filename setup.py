@@ -30,6 +30,7 @@ setup(
     },
     python_requires='>=3.11',
     install_requires=[
+        # What the launches of a checkout read their flags with; the library has no use for it.
         'absl-py>=2.3,<3',
         'flax>=0.12.4,<0.13',
         'huggingface_hub>=1,<3',
@@ -45,6 +46,7 @@ setup(
         'pillow>=11,<14',
         'rich>=14,<16',
         'sacrebleu>=2.5.1,<3',
+        'scikit-learn>=1.5,<2',
         'scipy>=1.15,<2',
         'tensorstore>=0.1.79,<0.2',
         'transformers>=5,<6',
@@ -55,7 +57,11 @@ setup(
         'importlib_resources>=6,<8',
     ],
     extras_require={
+        # `Run.to_xarray` and `Run.to_parquet`.
+        'tables': TABLES,
         'test': [
+            *TABLES,
+            'beartype>=0.20,<1',
             'hypothesis>=6.100,<7',
             'mypy>=1.18.1,<3',
             'pytest>=8.4,<10',

@@ -143,9 +143,9 @@ def _debiased(
 
 def _sparse(
     masks: Float[Array, 'M N'],
-    losses: Float[Array, 'M t'],
-    scale: Float[Array, ' t'],
-    self_index: Int[Array, ' t'],
+    losses: Float[AnyArray, 'M t'],
+    scale: Float[AnyArray, ' t'],
+    self_index: Int[AnyArray, ' t'],
 ) -> Influence:
     values = -_fitted(masks, losses, self_index) * jnp.asarray(scale)[None, :]
     return Influence(values, jnp.zeros_like(values))
