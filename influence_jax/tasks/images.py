@@ -9,7 +9,7 @@ from influence_jax.types import AnyArray, PRNGKey
 
 def standardized(images: UInt8[AnyArray, 'B H W C']) -> Float[Array, 'B H W C']:
     """Returns every image with mean 0 and variance 1: a scale in which no other has a part."""
-    pixels = images.astype(jnp.float32) / 255
+    pixels = jnp.asarray(images, jnp.float32) / 255
     mean = pixels.mean((1, 2, 3), keepdims=True)
     variance = pixels.var((1, 2, 3), keepdims=True)
     # An image of one color has no contrast to restore.

@@ -285,13 +285,13 @@ class Regression(Supervised):
         }
 
     def _errors(self, outputs: Array, labels: AnyArray) -> Float[Array, 'B outputs']:
-        outputs, labels = (x[:, None] if x.ndim == 1 else x for x in (outputs, labels))
-        if outputs.shape != labels.shape:
+        found, expected = (x[:, None] if x.ndim == 1 else x for x in (outputs, labels))
+        if found.shape != expected.shape:
             raise ValueError(
-                f'the module returns {list(outputs.shape)} for labels {list(labels.shape)}: '
+                f'the module returns {list(found.shape)} for labels {list(expected.shape)}: '
                 f'regression needs one prediction for each number'
             )
-        return outputs - labels
+        return jnp.asarray(found - expected)
 
     def _labels(self, labels: np.ndarray) -> np.ndarray:
         if labels.ndim not in (1, 2) or not np.issubdtype(labels.dtype, np.number):
