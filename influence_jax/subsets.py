@@ -228,7 +228,9 @@ def _row_keys(key: PRNGKey, start: Int[Array, ''], tile: int) -> Key[Array, ' ti
     return jax.vmap(partial(jax.random.fold_in, key))(rows)
 
 
-def _smallest(bits: UInt32[Array, ' columns'], size: Int[Array, '']) -> Bool[Array, ' columns']:
+def _smallest(
+    bits: UInt32[Array, ' columns'], size: int | Int[Array, '']
+) -> Bool[Array, ' columns']:
     """Marks exactly `size` smallest entries; sorting alone is far cheaper than an argsort."""
     largest = jnp.sort(bits)[size - 1]
     below = bits < largest

@@ -17,7 +17,7 @@ _MOST_DIGITS = 5
 """Behind the point."""
 
 
-def number(value: float, digits: int = 2) -> str:
+def number(value: float | np.floating, digits: int = 2) -> str:
     """Returns '1.25', an infinity sign, a dash for NaN; with a true minus sign."""
     if math.isnan(value):
         return MISSING
