@@ -1,11 +1,18 @@
 """Packaging of influence_jax; tool settings live in pyproject.toml."""
 
 import pathlib
+import re
 
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
-VERSION = '0.1.0'
+# Read and not imported: what the package imports need not be there yet.
+(VERSION,) = re.findall(
+    r"^__version__ = '(.+)'$",
+    (HERE / 'influence_jax' / '__init__.py').read_text(encoding='utf-8'),
+    flags=re.MULTILINE,
+)
+TABLES = ['pandas>=2.2.3,<4', 'pyarrow>=18,<27', 'xarray>=2024.10,<2027']
 
 setup(
     name='influence_jax',
@@ -15,7 +22,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     license_files=['LICENSE'],
-    packages=find_packages(include=['influence_jax*', 'experiments*']),
+    packages=find_packages(include=['influence_jax*']),
     package_data={
         'influence_jax': ['py.typed'],
         'influence_jax.data': ['embedded/*'],
@@ -23,6 +30,7 @@ setup(
     },
     python_requires='>=3.11',
     install_requires=[
+        # What the launches of a checkout read their flags with; the library has no use for it.
         'absl-py>=2.3,<3',
         'flax>=0.12.4,<0.13',
         'huggingface_hub>=1,<3',
@@ -38,6 +46,7 @@ setup(
         'pillow>=11,<14',
         'rich>=14,<16',
         'sacrebleu>=2.5.1,<3',
+        'scikit-learn>=1.5,<2',
         'scipy>=1.15,<2',
         'tensorstore>=0.1.79,<0.2',
         'transformers>=5,<6',
@@ -48,7 +57,11 @@ setup(
         'importlib_resources>=6,<8',
     ],
     extras_require={
+        # `Run.to_xarray` and `Run.to_parquet`.
+        'tables': TABLES,
         'test': [
+            *TABLES,
+            'beartype>=0.20,<1',
             'hypothesis>=6.100,<7',
             'mypy>=1.18.1,<3',
             'pytest>=8.4,<10',

@@ -14,7 +14,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from influence_jax.types import AnyArray, PRNGKey
 
@@ -202,7 +202,12 @@ def _stack(
 
 @partial(jax.jit, static_argnames=('tile', 'columns'))
 def _bernoulli_tile(
-    key: PRNGKey, start: int, *, tile: int, columns: int, inclusion_prob: float
+    key: PRNGKey,
+    start: Int[Array, ''],
+    *,
+    tile: int,
+    columns: int,
+    inclusion_prob: Float[Array, ''],
 ) -> Bool[Array, 'tile columns']:
     return jax.vmap(lambda row_key: jax.random.bernoulli(row_key, inclusion_prob, (columns,)))(
         _row_keys(key, start, tile)
@@ -211,19 +216,21 @@ def _bernoulli_tile(
 
 @partial(jax.jit, static_argnames=('tile', 'columns'))
 def _choice_tile(
-    key: PRNGKey, start: int, *, tile: int, columns: int, size: int
+    key: PRNGKey, start: Int[Array, ''], *, tile: int, columns: int, size: Int[Array, '']
 ) -> Bool[Array, 'tile columns']:
     return jax.vmap(lambda row_key: _smallest(jax.random.bits(row_key, (columns,)), size))(
         _row_keys(key, start, tile)
     )
 
 
-def _row_keys(key: PRNGKey, start: int, tile: int) -> Key[Array, ' tile']:
+def _row_keys(key: PRNGKey, start: Int[Array, ''], tile: int) -> Key[Array, ' tile']:
     rows = start + jnp.arange(tile, dtype=jnp.uint32)
     return jax.vmap(partial(jax.random.fold_in, key))(rows)
 
 
-def _smallest(bits: UInt32[Array, ' columns'], size: int) -> Bool[Array, ' columns']:
+def _smallest(
+    bits: UInt32[Array, ' columns'], size: int | Int[Array, '']
+) -> Bool[Array, ' columns']:
     """Marks exactly `size` smallest entries; sorting alone is far cheaper than an argsort."""
     largest = jnp.sort(bits)[size - 1]
     below = bits < largest

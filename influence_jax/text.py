@@ -19,7 +19,7 @@ _JOINERS = '\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}'
 
 
 def clean(text: str, *, most: int | None = LONGEST, keep: str = '') -> str:
-    """The text on one line, with nothing in it that cannot be seen.
+    r"""The text on one line, with nothing in it that cannot be seen.
 
     Line breaks become arrows and other white space spaces. Control characters, marks that turn the
     direction of writing, and halves of characters, which no file can hold, are replaced.
@@ -27,7 +27,7 @@ def clean(text: str, *, most: int | None = LONGEST, keep: str = '') -> str:
     Args:
       text: anything.
       most: how many characters to keep, of the beginning and of the end; None for all.
-      keep: characters to be left as they are: '\\n' for text of several lines.
+      keep: characters to be left as they are: '\n' for text of several lines.
     """
     if most is not None:
         text = middle_out(text, most)

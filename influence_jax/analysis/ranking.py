@@ -117,15 +117,15 @@ def precision_at_k(
 def _checked(
     what: str, scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T']
 ) -> tuple[Float[np.ndarray, ' T'], Bool[np.ndarray, ' T']]:
-    scores, positives = np.asarray(scores), np.asarray(positives)
-    if scores.ndim != 1 or positives.shape != scores.shape or positives.dtype != bool:
+    values, truths = np.asarray(scores), np.asarray(positives)
+    if values.ndim != 1 or truths.shape != values.shape or truths.dtype != bool:
         raise ValueError(
             f'{what} needs scores [T] and bool positives [T], '
-            f'not {list(scores.shape)} and {positives.dtype} {list(positives.shape)}'
+            f'not {list(values.shape)} and {truths.dtype} {list(truths.shape)}'
         )
-    undefined = int(np.isnan(scores).sum())
+    undefined = int(np.isnan(values).sum())
     if undefined:
-        raise ValueError(f'{undefined} of {len(scores)} scores are NaN: leave these out first')
-    if np.isinf(scores).any():  # scikit-learn refuses them
-        scores = scipy.stats.rankdata(scores, method='dense')
-    return np.asarray(scores), positives
+        raise ValueError(f'{undefined} of {len(values)} scores are NaN: leave these out first')
+    if np.isinf(values).any():  # scikit-learn refuses them
+        values = np.asarray(scipy.stats.rankdata(values, method='dense'))
+    return values, truths

@@ -1,8 +1,7 @@
 """Files and arrays -> a `Dataset` with stable ids.
 
 `sources` read files, `near_duplicates` injects variants with the truth kept, `text` turns texts
-into tokens, `pixel_distance` finds the near-duplicates that images have by themselves, and
-`augment` changes images on the device.
+into tokens, and `pixel_distance` finds the near-duplicates that images have by themselves.
 """
 
 from pathlib import Path

@@ -55,7 +55,7 @@ class Dataset:
     provenance: str
     notes: tuple[str, ...]
 
-    def __init__(
+    def __init__(  # noqa: D417, the others are as the attributes
         self,
         arrays: PyTree,
         *,

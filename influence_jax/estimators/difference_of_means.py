@@ -48,6 +48,7 @@ def difference_in_means(
         Rows with anything non-finite, members missing or diverged, are left out.
       target_examples: `[T]` position of the example that each target is, -1 where it is none.
         By default target t is example t if T == N, and otherwise no target is an example.
+      tile: how many targets are estimated at once.
 
     Returns:
       Influence of float32 numpy arrays `[N T]`, in the unit of `losses`. Where the matrix is too

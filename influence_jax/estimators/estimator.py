@@ -187,9 +187,7 @@ def as_estimator(function: EstimatorLike) -> Estimator:
     )
 
 
-def influence_of(
-    found: Influence | Float[AnyArray, 'N t'], *, shape: tuple[int, int], source: str
-) -> Influence:
+def influence_of(found: Influence | AnyArray, *, shape: tuple[int, int], source: str) -> Influence:
     """What a function returned as an Influence of numpy arrays; errors NaN where it gave none.
 
     Raises:

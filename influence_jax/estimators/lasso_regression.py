@@ -90,6 +90,7 @@ def lasso(
       losses: as in `difference_in_means`.
       target_examples: `[T]` position of the example that each target is, -1 where it is none.
         By default target t is example t if T == N, and otherwise no target is an example.
+      tile: how many targets are estimated at once.
 
     Returns:
       As `difference_in_means`. Examples that always go together, as in a group, are one column:
@@ -129,9 +130,9 @@ def lasso_coefficients(
 
 def _debiased(
     masks: Float[Array, 'M N'],
-    losses: Float[Array, 'M t'],
-    scale: Float[Array, ' t'],
-    self_index: Int[Array, ' t'],
+    losses: Float[AnyArray, 'M t'],
+    scale: Float[AnyArray, ' t'],
+    self_index: Int[AnyArray, ' t'],
 ) -> Influence:
     coefficients = _fitted(masks, losses, self_index)
     centered = masks - masks.mean(axis=0, keepdims=True)
@@ -142,9 +143,9 @@ def _debiased(
 
 def _sparse(
     masks: Float[Array, 'M N'],
-    losses: Float[Array, 'M t'],
-    scale: Float[Array, ' t'],
-    self_index: Int[Array, ' t'],
+    losses: Float[AnyArray, 'M t'],
+    scale: Float[AnyArray, ' t'],
+    self_index: Int[AnyArray, ' t'],
 ) -> Influence:
     values = -_fitted(masks, losses, self_index) * jnp.asarray(scale)[None, :]
     return Influence(values, jnp.zeros_like(values))

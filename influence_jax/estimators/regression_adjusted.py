@@ -82,6 +82,7 @@ def adjusted(
       losses: as in `difference_in_means`.
       target_examples: `[T]` position of the example that each target is, -1 where it is none.
         By default target t is example t if T == N, and otherwise no target is an example.
+      tile: how many targets are estimated at once.
 
     Raises:
       ValueError: as in `difference_in_means`, or fewer than 24 complete members.

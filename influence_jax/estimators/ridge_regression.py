@@ -95,6 +95,7 @@ def ridge(
         generalized cross-validation score, summed over targets each relative to its variance
         once its own inclusion is taken out. For independent masks that score is, up to a factor,
         the squared standard error of the values.
+      tile: how many targets are estimated at once.
 
     Returns:
       As `difference_in_means`. Examples that always go together, as in a group, are one column:

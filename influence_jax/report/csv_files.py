@@ -161,7 +161,7 @@ def _text(text: str, *, most: int = _LONGEST_ID) -> str:
     return f"'{text}" if _CALCULATED & {text[:1], first} else text
 
 
-def _number(value: float) -> str:
+def _number(value: float | np.number | np.bool) -> str:
     return '' if math.isnan(value) else f'{float(value):.6g}'
 
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+import numpy as np
+from jaxtyping import Int
 from rich.text import Text
 
 from influence_jax.text import LONGEST, clean
@@ -15,7 +17,7 @@ _MOST_DIGITS = 5
 """Behind the point."""
 
 
-def number(value: float, digits: int = 2) -> str:
+def number(value: float | np.floating, digits: int = 2) -> str:
     """Returns '1.25', an infinity sign, a dash for NaN; with a true minus sign."""
     if math.isnan(value):
         return MISSING
@@ -53,11 +55,11 @@ def count(amount: int, noun: str) -> str:
     return f'{amount:,} {noun}' if amount == 1 else f'{amount:,} {noun}s'
 
 
-def listing(indices: Iterable[int], longest: int = 12) -> str:
+def listing(indices: Iterable[int] | Int[np.ndarray, ' K'], longest: int = 12) -> str:
     """Returns '3, 7, 12 and 40 more'."""
-    indices = list(indices)
-    shown = ', '.join(str(int(index)) for index in indices[:longest])
-    rest = len(indices) - longest
+    listed = list(indices)
+    shown = ', '.join(str(int(index)) for index in listed[:longest])
+    rest = len(listed) - longest
     return f'{shown} and {rest} more' if rest > 0 else shown
 
 

@@ -169,10 +169,9 @@ def _entry(results: Results, example: Show, target: int, rank: int) -> Entry:
     stands_out = bool(summary.top_stands_out[target, rank])
     cross_fitted = math.nan
     if stands_out and not is_target and standard_error > 0:
-        z = np.array(value / standard_error)
-        cross_fitted = float(
-            cross_fitted_values(np.array(value), z, least_z=results.overview.z_threshold)
-        )
+        z = np.array([value / standard_error])
+        found = cross_fitted_values(np.array([value]), z, least_z=results.overview.z_threshold)
+        cross_fitted = float(found[0])
     return Entry(
         record=example(influencer),
         name=results.example_names[influencer],

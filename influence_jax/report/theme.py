@@ -172,6 +172,6 @@ def legend(theme: Theme) -> dict[str, Any]:
     }
 
 
-def plain_number(value: float, _: int) -> str:
+def plain_number(value: float | np.number, _: int) -> str:
     """Formats tick labels such as '0.5' and '100', for `FuncFormatter`."""
     return f'{value:g}'

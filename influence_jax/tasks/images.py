@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from influence_jax.types import PRNGKey
+from influence_jax.types import AnyArray, PRNGKey
 
 
-def standardized(images: UInt8[Array, 'B H W C']) -> Float[Array, 'B H W C']:
+def standardized(images: UInt8[AnyArray, 'B H W C']) -> Float[Array, 'B H W C']:
     """Returns every image with mean 0 and variance 1: a scale in which no other has a part."""
-    pixels = images.astype(jnp.float32) / 255
+    pixels = jnp.asarray(images, jnp.float32) / 255
     mean = pixels.mean((1, 2, 3), keepdims=True)
     variance = pixels.var((1, 2, 3), keepdims=True)
     # An image of one color has no contrast to restore.

@@ -87,9 +87,9 @@ class _NNX:
             params, state = variables
         return nnx.merge(structure, params, _reseeded(streams, key), state, copy=True)
 
-    def _split(self, module: nnx.Module) -> tuple[Any, Any, Any, Any]:
-        split: Any = nnx.split(module, nnx.Param, nnx.RngState, ...)
-        return split
+    def _split(self, module: nnx.Module) -> tuple[Any, ...]:
+        """Structure, parameters, random streams and all other state."""
+        return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
 
 def _reseeded(streams: Any, key: PRNGKey) -> Any:

@@ -16,7 +16,7 @@ from influence_jax.tasks.base import Problem, shown_of
 from influence_jax.tasks.networks import MakeModule, Network, as_network
 from influence_jax.training import Executor
 from influence_jax.training.mesh import path_name
-from influence_jax.types import Batch, Params, PRNGKey, Variables
+from influence_jax.types import AnyArray, Batch, Params, PRNGKey, Variables
 
 Prepare = Callable[[Array], Array]
 Augment = Callable[..., Array]
@@ -25,7 +25,7 @@ Augment = Callable[..., Array]
 def as_numbers(inputs: Any) -> Any:
     """Returns bytes (uint8) as float32 from 0 to 1, everything else as it is."""
 
-    def scaled(leaf: Array) -> Array:
+    def scaled(leaf: AnyArray) -> AnyArray:
         return leaf.astype(jnp.float32) / 255 if leaf.dtype == jnp.uint8 else leaf
 
     return jax.tree.map(scaled, inputs)
@@ -156,11 +156,11 @@ class Supervised(_Options, _Module, abc.ABC):
         """Names of what `measure` returns."""
 
     @abc.abstractmethod
-    def losses(self, outputs: Array, labels: Array) -> Float[Array, ' B']:
+    def losses(self, outputs: Array, labels: AnyArray) -> Float[Array, ' B']:
         """The training loss of each example."""
 
     @abc.abstractmethod
-    def measured(self, outputs: Array, labels: Array) -> Mapping[str, Float[Array, ' B']]:
+    def measured(self, outputs: Array, labels: AnyArray) -> Mapping[str, Float[Array, ' B']]:
         """What is recorded of each target."""
 
 
@@ -223,11 +223,11 @@ class Classification(Supervised):
         """Names of what is recorded of each target."""
         return ('loss', 'logit_gap', 'correct')
 
-    def losses(self, outputs: Array, labels: Array) -> Float[Array, ' B']:
+    def losses(self, outputs: Array, labels: AnyArray) -> Float[Array, ' B']:
         """Cross-entropy of each example, in nats."""
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
 
-    def measured(self, outputs: Array, labels: Array) -> Mapping[str, Float[Array, ' B']]:
+    def measured(self, outputs: Array, labels: AnyArray) -> Mapping[str, Float[Array, ' B']]:
         """See the class."""
         if outputs.ndim != 2:
             raise ValueError(
@@ -272,25 +272,25 @@ class Regression(Supervised):
         """Names of what is recorded of each target."""
         return ('loss', 'absolute_error')
 
-    def losses(self, outputs: Array, labels: Array) -> Float[Array, ' B']:
+    def losses(self, outputs: Array, labels: AnyArray) -> Float[Array, ' B']:
         """Squared error of each example."""
         return (self._errors(outputs, labels) ** 2).mean(axis=1)
 
-    def measured(self, outputs: Array, labels: Array) -> Mapping[str, Float[Array, ' B']]:
+    def measured(self, outputs: Array, labels: AnyArray) -> Mapping[str, Float[Array, ' B']]:
         """See the class."""
         return {
             'loss': self.losses(outputs, labels),
             'absolute_error': jnp.abs(self._errors(outputs, labels)).mean(axis=1),
         }
 
-    def _errors(self, outputs: Array, labels: Array) -> Float[Array, 'B outputs']:
-        outputs, labels = (x[:, None] if x.ndim == 1 else x for x in (outputs, labels))
-        if outputs.shape != labels.shape:
+    def _errors(self, outputs: Array, labels: AnyArray) -> Float[Array, 'B outputs']:
+        found, expected = (x[:, None] if x.ndim == 1 else x for x in (outputs, labels))
+        if found.shape != expected.shape:
             raise ValueError(
-                f'the module returns {list(outputs.shape)} for labels {list(labels.shape)}: '
+                f'the module returns {list(found.shape)} for labels {list(expected.shape)}: '
                 f'regression needs one prediction for each number'
             )
-        return outputs - labels
+        return jnp.asarray(found - expected)
 
     def _labels(self, labels: np.ndarray) -> np.ndarray:
         if labels.ndim not in (1, 2) or not np.issubdtype(labels.dtype, np.number):

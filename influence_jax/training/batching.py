@@ -5,11 +5,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from influence_jax.types import PRNGKey
+from influence_jax.types import AnyArray, PRNGKey
 
 
 def batches(
-    mask: Bool[Array, ' N'], *, key: PRNGKey, steps: int, batch_size: int, smallest: int
+    mask: Bool[AnyArray, ' N'], *, key: PRNGKey, steps: int, batch_size: int, smallest: int
 ) -> Int[Array, 'steps B']:
     """Indices of the examples of every training step, all of them from the member's subset.
 

@@ -347,7 +347,7 @@ def _row(leaf: AnyArray, row: int) -> AnyArray:
         # Spread over devices as it was: left to itself, every one would be given all of it.
         spread = NamedSharding(leaf.sharding.mesh, PartitionSpec(*leaf.sharding.spec[1:]))
         return jax.jit(_at, out_shardings=spread)(leaf, np.int32(row))
-    return leaf[row]
+    return leaf[row, ...]  # an array also of one number, where `leaf[row]` is a numpy scalar
 
 
 def _at(rows: jax.Array, row: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from influence_jax.training import batching
-from influence_jax.types import BasedTask, Batch, Params, PRNGKey, Task, Variables
+from influence_jax.types import AnyArray, BasedTask, Batch, Params, PRNGKey, Task, Variables
 
 
 class Stream(enum.IntEnum):
@@ -113,7 +113,9 @@ def abstract_variables(task: Task | BasedTask, base: Params | None = None) -> Pa
     return jax.eval_shape(init, base)
 
 
-def schedule(program: Program, mask: Bool[Array, ' N'], *, key: PRNGKey) -> Int[Array, 'steps B']:
+def schedule(
+    program: Program, mask: Bool[AnyArray, ' N'], *, key: PRNGKey
+) -> Int[Array, 'steps B']:
     """Returns which examples each of a member's steps trains on."""
     return batching.batches(
         mask,

@@ -35,7 +35,7 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(_placed, tree, shardings)
 
 
-def _placed(leaf: AnyArray, sharding: Sharding) -> jax.Array:
+def _placed(leaf: AnyArray | np.number, sharding: Sharding) -> jax.Array:
     if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
         return leaf
     if sharding.is_fully_addressable:

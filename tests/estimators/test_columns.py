@@ -98,7 +98,7 @@ def test_a_mapped_file_is_read_by_blocks(tmp_path):
     assert (source.examples, source.targets, source.unit) == (EXAMPLES, TARGETS, 'points')
     found, expected = summarize(source, tile=3), summarize(Columns.of_matrix(values))
     np.testing.assert_allclose(found.top_values, expected.top_values, rtol=1e-6)
-    np.testing.assert_allclose(source.column([7, 2]).values, values[:, [7, 2]], rtol=1e-6)
+    np.testing.assert_allclose(source.column(np.array([7, 2])).values, values[:, [7, 2]], rtol=1e-6)
 
 
 def test_overview_and_candidate_pairs_take_any_columns():
@@ -122,6 +122,7 @@ def test_candidate_pairs_without_errors_go_by_the_ratio_alone():
     assert np.isnan(pairs.z).all()
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ('call', 'message'),
     [

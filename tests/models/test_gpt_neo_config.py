@@ -5,9 +5,9 @@ import time
 
 import jax.numpy as jnp
 import pytest
-from gpt_neo_cases import SMALL
 
 from influence_jax.models.gpt_neo import Attention, GPTNeoConfig
+from tests.models.gpt_neo_cases import SMALL
 
 G, L = Attention.GLOBAL, Attention.LOCAL
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gpt_neo_cases import SMALL, jit, logits, params, tokens
 
 from influence_jax.models.gpt_neo import greedy, network
+from tests.models.gpt_neo_cases import SMALL, jit, logits, params, tokens
 
 LENGTHS = np.array([7, 1, 3, 6], np.int32)
 PROMPTS = tokens(batch=4, length=7)

@@ -5,10 +5,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from gpt_neo_cases import jit, logits, loss_and_gradient
 
 from influence_jax.models.gpt_neo import bind, greedy, hugging_face, tensor_names
 from influence_jax.models.parameter_paths import named
+from tests.models.gpt_neo_cases import jit, logits, loss_and_gradient
 
 FOLDER = Path(__file__).parent / 'fixtures_gpt_neo'
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from gpt_neo_cases import SMALL, params
 
 from influence_jax.models.gpt_neo import hugging_face, stored_tensors, writing
 from influence_jax.models.parameter_paths import named
+from tests.models.gpt_neo_cases import SMALL, params
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import types
 
 import huggingface_hub
 import pytest
-from gpt_neo_cases import SMALL, params
 
 from influence_jax import hub
 from influence_jax.models.gpt_neo import hugging_face
+from tests.models.gpt_neo_cases import SMALL, params
 
 NAME = 'someone/model'
 ADVICE = r'pickle.*save_pretrained\(.*safe_serialization=True\)'

@@ -7,7 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from gpt_neo_cases import (
+
+from influence_jax.models import gpt_neo
+from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, network
+from influence_jax.models.parameter_paths import named
+from tests.models.gpt_neo_cases import (
     SMALL,
     assert_trees_close,
     jit,
@@ -17,10 +21,6 @@ from gpt_neo_cases import (
     tokens,
     value_and_gradient,
 )
-
-from influence_jax.models import gpt_neo
-from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, network
-from influence_jax.models.parameter_paths import named
 
 LENGTHS = np.array([12, 7], np.int32)
 

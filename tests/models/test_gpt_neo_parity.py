@@ -5,11 +5,18 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from gpt_neo_cases import assert_trees_close, jit, logits, loss_and_gradient, params, tokens
 
 from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, greedy, hugging_face
 from influence_jax.models.gpt_neo.tensor_names import places
 from influence_jax.models.parameter_paths import named
+from tests.models.gpt_neo_cases import (
+    assert_trees_close,
+    jit,
+    logits,
+    loss_and_gradient,
+    params,
+    tokens,
+)
 
 torch = pytest.importorskip('torch')
 with warnings.catch_warnings():

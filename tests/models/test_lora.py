@@ -6,11 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gpt_neo_cases import SMALL, assert_trees_close, jit, logits, params, tokens, total_loss
 
 from influence_jax.models import gpt_neo
 from influence_jax.models.lora import Adapter, LoRA
 from influence_jax.models.parameter_paths import named
+from tests.models.gpt_neo_cases import (
+    SMALL,
+    assert_trees_close,
+    jit,
+    logits,
+    params,
+    tokens,
+    total_loss,
+)
 
 ALL = tuple(
     f'layers/{name}'

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from gpt_neo_cases import jit, logits
 
 from influence_jax import training
 from influence_jax.models import ragged
@@ -16,6 +15,7 @@ from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, init
 from influence_jax.models.lora import LoRA
 from influence_jax.models.token_loss import token_losses
 from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling, TokenBatch
+from tests.models.gpt_neo_cases import jit, logits
 
 V, S, RECORDS = 37, 41, 9
 KINDS = (Attention.GLOBAL, Attention.LOCAL)

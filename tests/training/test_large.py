@@ -95,8 +95,8 @@ def test_some_members_in_any_order_and_without_parameters(program, points, expec
     )
 
 
-def test_no_members():
-    assert list(_train(None, None, MeshShape(), members=[])) == []
+def test_no_members(program, points):
+    assert list(_train(program, points, MeshShape(), members=[])) == []
 
 
 def test_the_step_is_traced_once(program, points, traces):

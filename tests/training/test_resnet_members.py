@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from influence_jax.models.image_classification import ImageBatch
 
-from influence_jax import training
-from influence_jax.models import ImageClassification, ResNetConfig
+from influence_jax import Dataset, tasks, training
+from influence_jax.models import ResNetConfig
+from influence_jax.tasks.images import standardized
 from influence_jax.training import Recipe, sequential, vmapped
 
 MEMBERS, COUNT, STEPS = 4, 40, 3  # few steps: AdamW amplifies rounding as it goes on
@@ -15,16 +15,24 @@ KEY = jax.random.key(7)
 
 
 @pytest.fixture(scope='module')
-def images():
+def problem():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
-    return ImageBatch(jnp.asarray(pixels), jnp.asarray(rng.integers(0, 3, COUNT, np.int32)))
+    network = ResNetConfig(3, width=8, blocks=(1, 1), patch=2)
+    return tasks.Classification(network, prepare=standardized).bind(
+        Dataset({'image': pixels, 'label': rng.integers(0, 3, COUNT, np.int32)})
+    )
 
 
 @pytest.fixture(scope='module')
-def program():
+def images(problem):
+    return jax.tree.map(jnp.asarray, problem.examples)
+
+
+@pytest.fixture(scope='module')
+def program(problem):
     return training.Program(
-        task=ImageClassification(ResNetConfig(3, width=8, blocks=(1, 1), patch=2)),
+        task=problem.task,
         optimizer=Recipe(learning_rate=1e-3).optimizer(STEPS),
         steps=STEPS,
         batch_size=8,

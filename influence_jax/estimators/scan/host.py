@@ -5,6 +5,7 @@ targets at a time and each example looks its own up (the 'method of four Russian
 multiplication is left, sums stay float32, and it beats a matrix product on the same cores.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +128,7 @@ def _compiled(**options: Any) -> Callable[[Callable], Callable]:
     """`numba.njit`, kept on disk for the next process where there is a place for it."""
 
     def compiled(function: Callable) -> Callable:
+        function = inspect.unwrap(function)  # numba compiles no wrapper, such as a type checker's
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:  # numba's own, on import: no such place

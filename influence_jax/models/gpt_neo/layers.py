@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
 from influence_jax.models.lora import Adapter
+from influence_jax.types import AnyArray
 
 Heads = Float[Array, 'B H S d']
 Attend = Callable[[Heads, Heads, Heads], tuple[Heads, Any]]
@@ -146,7 +147,7 @@ def _masked_softmax(
     return jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1)
 
 
-def _forward(scores: Array, seen: Array) -> tuple[Array, Array]:
+def _forward(scores: Array, seen: AnyArray) -> tuple[Array, Array]:
     shares = _masked_softmax(scores, seen)
     return shares, shares
 
