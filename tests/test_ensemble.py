@@ -14,8 +14,9 @@ from influence_jax import analysis, store, tasks
 from influence_jax.data import Dataset
 from influence_jax.training import Automatic, executor, sequential, vmapped
 
+pytestmark = pytest.mark.usefixtures('compiled_once')
+
 N = 24
-RNG = np.random.default_rng(0)
 
 
 def _data(count=N, **more):
@@ -31,10 +32,11 @@ def _linear(rngs):
 
 TASK = tasks.Classification(_linear)
 RECIPE = ij.Recipe(epochs=3, batch_size=4, learning_rate=0.05)
+ALONE = sequential(1, in_turn=1)  # of one shape, however many members there are
 
 
 def _train(directory, members=8, task=TASK, data=None, **more):
-    settings = {'recipe': RECIPE, 'executor': sequential(2), **more}
+    settings = {'recipe': RECIPE, 'executor': ALONE, **more}
     return ij.train_ensemble(
         task, data or _data(), members=members, output_dir=directory, **settings
     )
