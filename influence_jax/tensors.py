@@ -14,10 +14,10 @@ from influence_jax.report.run import ArrayRun
 from influence_jax.store import Shown
 from influence_jax.text import quoted
 
-Array: TypeAlias = 'str | Path | np.ndarray'
+Array: TypeAlias = str | Path | np.ndarray
 """An array, or the path of a `.npy` file."""
 
-Ids: TypeAlias = 'str | Path | Sequence[str | int]'
+Ids: TypeAlias = str | Path | Sequence[str | int]
 """Ids, or the path of a text file (one a line), a `.json` (a list) or a `.npy` (a vector)."""
 
 _LEAST_MEMBERS = difference_in_means.least_members

@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.devices()  # now: the library would set another number as it begins to train
 
 
 @pytest.fixture(scope='module')

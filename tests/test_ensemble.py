@@ -139,7 +139,7 @@ def test_the_balanced_design_cannot_grow(tmp_path):
 
 
 def test_fewer_members_than_there_are(run):
-    with pytest.raises(store.RunError, match='has 8 members'):
+    with pytest.raises(store.RunError, match='run of 8 members'):
         _train(run.directory, members=7, keep_params=True)
 
 
@@ -187,7 +187,7 @@ def test_targets_of_ones_own(tmp_path):
     assert run.column('a').self_index is None
 
 
-def test_parameters_and_the_task_of_an_opened_run(run, tmp_path):
+def test_parameters_and_the_task_of_an_opened_run(run):
     opened = ij.open_run(run.directory)
     kernel = run.params(3)['kernel'].get_value()
     assert kernel.shape == (4, 3)
@@ -209,8 +209,13 @@ def test_parameters_and_the_task_of_an_opened_run(run, tmp_path):
         opened.remember(TASK, _data(30))
     with pytest.raises(ValueError, match=r'member=8 must be in 0 .. 7'):
         opened.params(8)
+
+
+def test_parameters_that_were_not_kept(larger):
     with pytest.raises(FileNotFoundError, match='keep_params=True'):
-        _train(tmp_path, members=8).params(0)
+        larger.params(0)
+    with pytest.raises(ValueError, match=r'32 members of .* without keeping their parameters'):
+        _train(larger.directory, members=32, keep_params=True)
 
 
 def test_a_built_in_task_is_made_again_from_the_manifest(tmp_path):
@@ -224,7 +229,7 @@ def test_another_configuration_is_refused(run):
         {'seed': 1},
         {'recipe': ij.Recipe(epochs=4, batch_size=4, learning_rate=0.05)},
         {'task': tasks.Classification(lambda rngs: nnx.Linear(4, 5, rngs=rngs))},
-        {'data': _data(25)},
+        {'data': Dataset({**_data().arrays, 'x': -_data().arrays['x']})},
     ):
         with pytest.raises(store.ConfigurationMismatch):
             _train(run.directory, **{'keep_params': True, **changes})
@@ -250,12 +255,6 @@ def test_what_does_not_fit_leaves_nothing_behind(tmp_path, changes, message):
         _train(tmp_path / 'run', **changes)
     assert '\n' not in str(raised.value)
     assert not (tmp_path / 'run').exists()
-
-
-def test_parameters_that_were_not_kept_from_the_beginning(tmp_path):
-    _train(tmp_path, members=8)
-    with pytest.raises(ValueError, match=r'8 members of .* without keeping their parameters'):
-        _train(tmp_path, members=8, keep_params=True)
 
 
 def test_all_members_diverge(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import struct
 
 import numpy as np
 import pytest

@@ -15,6 +15,7 @@ from experiments.settings import (
     NetworkSettings,
     PlantingSettings,
 )
+from influence_jax.estimators import BUILT_IN, Estimator
 from influence_jax.training import Recipe
 
 ALL = [
@@ -49,6 +50,8 @@ def _changed(value):
         return not value
     if isinstance(value, enum.Enum):
         return next(other for other in reversed(type(value)) if other is not value)
+    if isinstance(value, Estimator):
+        return next(other for other in BUILT_IN if other is not value)
     if isinstance(value, int):
         return value + 8
     if isinstance(value, float):
@@ -82,7 +85,10 @@ def test_values_arrive(parse):
     for instance in changed:
         for field in dataclasses.fields(instance):
             value = getattr(instance, field.name)
-            text = value.value if isinstance(value, enum.Enum) else str(value).lower()
+            if isinstance(value, enum.Enum):
+                text = value.value
+            else:
+                text = getattr(value, 'name', str(value)).lower()
             arguments.append(f'--{field.name}={text}')
     parse(*arguments)
     assert [flags.read(type(instance)) for instance in changed] == changed
