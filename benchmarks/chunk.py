@@ -52,6 +52,7 @@ class Chunk:
         """Returns what XLA plans for all steps: arguments, results and all between."""
         lowered = self._compiled.advance.lower(*self._arguments(members, masks))
         plan = lowered.compile().memory_analysis()
+        assert plan is not None, 'XLA plans no memory on this kind of device'
         # States are trained in place, and are arguments and results at once.
         return (
             plan.argument_size_in_bytes

@@ -76,8 +76,7 @@ def measured(
     )
     executor = training.sequential(min(len(masks), jax.local_device_count()), in_turn=1)
     assert problem.refine is not None and problem.extra is not None
-    parts = []
-    for trained in training.train(
+    chunks = training.train(
         problem.refine(program, masks=masks, key=key, executor=executor),
         key=key,
         masks=masks,
@@ -87,8 +86,8 @@ def measured(
         executor=executor,
         base=problem.base,
         keep_params=True,
-    ):
-        parts.append({**trained.result.measurements, **problem.extra(trained)})
+    )
+    parts = [{**chunk.result.measurements, **problem.extra(chunk)} for chunk in chunks]
     return {name: np.concatenate([part[name] for part in parts]) for name in _NAMES}
 
 

@@ -40,7 +40,6 @@ def test_a_table_that_is_not_there(launch, tmp_path, assert_refused):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'table': TableSettings(width=0)}, 'hidden|width'),
         ({'recipe': Recipe(batch_size=150)}, 'fewer than batch_size=150'),
         ({'ensemble': EnsembleSettings(members=3)}, 'balanced'),
         ({'analysis': AnalysisSettings(until_standard_error=0.1, max_members=9)}, 'members=9'),
@@ -55,6 +54,11 @@ def test_bad_input_leaves_nothing_behind(tmp_path, changes, message):
         run(TabularExperiment(**settings | changes))
     assert '\n' not in str(caught.value)
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_network_without_width():
+    with pytest.raises(ValueError, match='width=0 must be at least 1'):
+        TableSettings(width=0)
 
 
 @pytest.mark.slow
