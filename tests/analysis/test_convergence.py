@@ -126,6 +126,7 @@ def test_samples_columns_of_large_matrices():
     assert result.self_influence[0] > 0.5
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
