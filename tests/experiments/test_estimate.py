@@ -79,7 +79,7 @@ def undrawn(monkeypatch):
     half = np.array([0.5])
     curve = Convergence(np.array([16]), half, half, half, half, half)
     monkeypatch.setattr(
-        sys.modules['influence_jax.analysis.overview'], 'split_half', lambda *_, **__: curve
+        sys.modules['influence_jax.analysis.views'], 'split_half', lambda *_, **__: curve
     )
     blank = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
     monkeypatch.setattr(theme, 'png', lambda _: blank)
