@@ -222,7 +222,7 @@ def _message(error: Exception) -> str:
     text = re.sub(r'\binclusion_prob\b', '--keep', ' '.join(str(error).split()))
     if 'until_standard_error' in flags.FLAGS and flags.FLAGS['until_standard_error'].value:
         text = re.sub(r'\bmembers=', 'max_members=', text)
-    for name in flags.FLAGS:
+    for name in filter(str.isidentifier, flags.FLAGS):  # absl has one that is called '?'
         # Whole words alone, and of plain ones only where a value follows.
         after = '' if '_' in name else r'(?==)'
         text = re.sub(rf'(?<![-\w./]){name}\b{after}', f'--{name}', text)

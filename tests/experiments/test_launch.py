@@ -90,7 +90,7 @@ def test_help_reads_well(launch):
         (['--dataset=mnist'], ["unknown dataset 'mnist'", 'choose clipart, cifar10']),
         (['--keep=1.5'], ['--keep=1.5 must be between 0 and 1']),
         (['--copies=3'], ['--copies is of near-duplicates', 'add --duplicated']),
-        (['--members=3'], ['3 members', '--design=balanced']),
+        (['--members=3'], ['3 members are too few', 'at least 4']),
     ],
     ids=str,
 )
@@ -173,7 +173,7 @@ def test_what_was_changed_of_images_is_printed(run_here, images, tmp_path, capsy
     ],
 )
 def test_arguments_of_the_library_are_called_by_their_flags(monkeypatch, message, shown):
-    names = 'members', 'keep', 'keep_params', 'output_dir', 'batch_size'
+    names = '?', 'members', 'keep', 'keep_params', 'output_dir', 'batch_size'
     monkeypatch.setattr(launching, 'flags', types.SimpleNamespace(FLAGS=dict.fromkeys(names)))
     assert launching._message(ValueError(message)) == shown
 

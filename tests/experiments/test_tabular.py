@@ -41,8 +41,11 @@ def test_a_table_that_is_not_there(launch, tmp_path, assert_refused):
     ('changes', 'message'),
     [
         ({'recipe': Recipe(batch_size=150)}, 'fewer than batch_size=150'),
-        ({'ensemble': EnsembleSettings(members=3)}, 'balanced'),
-        ({'analysis': AnalysisSettings(until_standard_error=0.1, max_members=9)}, 'members=9'),
+        ({'ensemble': EnsembleSettings(members=3)}, '3 members are too few'),
+        (
+            {'analysis': AnalysisSettings(until_standard_error=0.1, max_members=40)},
+            'members=40 are too few',
+        ),
     ],
 )
 def test_bad_input_leaves_nothing_behind(tmp_path, changes, message):
