@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
 from influence_jax.analysis.margins import influence_values
 from influence_jax.types import AnyArray, Influence
@@ -41,7 +41,7 @@ def top_influencers(influence: Influence | Float[AnyArray, 'N T'], k: int) -> To
 
 
 def auroc(
-    scores: Float[AnyArray, ' T'],
+    scores: Real[AnyArray, ' T'],
     positives: Bool[AnyArray, ' T'],
     *,
     weights: Float[AnyArray, ' T'] | None = None,
@@ -71,7 +71,7 @@ def auroc(
 
 
 def average_precision(
-    scores: Float[AnyArray, ' T'],
+    scores: Real[AnyArray, ' T'],
     positives: Bool[AnyArray, ' T'],
     *,
     weights: Float[AnyArray, ' T'] | None = None,
@@ -91,7 +91,7 @@ def average_precision(
 
 
 def precision_at_k(
-    scores: Float[AnyArray, ' T'],
+    scores: Real[AnyArray, ' T'],
     positives: Bool[AnyArray, ' T'],
     k: int,
     *,
@@ -115,8 +115,8 @@ def precision_at_k(
 
 
 def _checked(
-    what: str, scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T']
-) -> tuple[Float[np.ndarray, ' T'], Bool[np.ndarray, ' T']]:
+    what: str, scores: Real[AnyArray, ' T'], positives: Bool[AnyArray, ' T']
+) -> tuple[Real[np.ndarray, ' T'], Bool[np.ndarray, ' T']]:
     values, truths = np.asarray(scores), np.asarray(positives)
     if values.ndim != 1 or truths.shape != values.shape or truths.dtype != bool:
         raise ValueError(

@@ -149,6 +149,7 @@ def test_constant_losses():
     assert summary.z_histogram.sum() == 15 * 14
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

@@ -45,7 +45,7 @@ def everything(words):
 
 @pytest.mark.usefixtures('unsaved')
 def test_no_text_of_any_part_is_markup(arguments, hostile, write):
-    page = write(arguments | {'sections': [everything(hostile)]})
+    page = write(arguments | {'sections': (everything(hostile),)})
     text = page.read_text()
     assert hostile not in text
     begin, end = text.index('<section id="section-1"'), text.index('<section id="matrix">')

@@ -130,6 +130,7 @@ def test_masks_cannot_be_changed_by_accident(directory, manifest, masks):
     masks[0, 0] = not masks[0, 0]  # the caller's own stays writable
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ('members', 'changes', 'match'),
     [
@@ -184,6 +185,7 @@ def test_unknown_measurement_lists_the_known(directory, one_line):
     assert 'loss, logit_gap, correct' in message
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize('wrong', [np.zeros((12, 9), bool), np.zeros((12, 10)), np.zeros(12, bool)])
 def test_masks_that_do_not_fit_make_no_directory(tmp_path, manifest, wrong, refused):
     with refused(r'expected bool\[12, 10\]'):
