@@ -311,7 +311,7 @@ def test_a_read_only_run_agrees_with_the_one_that_writes(directory, manifest, ma
             one.write_texts('written', [''] * len(manifest.target_ids))
             one.write_shown(store.Shown(names=manifest.example_ids))
             one.require_in_place()
-        for name in ('status', 'missing', 'complete', 'diverged', 'example_ids', 'measurements'):
+        for name in ('member_status', 'missing', 'complete', 'diverged', 'example_ids', 'measurements'):
             np.testing.assert_array_equal(getattr(other, name), getattr(run, name))
         assert other.directory == run.directory
         np.testing.assert_array_equal(other.masks, run.masks)
