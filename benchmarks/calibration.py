@@ -103,7 +103,7 @@ def welch(masks: Masks, losses: Losses) -> tuple[np.ndarray, np.ndarray]:
 def before(masks: Masks, losses: Losses) -> tuple[int, float]:
     """Pairs listed, and the share of intervals off the diagonal that hold 0."""
     values, errors = welch(masks, losses)
-    off = ~np.eye(*values.shape, dtype=bool)
+    off = np.eye(*values.shape) == 0
     p = p_values(z_scores(values, errors)[off], members=len(masks))
     return int(benjamini_hochberg(p).sum()), float((p > 0.05).mean())
 
@@ -113,7 +113,7 @@ def now(estimator: Estimator, masks: Masks, losses: Losses) -> tuple[int, float]
     summary = summarize(masks, losses, estimator=estimator)
     found = estimator(masks, losses)
     low, high = intervals(found, members=len(masks))
-    off = ~np.eye(*found.values.shape, dtype=bool)
+    off = np.eye(*found.values.shape) == 0
     return len(summary.pairs.values), float(((low <= 0) & (high >= 0))[off].mean())
 
 

@@ -4,8 +4,8 @@ Every contender runs in a process of its own, so that thread settings of one do 
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -46,66 +46,62 @@ class Problem:
 # --- JAX ---------------------------------------------------------------------------------------
 
 
-def _jax_parts(problem: Problem):
+def _jax_parts(problem: Problem) -> tuple[Any, Any]:
+    import jax
     import jax.numpy as jnp
-    from influence_jax.models.image_classification import ImageBatch
 
     from influence_jax import training
-    from influence_jax.models import ImageClassification, ResNetConfig
+    from influence_jax.data import Dataset
+    from influence_jax.models import ResNetConfig
+    from influence_jax.tasks import Classification
+    from influence_jax.tasks.images import standardized
 
     config = ResNetConfig(CLASSES, problem.width, problem.blocks, problem.patch)
     recipe = training.Recipe(batch_size=problem.batch)
+    images, labels = problem.data()
+    bound = Classification(config, prepare=standardized).bind(
+        Dataset({'image': images, 'label': labels})
+    )
     program = training.Program(
-        task=ImageClassification(config),
+        task=bound.task,
         optimizer=recipe.optimizer(10_000),
         steps=problem.steps,
         batch_size=problem.batch,
         measure_batch=1,
         smallest_subset=700,
     )
-    images, labels = problem.data()
-    return program, ImageBatch(jnp.asarray(images), jnp.asarray(labels))
+    return program, jax.tree.map(jnp.asarray, bound.examples)
 
 
-def engine(problem: Problem, streams: int, vmapped: int, in_turn: int) -> Work:
+def engine(problem: Problem, devices: int, width: int, in_turn: int) -> Work:
     """The engine, its measuring pass cut down to one target."""
     import jax
-    import jax.numpy as jnp
 
-    jax.config.update('jax_num_cpu_devices', streams)
-    from influence_jax.training.execution import compile_chunk
-
-    from influence_jax import training
+    jax.config.update('jax_num_cpu_devices', devices)
+    from benchmarks.chunk import Chunk
+    from influence_jax.training import Executor, MeshShape
 
     program, examples = _jax_parts(problem)
+    executor = Executor(MeshShape(devices, vmapped=width), in_turn)
     target = jax.tree.map(lambda leaf: leaf[:1], examples)
-    execution = training.Execution(streams, vmapped, in_turn)
-    masks = np.random.default_rng(1).random((execution.chunk, IMAGES)) < 0.5
-    run = functools.partial(
-        compile_chunk(program, execution),
-        jax.random.key(0),
-        jnp.arange(execution.chunk),
-        jnp.asarray(masks),
-        examples,
-        target,
-        None,
-    )
+    chunk = Chunk(program, executor, examples=examples, targets=target)
+    masks = np.random.default_rng(1).random((chunk.size, IMAGES)) < 0.5
 
     def work() -> int:
-        jax.block_until_ready(run())
-        return execution.chunk * problem.steps * problem.batch
+        jax.block_until_ready(chunk.train(np.arange(chunk.size), masks))
+        return chunk.size * problem.steps * problem.batch
 
     return work
 
 
-def _bare_step(program):
+def _bare_step(program: Any) -> Callable[[Any, Any], Any]:
     import jax
     import optax
 
-    def step(state, batch):
+    def step(state: Any, batch: Any) -> Any:
         params, optimizer_state = state
 
-        def loss(params):
+        def loss(params: Any) -> Any:
             return program.task.train_loss(params, batch, key=jax.random.key(0)).mean()
 
         gradient = jax.grad(loss)(params)
@@ -152,8 +148,8 @@ def bare_scan(problem: Problem, members: int) -> Work:
     )
 
     @jax.jit
-    def run(state):
-        def step(state, indices):
+    def run(state: Any) -> Any:
+        def step(state: Any, indices: Any) -> tuple[Any, None]:
             batch = jax.tree.map(lambda leaf: leaf[indices], examples)
             return _bare_step(program)(state, batch), None
 
@@ -189,7 +185,7 @@ def matmul_peak(size: int = 2048) -> Work:
 # --- PyTorch -----------------------------------------------------------------------------------
 
 
-def _torch_parts(problem: Problem, threads: int):
+def _torch_parts(problem: Problem, threads: int) -> tuple[Any, Any, Any, Any]:
     import torch
 
     torch.set_num_threads(threads)
@@ -203,8 +199,8 @@ def _torch_parts(problem: Problem, threads: int):
     return network, channels_last, torch.from_numpy(labels).long(), order
 
 
-def torch_eager(problem: Problem, threads: int) -> Work:
-    """PyTorch eager, channels_last, one member after another."""
+def torch_one_by_one(problem: Problem, threads: int, *, compiled: bool = False) -> Work:
+    """PyTorch, channels_last, one member after another; `compiled` by `torch.compile`."""
     import torch
     import torch.nn.functional as F
 
@@ -214,12 +210,17 @@ def torch_eager(problem: Problem, threads: int) -> Work:
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch_peer.adamw(list(network.parameters()))
 
+    def losses(images: Any, labels: Any) -> Any:
+        batch = torch_peer.standardized(images)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        return F.cross_entropy(network(batch), labels)
+
+    loss = torch.compile(losses) if compiled else losses
+
     def work() -> int:
         for indices in order:
-            batch = torch_peer.standardized(images[indices])
-            batch = batch.contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(network(batch), labels[indices]).backward()
+            loss(images[indices], labels[indices]).backward()
             optimizer.step()
         return problem.steps * problem.batch
 
@@ -240,7 +241,7 @@ def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
     }
     optimizer = torch_peer.adamw(list(stacked.values()), stacked=True)
 
-    def loss(params, x, y):
+    def loss(params: Any, x: Any, y: Any) -> Any:
         return F.cross_entropy(torch.func.functional_call(network, params, (x,)), y)
 
     gradients = torch.func.vmap(torch.func.grad(loss))

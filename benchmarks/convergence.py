@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from matplotlib import ticker
+from matplotlib.axes import Axes
 
 from influence_jax import store
 from influence_jax.analysis.convergence import (
@@ -83,7 +84,9 @@ def print_whether_errors_are_right(
             a, b = (
                 estimator(masks[h], losses[h][:, sample], target_examples=sample) for h in halves
             )
-            z.append((a.values - b.values)[off] / np.hypot(*(e[1][off] for e in (a, b))))
+            z.append(
+                (a.values - b.values)[off] / np.hypot(a.standard_error[off], b.standard_error[off])
+            )
         print(f'halves of {size:4}: z of their difference {np.std(z):.3f}')
 
 
@@ -168,7 +171,7 @@ def draw(
     Path(f'{prefix}-standard-error.png').write_bytes(png(figure))
 
 
-def _members_axis(axes, members: np.ndarray) -> None:
+def _members_axis(axes: Axes, members: np.ndarray) -> None:
     axes.xaxis.set_major_locator(ticker.FixedLocator(members.tolist()))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(plain_number))

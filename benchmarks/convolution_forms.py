@@ -100,7 +100,7 @@ WEIGHT_GRADIENTS = {
 def seconds(function: Callable, x: jax.Array, second: jax.Array) -> float:
     """Of one call within a scan; every output is used whole, so that none is cut down."""
 
-    def body(carry, _):
+    def body(carry: tuple[jax.Array, ...], _: None) -> tuple[tuple[jax.Array, ...], None]:
         outputs = jax.tree.leaves(function(*carry))
         change = 1e-12 * sum(jnp.max(output) for output in outputs)
         return (carry[0] + change, carry[1]), None

@@ -80,7 +80,7 @@ def thumbnail(
     *,
     colour: str = LIGHT.line,
     zoom: float = 0.6,
-    coordinates: str = 'data',
+    coordinates: str | tuple[str, str] = 'data',
     align: tuple[float, float] = (0.5, 0.5),
 ) -> None:
     """An image with a frame; pixels stay pixels."""

@@ -1,12 +1,13 @@
 """The figures of docs/margins.md: four margins against the members and against the examples."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from benchmarks.documentation_drawing import (
     LIGHT,
@@ -51,7 +52,7 @@ TITLES = (
 
 def margins_of(influence: Influence, kept: np.ndarray | None = None) -> Margins:
     """All margins of the targets, among the entries `kept` `[N T]` (all by default)."""
-    values, errors = influence
+    values, errors = map(np.asarray, influence)
     if kept is not None:
         values = np.where(kept, values, -np.inf).astype(np.float32)
     targets = np.arange(values.shape[1])
@@ -175,7 +176,7 @@ def _draw_noise(
             for members, examples in sizes
         ]
 
-    wide = {'linewidth': 5, 'alpha': 0.25}
+    wide: dict[str, Any] = {'linewidth': 5, 'alpha': 0.25}
     curves = {
         'difference of means': expected(deviation, extreme),
         'adjusted': expected(left, extreme),
@@ -213,7 +214,7 @@ def _logarithmic(axes: Axes, ticks: tuple[int, ...], label: str, *, ratio: bool)
         axes.set_ylim(min(0.9, low), 22)
 
 
-def _legend(figure, axes: Axes) -> None:
+def _legend(figure: Figure, axes: Axes) -> None:
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc='outside upper left',

@@ -88,7 +88,7 @@ def noise(study: Study) -> tuple[str, bytes]:
 def map_of_targets(study: Study) -> tuple[str, bytes]:
     """All targets by self-influence and strongest other influence: lines of equal margin."""
     figure, (axes,) = panels(1, height=4.3)
-    values, errors = study.adjusted
+    values, errors = map(np.asarray, study.adjusted)
     own = np.diag(values)
     without = values.copy()
     np.fill_diagonal(without, -np.inf)

@@ -149,7 +149,7 @@ def columns(study: Study) -> tuple[str, bytes]:
             twin = study.position(TWIN)
             marks.append((twin, 'its near-duplicate', LIGHT.negative, 0.85))
         for example, name, colour, x in marks:
-            value = column[example]
+            value = float(column[example])
             panel.plot([value, value, x], [0.6, 300, 900], color=colour, linewidth=1.2)
             image = study.dataset.arrays['image'][example]
             thumbnail(panel, image, (x, 900), colour=colour, zoom=1.15, align=(0.5, 0))

@@ -9,15 +9,19 @@ different decks, by file name. FIGURE shows the best pairs that the first truth 
 
 import re
 import sys
+from typing import TypeAlias
 
 import jax
 import numpy as np
 
 from influence_jax import analysis, data, store
 from influence_jax.analysis import duplicates
-from influence_jax.analysis.duplicates import ScoredPairs
+from influence_jax.analysis.duplicates import CandidatePairs, ScoredPairs
+from influence_jax.data import Dataset
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates, rms_distances
 from influence_jax.estimators import Summary, adjusted, difference_in_means, summarize
+
+Pairs: TypeAlias = ScoredPairs | CandidatePairs
 
 KEY = jax.random.key(0)
 DENIED_SHOWN = 16
@@ -41,7 +45,7 @@ def main(directory: str, figure: str | None = None) -> None:
     candidates = {e.name: duplicates.candidate_pairs(s) for e, s in summaries.items()}
     found = summaries[adjusted]
     wide = summarize(masks, losses, estimator=adjusted, top_k=dataset.num_examples)
-    scored = {
+    scored: dict[str, Pairs] = {
         **candidates,
         'adjusted, whole matrix': duplicates.candidate_pairs(wide),
         'the same, all pairs scored': duplicates.candidate_pairs(wide, z_threshold=-np.inf),
@@ -79,7 +83,7 @@ def by_distance(distances: np.ndarray) -> ScoredPairs:
     return ScoredPairs(pairs, -distances[pairs[:, 0], pairs[:, 1]])
 
 
-def report(name: str, pairs, truth: np.ndarray, examples: int) -> None:
+def report(name: str, pairs: Pairs, truth: np.ndarray, examples: int) -> None:
     found = duplicates.evaluate(pairs, truth, examples=examples, key=KEY)
     intervals = (found.auroc, found.average_precision, *found.precision)
     told = ', '.join(f'{x.value:.3f} ({x.low:.3f} .. {x.high:.3f})' for x in intervals)
@@ -89,7 +93,7 @@ def report(name: str, pairs, truth: np.ndarray, examples: int) -> None:
     )
 
 
-def same_card(scored: dict, dataset) -> None:
+def same_card(scored: dict[str, Pairs], dataset: Dataset) -> None:
     """Among the cards alone: the same rank and suit in another deck."""
     pattern = re.compile(r'recreation/games/cards/\w+/[^_]+_(\w+)\.png')
     face = {k: m[1] for k, name in enumerate(dataset.names) if (m := pattern.fullmatch(name))}
@@ -106,7 +110,7 @@ def same_card(scored: dict, dataset) -> None:
         report(name, some, truth, len(cards))
 
 
-def print_looser_truths(pairs, distances: np.ndarray, labels: np.ndarray) -> None:
+def print_looser_truths(pairs: Pairs, distances: np.ndarray, labels: np.ndarray) -> None:
     i, j = pairs.examples.T
     print('\nshare of the first pairs of one class within a distance (adjusted)')
     for distance in (0.06, 0.08, 0.1):
@@ -115,7 +119,7 @@ def print_looser_truths(pairs, distances: np.ndarray, labels: np.ndarray) -> Non
         print(f'{distance:.2f}   {shares}')
 
 
-def print_targets(summary: Summary, pairs, truth: np.ndarray) -> None:
+def print_targets(summary: Summary, pairs: Pairs, truth: np.ndarray) -> None:
     duplicated = has_near_duplicate(truth, len(summary.margin))
     print('\nAUROC of "has a near-duplicate", by target (adjusted)')
     for name, score in {
@@ -132,7 +136,7 @@ def print_targets(summary: Summary, pairs, truth: np.ndarray) -> None:
 
 def print_other_scores(masks: np.ndarray, losses: np.ndarray, truth: np.ndarray) -> None:
     """Scores that were tried, of all pairs, from the whole adjusted matrix."""
-    values, errors = adjusted(masks, losses)
+    values, errors = map(np.asarray, adjusted(masks, losses))
     i, j = np.triu_indices(len(values), 1)
     positives = np.zeros(values.shape, bool)
     positives[truth[:, 0], truth[:, 1]] = True
@@ -151,7 +155,9 @@ def print_other_scores(masks: np.ndarray, losses: np.ndarray, truth: np.ndarray)
         print(name)
 
 
-def print_noise_of_both_directions(masks: np.ndarray, losses: np.ndarray, labels) -> None:
+def print_noise_of_both_directions(
+    masks: np.ndarray, losses: np.ndarray, labels: np.ndarray
+) -> None:
     """Of pairs of different classes, which are taken not to influence one another."""
     i, j = np.triu_indices(len(labels), 1)
     far = labels[i] != labels[j]
@@ -167,7 +173,7 @@ def print_noise_of_both_directions(masks: np.ndarray, losses: np.ndarray, labels
         )
 
 
-def print_clusters(pairs, labels: np.ndarray) -> None:
+def print_clusters(pairs: Pairs, labels: np.ndarray) -> None:
     print('\nclusters (adjusted)')
     for threshold in (0.5, 0.6, 0.7, 0.8, 0.9):
         found = duplicates.clusters(pairs, examples=len(labels), threshold=threshold)
@@ -180,12 +186,12 @@ def print_clusters(pairs, labels: np.ndarray) -> None:
         )
 
 
-def first_denied(pairs, truth: np.ndarray) -> np.ndarray:
+def first_denied(pairs: Pairs, truth: np.ndarray) -> np.ndarray:
     true = {tuple(pair) for pair in truth.tolist()}
     return np.flatnonzero([tuple(pair) not in true for pair in pairs.examples.tolist()])
 
 
-def draw(path: str, pairs: list, distances: np.ndarray, dataset) -> None:
+def draw(path: str, pairs: list, distances: np.ndarray, dataset: Dataset) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.2), layout='constrained')

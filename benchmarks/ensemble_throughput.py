@@ -14,7 +14,7 @@ from functools import partial
 from absl import app, flags
 
 from benchmarks import contenders
-from benchmarks.workers import compete, ratio
+from benchmarks.workers import Prepare, compete, ratio
 
 _CORES = flags.DEFINE_integer('cores', 2, 'cores that every contender may use')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'turns of every contender')
@@ -24,7 +24,8 @@ _PATCH = flags.DEFINE_integer('patch', 4, 'side of the squares read as channels'
 _STAGES = flags.DEFINE_integer('stages', 2, 'stages of one block each')
 _BATCH = flags.DEFINE_integer('batch', 48, 'batch size')
 
-_EAGER, _EAGER_STREAMS = 'PyTorch eager', 'PyTorch eager, one process a core'
+_EAGER, _EAGER_EACH = 'PyTorch eager', 'PyTorch eager, one process a core'
+_COMPILED, _COMPILED_EACH = 'torch.compile', 'torch.compile, one process a core'
 _VMAP = 'torch.func vmap, 4 members'
 _PEAK = 'f32 matmul'
 
@@ -41,24 +42,28 @@ def main(_: list[str]) -> None:
     executors = {
         'engine, one after another': (1, 1, 2),
         'engine, vmap 4': (1, 4, 1),
-        'engine, streams': (cores, 1, 1),
-        'engine, streams x vmap 4': (cores, 4, 1),
+        'engine, every core': (cores, 1, 1),
+        'engine, every core x vmap 4': (cores, 4, 1),
     }
-    running = {
+    running: dict[str, tuple[Prepare, list[set[int]]]] = {
         _PEAK: (contenders.matmul_peak, every),
         'plain JAX loop': (partial(contenders.plain_jax, problem), every),
         **{
             name: (partial(contenders.engine, problem, *shape), every)
             for name, shape in executors.items()
-            if shape[0] > 1 or 'streams' not in name
+            if shape[0] > 1 or 'every core' not in name
         },
         'bare scan, one core': (partial(contenders.bare_scan, whole, 1), each[:1]),
         'engine, one core': (partial(contenders.engine, whole, 1, 1, 1), each[:1]),
-        _EAGER: (partial(contenders.torch_eager, problem, cores), every),
+        _EAGER: (partial(contenders.torch_one_by_one, problem, cores), every),
+        _COMPILED: (partial(contenders.torch_one_by_one, problem, cores, compiled=True), every),
         _VMAP: (partial(contenders.torch_vmap, problem, cores, 4), every),
     }
     if cores > 1:
-        running[_EAGER_STREAMS] = (partial(contenders.torch_eager, problem, 1), each)
+        running |= {
+            _EAGER_EACH: (partial(contenders.torch_one_by_one, problem, 1), each),
+            _COMPILED_EACH: (partial(contenders.torch_one_by_one, problem, 1, compiled=True), each),
+        }
     rates = compete(running, rounds=_ROUNDS.value, seconds=_SECONDS.value)
 
     flops = problem.training_flops()
@@ -76,7 +81,7 @@ def main(_: list[str]) -> None:
             )
     best = max((n for n in executors if n in rates), key=lambda n: statistics.median(rates[n]))
     print(f'\nbest executor: {best}')
-    for peer in (_EAGER, _EAGER_STREAMS, _VMAP, 'plain JAX loop'):
+    for peer in (_EAGER, _EAGER_EACH, _COMPILED, _COMPILED_EACH, _VMAP, 'plain JAX loop'):
         if peer in rates:
             low, middle, high = ratio(rates[best], rates[peer])
             print(f'  over {peer}: {middle:.2f} ({low:.2f} .. {high:.2f})')

@@ -28,14 +28,23 @@ class Strong(NamedTuple):
 
 
 def as_try(estimator: Estimator) -> Try:
-    return lambda masks, losses: tuple(np.array(x) for x in estimator(masks, losses))
+    """The estimator, with arrays that may be changed."""
+
+    def attempt(masks: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, errors = estimator(masks, losses)
+        return np.array(values), np.array(errors)
+
+    return attempt
+
+
+_plain = as_try(difference_in_means)
 
 
 def without(
     fit: Callable[[np.ndarray, np.ndarray], Strong],
     *,
     divided: bool = False,
-    rest: Try = lambda masks, losses: tuple(difference_in_means(masks, losses)),
+    rest: Try = _plain,
 ) -> Try:
     """The rest after a fit; `divided` by the share that so many regressors leave of it."""
 
@@ -93,7 +102,7 @@ def least_squares(design: np.ndarray, losses: np.ndarray) -> np.ndarray:
 
 def strongest(masks: np.ndarray, losses: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Examples `[T K]` of largest |z|, the target's own first, and these."""
-    values, errors = difference_in_means(masks, losses)
+    values, errors = _plain(masks, losses)
     z = np.abs(values / errors).T
     np.fill_diagonal(z, np.inf)
     examples = np.argsort(-z, axis=1)[:, :count]
@@ -104,14 +113,14 @@ def fixed(
     masks: np.ndarray, losses: np.ndarray, count: int, least_z: float, *, order: int = 0
 ) -> Strong:
     examples, z = strongest(masks, losses, count)
-    return strong(masks, losses, examples, z > least_z, order=order)
+    return strong(masks, losses, examples, np.asarray(z > least_z), order=order)
 
 
 def cross_validated(masks: np.ndarray, losses: np.ndarray) -> Strong:
     targets, scale = np.arange(losses.shape[1]), np.abs(losses).max(axis=0)
     centred = ((losses - losses.mean(axis=0)) / scale).astype(np.float32)
     fit = Fitting(masks, losses, targets)
-    chosen = fit(centred, targets, slice(0, len(targets)), scale).examples
+    chosen = np.asarray(fit(centred, targets, slice(0, len(targets)), scale).examples)
     return strong(masks, losses, np.maximum(chosen, 0), chosen >= 0, order=1)
 
 
@@ -132,7 +141,7 @@ def cross_fitted(
         residual[test] = losses[test] - level - np.einsum('tk,tkm->mt', coefficients, held_out)
         main_effects = coefficients[:, :6] * (test.mean())
         np.add.at(fitted, (examples, np.arange(len(examples))[:, None]), main_effects)
-    values, errors = difference_in_means(masks, residual)
+    values, errors = _plain(masks, residual)
     return values - fitted, errors
 
 

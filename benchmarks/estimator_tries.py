@@ -10,6 +10,7 @@ losses and, for contrast, subtracted) that comes back, 'net' the variance ratio 
 """
 
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def tries() -> dict[str, Try]:
     return {
         **{estimator.name: as_try(estimator) for estimator in BUILT_IN},
         **{
-            f'{count} strongest': without(lambda m, x, k=count: fixed(m, x, k, 0))
+            f'{count} strongest': without(partial(fixed, count=count, least_z=0))
             for count in (1, 2, 3, 5, 9)
         },
         '|z| > 4': without(lambda m, x: fixed(m, x, 6, 4)),
@@ -77,18 +78,18 @@ def tries() -> dict[str, Try]:
         ),
         **{
             f'own products, {count} latent': without(
-                lambda m, x, k=count: latent(m, x, k, only_out=False), divided=True
+                partial(latent, count=count, only_out=False), divided=True
             )
             for count in (1, 4, 16)
         },
         **{
             f'own products, {count} latent x out': without(
-                lambda m, x, k=count: latent(m, x, k, only_out=True), divided=True
+                partial(latent, count=count, only_out=True), divided=True
             )
             for count in (1, 4, 16)
         },
         **{
-            f'own products, {count} mask factors': (lambda m, x, k=count: mask_factors(m, x, k))
+            f'own products, {count} mask factors': partial(mask_factors, count=count)
             for count in (1, 4)
         },
         'target out and in: mean': lambda m, x: strata(m, x, inverse=False),

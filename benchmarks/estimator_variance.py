@@ -20,7 +20,7 @@ def main(directory: str, *names: str) -> None:
     chosen = [by_name(name) for name in names] or list(BUILT_IN)
     run = store.open_run(directory)
     masks, losses = run.masks[run.complete], run.measurement('loss')[run.complete]
-    labels = data.load('clipart').labels
+    labels = data.load('clipart').array('label')
     far = labels[:, None] != labels[None, :]
     order = np.random.default_rng(0).permutation(len(masks))
     halves = order[::2], order[1::2]

@@ -12,76 +12,87 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags
-from experiments.completions import Completer
-from experiments.language_experiment import LanguageExperiment
 
-from experiments import language_base, language_data, language_ensemble, language_experiment, launch
-from experiments.flags import read
+from experiments import language_data, language_ensemble, launch
+from experiments.flags import define_all, read_all
+from experiments.language_ensemble import LanguageExperiment
 from experiments.language_model import DEFAULTS
-from experiments.language_settings import ModelSettings, TextSettings
-from experiments.settings import EnsembleSettings, MachineSettings
+from experiments.settings import MachineSettings
 from influence_jax import training
+from influence_jax.data import Dataset
+from influence_jax.tasks import CausalLM
+from influence_jax.training import Recipe
 
 _LENGTHS = flags.DEFINE_list('lengths', ['4', '6', '8', '10', '15', '20', '30'], 'epochs to try')
 _MODELS = flags.DEFINE_integer('models', 2, 'models of each length')
+_NAMES = ('answer_loss', 'bleu', 'exact_match')
 
 
 def main() -> None:
-    launch.use_cpu_cores_as_devices(0)
-    settings, machine = read(ModelSettings), read(MachineSettings)
-    seed = read(EnsembleSettings).seed
-    records = language_data.prepare(read(TextSettings), settings, seed=seed)
-    base = language_base.prepare(
-        settings,
+    experiment = read_all(LanguageExperiment)
+    launch.use_cores(experiment.machine)
+    seed = experiment.ensemble.seed
+    records = language_data.prepare(experiment.text, experiment.model, seed=seed)
+    task = language_data.task_of(
+        experiment.model,
         records,
-        read(training.Recipe),
-        default_dir=Path(machine.output_dir).with_name(language_ensemble.BASES),
-        max_length=read(TextSettings).max_length,
+        experiment.recipe,
+        default_dir=Path(experiment.machine.output_dir).with_name(language_ensemble.BASES),
+        max_length=experiment.text.max_length,
+        extract=True,
         seed=seed,
     )
-    completer = Completer(records, base, settings.lora)
-    rows = language_data.batch(records.tokens)
     duplicated = records.dataset.has_near_duplicate
     kinds = f'{"unique":>10}{"near-dup.":>10}'
     print(f'{"":8}{"answer loss":>20}{"BLEU":>20}{"":>8}{"exact match":>20}')
     print(f'{"epochs":8}{kinds}{kinds}{"ratio":>8}{kinds}')
     for epochs in map(float, _LENGTHS.value):
-        experiment = LanguageExperiment(
-            model=settings,
-            ensemble=EnsembleSettings(keep=1.0),
-            recipe=dataclasses.replace(read(training.Recipe), epochs=epochs),
-        )
-        masks = np.ones((_MODELS.value, records.dataset.num_examples), bool)
-        key = jax.random.key(seed)
-        program = language_experiment.training_program(experiment, records, base, masks, key=key)
-        answer, bleu, exact = [], [], []
-        for trained in training.train(
-            program,
-            key=key,
-            masks=masks,
-            members=range(len(masks)),
-            examples=rows,
-            targets=rows,
-            execution=training.Execution(min(len(masks), jax.local_device_count())),
-            base=base.params,
-            keep_params=True,
-        ):
-            answer.extend(trained.result.measurements['answer_loss'])
-            found = completer.measure(trained)
-            bleu.extend(found['bleu'])
-            exact.extend(found['exact_match'])
+        recipe = dataclasses.replace(experiment.recipe, epochs=epochs)
+        found = measured(task, records.dataset, recipe, seed=seed)
         line = f'{epochs:<8g}'
-        for values, digits in ((answer, 3), (bleu, 3), (exact, 3)):
-            mean = np.mean(values, axis=0)
+        for name in _NAMES:
+            mean = found[name].mean(axis=0)
             unique, near = mean[~duplicated].mean(), mean[duplicated].mean()
-            line += f'{unique:10.{digits}f}{near:10.{digits}f}'
-            if values is bleu:
+            line += f'{unique:10.3f}{near:10.3f}'
+            if name == 'bleu':
                 line += f'{near / unique:8.2f}' if unique else f'{"":>8}'
         print(line, flush=True)
 
 
+def measured(
+    task: CausalLM, dataset: Dataset, recipe: Recipe, *, seed: int
+) -> dict[str, np.ndarray]:
+    """Returns measurements `[models T]` of models that are trained on all records."""
+    problem, key = task.bind(dataset), jax.random.key(seed)
+    masks = np.ones((_MODELS.value, len(dataset)), bool)
+    steps = recipe.steps(len(dataset))
+    program = training.Program(
+        task=problem.task,
+        optimizer=recipe.optimizer(steps),
+        steps=steps,
+        batch_size=recipe.batch_size,
+        measure_batch=problem.measure_batch,
+        smallest_subset=len(dataset),
+    )
+    executor = training.sequential(min(len(masks), jax.local_device_count()), in_turn=1)
+    assert problem.refine is not None and problem.extra is not None
+    chunks = training.train(
+        problem.refine(program, masks=masks, key=key, executor=executor),
+        key=key,
+        masks=masks,
+        members=range(len(masks)),
+        examples=problem.examples,
+        targets=problem.targets,
+        executor=executor,
+        base=problem.base,
+        keep_params=True,
+    )
+    parts = [{**chunk.result.measurements, **problem.extra(chunk)} for chunk in chunks]
+    return {name: np.concatenate([part[name] for part in parts]) for name in _NAMES}
+
+
 if __name__ == '__main__':
-    language_ensemble.define_flags(
+    define_all(
         dataclasses.replace(DEFAULTS, machine=MachineSettings(output_dir='runs/extraction_sweep'))
     )
     launch.run(main)

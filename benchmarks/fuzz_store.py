@@ -170,12 +170,17 @@ def _to_link(rng: random.Random, file: Path) -> None:
     file.symlink_to(target)
 
 
+def _lead_nowhere(path: Path) -> None:
+    path.symlink_to('nowhere')
+
+
 def _leftover(rng: random.Random, file: Path) -> None:
     """Something where the next writer would write first."""
     end = '.partial' if file.suffix == '.json' else '.__lock'
     path = file.with_name(f'{file.name}{end}')
     with contextlib.suppress(FileExistsError):
-        rng.choice([os.mkfifo, Path.mkdir, Path.touch, lambda p: p.symlink_to('nowhere')])(path)
+        makers: list[Callable] = [os.mkfifo, Path.mkdir, Path.touch, _lead_nowhere]
+        rng.choice(makers)(path)
 
 
 def _nested(rng: random.Random, file: Path) -> None:
@@ -184,7 +189,7 @@ def _nested(rng: random.Random, file: Path) -> None:
     file.write_text(opening * depth + '1' + closing * depth * rng.randrange(2))
 
 
-_ODD = [
+_ODD: list[Any] = [
     None, True, False, 0, -1, 1, 5, 6, 7, 2**31, 2**63, 10**12, 10**400, 0.5, 1e308,
     '', '\0', 'é', '\ud800', '../x', 'loss', 'x' * 10_000, [], {}, [[]], ['a'], [1], {'a': 1},
     float('nan'), float('inf'),
@@ -418,7 +423,7 @@ def cases(seed: int, number: int) -> Iterator[Callable[[], str]]:
         folder = Path(name)
         original = make_original(folder)
         for index in range(seed, seed + number):
-            yield lambda index=index: one_case(random.Random(index), folder, original)
+            yield functools.partial(one_case, random.Random(index), folder, original)
 
 
 def run(seed: int, number: int) -> tuple[Counter[str], list[str]]:

@@ -10,7 +10,6 @@ chunk; what one more vmapped member adds is the difference of two chunks.
 import functools
 import os
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,55 +29,49 @@ _BATCH = flags.DEFINE_integer('batch', 16, 'records of a batch')
 _WIDE = 4
 
 
-def members(problem: Problem, streams: int, vmapped: int, rank: int) -> tuple[Callable, Any, int]:
-    """The chunk's program, what it is called with, and the tokens that it trains."""
+def members(problem: Problem, devices: int, width: int, rank: int) -> tuple[Any, np.ndarray, int]:
+    """Returns the chunk, the masks of its members, and the tokens that it trains."""
     import jax
 
-    jax.config.update('jax_num_cpu_devices', streams)
-    import jax.numpy as jnp
-    from influence_jax.training.execution import compile_chunk
-
-    from influence_jax import training
+    jax.config.update('jax_num_cpu_devices', devices)
+    from benchmarks.chunk import Chunk
     from influence_jax.models.lora import LoRA
     from influence_jax.tasks.language_modeling import AdapterModeling
+    from influence_jax.training import Executor, MeshShape, WarmStart
 
     program, examples, lengths = jax_parts(problem, packed=True)
     modeling = program.task
     base = jax.jit(modeling.init)(key=jax.random.key(3))
-    based = AdapterModeling(modeling, LoRA(rank)) if rank else training.WarmStart(modeling)
-    program = program._replace(task=based, steps=problem.steps)
-    execution = training.Execution(streams, vmapped)
-    masks = np.random.default_rng(1).random((execution.chunk, problem.records)) < 0.5
-    arguments = (
-        jax.random.key(0),
-        jnp.arange(execution.chunk),
-        jnp.asarray(masks),
-        execution.replicate(examples),
-        execution.replicate(jax.tree.map(lambda leaf: leaf[:1], examples)),
-        execution.replicate(base),
+    based = AdapterModeling(modeling, LoRA(rank)) if rank else WarmStart(modeling)
+    chunk = Chunk(
+        program._replace(task=based),
+        Executor(MeshShape(devices, vmapped=width)),
+        examples=examples,
+        targets=jax.tree.map(lambda leaf: leaf[:1], examples),
+        base=base,
     )
-    tokens = round(execution.chunk * problem.steps * problem.batch * (lengths - 1).mean())
-    return compile_chunk(program, execution), arguments, tokens
+    masks = np.random.default_rng(1).random((chunk.size, problem.records)) < 0.5
+    tokens = round(chunk.size * problem.steps * problem.batch * (lengths - 1).mean())
+    return chunk, masks, tokens
 
 
-def trained(problem: Problem, streams: int, vmapped: int, rank: int) -> Work:
+def trained(problem: Problem, devices: int, width: int, rank: int) -> Work:
     """A contender of `workers.compete`."""
     import jax
 
-    run, arguments, tokens = members(problem, streams, vmapped, rank)
+    chunk, masks, tokens = members(problem, devices, width, rank)
 
     def work() -> int:
-        jax.block_until_ready(run(*arguments))
+        jax.block_until_ready(chunk.train(np.arange(chunk.size), masks))
         return tokens
 
     return work
 
 
-def planned_bytes(problem: Problem, vmapped: int, rank: int) -> int:
-    """What XLA plans for a chunk of one stream: arguments, results and all between."""
-    run, arguments, _ = members(problem, 1, vmapped, rank)
-    plan = run.lower(*arguments).compile().memory_analysis()
-    return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+def planned_bytes(problem: Problem, width: int, rank: int) -> int:
+    """What XLA plans for a chunk on one device."""
+    chunk, masks, _ = members(problem, 1, width, rank)
+    return chunk.planned_bytes(np.arange(chunk.size), masks)
 
 
 def main(_: list[str]) -> None:
@@ -87,12 +80,12 @@ def main(_: list[str]) -> None:
     problem = Problem(_WIDTH.value, _LAYERS.value, _VOCABULARY.value, _BATCH.value, steps=4)
     kinds = {'full fine-tuning': 0, f'LoRA of rank {rank}': rank}
     running = {
-        f'{name}, {vmapped} at a time': (
-            functools.partial(trained, problem, cores, vmapped, kind),
+        f'{name}, {width} at a time': (
+            functools.partial(trained, problem, cores, width, kind),
             own,
         )
         for name, kind in kinds.items()
-        for vmapped in (1, _WIDE)
+        for width in (1, _WIDE)
     }
     rates = compete(running, rounds=_ROUNDS.value, seconds=_SECONDS.value)
     reference = next(iter(rates.values()))
@@ -103,7 +96,7 @@ def main(_: list[str]) -> None:
         print(f'{name:36}{statistics.median(values):10.0f}{middle:10.2f} ({low:.2f} .. {high:.2f})')
     print(f'\n{"":36}{"one member":>14}{f"{_WIDE} members":>14}{"one more":>14}')
     for name, kind in kinds.items():
-        few, many = (planned_bytes(problem, vmapped, kind) for vmapped in (1, _WIDE))
+        few, many = (planned_bytes(problem, width, kind) for width in (1, _WIDE))
         more = (many - few) / (_WIDE - 1)
         print(f'{name:36}' + ''.join(f'{size / 2**20:10.1f} MiB' for size in (few, many, more)))
 

@@ -5,8 +5,8 @@ process of its own, so that thread settings of one do not touch another.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Problem:
     steps: int = 20
     records: int = 1500
 
-    def data(self):
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
         """WordNet glosses: tokens [N S], padded at their ends, and lengths [N]."""
         from influence_jax.data import Dataset, text
         from influence_jax.data.text.tokenizer import train_byte_bpe
@@ -50,7 +50,7 @@ class Problem:
 # --- JAX ---------------------------------------------------------------------------------------
 
 
-def jax_parts(problem: Problem, *, packed: bool):
+def jax_parts(problem: Problem, *, packed: bool) -> tuple[Any, Any, np.ndarray]:
     import jax.numpy as jnp
 
     from influence_jax import training
@@ -83,32 +83,23 @@ def _bound(lengths: np.ndarray, problem: Problem) -> int:
     return round(problem.batch * counts.mean() + 5 * counts.std() * problem.batch**0.5)
 
 
-def engine(problem: Problem, streams: int, vmapped: int, in_turn: int, packed: bool = True) -> Work:
-    """The project's engine."""
+def engine(problem: Problem, devices: int, width: int, in_turn: int, packed: bool = True) -> Work:
+    """The project's engine, its measuring pass cut down to one target."""
     import jax
 
-    jax.config.update('jax_num_cpu_devices', streams)
-    import jax.numpy as jnp
-    from influence_jax.training.execution import compile_chunk
-
-    from influence_jax import training
+    jax.config.update('jax_num_cpu_devices', devices)
+    from benchmarks.chunk import Chunk
+    from influence_jax.training import Executor, MeshShape
 
     program, examples, lengths = jax_parts(problem, packed=packed)
-    execution = training.Execution(streams, vmapped, in_turn)
-    masks = np.random.default_rng(1).random((execution.chunk, problem.records)) < 0.5
-    run = functools.partial(
-        compile_chunk(program, execution),
-        jax.random.key(0),
-        jnp.arange(execution.chunk),
-        jnp.asarray(masks),
-        execution.replicate(examples),
-        execution.replicate(jax.tree.map(lambda leaf: leaf[:1], examples)),
-        None,
-    )
-    tokens = round(execution.chunk * problem.steps * problem.batch * (lengths - 1).mean())
+    executor = Executor(MeshShape(devices, vmapped=width), in_turn)
+    target = jax.tree.map(lambda leaf: leaf[:1], examples)
+    chunk = Chunk(program, executor, examples=examples, targets=target)
+    masks = np.random.default_rng(1).random((chunk.size, problem.records)) < 0.5
+    tokens = round(chunk.size * problem.steps * problem.batch * (lengths - 1).mean())
 
     def work() -> int:
-        jax.block_until_ready(run())
+        jax.block_until_ready(chunk.train(np.arange(chunk.size), masks))
         return tokens
 
     return work
@@ -122,11 +113,11 @@ def plain_jax(problem: Problem) -> Work:
     program, examples, lengths = jax_parts(problem, packed=False)
 
     @jax.jit
-    def step(state, indices):
+    def step(state: Any, indices: Any) -> Any:
         params, optimizer_state = state
         batch = jax.tree.map(lambda leaf: leaf[indices], examples)
 
-        def loss(params):
+        def loss(params: Any) -> Any:
             return program.task.train_loss(params, batch, key=jax.random.key(0)).mean()
 
         gradient = jax.grad(loss)(params)
@@ -151,7 +142,7 @@ def plain_jax(problem: Problem) -> Work:
 # --- PyTorch -----------------------------------------------------------------------------------
 
 
-def _torch_parts(problem: Problem, threads: int):
+def _torch_parts(problem: Problem, threads: int) -> tuple[Any, Any, Any, Any]:
     import torch
 
     torch.set_num_threads(threads)
@@ -169,20 +160,28 @@ def _torch_parts(problem: Problem, threads: int):
     )
 
 
-def torch_eager(problem: Problem, threads: int) -> Work:
-    """PyTorch eager, one member after another; batches are cut to their longest record."""
+def torch_one_by_one(problem: Problem, threads: int, *, compiled: bool = False) -> Work:
+    """PyTorch, one member after another; batches are cut to their longest record.
+
+    `compiled` by `torch.compile`, for any length: the first call takes its time.
+    """
+    import torch
+
     from benchmarks import torch_gpt_neo, torch_peer
 
     network, tokens, lengths, order = _torch_parts(problem, threads)
     optimizer = torch_peer.adamw(list(network.parameters()))
     counted = sum(int((lengths[rows] - 1).sum()) for rows in order)
+    losses = torch_gpt_neo.losses
+    if compiled:
+        losses = torch.compile(losses, dynamic=True)
 
     def work() -> int:
         for rows in order:
             own = lengths[rows]
             optimizer.zero_grad(set_to_none=True)
             batch = tokens[rows][:, : int(own.max())]
-            torch_gpt_neo.losses(network, batch, own).mean().backward()
+            losses(network, batch, own).mean().backward()
             optimizer.step()
         return counted
 
@@ -203,7 +202,7 @@ def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
     optimizer = torch_peer.adamw(list(stacked.values()), stacked=True)
     buffers = dict(network.named_buffers())
 
-    def loss(params, rows, own):
+    def loss(params: Any, rows: Any, own: Any) -> Any:
         return torch.func.functional_call(
             torch_gpt_neo.MeanLoss(network), _prefixed(params | buffers), (rows, own)
         )
@@ -232,5 +231,5 @@ def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
     return work
 
 
-def _prefixed(params):
+def _prefixed(params: dict[str, Any]) -> dict[str, Any]:
     return {f'network.{name}': value for name, value in params.items()}

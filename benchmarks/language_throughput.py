@@ -15,7 +15,7 @@ from absl import app, flags
 
 from benchmarks import language_contenders as contenders
 from benchmarks.contenders import matmul_peak
-from benchmarks.workers import compete, ratio
+from benchmarks.workers import Prepare, compete, ratio
 
 _CORES = flags.DEFINE_integer('cores', 2, 'cores that every contender may use')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'turns of every contender')
@@ -24,10 +24,11 @@ _WIDTH = flags.DEFINE_integer('width', 64, 'width of the network')
 _LAYERS = flags.DEFINE_integer('layers', 1, 'layers of the network')
 _VOCABULARY = flags.DEFINE_integer('vocabulary', 1000, 'tokens of the vocabulary')
 
-_EAGER, _EAGER_STREAMS = 'PyTorch eager', 'PyTorch eager, one process a core'
+_EAGER, _EAGER_EACH = 'PyTorch eager', 'PyTorch eager, one process a core'
+_COMPILED, _COMPILED_EACH = 'torch.compile', 'torch.compile, one process a core'
 _VMAP = 'torch.func vmap, 4 members'
 _PEAK = 'f32 matmul'
-_ENGINE = 'engine, streams'
+_ENGINE = 'engine, every core'
 
 
 def main(_: list[str]) -> None:
@@ -37,14 +38,20 @@ def main(_: list[str]) -> None:
         raise app.UsageError(f'--cores={cores}, but this process may use only {len(here)}')
     every, each = [set(here[:cores])], [{core} for core in here[:cores]]
     problem = contenders.Problem(_WIDTH.value, _LAYERS.value, _VOCABULARY.value)
-    running = {
+    engine = partial(contenders.engine, problem, cores)
+    running: dict[str, tuple[Prepare, list[set[int]]]] = {
         _PEAK: (matmul_peak, every),
-        _ENGINE: (partial(contenders.engine, problem, cores, 1, 1), every),
-        'engine, streams, padded': (partial(contenders.engine, problem, cores, 1, 1, False), every),
-        'engine, streams x vmap 4': (partial(contenders.engine, problem, cores, 4, 1), every),
+        _ENGINE: (partial(engine, 1, 1), every),
+        'engine, every core, padded': (
+            partial(engine, 1, 1, packed=False),
+            every,
+        ),
+        'engine, every core x vmap 4': (partial(engine, 4, 1), every),
         'plain JAX loop, padded': (partial(contenders.plain_jax, problem), every),
-        _EAGER: (partial(contenders.torch_eager, problem, cores), every),
-        _EAGER_STREAMS: (partial(contenders.torch_eager, problem, 1), each),
+        _EAGER: (partial(contenders.torch_one_by_one, problem, cores), every),
+        _EAGER_EACH: (partial(contenders.torch_one_by_one, problem, 1), each),
+        _COMPILED: (partial(contenders.torch_one_by_one, problem, cores, compiled=True), every),
+        _COMPILED_EACH: (partial(contenders.torch_one_by_one, problem, 1, compiled=True), each),
         _VMAP: (partial(contenders.torch_vmap, problem, cores, 4), every),
     }
     rates = compete(running, rounds=_ROUNDS.value, seconds=_SECONDS.value)
@@ -63,7 +70,7 @@ def main(_: list[str]) -> None:
                 f'{middle:10.2f} ({low:.2f} .. {high:.2f})'
             )
     print()
-    for peer in (_EAGER, _EAGER_STREAMS, _VMAP):
+    for peer in (_EAGER, _EAGER_EACH, _COMPILED, _COMPILED_EACH, _VMAP):
         low, middle, high = ratio(rates[_ENGINE], rates[peer])
         print(f'{_ENGINE} over {peer}: {middle:.2f} ({low:.2f} .. {high:.2f})')
 

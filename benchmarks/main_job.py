@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from influence_jax import analysis, data, store
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> None:
     masks, correct = run.masks[run.complete], run.measurement('correct')[run.complete]
     own = np.where(masks, correct, 0).sum(axis=1) / masks.sum(axis=1)
     summary = analysis.overview(
-        run.masks, run.measurement('loss'), key=_key(run.manifest.seeds['seed'])
+        run.masks, run.measurement('loss'), key=jax.random.key(run.manifest.seeds['seed'])
     ).summary
     dataset = data.load('clipart')
     duplicated = has_near_duplicate(near_duplicates(dataset), dataset.num_examples)
@@ -61,12 +62,6 @@ def main(arguments: list[str]) -> None:
         ),
     }.items():
         print(f'{goal:44}{measured}')
-
-
-def _key(seed: int):
-    import jax
-
-    return jax.random.key(seed)
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ What foretells which records are at risk: `benchmarks.membership_predictors`.
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -54,7 +55,7 @@ def main(directory: str, figure: str | None = None) -> None:
     print(f'\n{time.perf_counter() - start:.0f} s')
 
 
-def _attacks(masks, losses, gaps) -> dict[str, Attack]:
+def _attacks(masks: np.ndarray, losses: np.ndarray, gaps: np.ndarray) -> dict[str, Attack]:
     attacks = {}
     for setting in Setting:
         for variance in (Variance.PER_RECORD, Variance.GLOBAL):
@@ -76,7 +77,7 @@ def _clusters(example_ids: tuple[str, ...]) -> np.ndarray | None:
     return csgraph.connected_components(graph)[1]
 
 
-def _rates(attacks: dict[str, Attack], **options) -> dict[str, membership.Performance]:
+def _rates(attacks: dict[str, Attack], **options: Any) -> dict[str, membership.Performance]:
     print('| attack | TPR at 0.1 % FPR | TPR at 0.01 % FPR | AUROC | balanced accuracy |')
     print('|---|---|---|---|---|')
     performances = {}
@@ -88,7 +89,7 @@ def _rates(attacks: dict[str, Attack], **options) -> dict[str, membership.Perfor
     return performances
 
 
-def _by_shadow_models(masks, losses, gaps) -> None:
+def _by_shadow_models(masks: np.ndarray, losses: np.ndarray, gaps: np.ndarray) -> None:
     """Disjoint groups of members, each attacked by the rest of its group; scores pooled."""
     attacks = {}
     for shadows in SHADOWS:

@@ -47,9 +47,11 @@ class Members(NamedTuple):
     gaps: np.ndarray
     bleu: np.ndarray | None
 
-    def take(self, chosen) -> 'Members':
+    def take(self, chosen: np.ndarray) -> 'Members':
         """Some of them."""
-        return Members(*(None if array is None else array[chosen] for array in self))
+        masks, losses, gaps, bleu = self
+        some = None if bleu is None else bleu[chosen]
+        return Members(masks[chosen], losses[chosen], gaps[chosen], some)
 
 
 def main() -> None:
@@ -158,7 +160,7 @@ def evaluate(
         ]
         for size in sizes
     }
-    criteria = {}
+    criteria: dict[str, np.ndarray] = {}
     for what, lot, first in (('the rest', members, predicting), ('another recipe', others, 0)):
         if lot is None:
             continue
@@ -228,7 +230,13 @@ def attacked(members: Members) -> dict[str, np.ndarray]:
 
 
 def compared(
-    whole: Evaluation, parts, pair, criterion, size, which, groups
+    whole: Evaluation,
+    parts: list[Evaluation],
+    pair: tuple[str, str],
+    criterion: str,
+    size: int,
+    which: np.ndarray,
+    groups: np.ndarray,
 ) -> tuple[PredictorComparison, PredictorComparison]:
     """The comparison with intervals over records, and its standard errors over models."""
 

@@ -11,12 +11,9 @@ the variance within the members that have, or lack, the target itself.
 
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from influence_jax.models.image_classification import ImageBatch, ImageClassification
-from influence_jax.training.execution import Execution, compile_chunk
 
+from benchmarks.chunk import Chunk
 from experiments.settings import NetworkSettings
 from influence_jax import data, training
 from influence_jax.training import Recipe
@@ -60,35 +57,26 @@ _MEASUREMENTS = {'loss': lambda loss: loss, 'probability': lambda loss: -np.exp(
 
 def _losses(dataset: data.Dataset, masks: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     recipe = Recipe()
-    task = ImageClassification(
-        NetworkSettings().config(dataset.num_classes), channels=dataset.arrays['image'].shape[-1]
-    )
+    problem = NetworkSettings().task(dataset).bind(dataset)
     steps = recipe.steps(masks.mean() * dataset.num_examples)
     program = training.Program(
-        task=task,
+        task=problem.task,
         optimizer=recipe.optimizer(steps),
         steps=steps,
         batch_size=recipe.batch_size,
         measure_batch=512,
         smallest_subset=int(masks.sum(axis=1).min()),
     )
-    execution = Execution(streams=1, vmapped=1, in_turn=4)
-    images = execution.replicate(
-        ImageBatch(jnp.asarray(dataset.arrays['image']), jnp.asarray(dataset.arrays['label']))
+    # A member's number is its seed; numbers may repeat here, which `training.train` has no use for.
+    chunk = Chunk(
+        program, training.sequential(1), examples=problem.examples, targets=problem.targets
     )
-    run_chunk = compile_chunk(program, execution)
-    parts = [
-        run_chunk(
-            jax.random.key(0),
-            jnp.asarray(seeds[start : start + execution.chunk], jnp.int32),
-            jnp.asarray(masks[start : start + execution.chunk]),
-            images,
-            images,
-            None,
-        ).measurements['loss']
-        for start in range(0, len(masks), execution.chunk)
-    ]
-    return np.concatenate([np.asarray(part, np.float64) for part in parts])
+    parts = []
+    for start in range(0, len(masks), chunk.size):
+        rows = np.arange(start, start + chunk.size).clip(max=len(masks) - 1)
+        losses = np.asarray(chunk.train(seeds[rows], masks[rows])['loss'], np.float64)
+        parts.append(losses[: len(masks) - start])
+    return np.concatenate(parts)
 
 
 def _mean_by_group(masks: np.ndarray, values: np.ndarray) -> np.ndarray:

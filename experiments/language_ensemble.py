@@ -5,7 +5,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from experiments import flags, language_data, launch, plan, processes
+from experiments import flags, language_data, launch, plan
 from experiments.language_settings import (
     ExtractionSettings,
     LargeSettings,
@@ -23,7 +23,7 @@ from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.progress import TerminalProgress
 from influence_jax.store import FULL_DATA_MODEL
 from influence_jax.training import Executor, MeshShape, Recipe, sequential, sharded
-from influence_jax.training.multihost import is_primary
+from influence_jax.training.multihost import is_primary, one_after_another
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
@@ -82,7 +82,7 @@ def run(experiment: LanguageExperiment) -> Path | None:
     elif not experiment.processes.coordinator:
         launch.use_devices(executor)
     records = language_data.prepare(experiment.text, experiment.model, seed=seed)
-    with processes.one_after_another():
+    with one_after_another():
         task = language_data.task_of(
             experiment.model,
             records,

@@ -219,7 +219,9 @@ def _one_line(error: Exception) -> str:
 
 def _message(error: Exception) -> str:
     """What an error says, arguments of the library called by the names of their flags."""
-    text = ' '.join(str(error).split()).replace('inclusion_prob', 'keep')
+    text = re.sub(r'\binclusion_prob\b', '--keep', ' '.join(str(error).split()))
+    if 'until_standard_error' in flags.FLAGS and flags.FLAGS['until_standard_error'].value:
+        text = re.sub(r'\bmembers=', 'max_members=', text)
     for name in flags.FLAGS:
         # Whole words alone, and of plain ones only where a value follows.
         after = '' if '_' in name else r'(?==)'

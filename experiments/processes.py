@@ -1,11 +1,9 @@
 """Runs over several processes, one a host: how they find each other, and who writes the run."""
 
 import atexit
-import contextlib
 import dataclasses
 import math
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,7 +13,6 @@ from experiments import launch
 from influence_jax import ensemble
 from influence_jax.training import rendezvous
 from influence_jax.training.mesh import MeshShape
-from influence_jax.training.multihost import by_primary, is_primary
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
@@ -134,19 +131,3 @@ def _part(peers: rendezvous.Peers) -> None:
     """At the end: the others are watched until process 0, which writes the report, is done too."""
     jax.distributed.shutdown()
     peers.close()
-
-
-@contextlib.contextmanager
-def one_after_another() -> Iterator[None]:
-    """For what is to be made once, by the first process, and then found by the others."""
-    if not is_primary():
-        by_primary(_nothing)
-    try:
-        yield
-    finally:
-        if is_primary():
-            by_primary(_nothing)
-
-
-def _nothing() -> None:
-    """While the others wait."""

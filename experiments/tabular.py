@@ -39,6 +39,8 @@ class TableSettings:
     def __post_init__(self) -> None:
         if self.dataset not in _TABLES:
             raise ValueError(f'--dataset={self.dataset}: choose one of {", ".join(_TABLES)}')
+        if self.width < 1:
+            raise ValueError(f'width={self.width} must be at least 1')
 
 
 @dataclasses.dataclass(frozen=True)

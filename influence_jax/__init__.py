@@ -35,6 +35,7 @@ _SUBPACKAGES = (
     'store',
     'subsets',
     'tasks',
+    'tensors',
     'training',
     'types',
 )

@@ -14,6 +14,7 @@ os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=1')
 import jax
 import jaxtyping
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 # An int passes for a float, as it does for type checkers (PEP 484).
 jaxtyping.install_import_hook(
@@ -28,3 +29,23 @@ jax.devices()  # fixes their number, which `use_cores` would change
 def _unchecked(request, monkeypatch):
     if request.node.get_closest_marker('wrong_types'):
         monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)
+
+
+@pytest.fixture(scope='module')
+def compiled_once(tmp_path_factory):
+    """Keeps what is compiled, for modules that train runs of the same shapes again and again."""
+    wanted = {
+        'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('compiled')),
+        'jax_persistent_cache_min_compile_time_secs': 0.0,
+        'jax_persistent_cache_min_entry_size_bytes': -1,
+    }
+    before = {name: getattr(jax.config, name) for name in wanted}
+
+    def use(settings):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    use(wanted)
+    yield
+    use(before)

@@ -12,10 +12,11 @@ from flax import nnx
 import influence_jax as ij
 from influence_jax import analysis, store, tasks
 from influence_jax.data import Dataset
-from influence_jax.training import Automatic, executor, sequential, vmapped
+from influence_jax.training import Automatic, executor, sequential
+
+pytestmark = pytest.mark.usefixtures('compiled_once')
 
 N = 24
-RNG = np.random.default_rng(0)
 
 
 def _data(count=N, **more):
@@ -31,10 +32,11 @@ def _linear(rngs):
 
 TASK = tasks.Classification(_linear)
 RECIPE = ij.Recipe(epochs=3, batch_size=4, learning_rate=0.05)
+ALONE = sequential(1, in_turn=1)  # of one shape, however many members there are
 
 
 def _train(directory, members=8, task=TASK, data=None, **more):
-    settings = {'recipe': RECIPE, 'executor': sequential(2), **more}
+    settings = {'recipe': RECIPE, 'executor': ALONE, **more}
     return ij.train_ensemble(
         task, data or _data(), members=members, output_dir=directory, **settings
     )
@@ -137,22 +139,21 @@ def test_the_balanced_design_cannot_grow(tmp_path):
 
 
 def test_fewer_members_than_there_are(run):
-    with pytest.raises(store.RunError, match='has 8 members'):
+    with pytest.raises(store.RunError, match='run of 8 members'):
         _train(run.directory, members=7, keep_params=True)
 
 
-def test_how_members_share_devices_is_on_record(tmp_path, monkeypatch):
-    first = _train(tmp_path, members=8, executor=vmapped(3, 2))
-    assert first.manifest.executor['vmapped'] == 3
-    grown = _train(tmp_path, members=9, executor=None)
-    assert grown.manifest.executor['vmapped'] == 3
+def test_how_members_share_devices_is_on_record_and_kept_to(run, tmp_path, monkeypatch):
+    assert run.manifest.executor['vmapped'] == 1
     monkeypatch.setattr(executor, '_members_per_second', lambda short, how, *_: how.shape.vmapped)
-    tuned = Automatic(devices=2, autotune=True)
-    first = _train(tmp_path / 'tuned', members=8, executor=tuned)
+    tuned = Automatic(devices=1, autotune=True)
+    first = _train(tmp_path, members=8, executor=tuned)
     assert first.manifest.executor['vmapped'] == 4
     monkeypatch.setattr(executor, '_members_per_second', None)  # on record by now
-    grown = _train(tmp_path / 'tuned', members=9, executor=tuned)
-    np.testing.assert_array_equal(grown['loss'][:8], first['loss'])
+    for members, how in ((9, tuned), (10, Automatic(devices=1))):
+        grown = _train(tmp_path, members=members, executor=how)
+        assert grown.manifest.executor['vmapped'] == 4
+        np.testing.assert_array_equal(grown['loss'][:8], first['loss'])
 
 
 def test_training_stops_when_it_is_precise_enough(tmp_path):
@@ -185,7 +186,7 @@ def test_targets_of_ones_own(tmp_path):
     assert run.column('a').self_index is None
 
 
-def test_parameters_and_the_task_of_an_opened_run(run, tmp_path):
+def test_parameters_and_the_task_of_an_opened_run(run):
     opened = ij.open_run(run.directory)
     kernel = run.params(3)['kernel'].get_value()
     assert kernel.shape == (4, 3)
@@ -207,8 +208,13 @@ def test_parameters_and_the_task_of_an_opened_run(run, tmp_path):
         opened.remember(TASK, _data(30))
     with pytest.raises(ValueError, match=r'member=8 must be in 0 .. 7'):
         opened.params(8)
+
+
+def test_parameters_that_were_not_kept(larger):
     with pytest.raises(FileNotFoundError, match='keep_params=True'):
-        _train(tmp_path, members=8).params(0)
+        larger.params(0)
+    with pytest.raises(ValueError, match=r'32 members of .* without keeping their parameters'):
+        _train(larger.directory, members=32, keep_params=True)
 
 
 def test_a_built_in_task_is_made_again_from_the_manifest(tmp_path):
@@ -219,10 +225,10 @@ def test_a_built_in_task_is_made_again_from_the_manifest(tmp_path):
 
 def test_another_configuration_is_refused(run):
     for changes in (
-        {'seed': 1},
+        {'seed': 6},
         {'recipe': ij.Recipe(epochs=4, batch_size=4, learning_rate=0.05)},
         {'task': tasks.Classification(lambda rngs: nnx.Linear(4, 5, rngs=rngs))},
-        {'data': _data(25)},
+        {'data': Dataset({**_data().arrays, 'x': -_data().arrays['x']})},
     ):
         with pytest.raises(store.ConfigurationMismatch):
             _train(run.directory, **{'keep_params': True, **changes})
@@ -248,12 +254,6 @@ def test_what_does_not_fit_leaves_nothing_behind(tmp_path, changes, message):
         _train(tmp_path / 'run', **changes)
     assert '\n' not in str(raised.value)
     assert not (tmp_path / 'run').exists()
-
-
-def test_parameters_that_were_not_kept_from_the_beginning(tmp_path):
-    _train(tmp_path, members=8)
-    with pytest.raises(ValueError, match=r'8 members of .* without keeping their parameters'):
-        _train(tmp_path, members=8, keep_params=True)
 
 
 def test_all_members_diverge(tmp_path):

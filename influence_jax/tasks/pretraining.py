@@ -42,8 +42,8 @@ def pretrained(
     """
     if len(texts) < _LEAST_RECORDS:
         raise ValueError(
-            'all records of the dataset are examples, so none is left to pretrain on; lower '
-            '--unique, use a larger dataset or leave out --pretrain_epochs'
+            f'{len(texts)} texts are too few to pretrain on, where all records of a dataset are '
+            f'examples: use fewer of them, a larger dataset, or no pretraining'
         )
     identity = _identity(task, texts, recipe, seed)
     folder = folder / identity
@@ -86,7 +86,7 @@ def _pretrain(task: CausalLM, texts: Sequence[str], recipe: Recipe, seed: int) -
         keep_params=True,
     )
     if not np.isfinite(trained.result.measurements['loss']).all():
-        raise ValueError('the base diverged in its pretraining; lower --learning_rate')
+        raise ValueError('the base diverged in its pretraining; lower learning_rate')
     return jax.tree.map(lambda leaf: leaf[0], trained.result.params)
 
 

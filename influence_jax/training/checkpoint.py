@@ -54,13 +54,14 @@ def kept_members(directory: Path) -> Int[np.ndarray, ' R']:
     return np.array(sorted(map(int, names)), int)
 
 
-def load_member(directory: Path, member: int, like: Params) -> Params:
+def load_member(directory: Path, member: int, like: Params | None) -> Params:
     """Reads one member's parameters.
 
     Args:
         directory: as given to `save_members`.
         member: its number.
-        like: arrays or `ShapeDtypeStruct`s of the parameters' shapes, e.g. of `eval_shape`.
+        like: arrays or `ShapeDtypeStruct`s of the parameters' shapes, e.g. of `eval_shape`; without
+            it they are read into nested dicts.
 
     Raises:
         FileNotFoundError: the member's parameters were not kept.
@@ -72,7 +73,10 @@ def load_member(directory: Path, member: int, like: Params) -> Params:
         raise FileNotFoundError(f'no parameters of member {member} in {directory}')
     with ocp.StandardCheckpointer() as checkpointer:
         params = _restored(path, lambda: checkpointer.restore(path, like), remedy='remove it')
-    if not _agrees(_restored(path, lambda: _kept_about(path), remedy='remove it'), member, params):
+    kept = _restored(path, lambda: _kept_about(path), remedy='remove it')
+    if like is None and not _agrees(kept, member, params):
+        params = _unboxed(params)
+    if not _agrees(kept, member, params):
         raise ValueError(f'{path} is not what was written for member {member}; remove it')
     return params
 
@@ -294,6 +298,15 @@ def _kept_about(path: Path) -> Any:
     """What `save_members` has kept of a member's parameters; None in an earlier version."""
     metadata = read_json(path / '_CHECKPOINT_METADATA', most_bytes=_MOST_BYTES)
     return (metadata.get('custom_metadata') or {}).get(_ABOUT)
+
+
+def _unboxed(params: Params) -> Params:
+    """Nested dicts without the `value` that orbax reads in the place of each `nnx.Param`."""
+
+    def is_box(node: Any) -> bool:
+        return isinstance(node, dict) and node.keys() == {'value'}
+
+    return jax.tree.map(lambda n: n['value'] if is_box(n) else n, params, is_leaf=is_box)
 
 
 def _about_arrays(params: Params) -> dict[str, Any]:

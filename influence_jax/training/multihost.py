@@ -4,8 +4,9 @@ Every process runs the same program on the same data. With one process all of th
 does anyway.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -74,3 +75,19 @@ def by_primary(action: Callable[[], object]) -> None:
         action()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices('by_primary')
+
+
+@contextlib.contextmanager
+def one_after_another() -> Iterator[None]:
+    """What is made once, by the first process, and then found by the others."""
+    if not is_primary():
+        by_primary(_nothing)
+    try:
+        yield
+    finally:
+        if is_primary():
+            by_primary(_nothing)
+
+
+def _nothing() -> None:
+    """While the others wait."""

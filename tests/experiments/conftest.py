@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from experiments import image_ensemble
-from experiments import launch as launching
 from experiments.image_ensemble import ImageExperiment
 from experiments.settings import (
     AnalysisSettings,
@@ -114,10 +113,8 @@ def assert_refused():
 
 
 @pytest.fixture
-def run_here(images, tmp_path, monkeypatch):
+def run_here(images, tmp_path, compiled_once):
     """Runs the experiment in this process, where one more refusal costs no start of Python."""
-    # The tests' devices are there already.
-    monkeypatch.setattr(launching, 'use_cpu_cores_as_devices', lambda streams: None)
     directory = tmp_path / 'run'
 
     def run(**changes):
@@ -125,7 +122,7 @@ def run_here(images, tmp_path, monkeypatch):
             names = kind.__dataclass_fields__.keys() & changes.keys()
             return kind(**small | {name: changes[name] for name in names})
 
-        image_ensemble.run(
+        return image_ensemble.run(
             ImageExperiment(
                 settings(DataSettings, dataset=str(images)),
                 settings(EnsembleSettings, members=24),

@@ -24,7 +24,7 @@ def test_some_diverge(run_here, monkeypatch, capsys):
     diverging = [3, 7]
 
     def made_up(program, *, members, masks, targets, **_):
-        losses = np.random.default_rng(0).random((len(masks), len(targets.labels)), np.float32)
+        losses = np.random.default_rng(0).random((len(masks), len(targets['label'])), np.float32)
         losses = losses - 0.5 * masks
         losses[diverging, 5] = [np.nan, np.inf]
         for chunk in np.array_split(np.asarray(members), 5):

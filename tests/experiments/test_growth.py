@@ -5,10 +5,8 @@ import math
 import jax
 import numpy as np
 import pytest
-from experiments.progress import Progress
 
-from experiments import image_report
-from experiments.settings import AnalysisSettings
+from experiments import launch
 from influence_jax import store, training
 from influence_jax.analysis.convergence import Check, precision
 from influence_jax.estimators import adjusted, difference_in_means
@@ -31,7 +29,7 @@ def trained(monkeypatch):
         for chunk in np.split(np.asarray(members), range(8, len(members), 8)):
             calls[-1].extend(chunk.tolist())
             losses = np.array(
-                [np.random.default_rng(m).normal(size=len(targets.labels)) for m in chunk]
+                [np.random.default_rng(m).normal(size=len(targets['label'])) for m in chunk]
             )
             rows = dict.fromkeys(program.task.measurements, losses.astype(np.float32))
             yield Trained(chunk, training.Member(rows, None))
@@ -45,8 +43,9 @@ def reported(monkeypatch):
     """In place of the report: what it would have been told of the growth."""
     seen: list[Check | None] = []
     monkeypatch.setattr(
-        image_report, 'write', lambda run, dataset, settings, growth: seen.append(growth)
+        launch.report, 'gather', lambda run, *, stopping, **_: seen.append(stopping)
     )
+    monkeypatch.setattr(launch.terminal, 'save_and_show', lambda *_: None)
     return seen
 
 
@@ -178,7 +177,7 @@ def test_members_that_diverge_do_not_count(run_here, trained, reported, monkeypa
         ({'until_standard_error': -0.1}, 'until_standard_error must be 0 .* not -0.1'),
         ({'until_standard_error': math.nan}, 'until_standard_error must be 0 .* not nan'),
         ({'max_members': 0}, 'max_members must be at least 1, not 0'),
-        ({'max_members': 47, 'estimator': adjusted}, '47 is too few .* at least 48'),
+        ({'max_members': 47, 'estimator': adjusted}, 'members=47 are too few .* at least 48'),
     ],
     ids=str,
 )
@@ -187,22 +186,3 @@ def test_what_cannot_be_grown_is_refused(run_here, wrong, message):
     with pytest.raises(ValueError, match=message):
         run(**GROWING | wrong)
     assert not directory.exists()
-
-
-def test_few_members_are_estimated_by_the_difference():
-    settings = AnalysisSettings(estimator=adjusted)
-    assert settings.estimator_for(47) is difference_in_means
-    assert settings.estimator_for(48) is adjusted
-    plain = AnalysisSettings(estimator=difference_in_means)
-    assert plain.estimator_for(4) is difference_in_means
-
-
-def test_the_progress_line_follows_what_was_seen(capsys):
-    with Progress(total=1000, done=0) as bar:
-        bar.advance(40)
-        bar.aim(60, 'wide')
-        bar.advance(80)
-        bar.aim(0, 'narrow')
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith('40/100 members, ') and lines[0].endswith('; wide')
-    assert lines[-1].startswith('120/120 members, ') and lines[-1].endswith(' 0:00:00 left; narrow')

@@ -1,13 +1,16 @@
 """Which records members train on, and what is said of those that are left out or hardly read."""
 
 import json
+from typing import NamedTuple
 
 import pytest
 import tokenizers
 
 from experiments import language_data
 from experiments.language_settings import ModelSettings, TextSettings
+from influence_jax.data import Dataset
 from influence_jax.data.text import Tokenizer
+from influence_jax.training import Recipe
 
 WORDS = ('red', 'green', 'blue', 'black', 'white', 'grey', 'pink', 'gold', 'teal', 'lime')
 
@@ -25,6 +28,13 @@ def word_level(folder, words):
     return str(folder)
 
 
+class Prepared(NamedTuple):
+    """The records of a launch, and what it prints of them."""
+
+    dataset: Dataset
+    notes: tuple[str, ...]
+
+
 @pytest.fixture
 def prepare(tmp_path):
     def prepare(records, words=None, **text):
@@ -32,11 +42,19 @@ def prepare(tmp_path):
         path.write_text('\n'.join(map(json.dumps, records)))
         chosen = {'unique': 5, 'duplicated': 0, 'max_length': 20} | text
         tokenizer = None if words is None else word_level(tmp_path / 'tokenizer', words)
-        return language_data.prepare(
-            TextSettings(dataset=str(path), **chosen),
-            ModelSettings(vocabulary=300, tokenizer=tokenizer),
+        settings = TextSettings(dataset=str(path), **chosen)
+        model = ModelSettings(vocabulary=300, tokenizer=tokenizer)
+        found = language_data.prepare(settings, model, seed=0)
+        task = language_data.task_of(
+            model,
+            found,
+            Recipe(),
+            default_dir=tmp_path,
+            max_length=settings.max_length,
+            extract=False,
             seed=0,
         )
+        return Prepared(found.dataset, (*found.dataset.notes, *task.notes(found.dataset)))
 
     return prepare
 
@@ -45,7 +63,7 @@ def test_repeated_records_are_counted_and_the_first_is_kept(prepare):
     records = [{'text': f'{word} door', 'id': word} for word in WORDS[:5]]
     again = [{'text': f'{word} door', 'id': f'{word} again'} for word in WORDS[:3]]
     prepared = prepare([*records, *again])
-    assert prepared.dataset.ids == WORDS[:5]
+    assert tuple(prepared.dataset.ids) == WORDS[:5]
     (note,) = prepared.notes
     assert '3 of 8 records repeat' in note and 'first of each is kept' in note
 

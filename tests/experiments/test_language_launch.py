@@ -7,23 +7,14 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+import types
 
 import jax
 import numpy as np
 import pytest
-from experiments.completions import MEASUREMENTS, Completer
-from experiments.language_experiment import LanguageExperiment, training_program
 
-from experiments import (
-    language_base,
-    language_data,
-    language_ensemble,
-    language_report,
-    members,
-    run_facts,
-)
-from experiments import launch as launching
+from experiments import language_data, language_ensemble, launch
+from experiments.language_ensemble import LanguageExperiment
 from experiments.language_model import DEFAULTS
 from experiments.language_settings import (
     ExtractionSettings,
@@ -34,13 +25,17 @@ from experiments.language_settings import (
 from experiments.nq_gpt_neo import PAPER
 from experiments.plan import PlanSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import analysis, data, store, training
+from influence_jax import data, store, train_full_data_model, training
 from influence_jax.analysis.extraction import scores
 from influence_jax.analysis.extraction_regime import Regime, judge
+from influence_jax.data.text import encode, prompted
 from influence_jax.data.text.tokenizer import from_pretrained, train_byte_bpe
-from influence_jax.estimators import adjusted, difference_in_means
+from influence_jax.estimators import difference_in_means
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, init
-from influence_jax.training.checkpoint import InTraining
+from influence_jax.tasks import pretraining
+from influence_jax.tasks.causal_lm import COMPLETIONS
+from influence_jax.tasks.completion import EXTRACTION
+from influence_jax.training.checkpoint import Checkpointer
 
 NAMES = ('left', 'right', 'upper', 'lower', 'inner', 'outer', 'first', 'last')
 THINGS = ('door', 'hand', 'shelf', 'lamp', 'row', 'page')
@@ -61,9 +56,8 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture
-def run(source, monkeypatch):
+def run(source, compiled_once):
     """Runs a small experiment in this process; the arguments replace its settings."""
-    monkeypatch.setattr(launching, 'use_cpu_cores_as_devices', lambda streams: None)
 
     def run(directory, **changes):
         concerns = {
@@ -82,6 +76,15 @@ def run(source, monkeypatch):
         return language_ensemble.run(LanguageExperiment(**concerns))
 
     return run
+
+
+@pytest.fixture
+def unreported(monkeypatch):
+    """In place of reports: what would have been told of when training stopped."""
+    seen = []
+    monkeypatch.setattr(launch.report, 'gather', lambda _, *, stopping, **__: seen.append(stopping))
+    monkeypatch.setattr(launch.terminal, 'save_and_show', lambda *_: None)
+    return seen
 
 
 @pytest.fixture(scope='module')
@@ -105,18 +108,18 @@ def test_a_whole_run(whole, finished):
         'loss',
         'answer_loss',
         'token_accuracy',
-        *MEASUREMENTS,
+        *EXTRACTION,
     )
     loss = whole.measurement('loss')
     assert loss.shape == (MEMBERS, RECORDS)
     assert loss[whole.masks].mean() < loss[~whole.masks].mean()
-    for name in MEASUREMENTS:
+    for name in EXTRACTION:
         values = whole.measurement(name)
         assert ((values >= 0) & (values <= 1)).all()
     assert whole.measurement('longest_common_share').std() > 0
-    everything = store.open_run(finished / 'everything')
-    assert everything.masks.all() and len(everything.complete) == 1
-    assert everything.measurement('loss').mean() < loss[~whole.masks].mean()
+    full_data = store.open_run(finished / 'everything')
+    assert full_data.masks.all() and len(full_data.complete) == 1
+    assert full_data.measurement('loss').mean() < loss[~whole.masks].mean()
     page = (finished / 'report' / 'index.html').read_text()
     for title in ('Unique and near-duplicated records', 'Clusters in the influence matrix', 'BLEU'):
         assert title in page
@@ -153,10 +156,7 @@ def test_page_and_terminal_say_which_regime_of_extraction_the_run_is_in(
         assert '--epochs=8 instead of 4' in shown
 
 
-def test_a_tokenizer_of_its_own_and_records_that_are_cut(
-    run, source, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(language_report, 'write', lambda *args: None)
+def test_a_tokenizer_of_its_own_and_records_that_are_cut(run, source, tmp_path, unreported, capsys):
     tokenizer = train_byte_bpe(data.load(str(source)).texts, 290)
     tokenizer.save(tmp_path / 'tokenizer')
     run(
@@ -169,13 +169,6 @@ def test_a_tokenizer_of_its_own_and_records_that_are_cut(
     assert configuration['tokenizer'] == tokenizer.fingerprint
     assert configuration['network']['vocab_size'] == tokenizer.vocab_size
     assert '20 of 20 records are cut to 16 tokens' in capsys.readouterr().err
-
-
-def test_the_papers_own_margin_is_stated_beside_that_of_another_estimator(whole):
-    (score,) = language_report._as_in_the_paper(whole, adjusted)
-    plain = analysis.top1_margin(difference_in_means(whole.masks, whole.measurement('loss')))
-    np.testing.assert_allclose(score.values, plain, rtol=1e-4)
-    assert not language_report._as_in_the_paper(whole, difference_in_means)
 
 
 def test_the_same_command_again_trains_nothing(whole, run, source, finished, tmp_path, monkeypatch):
@@ -211,15 +204,15 @@ def test_another_duplication_in_the_same_directory(whole, run, finished):
         run(finished, text={'unique': 11})
 
 
+@pytest.mark.usefixtures('unreported')
 def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
-    pretrain, calls = language_base._pretrain, []
+    pretrain, calls = pretraining._pretrain, []
 
     def counted(*args, **rest):
         calls.append(args)
         return pretrain(*args, **rest)
 
-    monkeypatch.setattr(language_base, '_pretrain', counted)
-    monkeypatch.setattr(language_report, 'write', lambda *args: None)
+    monkeypatch.setattr(pretraining, '_pretrain', counted)
     model = {'pretrain_epochs': 20}
     without = {'extraction': ExtractionSettings(extract=False)}
     run(tmp_path / 'full', model=model, **without)
@@ -242,8 +235,8 @@ def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
     assert gains[0] > gains[1] > 0
 
 
-def test_members_start_from_a_checkpoint(run, source, tmp_path, monkeypatch):
-    monkeypatch.setattr(language_report, 'write', lambda *args: None)
+@pytest.mark.usefixtures('unreported')
+def test_members_start_from_a_checkpoint(run, source, tmp_path):
     folder = tmp_path / 'checkpoint'
     tokenizer = train_byte_bpe(data.load(str(source)).texts, 280)
     config = GPTNeoConfig(280, hidden=8, layers=2, heads=2, max_positions=64)
@@ -253,7 +246,7 @@ def test_members_start_from_a_checkpoint(run, source, tmp_path, monkeypatch):
     configuration = store.open_run(tmp_path / 'run').manifest.configuration
     assert configuration['network']['vocab_size'] == 280
     assert configuration['tokenizer'] == tokenizer.fingerprint
-    with pytest.raises(ValueError, match=r'12 positions; lower --max_length'):
+    with pytest.raises(ValueError, match=r'12 positions; lower max_length'):
         small = dataclasses.replace(config, max_positions=12)
         hugging_face.save(folder, small, init(small, key=jax.random.key(0)))
         run(tmp_path / 'other', model=ModelSettings(str(folder)))
@@ -261,9 +254,10 @@ def test_members_start_from_a_checkpoint(run, source, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_base_in_another_precision_is_another_base(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(language_report, 'write', lambda *args: None)
-    monkeypatch.setattr(members, 'train_missing', lambda *args, **rest: None)
-    monkeypatch.setattr(store.Run, 'texts', lambda *args: ())
+    monkeypatch.setattr(launch, 'train', lambda *_, **__: None)
+    monkeypatch.setattr(launch, 'report_of', lambda *_, **__: None)
+    full_data = types.SimpleNamespace(texts=lambda name: ())
+    monkeypatch.setattr(language_ensemble, 'train_full_data_model', lambda *_, **__: full_data)
     for bfloat16 in (False, True):
         run(tmp_path / str(bfloat16), model={'pretrain_epochs': 0.5, 'bfloat16': bfloat16})
     assert len(list((tmp_path / 'bases').iterdir())) == 2
@@ -279,8 +273,7 @@ def test_a_tokenizer_that_is_not_the_networks(run, source, tmp_path):
 
 
 @pytest.mark.slow
-def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(language_report, 'write', lambda *args: None)
+def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, unreported):
     directory = tmp_path / 'mesh'
     run(
         directory,
@@ -294,25 +287,24 @@ def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, monkeypatch):
         spread.measurement('loss')[:4], whole.measurement('loss')[:4], rtol=0.02
     )
     assert not list(directory.glob('in_training/*'))
-    facts = run_facts.of_provenance(spread, data.load('wordnet'))
-    assert facts['mesh (members, data, model)'] == '(2, 2, 1) x 8 vmapped'
+    layout = spread.manifest.executor
+    assert [layout[axis] for axis in ('member', 'data', 'model', 'vmapped')] == [2, 2, 1, 8]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('mesh', ['', '2,1,1'])
-def test_an_ensemble_that_grows(run, tmp_path, monkeypatch, mesh):
+def test_an_ensemble_that_grows(run, tmp_path, monkeypatch, unreported, mesh):
     """It leaves nothing in training behind, and closes what wrote it before that is removed."""
-    seen, cleared = [], []
-    clear = InTraining.clear
+    cleared = []
+    clear = Checkpointer.clear
 
     def counted(self):
         cleared.append(self._manager is not None)
         clear(self)
 
-    monkeypatch.setattr(InTraining, 'clear', counted)
-    monkeypatch.setattr(language_report, 'write', lambda *args: seen.append(args[-1]))
+    monkeypatch.setattr(Checkpointer, 'clear', counted)
     growing = AnalysisSettings(
-        estimator=AnalysisSettings().estimator.DIFFERENCE,
+        estimator=difference_in_means,
         until_standard_error=5.0,
         max_members=40,
     )
@@ -324,7 +316,7 @@ def test_an_ensemble_that_grows(run, tmp_path, monkeypatch, mesh):
         machine={'streams': 0 if mesh else 1},
         large=LargeSettings(checkpoint_steps=3, checkpoint_minutes=0),
     )
-    assert seen[0].enough
+    assert unreported[0].enough
     assert len(store.open_run(tmp_path / 'grown').complete) < 40
     assert not (tmp_path / 'grown' / 'in_training').exists()
     assert all(cleared) and bool(cleared) == bool(mesh)
@@ -338,7 +330,7 @@ def test_an_ensemble_that_grows(run, tmp_path, monkeypatch, mesh):
         ({'text': {'unique': 100}}, 'unique'),
         ({'text': {'max_length': 6}}, 'within 6 tokens: only 0 of 48 examples'),
         ({'text': {'max_length': 6, 'duplicated': 0}}, 'nothing to learn from'),
-        ({'recipe': {'batch_size': 19}}, 'fewer than --batch_size=19'),
+        ({'recipe': {'batch_size': 19}}, 'fewer than batch_size=19'),
         ({'model': {'vocabulary': 100}}, 'too small'),
         ({'model': {'width': 15}}, 'does not divide'),
         ({'model': ModelSettings('no/such/folder')}, 'no/such/folder'),
@@ -406,29 +398,30 @@ def test_the_papers_experiment():
 
 
 @pytest.mark.slow
-def test_defaults_are_in_the_papers_regime_of_extraction():
+def test_defaults_are_in_the_papers_regime_of_extraction(tmp_path):
     """As the model trained on all of the embedded records tells, which is the paper's measure."""
-    everything = dataclasses.replace(DEFAULTS, ensemble=EnsembleSettings(keep=1.0))
-    records = language_data.prepare(everything.text, everything.model, seed=0)
-    base = language_base.prepare(
-        everything.model, records, everything.recipe, default_dir=Path(), max_length=100, seed=0
+    text, tokens = DEFAULTS.text, DEFAULTS.text.max_length
+    records = language_data.prepare(text, DEFAULTS.model, seed=0)
+    dataset, tokenizer = records.dataset, records.tokenizer
+    task = language_data.task_of(
+        DEFAULTS.model,
+        records,
+        DEFAULTS.recipe,
+        default_dir=tmp_path,
+        max_length=tokens,
+        extract=False,
+        seed=0,
     )
-    rows = language_data.batch(records.tokens)
-    masks, key = np.ones((1, records.dataset.num_examples), bool), jax.random.key(0)
-    program = training_program(everything, records, base, masks, key=key)
-    (trained,) = training.train(
-        program,
-        key=key,
-        masks=masks,
-        members=[0],
-        examples=rows,
-        targets=rows,
-        execution=training.Execution(),
-        keep_params=True,
+    full_data = train_full_data_model(
+        dataclasses.replace(task, keep_completions=True),
+        dataset,
+        output_dir=tmp_path / 'run',
+        recipe=DEFAULTS.recipe,
+        executor=training.sequential(1),
     )
-    completer = Completer(records, base, None)
-    (decoded,) = completer.completions(trained.result.params, 1)
-    found = judge(scores(decoded, completer.continuations), records.dataset.has_near_duplicate)
+    encoded = encode(dataset, tokenizer, max_length=tokens)
+    _, wanted = prompted(dataset, encoded, tokenizer)
+    found = judge(scores(full_data.texts(COMPLETIONS), wanted), dataset.has_near_duplicate)
     assert found.regime is Regime.PAPER
     assert found.by_full_data_model.unique < 0.1 < 0.3 < found.by_full_data_model.near_duplicated
 

@@ -7,9 +7,8 @@ import jax
 import numpy as np
 import pytest
 from absl import flags as absl_flags
-from influence_jax.models.image_classification import ImageBatch
 
-from experiments import flags, image_ensemble
+from experiments import flags
 from experiments import launch as launching
 from experiments.settings import (
     DataSettings,
@@ -18,10 +17,10 @@ from experiments.settings import (
     NetworkSettings,
     PlantingSettings,
 )
-from influence_jax import data, store, training
+from influence_jax import data, open_run, store, training
 from influence_jax.data.near_duplicates import ImageChange
-from influence_jax.models import ImageClassification
-from influence_jax.training import Recipe, checkpoint
+from influence_jax.subsets import Design
+from influence_jax.training import Recipe, checkpoint, executor
 
 
 def test_a_small_run(finished, images):
@@ -38,12 +37,11 @@ def test_a_small_run(finished, images):
     assert run.masks.shape == (64, 48)
     assert run.measurement('loss').shape == (64, 48)
     assert run.example_ids[7] == 'tiny-00007'
-    assert run.manifest.configuration['network']['width'] == 8
-    # Nothing is planted: as before images could be, so that runs of then can be continued.
-    assert run.manifest.configuration.keys() == {'ensemble', 'network', 'recipe'}
+    assert run.manifest.task['network']['base_width'] == 8
+    assert run.manifest.configuration['recipe']['epochs'] == 15
     assert run.manifest.dataset.fingerprint == data.load(str(images)).fingerprint
     assert 'near-duplicated' not in process.stdout
-    assert 'id="section-1"' not in (directory / 'report' / 'index.html').read_text()
+    assert 'Unique and near-duplicated' not in (directory / 'report' / 'index.html').read_text()
 
 
 def test_the_same_command_again_trains_nothing(finished, launch, small):
@@ -90,9 +88,9 @@ def test_help_reads_well(launch):
     [
         (['--member=9'], ["flag 'member'", '--help']),
         (['--dataset=mnist'], ["unknown dataset 'mnist'", 'choose clipart, cifar10']),
-        (['--keep=1.5'], ['keep=1.5 must lie strictly between 0 and 1']),
+        (['--keep=1.5'], ['--keep=1.5 must be between 0 and 1']),
         (['--copies=3'], ['--copies is of near-duplicates', 'add --duplicated']),
-        (['--members=3'], ['3 members are too few', 'at least 4']),
+        (['--members=3'], ['3 members', '--design=balanced']),
     ],
     ids=str,
 )
@@ -117,14 +115,14 @@ def test_cifar10_that_is_not_there(launch, tmp_path, assert_refused):
     [
         ({'dataset': 'nowhere/else.npz'}, 'no such file'),
         ({'data_dir': 'somewhere'}, 'takes no data_dir'),
-        ({'num_examples': 49}, 'num_examples=49.*only 48'),
+        ({'num_examples': 49}, '--num_examples=49.*only 48'),
         ({'num_examples': -1}, 'num_examples must be 0'),
-        ({'batch_size': 40}, 'smallest subset holds .* fewer than --batch_size=40'),
+        ({'batch_size': 40}, 'smallest subset holds .* fewer than batch_size=40'),
         ({'batch_size': 0}, 'batch_size must be positive'),
         ({'members': 0}, 'members=0 must be at least 1'),
-        ({'members': 23, 'design': 'balanced'}, 'whole number'),
-        ({'keep': 0.0}, 'strictly between'),
-        ({'keep': float('nan')}, 'strictly between'),
+        ({'members': 23, 'design': Design.BALANCED}, 'whole number'),
+        ({'keep': 0.0}, 'inclusion_prob=.* between 0 and 1'),
+        ({'keep': float('nan')}, 'inclusion_prob=.* between 0 and 1'),
         ({'seed': 2**32}, 'seed must lie in'),
         ({'width': 12}, 'multiple of 8'),
         ({'stages': 0}, 'at least 1'),
@@ -146,8 +144,6 @@ def test_cifar10_that_is_not_there(launch, tmp_path, assert_refused):
 )
 def test_bad_input_leaves_nothing_behind(run_here, wrong, message):
     run, directory = run_here
-    if 'design' in wrong:
-        wrong = wrong | {'design': image_ensemble.subsets.Design(wrong['design'])}
     with pytest.raises((ValueError, OSError), match=message):
         run(**wrong)
     assert not directory.exists()
@@ -163,6 +159,34 @@ def test_what_was_changed_of_images_is_printed(run_here, images, tmp_path, capsy
     printed = capsys.readouterr().err
     for note in ("'X' taken as the images", '[48 3 8 8] taken as channels first', '[48 1]'):
         assert note in printed
+
+
+@pytest.mark.parametrize(
+    ('message', 'shown'),
+    [
+        ('inclusion_prob=1.5 must be', '--keep=1.5 must be'),
+        ('a larger inclusion_prob', 'a larger --keep'),
+        ('members=3 is less than 4 members', '--members=3 is less than 4 members'),
+        ('set keep_params=True', 'set --keep_params=True'),
+        ('/tmp/output_dir/x: members', '/tmp/output_dir/x: members'),
+        ('--batch_size=4', '--batch_size=4'),
+    ],
+)
+def test_arguments_of_the_library_are_called_by_their_flags(monkeypatch, message, shown):
+    names = 'members', 'keep', 'keep_params', 'output_dir', 'batch_size'
+    monkeypatch.setattr(launching, 'flags', types.SimpleNamespace(FLAGS=dict.fromkeys(names)))
+    assert launching._message(ValueError(message)) == shown
+
+
+def test_the_members_of_a_run_that_grows_are_max_members(monkeypatch):
+    known = {
+        'members': None,
+        'max_members': None,
+        'until_standard_error': types.SimpleNamespace(value=0.1),
+    }
+    monkeypatch.setattr(launching, 'flags', types.SimpleNamespace(FLAGS=known))
+    message = launching._message(ValueError('members=3 are too few'))
+    assert message == '--max_members=3 are too few'
 
 
 def test_a_directory_that_is_no_run_is_left_alone(run_here):
@@ -204,19 +228,18 @@ def test_what_can_be_mended_is_said_in_one_line(monkeypatch):
 @pytest.mark.slow
 def test_a_continued_run_keeps_to_the_measured_way(run_here, monkeypatch):
     run, directory = run_here
-    asked = []
+    timed, used = [], []
 
-    def choose(*_, members, **__):
-        asked.append(members)
-        return training.Execution(1, 2)
+    def measured(program, how, *_):
+        timed.append(how.shape.vmapped)
+        return how.shape.vmapped if how.shape.vmapped <= 4 else 0.0
 
-    monkeypatch.setattr(training, 'choose', choose)
-    used = []
+    monkeypatch.setattr(executor, '_members_per_second', measured)
     train = training.train
 
-    def stopped_early(*arguments, execution, **rest):
-        used.append(execution.vmapped)
-        chunks = train(*arguments, execution=execution, **rest)
+    def stopped_early(*arguments, executor, **rest):
+        used.append(executor.shape.vmapped)
+        chunks = train(*arguments, executor=executor, **rest)
         yield next(chunks)
         if len(used) == 1:
             raise OSError('stopped')
@@ -224,22 +247,23 @@ def test_a_continued_run_keeps_to_the_measured_way(run_here, monkeypatch):
 
     monkeypatch.setattr(training, 'train', stopped_early)
     with pytest.raises(OSError, match='stopped'):
-        run(vmap=0)
-    run(vmap=0)
-    assert asked == [24] and used == [2, 2]
+        run(vmap=0, autotune=True)
+    run(vmap=0, autotune=True)
+    assert timed == [1, 4, 16] and used == [4, 4]
     assert len(store.open_run(directory).complete) == 24
 
 
 def test_kept_parameters_give_what_was_measured(run_here, images):
     run, directory = run_here
     run(keep_params=True)
-    recorded = store.open_run(directory)
+    recorded = open_run(directory)
     np.testing.assert_array_equal(checkpoint.kept_members(directory / 'params'), np.arange(24))
     dataset = data.load(str(images))
-    task = ImageClassification(NetworkSettings(width=8, stages=1).config(dataset.num_classes))
-    like = jax.eval_shape(lambda: task.init(key=jax.random.key(0)))
-    params = checkpoint.load_member(directory / 'params', 5, like)
-    measured = task.measure(params, ImageBatch(dataset.arrays['image'], dataset.arrays['label']))
+    task = recorded.task()
+    assert task == NetworkSettings(width=8, stages=1).task(dataset)
+    recorded.remember(task, dataset)
+    problem = task.bind(dataset)
+    measured = problem.task.measure(recorded.params(5), problem.targets)
     np.testing.assert_allclose(measured['loss'], recorded.measurement('loss')[5], atol=1e-4)
 
 
@@ -288,12 +312,6 @@ def test_a_process_that_has_lost_the_others_says_so_and_waits_for_nobody(monkeyp
         'error: the processes of this run have lost each other (UNKNOWN: Gloo AllGather failed); '
         'the same commands continue it\n'
     )
-
-
-def test_several_hosts_are_refused(run_here, monkeypatch):
-    monkeypatch.setattr(jax, 'process_count', lambda: 2)
-    with pytest.raises(ValueError, match='use the devices of a single host'):
-        run_here[0]()
 
 
 @pytest.fixture

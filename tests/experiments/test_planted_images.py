@@ -22,7 +22,7 @@ def test_a_run_with_planted_images(run_here, capsys):
     run, directory = run_here
     run(**PLANTED)
     seen = store.open_run(directory)
-    assert seen.manifest.configuration['planting'] == PLANTED | {'duplication': 'noise'}
+    assert '30 unique examples and 4 in 3 versions each by noise' in seen.shown.provenance
     assert [name.count('~') for name in seen.example_ids] == [0] * 30 + [0, 1, 1] * 4
     printed = ' '.join(capsys.readouterr().out.split())
     assert 'targets with a near-duplicate: 12 (injected' in printed
@@ -41,5 +41,5 @@ def test_a_run_with_planted_images(run_here, capsys):
     assert 'noise of standard deviation' in page
 
     for changed in ({}, PLANTED | {'copies': 4}, PLANTED | {'duplication': ImageChange.JPEG}):
-        with pytest.raises(store.RunError, match=r'another configuration.*planting'):
+        with pytest.raises(store.RunError, match=r'another configuration.*dataset'):
             run(**changed)

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import launch, rendezvous
+from experiments import launch
 from experiments.processes import ProcessSettings
 from influence_jax import store
+from influence_jax.training import rendezvous
 from influence_jax.training.mesh import MeshShape
 
 FLAGS = (

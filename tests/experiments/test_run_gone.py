@@ -2,13 +2,10 @@
 
 import shutil
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from experiments import members
 from influence_jax import store, training
 from influence_jax.training import Trained
 
@@ -20,7 +17,7 @@ def test_members_are_not_recorded_in_what_is_gone(run_here, monkeypatch, keep_pa
     run, directory = run_here
 
     def made_up(program, *, members, masks, targets, **_):
-        losses = np.random.default_rng(0).random((len(masks), len(targets.labels)), np.float32)
+        losses = np.random.default_rng(0).random((len(masks), len(targets['label'])), np.float32)
         for number, chunk in enumerate(np.array_split(np.asarray(members), 3)):
             if number == 1 and not last:
                 shutil.rmtree(directory)
@@ -32,13 +29,6 @@ def test_members_are_not_recorded_in_what_is_gone(run_here, monkeypatch, keep_pa
     with pytest.raises(store.RunGone, match='deleted'):
         run(keep_params=keep_params)
     assert not directory.exists()
-
-
-@pytest.mark.parametrize('note', ['x', 0, -1, 1.5, True])
-def test_a_note_that_is_no_number_of_members_is_refused(note):
-    run = SimpleNamespace(notes={'vmapped': note}, directory=Path('run'))
-    with pytest.raises(ValueError, match='vmapped'):
-        members._noted_vmapped(run)
 
 
 @pytest.mark.slow

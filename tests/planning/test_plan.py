@@ -149,20 +149,20 @@ def test_chip_hours():
         MeshShape(4, 4, 1),
         members=6,
         flops_per_member=197e12 * 0.5 * 3600,
-        utilisation=0.5,
+        utilization=0.5,
     )
     assert found.chip_hours == pytest.approx(8)  # two chunks of 4, the last half empty
     assert found.hours == pytest.approx(0.5)
     assert found.flops == pytest.approx(6 * 197e12 * 0.5 * 3600)
 
 
-@pytest.mark.parametrize('utilisation', [0, -0.1, 1.1])
-def test_utilisation_is_a_share(utilisation):
-    with pytest.raises(ValueError, match=r'utilisation must lie in \(0, 1\]'):
+@pytest.mark.parametrize('utilization', [0, -0.1, 1.1])
+def test_utilization_is_a_share(utilization):
+    with pytest.raises(ValueError, match=r'utilization must lie in \(0, 1\]'):
         plan.cost(
             plan.find('v5e:2x2'),
             MeshShape(4),
             members=1,
             flops_per_member=1.0,
-            utilisation=utilisation,
+            utilization=utilization,
         )

@@ -1,26 +1,24 @@
 """What models are prompted with, and that decoding many at once is decoding each alone."""
 
 import json
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments.completions import MEASUREMENTS, Completer
-from experiments.language_base import Base
-from experiments.members import Spread
 
-from experiments import language_data
-from experiments.language_settings import ModelSettings, TextSettings
-from influence_jax.data.near_duplicates import TextChange
-from influence_jax.data.text import prompted
+from influence_jax.data import Dataset
+from influence_jax.data.near_duplicates import TextChange, inject, text_change
+from influence_jax.data.text import Tokenized, Tokenizer, encode, prompted
+from influence_jax.data.text.tokenizer import train_byte_bpe
 from influence_jax.models.gpt_neo import GPTNeoConfig, init
 from influence_jax.models.gpt_neo.decoding import greedy
 from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.models.lora import LoRA
-from influence_jax.training import Trained
+from influence_jax.tasks.completion import EXTRACTION, Completer
+from influence_jax.training import MeshShape, Trained, sharded
 from influence_jax.training.member import Member
-from influence_jax.training.mesh import MeshShape
 
 VOCABULARY, MEMBERS = 300, 3
 LINES = (
@@ -31,12 +29,34 @@ LINES = (
 )
 
 
+class Records(NamedTuple):
+    """A dataset as models read it."""
+
+    dataset: Dataset
+    tokenizer: Tokenizer
+    tokens: Tokenized
+
+    def completer(self, config, **more):
+        texts = prompted(self.dataset, self.tokens, self.tokenizer)
+        return Completer(config, self.tokenizer, self.tokens, texts, **more)
+
+
+def _read(path, *, vocabulary, max_length=100, change=None):
+    """The records of a file; with `change` each of them in three versions."""
+    source = Dataset.from_jsonl(path)
+    tokenizer = train_byte_bpe(source.texts, vocabulary)
+    dataset = source
+    if change is not None:
+        by = text_change(change, tokenizer=tokenizer, count=2, max_length=max_length)
+        dataset = inject(source, by, unique=0, duplicated=len(source), copies=3, seed=0)
+    return Records(dataset, tokenizer, encode(dataset, tokenizer, max_length=max_length))
+
+
 @pytest.fixture(scope='module')
 def records(tmp_path_factory):
     path = tmp_path_factory.mktemp('texts') / 'some.jsonl'
     path.write_text('\n'.join(LINES))
-    settings = TextSettings(dataset=str(path), unique=len(LINES), duplicated=0)
-    return language_data.prepare(settings, ModelSettings(vocabulary=VOCABULARY), seed=0)
+    return _read(path, vocabulary=VOCABULARY)
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +76,7 @@ def _stacked(make):
 
 
 def test_prompts_are_those_of_the_records_or_the_first_half_of_a_text(records, config):
-    completer = Completer(records, Base(config, None, ''), None)
+    completer = records.completer(config)
     place = {identity: n for n, identity in enumerate(records.dataset.ids)}
     given, wanted = completer.prompts, completer.continuations
     assert (given[place['sun']], wanted[place['sun']]) == ('the sun is', ' a star')
@@ -87,22 +107,23 @@ def _alone(records, config, record, params, adapters=None):
 
 
 @pytest.mark.parametrize(
-    ('lora', 'spread'),
+    ('lora', 'executor'),
     [
         (None, None),
         (LoRA(2), None),
-        (None, Spread(MeshShape(2, 2, 1), RULES)),
-        (LoRA(2), Spread(MeshShape(1, 2, 2), RULES)),
+        (None, sharded(MeshShape(2, 2, 1), RULES)),
+        (LoRA(2), sharded(MeshShape(1, 2, 2), RULES)),
     ],
 )
-def test_members_at_once_decode_what_each_does_alone(records, config, lora, spread):
+def test_members_at_once_decode_what_each_does_alone(records, config, lora, executor):
     full = jax.jit(lambda: init(config, key=jax.random.key(1)))()
-    base = Base(config, full if lora else None, '')
     if lora:
         params = _stacked(lambda key: lora.init(full, key=key))
     else:
         params = _stacked(lambda key: init(config, key=key))
-    found = Completer(records, base, lora, spread).completions(params, MEMBERS)
+    base = full if lora else None
+    completer = records.completer(config, base=base, lora=lora, executor=executor)
+    found = completer.completions(params, MEMBERS)
     assert len(found) == MEMBERS
     for member, texts in enumerate(found):
         own = jax.tree.map(lambda leaf, member=member: leaf[member], params)
@@ -116,9 +137,9 @@ def test_members_at_once_decode_what_each_does_alone(records, config, lora, spre
 def test_a_member_that_knows_nothing_gives_nothing_back(records, config):
     params = _stacked(lambda key: init(config, key=key))
     trained = Trained(np.arange(MEMBERS), Member({}, params))
-    scores = Completer(records, Base(config, None, ''), None).measure(trained)
-    assert tuple(scores) == MEASUREMENTS
-    for name in MEASUREMENTS:
+    scores = records.completer(config).measure(trained)
+    assert tuple(scores) == EXTRACTION
+    for name in EXTRACTION:
         assert scores[name].shape == (MEMBERS, len(LINES))
         assert scores[name].max() < 0.9
 
@@ -129,16 +150,7 @@ def test_a_record_that_is_cut_is_to_be_given_back_as_far_as_it_is_read(tmp_path)
         '{"prompt": "count:", "completion": " one two three four five six seven", "id": "a"}\n'
         '{"prompt": "more:", "completion": " of the same, and more of the same", "id": "b"}'
     )
-    settings = TextSettings(
-        dataset=str(path),
-        unique=0,
-        duplicated=2,
-        copies=3,
-        duplication=TextChange.DELETE_WORDS,
-        duplication_count=2,
-        max_length=12,
-    )
-    records = language_data.prepare(settings, ModelSettings(vocabulary=258), seed=0)
+    records = _read(path, vocabulary=258, max_length=12, change=TextChange.DELETE_WORDS)
     assert records.tokens.cut.all()
     _, wanted = prompted(records.dataset, records.tokens, records.tokenizer)
     completions = records.dataset.arrays['completion'].tolist()
@@ -160,10 +172,9 @@ def test_what_is_decoded_for_a_record_that_is_cut_is_cut_where_it_is(tmp_path):
             for prompt, text in {'a': texts['a'], 'bbbbbb': texts['b']}.items()
         )
     )
-    settings = TextSettings(dataset=str(path), unique=2, duplicated=0, max_length=14)
-    records = language_data.prepare(settings, ModelSettings(vocabulary=258), seed=0)
+    records = _read(path, vocabulary=258, max_length=14)
     assert records.tokens.cut.all()
-    completer = Completer(records, Base(None, None, ''), None)
+    completer = records.completer(None)
     new = records.tokens.longest_continuation
     whole = {
         int(length): records.tokenizer.encode(texts[identity[0]])[:new]

@@ -1,6 +1,7 @@
-"""Arrays and ids from files of anyone's, read so that nothing in them can run code."""
+"""Arrays and ids from single files, read so that nothing in them can run code."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ _ZIP = b'PK'
 _PICKLE = b'\x80'
 
 
-def array(path: str, *, remedy: str) -> Shaped[np.ndarray, '...']:
-    """The array of a `.npy` file, mapped into memory rather than read.
+def array(path: str | Path, *, remedy: str) -> Shaped[np.ndarray, '...']:
+    """Returns the array of a `.npy` file, mapped into memory rather than read.
 
     Args:
       path: as `numpy.save` writes it; checked to be whole.
@@ -61,8 +62,8 @@ def array(path: str, *, remedy: str) -> Shaped[np.ndarray, '...']:
         return values
 
 
-def ids(path: str, *, what: str, expected: int) -> tuple[str, ...]:
-    """Names from a `.json` (a list), a `.npy` (text or integers) or a text file (one a line).
+def ids(path: str | Path, *, what: str, expected: int) -> tuple[str, ...]:
+    """Returns names from a `.json` (a list), a `.npy` (text or integers) or a text file (by lines).
 
     Args:
       path: of the file; its ending says which of the three it is.
@@ -71,29 +72,33 @@ def ids(path: str, *, what: str, expected: int) -> tuple[str, ...]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it cannot be read as ids, holds another number of them, an empty one, or one
-        twice.
+      ValueError: it cannot be read as ids, or as in `check_ids`.
     """
     read = {'.npy': _from_npy, '.json': _from_json}.get(Path(path).suffix.lower(), _from_text)
-    found = read(path)
-    if len(found) != expected:
+    return check_ids(read(path), source=str(path), what=what, expected=expected)
+
+
+def check_ids(found: Iterable[object], *, source: str, what: str, expected: int) -> tuple[str, ...]:
+    """Returns ids as texts; refuses (ValueError) another number of them, empty or repeated ones."""
+    names = tuple(map(str, found))
+    if len(names) != expected:
         raise ValueError(
-            f'{path} holds {len(found):,} {what} ids, but there are {expected:,} {what}s: '
+            f'{source} holds {len(names):,} {what} ids, but there are {expected:,} {what}s: '
             f'give one id for each, in their order'
         )
     first: dict[str, int] = {}
-    for position, name in enumerate(found):
+    for position, name in enumerate(names):
         if not name.strip():
-            raise ValueError(f'{path}: {what} id {position} is empty')
+            raise ValueError(f'{source}: {what} id {position} is empty')
         if first.setdefault(name, position) != position:
             raise ValueError(
-                f'{path}: {what} id {quoted(name)} occurs twice, at {first[name]} and at '
+                f'{source}: {what} id {quoted(name)} occurs twice, at {first[name]} and at '
                 f'{position} (counted from 0): each must have an id of its own'
             )
-    return tuple(found)
+    return names
 
 
-def _from_text(path: str) -> list[str]:
+def _from_text(path: str | Path) -> list[str]:
     try:
         text = _content(path).decode('utf-8-sig')
     except UnicodeDecodeError as error:
@@ -103,7 +108,7 @@ def _from_text(path: str) -> list[str]:
     return [line.removesuffix('\r') for line in lines]
 
 
-def _from_json(path: str) -> list[str]:
+def _from_json(path: str | Path) -> list[str]:
     content = _content(path)
     try:
         found = json_files.parse_json(content)
@@ -117,7 +122,7 @@ def _from_json(path: str) -> list[str]:
     return texts
 
 
-def _from_npy(path: str) -> list[str]:
+def _from_npy(path: str | Path) -> list[str]:
     found = array(path, remedy='ids.astype(str)')
     if found.ndim != 1 or found.dtype.kind not in 'Uiu':
         raise ValueError(
@@ -131,12 +136,12 @@ def _from_npy(path: str) -> list[str]:
     return texts
 
 
-def _content(path: str) -> bytes:
+def _content(path: str | Path) -> bytes:
     with files.open_regular(_existing(path)) as file:
         return file.read()
 
 
-def _existing(path: str) -> Path:
+def _existing(path: str | Path) -> Path:
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(f'{path}: no such file')

@@ -1,0 +1,70 @@
+"""The launch for tables: a small run from flags to the page, and what it refuses."""
+
+import pytest
+
+from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
+from experiments.tabular import TableSettings, TabularExperiment, run
+from influence_jax import open_run
+from influence_jax.training import Recipe
+
+
+def test_a_small_run(launch, tmp_path):
+    directory = tmp_path / 'run'
+    done = launch(
+        '--dataset=wine',
+        '--width=8',
+        '--members=64',
+        '--epochs=5',
+        '--streams=1',
+        f'--output_dir={directory}',
+        name='tabular',
+    )
+    assert done.returncode == 0, done.stderr
+    assert f'report: {directory}/report/index.html' in done.stdout
+    found = open_run(directory)
+    assert found['loss'].shape == (64, 178)
+    assert found.example_ids[3] == 'wine-3'
+    assert 'malic_acid' in found.shown.columns
+    assert found.task().make_module.hidden == (8,)
+    assert found['loss'][found.masks].mean() < found['loss'][~found.masks].mean()
+    assert 'proline' in (directory / 'report' / 'index.html').read_text()
+
+
+def test_a_table_that_is_not_there(launch, tmp_path, assert_refused):
+    directory = tmp_path / 'run'
+    refused = launch('--dataset=iris', f'--output_dir={directory}', name='tabular')
+    assert_refused(refused, '--dataset=iris: choose one of breast_cancer, wine')
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'recipe': Recipe(batch_size=150)}, 'fewer than batch_size=150'),
+        ({'ensemble': EnsembleSettings(members=3)}, 'balanced'),
+        ({'analysis': AnalysisSettings(until_standard_error=0.1, max_members=9)}, 'members=9'),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(tmp_path, changes, message):
+    settings = {
+        'table': TableSettings('wine'),
+        'machine': MachineSettings(streams=1, output_dir=str(tmp_path / 'run')),
+    }
+    with pytest.raises(ValueError, match=message) as caught:
+        run(TabularExperiment(**settings | changes))
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_network_without_width():
+    with pytest.raises(ValueError, match='width=0 must be at least 1'):
+        TableSettings(width=0)
+
+
+@pytest.mark.slow
+def test_the_larger_table(launch, tmp_path):
+    done = launch(
+        '--members=24', '--epochs=2', '--streams=1', f'--output_dir={tmp_path}', name='tabular'
+    )
+    assert done.returncode == 0, done.stderr
+    assert open_run(tmp_path)['loss'].shape == (24, 569)
