@@ -179,7 +179,7 @@ def test_regression(outputs):
     ).all()
 
 
-@pytest.mark.wrong_types
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ('make', 'message'),
     [
