@@ -44,7 +44,7 @@ def auroc(
     scores: Real[AnyArray, ' T'],
     positives: Bool[AnyArray, ' T'],
     *,
-    weights: Float[AnyArray, ' T'] | None = None,
+    weights: Real[AnyArray, ' T'] | None = None,
 ) -> float:
     """Probability that a positive scores higher than a negative, ties counting half.
 
@@ -74,7 +74,7 @@ def average_precision(
     scores: Real[AnyArray, ' T'],
     positives: Bool[AnyArray, ' T'],
     *,
-    weights: Float[AnyArray, ' T'] | None = None,
+    weights: Real[AnyArray, ' T'] | None = None,
 ) -> float:
     """Mean over the positives of the precision among all that score at least as high.
 
@@ -95,7 +95,7 @@ def precision_at_k(
     positives: Bool[AnyArray, ' T'],
     k: int,
     *,
-    weights: Float[AnyArray, ' T'] | None = None,
+    weights: Real[AnyArray, ' T'] | None = None,
 ) -> float:
     """Share of positives among the k of highest score.
 
