@@ -1,7 +1,7 @@
 """Strictness for every test, four CPU devices for the mesh paths, and quicker compilation.
 
 Every annotation of the package is checked when a test calls it, as jaxtyping understands it. What
-gives wrong types on purpose, to see them refused, is marked `wrong_types` and runs unchecked.
+gives wrong types on purpose, to see them refused, is marked `unchecked`.
 
 Compiling is most of what the tests do. So LLVM optimises less, here and in the launches that tests
 start, which makes it twice as quick. (Not at all, level 0, has trained members to NaN.)
@@ -27,7 +27,7 @@ jax.devices()  # fixes their number, which `use_cores` would change
 
 @pytest.fixture(autouse=True)
 def _unchecked(request, monkeypatch):
-    if request.node.get_closest_marker('wrong_types'):
+    if request.node.get_closest_marker('unchecked'):
         monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)
 
 

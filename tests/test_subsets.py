@@ -176,7 +176,7 @@ def test_balanced_takes_fractions_that_are_whole_but_for_rounding():
     np.testing.assert_array_equal(masks.sum(0), 7)
 
 
-@pytest.mark.wrong_types
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     'groups', [np.zeros(9, int), np.zeros((10, 1), int), np.zeros(10), np.zeros(10, bool)]
 )

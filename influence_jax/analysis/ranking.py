@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
 from influence_jax.analysis.margins import influence_values
 from influence_jax.types import AnyArray, Influence
@@ -41,10 +41,10 @@ def top_influencers(influence: Influence | Float[AnyArray, 'N T'], k: int) -> To
 
 
 def auroc(
-    scores: Float[AnyArray, ' T'],
+    scores: Real[AnyArray, ' T'],
     positives: Bool[AnyArray, ' T'],
     *,
-    weights: Float[AnyArray, ' T'] | None = None,
+    weights: Real[AnyArray, ' T'] | None = None,
 ) -> float:
     """Probability that a positive scores higher than a negative, ties counting half.
 
@@ -71,10 +71,10 @@ def auroc(
 
 
 def average_precision(
-    scores: Float[AnyArray, ' T'],
+    scores: Real[AnyArray, ' T'],
     positives: Bool[AnyArray, ' T'],
     *,
-    weights: Float[AnyArray, ' T'] | None = None,
+    weights: Real[AnyArray, ' T'] | None = None,
 ) -> float:
     """Mean over the positives of the precision among all that score at least as high.
 
@@ -91,11 +91,11 @@ def average_precision(
 
 
 def precision_at_k(
-    scores: Float[AnyArray, ' T'],
+    scores: Real[AnyArray, ' T'],
     positives: Bool[AnyArray, ' T'],
     k: int,
     *,
-    weights: Float[AnyArray, ' T'] | None = None,
+    weights: Real[AnyArray, ' T'] | None = None,
 ) -> float:
     """Share of positives among the k of highest score.
 
@@ -115,8 +115,8 @@ def precision_at_k(
 
 
 def _checked(
-    what: str, scores: Float[AnyArray, ' T'], positives: Bool[AnyArray, ' T']
-) -> tuple[Float[np.ndarray, ' T'], Bool[np.ndarray, ' T']]:
+    what: str, scores: Real[AnyArray, ' T'], positives: Bool[AnyArray, ' T']
+) -> tuple[Real[np.ndarray, ' T'], Bool[np.ndarray, ' T']]:
     values, truths = np.asarray(scores), np.asarray(positives)
     if values.ndim != 1 or truths.shape != values.shape or truths.dtype != bool:
         raise ValueError(

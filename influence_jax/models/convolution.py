@@ -11,38 +11,43 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from influence_jax.types import AnyArray
+
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 _ONE_PIXEL = ((1, 1), (1, 1))
 
 
 @jax.custom_vjp
 def conv3x3(
-    images: Float[Array, 'B H W I'], kernel: Float[Array, '3 3 I O']
+    images: Float[AnyArray, 'B H W I'], kernel: Float[AnyArray, '3 3 I O']
 ) -> Float[Array, 'B H W O']:
     """Convolution of stride 1 with one pixel of zero padding; differentiable in both arguments."""
     return _convolve(images, kernel)
 
 
-def _convolve(images: Array, kernel: Array) -> Array:
+def _convolve(images: AnyArray, kernel: AnyArray) -> Array:
+    images, kernel = jnp.asarray(images), jnp.asarray(kernel)
     return lax.conv_general_dilated(images, kernel, (1, 1), _ONE_PIXEL, dimension_numbers=_LAYOUT)
 
 
-def _forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+def _forward(images: AnyArray, kernel: AnyArray) -> tuple[Array, tuple[AnyArray, AnyArray]]:
     return _convolve(images, kernel), (images, kernel)
 
 
-def _backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+def _backward(residuals: tuple[AnyArray, AnyArray], cotangent: Array) -> tuple[Array, Array]:
     return lax.platform_dependent(
         *residuals, cotangent, cpu=_gradients_as_convolutions, default=_automatic_gradients
     )
 
 
-def _automatic_gradients(images: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
+def _automatic_gradients(
+    images: AnyArray, kernel: AnyArray, cotangent: Array
+) -> tuple[Array, Array]:
     return jax.vjp(_convolve, images, kernel)[1](cotangent)
 
 
 def _gradients_as_convolutions(
-    images: Array, kernel: Array, cotangent: Array
+    images: AnyArray, kernel: AnyArray, cotangent: Array
 ) -> tuple[Array, Array]:
     # The barriers keep XLA from folding the transposes into the convolutions' dimension
     # numbers, which would bring the slow forms back.

@@ -126,7 +126,7 @@ def test_samples_columns_of_large_matrices():
     assert result.self_influence[0] > 0.5
 
 
-@pytest.mark.wrong_types
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

@@ -122,7 +122,7 @@ def test_candidate_pairs_without_errors_go_by_the_ratio_alone():
     assert np.isnan(pairs.z).all()
 
 
-@pytest.mark.wrong_types
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ('call', 'message'),
     [

@@ -153,7 +153,7 @@ def bad_inputs():
     yield 'too few members', masks[:3], losses[:3], '3 members are too few'
 
 
-@pytest.mark.wrong_types
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ('masks', 'losses', 'message'), [pytest.param(*b[1:], id=b[0]) for b in bad_inputs()]
 )

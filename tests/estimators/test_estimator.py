@@ -80,7 +80,7 @@ def test_a_function_becomes_an_estimator():
     assert as_estimator(careful).least_members == 30
 
 
-@pytest.mark.wrong_types
+@pytest.mark.unchecked
 def test_a_name_is_no_estimator():
     with pytest.raises(TypeError, match=r'adjusted.*is no estimator'):
         as_estimator('adjusted')

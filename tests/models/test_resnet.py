@@ -1,5 +1,6 @@
 """Shapes, normalisation, and that images do not see each other."""
 
+import dataclasses
 import functools
 
 import jax
@@ -15,7 +16,8 @@ SMALL = ResNetConfig(num_classes=5, width=8, blocks=(1, 1), patch=2)
 
 def _abstract(config=SMALL, channels=3):
     """Structure and shapes of the parameters; nothing is computed."""
-    return nnx.split(nnx.eval_shape(lambda: ResNet(config, channels, rngs=nnx.Rngs(params=0))))
+    config = dataclasses.replace(config, channels=channels)
+    return nnx.split(nnx.eval_shape(lambda: ResNet(config, rngs=nnx.Rngs(params=0))))
 
 
 @functools.cache

@@ -180,6 +180,7 @@ def test_a_report_without_results(tmp_path):
         Results.load(tmp_path)
 
 
+@pytest.mark.unchecked
 def test_arrays_that_are_not_as_annotated_are_not_written(tmp_path, arguments):
     results = Results(**arguments | {'mean_loss': np.arange(12)})
     with pytest.raises(ValueError, match='mean_loss must be'):

@@ -45,7 +45,7 @@ def everything(words):
 
 @pytest.mark.usefixtures('unsaved')
 def test_no_text_of_any_part_is_markup(arguments, hostile, write):
-    page = write(arguments | {'sections': [everything(hostile)]})
+    page = write(arguments | {'sections': (everything(hostile),)})
     text = page.read_text()
     assert hostile not in text
     begin, end = text.index('<section id="section-1"'), text.index('<section id="matrix">')
@@ -76,7 +76,7 @@ def test_nothing_unseen_is_in_any_part(arguments, write):
 
 @pytest.mark.usefixtures('unsaved')
 def test_pictures_of_sections_are_written_and_shown(arguments, write):
-    page = write(arguments | {'sections': [everything('words'), Section('another', 'one', [])]})
+    page = write(arguments | {'sections': (everything('words'), Section('another', 'one', []))})
     files = contents(page.parent)
     assert files['figures/plate.png'] == files['figures/drawn.png'] == BLANK
     assert 'figures/pixels.png' not in files
@@ -102,7 +102,7 @@ def test_page_without_sections_is_as_it_was(arguments, written, write):
 def test_pictures_that_would_replace_another_file_are_refused(tmp_path, arguments, name, write):
     parts = [Plates([Plate('', '', a_picture(one)) for one in ('plate', name)])]
     with pytest.raises(ValueError, match='cannot name a picture') as refused:
-        write(arguments | {'sections': [Section('title', 'lead', parts)]})
+        write(arguments | {'sections': (Section('title', 'lead', parts),)})
     assert '\n' not in str(refused.value)
     assert not list(tmp_path.iterdir())
 
@@ -120,7 +120,7 @@ def test_rows_must_fit_the_header():
 def test_halves_of_characters_in_any_text_do_not_stop_the_writing(arguments, write):
     arguments['title'] = 'half \ud800'
     arguments['example_names'] = ('\udfff',) * 12
-    text = write(arguments | {'sections': [everything('\ud800')]}).read_text()
+    text = write(arguments | {'sections': (everything('\ud800'),)}).read_text()
     assert 'half \ufffd' in text
     Page(text)
 

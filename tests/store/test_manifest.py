@@ -46,6 +46,7 @@ def test_executor_and_task_are_kept_where_given_and_not_compared(changed_manifes
     assert full.identity == plain.identity
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ('changes', 'match'),
     [

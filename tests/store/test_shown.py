@@ -100,6 +100,7 @@ def test_small_images_are_kept_as_they_are():
     np.testing.assert_array_equal(store.Shown(names=AWKWARD, images=images).images, images)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ('changes', 'match'),
     [

@@ -214,7 +214,7 @@ def _train(program, batch, masks, base=None):
         members=range(len(masks)),
         examples=batch,
         targets=batch,
-        execution=training.Execution(vmapped=len(masks)),
+        executor=training.vmapped(len(masks), 1),
         base=base,
         keep_params=True,
     )

@@ -179,6 +179,7 @@ def test_regression(outputs):
     ).all()
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ('make', 'message'),
     [

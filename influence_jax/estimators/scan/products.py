@@ -13,6 +13,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from influence_jax.types import AnyArray
+
 _DIGIT = 128  # what the upper of the two digits of fixed-point numbers counts
 _LARGEST = _DIGIT * (_DIGIT - 2)  # both digits, -64 .. 64 and -127 .. 127, fit in int8
 _TRIAL_TARGETS = 128
@@ -40,7 +42,7 @@ def prepare(product: Product, masks: Bool[np.ndarray, 'M N']) -> Array:
     return jnp.asarray(masks, _FORMAT[product])
 
 
-def sums(product: Product, masks: Array, losses: Float[Array, 'M t']) -> Float[Array, 't N']:
+def sums(product: Product, masks: Array, losses: Float[AnyArray, 'M t']) -> Float[Array, 't N']:
     """Sums of the losses over the members that include each example.
 
     Args:
@@ -48,7 +50,7 @@ def sums(product: Product, masks: Array, losses: Float[Array, 'M t']) -> Float[A
       masks: `[M N]` as prepared for it.
       losses: `[M t]` within [-1, 1].
     """
-    return _SUMS[product](masks, losses)
+    return _SUMS[product](masks, jnp.asarray(losses))
 
 
 def fastest(masks: Bool[np.ndarray, 'M N']) -> Product:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
 from influence_jax.models.gpt_neo.layers import Heads, attention, causal_attention
 from influence_jax.models.gpt_neo.network import GPTNeo, bind
-from influence_jax.types import Params
+from influence_jax.types import AnyArray, Params
 
 
 class _Cache(NamedTuple):
@@ -34,8 +34,8 @@ class _Cache(NamedTuple):
 def greedy(
     config: GPTNeoConfig,
     params: Params,
-    prompts: Int[Array, 'B P'],
-    lengths: Int[Array, ' B'],
+    prompts: Int[AnyArray, 'B P'],
+    lengths: Int[AnyArray, ' B'],
     *,
     new_tokens: int,
     end: int | Int[Array, ''],
@@ -94,7 +94,7 @@ def greedy(
     return jnp.concatenate([first[:, None], following.T], axis=1)
 
 
-def _positions_of_places(lengths: Array, prompt_length: int, further: int) -> Int[Array, 'B C']:
+def _positions_of_places(lengths: AnyArray, prompt_length: int, further: int) -> Int[Array, 'B C']:
     place = jnp.arange(prompt_length + further)[None]
     length = lengths[:, None]
     never = 2 * (prompt_length + further)  # padding: later than any token
@@ -103,7 +103,7 @@ def _positions_of_places(lengths: Array, prompt_length: int, further: int) -> In
 
 
 def _read_prompts(
-    model: GPTNeo, prompts: Array, windows: np.ndarray, further: int, adapters: Any
+    model: GPTNeo, prompts: AnyArray, windows: np.ndarray, further: int, adapters: Any
 ) -> tuple[Float[Array, 'B P D'], _Cache]:
     """The stream after the last layer, and caches with room for `further` tokens."""
 

@@ -24,7 +24,7 @@ _INIT = nnx.initializers.normal(0.02)
 
 
 def linear(
-    x: Float[Array, '... I'], weight: Float[Array, 'I O'], adapter: Adapter | None = None
+    x: Float[Array, '... I'], weight: Float[AnyArray, 'I O'], adapter: Adapter | None = None
 ) -> Float[Array, '... O']:
     """X W, or x W + (x A) B with an adapter; W + A B is never formed."""
     # One axis of rows: with more, XLA writes transposed copies for the weight's gradient.
@@ -125,7 +125,7 @@ class Layer(nnx.Module):
 
 
 def attention(
-    queries: Heads, keys: Float[Array, 'B H K d'], values: Float[Array, 'B H K d'], seen: Array
+    queries: Heads, keys: Float[Array, 'B H K d'], values: Float[Array, 'B H K d'], seen: AnyArray
 ) -> Heads:
     """Softmax attention without a scale, as GPT-Neo has it; scores in float32.
 
@@ -142,7 +142,7 @@ def attention(
 
 @jax.custom_vjp
 def _masked_softmax(
-    scores: Float[Array, 'B H S K'], seen: Bool[Array, '#B #H S K']
+    scores: Float[Array, 'B H S K'], seen: Bool[AnyArray, '#B #H S K']
 ) -> Float[Array, 'B H S K']:
     return jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1)
 
@@ -169,5 +169,5 @@ def causal_attention(queries: Heads, keys: Heads, values: Heads, window: Any) ->
     return attention(queries, keys, values, seen[None, None])
 
 
-def _as_row(bias: nnx.Param, like: Array) -> Array:
+def _as_row(bias: nnx.Param, like: Array) -> AnyArray:
     return bias[...].astype(like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))

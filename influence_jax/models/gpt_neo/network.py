@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
 from influence_jax.models.gpt_neo.layers import Heads, Layer, LayerNorm, causal_attention
 from influence_jax.models.placement import over_data
-from influence_jax.types import Params
+from influence_jax.types import AnyArray, Params
 
 UNROLLED_LAYERS = 4
 """Up to so many layers are compiled one by one, which runs faster than a scan."""
@@ -56,13 +56,13 @@ class GPTNeo(nnx.Module):
         self.final_norm = LayerNorm(config)
 
     def __call__(
-        self, tokens: Int[Array, 'B S'], adapters: Mapping | None = None
+        self, tokens: Int[AnyArray, 'B S'], adapters: Mapping | None = None
     ) -> Float[Array, 'B S V']:
         """Logits of the token after each one, float32."""
         return self.logits(self.hidden(tokens, adapters))
 
     def hidden(
-        self, tokens: Int[Array, 'B S'], adapters: Mapping | None = None
+        self, tokens: Int[AnyArray, 'B S'], adapters: Mapping | None = None
     ) -> Float[Array, 'B S D']:
         """The last hidden states, normalised, in the compute dtype.
 
@@ -93,7 +93,7 @@ class GPTNeo(nnx.Module):
         return jnp.einsum('...d,vd->...v', hidden, table, preferred_element_type=jnp.float32)
 
     def embed(
-        self, tokens: Int[Array, 'B S'], positions: Float[Array, '#B S D']
+        self, tokens: Int[AnyArray, 'B S'], positions: Float[AnyArray, '#B S D']
     ) -> Float[Array, 'B S D']:
         """The stream before the first layer, given rows of `position_embedding`."""
         # The table may be in host memory, the tokens traced.
