@@ -29,6 +29,7 @@ run = ij.train_ensemble(
     members=64,
     output_dir='runs/own_network',
     recipe=ij.Recipe(epochs=20, batch_size=24, learning_rate=1e-2),
+    progress=ij.TerminalProgress(),
 )
 
 influence = run.influence()  # .values and .standard_error, [N T]; positive: the example helps

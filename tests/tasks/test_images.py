@@ -171,3 +171,27 @@ def test_augmentation_moves_standardized_images(params):
     losses = _task(augment=spy).train_loss(params, BATCH, key=jax.random.key(2))
     assert losses.shape == (4,)
     np.testing.assert_allclose(seen[0][:3].mean((1, 2, 3)), 0, atol=1e-5)
+
+
+def test_known_answers():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]])
+    measured = _measured(np.log(probabilities) + 3, [0, 2])
+    np.testing.assert_allclose(measured['loss'], -np.log([0.7, 0.2]), rtol=1e-5)
+    gaps = np.log([0.7 / 0.3, 0.2 / 0.8])
+    np.testing.assert_allclose(measured['logit_gap'], gaps, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(measured['correct'], [1, 0])
+
+
+def test_initial_parameters_come_from_the_key(params):
+    def equal(a, b):
+        pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        return all(np.array_equal(x, y) for x, y in pairs)
+
+    init = jax.jit(lambda key: TASK.init(key=key))
+    assert equal(params, init(jax.random.key(0)))
+    assert not equal(params, init(jax.random.key(1)))
+
+
+def test_hashable_so_that_programs_can_be_compared():
+    assert hash(TASK) == hash(_task())
+    assert _task() == TASK
