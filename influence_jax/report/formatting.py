@@ -27,12 +27,14 @@ def number(value: float | np.floating, digits: int = 2) -> str:
     return MINUS + text if value < 0 and float(text) else text
 
 
-def measured(value: float, standard_error: float) -> str:
+def measured(value: float | np.floating, standard_error: float | np.floating) -> str:
     """Returns '1.25 +- 0.06', with digits enough to show the error; a dash for NaN."""
     return ' '.join(measured_parts(value, standard_error))
 
 
-def measured_parts(value: float, standard_error: float) -> tuple[str, ...]:
+def measured_parts(
+    value: float | np.floating, standard_error: float | np.floating
+) -> tuple[str, ...]:
     """Returns value and '+- error' apart, to be set in two lines; in powers of ten if tiny."""
     if math.isnan(value):
         return (MISSING,)
@@ -45,7 +47,7 @@ def measured_parts(value: float, standard_error: float) -> tuple[str, ...]:
     return number(value, digits), f'{PLUS_MINUS} {number(standard_error, digits)}'
 
 
-def plus_minus(mean: float, deviation: float, digits: int) -> str:
+def plus_minus(mean: float | np.floating, deviation: float | np.floating, digits: int) -> str:
     """Returns '1.410 +- 0.568': a mean and a standard deviation, both with so many digits."""
     return f'{number(mean, digits)} {PLUS_MINUS} {number(deviation, digits)}'
 

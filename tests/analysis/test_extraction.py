@@ -253,6 +253,7 @@ def test_averages_take_exact_matches():
         ),
     ],
 )
+@pytest.mark.unchecked
 def test_bad_input_is_refused_in_one_line(call, message):
     with pytest.raises(ValueError, match=message) as refused:
         call()

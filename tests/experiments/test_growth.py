@@ -1,6 +1,7 @@
 """An ensemble that grows until it is precise enough: when it stops, goes on, and gives up."""
 
 import math
+import re
 
 import jax
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 from experiments import launch
 from influence_jax import store, training
-from influence_jax.analysis.convergence import Check, precision
+from influence_jax.analysis.convergence import precision
 from influence_jax.estimators import adjusted, difference_in_means
+from influence_jax.report.facts import Precision, precision_of
 from influence_jax.subsets import Design
 from influence_jax.training import Trained
 
@@ -40,11 +42,9 @@ def trained(monkeypatch):
 
 @pytest.fixture
 def reported(monkeypatch):
-    """In place of the report: what it would have been told of the growth."""
-    seen: list[Check | None] = []
-    monkeypatch.setattr(
-        launch.report, 'gather', lambda run, *, stopping, **_: seen.append(stopping)
-    )
+    """In place of the report: how precise the run says it is."""
+    seen: list[Precision | None] = []
+    monkeypatch.setattr(launch.report, 'gather', lambda run, **_: seen.append(precision_of(run)))
     monkeypatch.setattr(launch.terminal, 'save_and_show', lambda *_: None)
     return seen
 
@@ -119,8 +119,9 @@ def test_says_so_where_it_is_never_precise_enough(run_here, trained, reported):
     run(**GROWING | {'until_standard_error': 0.1, 'max_members': 64})
     assert len(store.open_run(directory).complete) == 64
     assert not reported[0].enough
-    assert reported[0].needed == pytest.approx(400, rel=0.15)
-    assert 'but all members are trained' in str(reported[0])
+    needed, advice = re.search(r'takes about (\d+), (.*)', reported[0].text).groups()
+    assert int(needed) == pytest.approx(400, rel=0.15)
+    assert 'but all members are trained' in advice
     run(**GROWING | {'until_standard_error': 0.1, 'max_members': 64})
     assert len(trained) == 1
 

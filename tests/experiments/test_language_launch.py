@@ -32,6 +32,7 @@ from influence_jax.data.text import encode, prompted
 from influence_jax.data.text.tokenizer import from_pretrained, train_byte_bpe
 from influence_jax.estimators import difference_in_means
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, init
+from influence_jax.report.facts import precision_of
 from influence_jax.tasks import pretraining
 from influence_jax.tasks.causal_lm import COMPLETIONS
 from influence_jax.tasks.completion import EXTRACTION
@@ -80,9 +81,9 @@ def run(source, compiled_once):
 
 @pytest.fixture
 def unreported(monkeypatch):
-    """In place of reports: what would have been told of when training stopped."""
+    """In place of reports: how precise each run says it is."""
     seen = []
-    monkeypatch.setattr(launch.report, 'gather', lambda _, *, stopping, **__: seen.append(stopping))
+    monkeypatch.setattr(launch.report, 'gather', lambda run, **_: seen.append(precision_of(run)))
     monkeypatch.setattr(launch.terminal, 'save_and_show', lambda *_: None)
     return seen
 

@@ -295,6 +295,7 @@ def test_directory_of_something_else_is_refused(tmp_path, arguments, write):
 @pytest.mark.parametrize(
     'name', ['target_ids', 'example_ids', 'example_names', 'example_labels', 'near_duplicates']
 )
+@pytest.mark.unchecked
 def test_wrong_number_of_names_is_refused(tmp_path, arguments, name, write):
     arguments[name] = arguments[name][:-1]
     with pytest.raises(ValueError, match=f'needs 12 {name}, one for each, got 11'):
