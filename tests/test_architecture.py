@@ -26,6 +26,7 @@ ALLOWED = {
     'tasks': {'data', 'models', 'training', 'store', 'analysis'},
     'analysis': {'estimators'},
     'report': {'analysis', 'data', 'estimators', 'store'},
+    'tensors': {'data', 'estimators', 'report', 'store'},
     'planning': {'models', 'tasks', 'training'},
     'run': {'data', 'estimators', 'store', 'tasks', 'training'},
     'ensemble': {

@@ -27,7 +27,7 @@ def test_a_small_run(launch, tmp_path):
     assert 'malic_acid' in found.shown.columns
     assert found.task().make_module.hidden == (8,)
     assert found['loss'][found.masks].mean() < found['loss'][~found.masks].mean()
-    assert 'proline' in (directory / 'report' / 'index.html').read_text()
+    assert 'malic_acid' in (directory / 'report' / 'index.html').read_text()
 
 
 def test_a_table_that_is_not_there(launch, tmp_path, assert_refused):
