@@ -41,7 +41,7 @@ def main(defaults: ImageExperiment) -> None:
 
 def run(experiment: ImageExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
-    launch.use_cores(experiment.machine)
+    launch.use_devices(experiment.machine.streams)
     seed = experiment.ensemble.seed
     dataset = image_data.prepare(
         experiment.data,

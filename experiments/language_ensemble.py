@@ -77,10 +77,8 @@ def run(experiment: LanguageExperiment) -> Path | None:
     machine, recipe, seed = experiment.machine, experiment.recipe, experiment.ensemble.seed
     executor = experiment.mesh()
     experiment.processes.join(executor.shape if executor else None)
-    if executor is None:
-        launch.use_cores(machine)
-    elif not experiment.processes.coordinator:
-        launch.use_devices(executor)
+    if not experiment.processes.coordinator:
+        launch.use_devices(executor.shape.devices if executor else machine.streams)
     records = language_data.prepare(experiment.text, experiment.model, seed=seed)
     with one_after_another():
         task = language_data.task_of(

@@ -31,22 +31,16 @@ _TRACEBACK = flags.DEFINE_bool(
 )
 
 
-def use_cores(machine: MachineSettings) -> None:
-    """Makes jax see one CPU device a stream, and refuses more streams than there are devices."""
-    ensemble.use_cores(machine.streams or None)
-    Executor(MeshShape(machine.streams or 1)).shape.mesh()
-
-
 def command() -> str:
     """The command line of this launch, for whoever wants to repeat it."""
     module = f'experiments.{Path(sys.argv[0]).stem}'
     return shlex.join(['python', '-m', module, *sys.argv[1:]])
 
 
-def use_devices(executor: Executor) -> None:
-    """Makes jax see the CPU devices of a mesh, and refuses a mesh of more than there are."""
-    ensemble.use_cores(executor.shape.devices)
-    executor.shape.mesh()
+def use_devices(count: int) -> None:
+    """Makes jax see so many CPU devices (one a core for 0), and refuses more than there are."""
+    ensemble.use_cores(count or None)
+    MeshShape(count or 1).mesh()
 
 
 def show_notes(notes: Iterable[str]) -> None:

@@ -60,7 +60,7 @@ class TabularExperiment:
 
 def run(experiment: TabularExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
-    launch.use_cores(experiment.machine)
+    launch.use_devices(experiment.machine.streams)
     dataset = table(experiment.table.dataset)
     features = dataset.array('features').shape[1]
     network = MLPConfig(features, dataset.num_classes, (experiment.table.width,))

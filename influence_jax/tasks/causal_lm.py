@@ -118,7 +118,9 @@ class CausalLM:
 
     def notes(self, dataset: Dataset) -> tuple[str, ...]:
         """Returns what is read in part, a sentence each; ValueError where hardly any is."""
-        records = self.encode(dataset)
+        return self._notes(dataset, self.encode(dataset))
+
+    def _notes(self, dataset: Dataset, records: Tokenized) -> tuple[str, ...]:
         known = text.check_known(dataset, self.tokenizer, records)
         return (*known, *filter(None, [records.truncation_note]))
 
@@ -168,7 +170,7 @@ class CausalLM:
             prompts=prompts,
             completions=completions,
             provenance=dataset.provenance,
-            notes=(*dataset.notes, *self.notes(dataset)),
+            notes=(*dataset.notes, *self._notes(dataset, records)),
         )
 
     def _description(self) -> Mapping[str, Any]:
