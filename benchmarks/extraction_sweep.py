@@ -30,7 +30,7 @@ _NAMES = ('answer_loss', 'bleu', 'exact_match')
 
 def main() -> None:
     experiment = read_all(LanguageExperiment)
-    launch.use_cores(experiment.machine)
+    launch.use_devices(experiment.machine.streams)
     seed = experiment.ensemble.seed
     records = language_data.prepare(experiment.text, experiment.model, seed=seed)
     task = language_data.task_of(

@@ -11,6 +11,8 @@ from torch import nn
 
 
 class Layer(nn.Module):
+    seen: torch.Tensor
+
     def __init__(self, hidden: int, heads: int, window: int | None, length: int) -> None:
         super().__init__()
         self.heads = heads
