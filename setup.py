@@ -39,7 +39,6 @@ setup(
         'jinja2>=3.1.4,<4',
         'markupsafe>=2.1,<4',
         'matplotlib>=3.10,<4',
-        'numba>=0.62,<1',
         'numpy>=2.1,<3',
         'optax>=0.2.6,<0.3',
         'orbax-checkpoint>=0.11.32,<0.13',

@@ -299,7 +299,7 @@ def _truth_of_halves(masks: Masks, losses: Losses, effects: np.ndarray) -> np.nd
 
     own = np.arange(N)
     left = without_self(masks, (losses - losses.mean(axis=0)).astype(np.float32), own)
-    scan = scan_for(masks, targets=N)
+    scan = scan_for(masks)
     found = []
     halves = scan.candidate_regressors(left / np.abs(left).max(), own, 8)[:2]
     for part, candidates in enumerate(halves):

@@ -5,17 +5,19 @@ calls it, as jaxtyping understands it. What gives wrong types on purpose, to see
 marked `unchecked`.
 
 Compiling is most of what the tests do. So LLVM optimises less, here and in the launches that tests
-start, which makes it twice as quick. (Not at all, level 0, has trained members to NaN.)
+start, which makes it twice as quick (not at all, level 0, has trained members to NaN), and all
+processes of a session share what they have compiled.
 """
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=1')
 
 import jax
 import jaxtyping
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 if os.environ.get('CHECK_ANNOTATIONS'):
     # An int passes for a float, as it does for type checkers (PEP 484).
@@ -33,21 +35,17 @@ def _unchecked(request, monkeypatch):
         monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)
 
 
-@pytest.fixture(scope='module')
-def compiled_once(tmp_path_factory):
-    """Keeps what is compiled, for modules that train runs of the same shapes again and again."""
-    wanted = {
-        'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('compiled')),
-        'jax_persistent_cache_min_compile_time_secs': 0.0,
-        'jax_persistent_cache_min_entry_size_bytes': -1,
-    }
-    before = {name: getattr(jax.config, name) for name in wanted}
+def pytest_configure(config):
+    if not hasattr(config, 'workerinput'):  # the first process; workers and launches inherit it
+        config.compiled = tempfile.mkdtemp(prefix='compiled-')
+        os.environ['JAX_COMPILATION_CACHE_DIR'] = config.compiled
+        os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+        os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
+    jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
-    def use(settings):
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
 
-    use(wanted)
-    yield
-    use(before)
+def pytest_unconfigure(config):
+    if hasattr(config, 'compiled'):
+        shutil.rmtree(config.compiled, ignore_errors=True)

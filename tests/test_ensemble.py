@@ -14,8 +14,6 @@ from influence_jax import analysis, store, tasks
 from influence_jax.data import Dataset
 from influence_jax.training import Automatic, executor, sequential
 
-pytestmark = pytest.mark.usefixtures('compiled_once')
-
 N = 24
 
 

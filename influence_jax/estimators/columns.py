@@ -21,11 +21,11 @@ from influence_jax.estimators.estimator import (
 )
 from influence_jax.estimators.pairs import PValues
 from influence_jax.estimators.scan import (
-    EDGES,
     Scan,
     SummaryRequest,
     SummaryResult,
     Targets,
+    read_columns,
     scan_for,
 )
 from influence_jax.estimators.standard_errors import self_errors
@@ -319,8 +319,13 @@ def _matrix_blocks(
         )
         yield Block(
             columns,
-            _scanned(
-                values, errors, null_error, moment_unit, self_index[columns], request, least_z
+            read_columns(
+                values,
+                unit=moment_unit,
+                floor=np.where(np.isnan(errors), np.inf, least_z * errors),
+                self_index=self_index[columns],
+                request=request,
+                counted=~undefined,
             ),
             null_error,
             moment_unit,
@@ -339,7 +344,7 @@ def _evidence(
     """What masks and losses add to a block: p-values, effective members, cross-fitted values."""
     masks, losses, self_index = of
     effective = self_errors(masks, losses, self_index).effective_members
-    compare = StrongestOther(masks, scan_for(masks, targets=losses.shape[1]))
+    compare = StrongestOther(masks, scan_for(masks))
     for columns, centered, scale in standardized_tiles(losses, tile=tile):
         width = columns.stop - columns.start
         left = without_self(masks, centered[:, :width], self_index[columns])
@@ -430,31 +435,3 @@ def _by_student(members: int | None) -> PValues:
         return p_values(z, members=members)
 
     return of_entries
-
-
-def _scanned(
-    values: Float[np.ndarray, 't N'],
-    errors: Float[np.ndarray, 't N'],
-    null_error: Float[np.ndarray, ' t'],
-    moment_unit: Float[np.ndarray, ' t'],
-    self_index: Int[np.ndarray, ' t'],
-    request: SummaryRequest,
-    least_z: float,
-) -> SummaryResult:
-    """As a `Scan` answers, from entries that are there."""
-    order = np.argsort(values, axis=1, kind='stable')
-    ranked = np.take_along_axis(values, order[:, list(request.ranks)], axis=1)
-    inverse = np.divide(1, moment_unit, where=moment_unit > 0, out=np.zeros(len(values)))
-    z = values * inverse[:, None]
-    others = np.arange(values.shape[1]) != self_index[:, None]
-    others &= ~np.isnan(null_error)[:, None]
-    found = np.nonzero(np.abs(values) > least_z * errors)
-    return SummaryResult(
-        order[:, ::-1][:, : request.strongest],
-        order[:, : request.strongest],
-        np.stack([(z**power).mean(axis=1) for power in (1, 2, 3, 4)], axis=1),
-        ranked,
-        found[0],
-        found[1],
-        np.histogram(z[others].clip(EDGES[0], EDGES[-1]), EDGES)[0],
-    )

@@ -123,7 +123,7 @@ class NoRegressors:
         losses: Float[np.ndarray, 'M T'],
         self_index: Int[np.ndarray, ' T'],
     ) -> None:
-        self.scan = scan_for(masks, targets=losses.shape[1])
+        self.scan = scan_for(masks)
         self._compare = StrongestOther(masks, self.scan)
         self._masks, self._self_errors = masks, self_errors(masks, losses, self_index)
 

@@ -139,9 +139,9 @@ class Fitting:
         self._clusters = nearly_equal(masks)
         # Of examples that go together one is a regressor, and none stands in for another.
         first = self._clusters.first
-        self.scan = self._scan_of_clusters = scan_for(masks, targets=losses.shape[1])
+        self.scan = self._scan_of_clusters = scan_for(masks)
         if not self._clusters.trivial:
-            self._scan_of_clusters = scan_for(masks[:, first], targets=losses.shape[1])
+            self._scan_of_clusters = scan_for(masks[:, first])
         self._most = min(_COUNTS[-1], len(first))
         self._least_z = np.float32(z_of_p(_CHANCE / len(first), members=len(masks) - 1))
         order = np.argsort(self._clusters.cluster, kind='stable')

@@ -52,14 +52,9 @@ def small(images):
 
 
 @pytest.fixture(scope='session')
-def start(tmp_path_factory):
-    """Starts a launch; compiled programs are shared, so that only the first is slow."""
-    environment = os.environ | {
-        'JAX_COMPILATION_CACHE_DIR': str(tmp_path_factory.mktemp('compiled')),
-        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-        'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-        'PYTHONPATH': str(ROOT),
-    }
+def start():
+    """Starts a launch."""
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
 
     def start(*flags, name='image_resnet', cwd=ROOT):
         return subprocess.Popen(
@@ -113,7 +108,7 @@ def assert_refused():
 
 
 @pytest.fixture
-def run_here(images, tmp_path, compiled_once):
+def run_here(images, tmp_path):
     """Runs the experiment in this process, where one more refusal costs no start of Python."""
     directory = tmp_path / 'run'
 

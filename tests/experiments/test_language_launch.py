@@ -57,7 +57,7 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture
-def run(source, compiled_once):
+def run(source):
     """Runs a small experiment in this process; the arguments replace its settings."""
 
     def run(directory, **changes):

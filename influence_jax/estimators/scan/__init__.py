@@ -12,19 +12,20 @@ from influence_jax.estimators.scan.contract import (
     Targets,
 )
 from influence_jax.estimators.scan.device import DeviceScan
-from influence_jax.estimators.scan.products import Product
+from influence_jax.estimators.scan.host import HostScan, read_columns
 
-__all__ = ['EDGES', 'Scan', 'SummaryRequest', 'SummaryResult', 'Targets', 'scan_for']
+__all__ = [
+    'EDGES',
+    'Scan',
+    'SummaryRequest',
+    'SummaryResult',
+    'Targets',
+    'read_columns',
+    'scan_for',
+]
 
-_MANY_ENTRIES = 2**24
 
-
-def scan_for(masks: Bool[np.ndarray, 'M N'], *, targets: int) -> Scan:
-    """The fastest scan for so many targets on this process's devices."""
-    if any(device.platform != 'cpu' for device in jax.local_devices()):
-        return DeviceScan(masks)
-    if masks.shape[1] * targets < _MANY_ENTRIES:  # done before the host's scan is compiled
-        return DeviceScan(masks, product=Product.FLOAT32)
-    from influence_jax.estimators.scan.host import HostScan  # numba is slow to import
-
-    return HostScan(masks)
+def scan_for(masks: Bool[np.ndarray, 'M N']) -> Scan:
+    """The scan for this process's devices."""
+    on_accelerators = any(device.platform != 'cpu' for device in jax.local_devices())
+    return DeviceScan(masks) if on_accelerators else HostScan(masks)

@@ -10,9 +10,9 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from influence_jax.estimators.scan import products
 from influence_jax.estimators.scan.contract import (
     EDGES,
     SummaryRequest,
@@ -20,10 +20,8 @@ from influence_jax.estimators.scan.contract import (
     Targets,
     error_of_entries,
 )
-from influence_jax.estimators.scan.products import Product
 from influence_jax.types import AnyArray
 
-_EXACT_ENOUGH = 1e-4  # rounding of a fixed-point sum, in standard errors of an entry
 _CANDIDATES = 2**14  # of a device's share of a block, at first
 _ENTRIES = 2**14  # looked up at once
 _AXIS = 'target'
@@ -35,8 +33,9 @@ class DeviceScan:
 
     Args:
       masks: `[M N]`.
-      product: how to multiply; by default what is fastest here, found by trying. Fixed-point
-        numbers are used only for targets whose losses they hold well enough.
+      dtype: in which masks are multiplied. float32 in full precision, or, by default where there
+        is a matrix unit, bfloat16: losses are then the exact sum of three bfloat16, summed up in
+        float32, which is as accurate as float32.
       devices: by default all of this process's.
     """
 
@@ -44,23 +43,29 @@ class DeviceScan:
         self,
         masks: Bool[np.ndarray, 'M N'],
         *,
-        product: Product | None = None,
+        dtype: DTypeLike | None = None,
         devices: list[jax.Device] | None = None,
     ) -> None:
+        devices = devices or jax.local_devices()
+        if dtype is None:
+            dtype = jnp.float32 if devices[0].platform == 'cpu' else jnp.bfloat16
+        halves = masks[0::2], masks[1::2]
         self._masks = masks
-        self._product = products.fastest(masks) if product is None else product
-        self._mesh = Mesh(np.array(devices or jax.local_devices()), (_AXIS,))
+        self._prepared = _Masks(
+            tuple(jnp.asarray(half, dtype) for half in halves),
+            jnp.asarray([half.sum(axis=0) for half in halves], jnp.float32),
+        )
+        self._mesh = Mesh(np.array(devices), (_AXIS,))
         self._width = 0
         self._capacity = _CANDIDATES
-        self._prepared = functools.cache(self._prepare)
         self._by_example = jnp.asarray(masks.T)
 
     def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
-        product, masks, padded = self._arguments(targets)
+        padded = self._padded(targets)
         while True:
-            scan = _compiled(_columns, self._mesh, product, request, self._capacity)
-            found: _Found = jax.device_get(scan(masks, padded))
+            scan = _compiled(_columns, self._mesh, request, self._capacity)
+            found: _Found = jax.device_get(scan(self._prepared, padded))
             most = int(found.candidates.max())
             if most <= self._capacity:
                 break
@@ -83,9 +88,8 @@ class DeviceScan:
         """See `Scan`."""
         whatever, nothing = np.zeros(len(self_index), np.float32), np.empty((len(self_index), 0))
         targets = Targets(losses, whatever, self_index, whatever, nothing.astype(int), nothing)
-        product, masks, padded = self._arguments(targets)
-        scan = _compiled(_candidate_regressors, self._mesh, product, count)
-        found = jax.device_get(scan(masks, padded))
+        scan = _compiled(_candidate_regressors, self._mesh, count)
+        found = jax.device_get(scan(self._prepared, self._padded(targets)))
         return found.transpose(1, 0, 2)[:, : len(self_index)].astype(np.int64)
 
     def entries(
@@ -111,27 +115,13 @@ class DeviceScan:
             within[:, some] = squares[:, : some.stop - first]
         return values, error_of_entries(self._masks, losses, targets, examples, values, within)
 
-    def _prepare(self, product: Product) -> '_Masks':
-        halves = self._masks[0::2], self._masks[1::2]
-        return _Masks(
-            tuple(products.prepare(product, half) for half in halves),
-            jnp.asarray([half.sum(axis=0) for half in halves], jnp.float32),
-        )
-
-    def _arguments(self, targets: Targets) -> tuple[Product, '_Masks', Targets]:
-        product = self._product
-        rounding = products.ROUNDING * 2 / np.sqrt(len(self._masks))
-        known = targets.null_error > 0
-        if product is Product.FIXED_POINT and np.any(
-            rounding > _EXACT_ENOUGH * targets.null_error[known]
-        ):
-            product = Product.FLOAT32
+    def _padded(self, targets: Targets) -> Targets:
         # One width for all blocks, so that a last one that is narrower is not compiled again.
         self._width = max(
             self._width, -(-len(targets.self_index) // self._mesh.size) * self._mesh.size
         )
         filling = self._width - len(targets.self_index)
-        padded = Targets(
+        return Targets(
             np.pad(targets.losses, [(0, 0), (0, filling)]).astype(np.float32),
             np.pad(targets.null_error, (0, filling)).astype(np.float32),
             np.pad(targets.self_index, (0, filling), constant_values=_NO_TARGET).astype(np.int32),
@@ -139,7 +129,6 @@ class DeviceScan:
             np.pad(targets.fixed_examples, [(0, filling), (0, 0)], constant_values=-1).astype('i4'),
             np.pad(targets.fixed_values, [(0, filling), (0, 0)]).astype(np.float32),
         )
-        return product, self._prepared(product), padded
 
 
 class _Masks(NamedTuple):
@@ -176,44 +165,47 @@ def _compiled(function: Callable[..., Array], mesh: Mesh, *static: object) -> Ca
     )
 
 
-def _columns(
-    product: Product, request: SummaryRequest, capacity: int, masks: _Masks, targets: Targets
-) -> _Found:
-    values = _differences(product, masks, targets.losses)[2]
+def _columns(request: SummaryRequest, capacity: int, masks: _Masks, targets: Targets) -> _Found:
+    values = _differences(masks, targets.losses)[2]
     fixed = jnp.where(targets.fixed_examples < 0, values.shape[1], targets.fixed_examples)
     rows = jnp.arange(len(values))[:, None]
     values = values.at[rows, fixed].set(targets.fixed_values, mode='drop')
-    z = values * _inverse(targets.null_error)[:, None]
-    ascending = jnp.sort(values, axis=1)
-    self_index = targets.self_index[:, None]
-    left_out = (self_index == jnp.arange(values.shape[1])[None]) | (self_index == _NO_TARGET)
+    positions = jnp.broadcast_to(jnp.arange(values.shape[1]), values.shape)
+    # Sorting takes most of the time: once, then all else is read off.
+    ascending, order = lax.sort((values, positions), num_keys=1)
+    z = ascending * _inverse(targets.null_error)[:, None]
     beyond = jnp.abs(values) > targets.floor[:, None]
     row, example = jnp.nonzero(beyond, size=capacity, fill_value=-1)
     first = lax.axis_index(_AXIS) * len(values)
     return _Found(
-        lax.top_k(values, request.strongest)[1],
-        lax.top_k(-values, request.strongest)[1],
+        order[:, ::-1][:, : request.strongest],
+        order[:, : request.strongest],
         jnp.stack([(z**power).mean(axis=1) for power in (1, 2, 3, 4)], axis=1),
         ascending[:, np.asarray(request.ranks, int)],
         jnp.where(row >= 0, row + first, -1),
         example,
         beyond.sum(keepdims=True)[0],
-        _histogram(jnp.sort(jnp.where(left_out, jnp.inf, z), axis=1), left_out.sum()),
+        _histogram(z, values, targets),
     )
 
 
-def _histogram(z: Float[Array, 't N'], left_out: Int[Array, '']) -> Int[Array, '1 E']:
-    """Of ascending rows, at the end of which stand infinities instead of what is left out."""
+def _histogram(
+    ascending_z: Float[Array, 't N'], values: Float[Array, 't N'], targets: Targets
+) -> Int[Array, '1 E']:
+    """Of all entries but own ones; the outermost bins hold all that is beyond."""
     inner = jnp.asarray(EDGES[1:-1], jnp.float32)
-    below = jax.vmap(lambda row: jnp.searchsorted(row, inner, side='left'))(z).sum(axis=0)
-    # The outermost bins hold all that is beyond.
-    return jnp.diff(below, prepend=0, append=z.size - left_out)[None]
+    is_target = targets.self_index != _NO_TARGET
+    below = jax.vmap(lambda row: jnp.searchsorted(row, inner))(ascending_z)
+    counts = jnp.diff(below, prepend=0, append=values.shape[1], axis=1)
+    at = jnp.maximum(targets.self_index, 0)[:, None]
+    own = jnp.take_along_axis(values, at, axis=1)[:, 0] * _inverse(targets.null_error)
+    of_own = jnp.searchsorted(inner, own, side='right')
+    whole = (counts * is_target[:, None]).sum(axis=0)
+    return whole.at[of_own].add(-(targets.self_index >= 0).astype(whole.dtype))[None]
 
 
-def _candidate_regressors(
-    product: Product, count: int, masks: _Masks, targets: Targets
-) -> Int[Array, 't 3 K']:
-    differences = _differences(product, masks, targets.losses)
+def _candidate_regressors(count: int, masks: _Masks, targets: Targets) -> Int[Array, 't 3 K']:
+    differences = _differences(masks, targets.losses)
     members = jnp.asarray([half.shape[0] for half in masks.halves], jnp.float32)
     included = jnp.concatenate([masks.included, masks.included.sum(axis=0, keepdims=True)])
     members = jnp.concatenate([members, members.sum(keepdims=True)])[:, None]
@@ -224,14 +216,10 @@ def _candidate_regressors(
     return lax.top_k(score, count)[1].transpose(1, 0, 2)
 
 
-def _differences(
-    product: Product, masks: _Masks, losses: Float[AnyArray, 'M t']
-) -> Float[Array, '3 t N']:
+def _differences(masks: _Masks, losses: Float[AnyArray, 'M t']) -> Float[Array, '3 t N']:
     """Mean without - mean with; by even members, odd members, and all. 0 where one is of nobody."""
     split = jnp.asarray(losses[0::2]), jnp.asarray(losses[1::2])
-    sums = jnp.stack(
-        [products.sums(product, *pair) for pair in zip(masks.halves, split, strict=True)]
-    )
+    sums = jnp.stack([_sums(*pair) for pair in zip(masks.halves, split, strict=True)])
     total = jnp.stack([half.sum(axis=0) for half in split])
     members = jnp.asarray([len(half) for half in split], jnp.float32)
 
@@ -242,6 +230,20 @@ def _differences(
     outside = with_all(members)[:, None, None] - included
     means = (total[..., None] - sums) * _inverse(outside) - sums * _inverse(included)
     return jnp.where((included > 0) & (outside > 0), means, 0)
+
+
+def _sums(masks: Float[Array, 'm N'], losses: Float[Array, 'm t']) -> Float[Array, 't N']:
+    """Sums of the losses over the members that include each example, accurate to float32."""
+    if masks.dtype == jnp.float32:
+        # By default accelerators round products of float32 to 10 bits.
+        return jnp.matmul(losses.T, masks, precision=lax.Precision.HIGHEST)
+    whole = jnp.zeros((losses.shape[1], masks.shape[1]), jnp.float32)
+    for _ in range(3):
+        # Not astype alone: compilers may keep the excess precision, and the rest would be 0.
+        part = lax.reduce_precision(losses, exponent_bits=8, mantissa_bits=7)
+        losses = losses - part
+        whole += jnp.matmul(part.astype(masks.dtype).T, masks, preferred_element_type=jnp.float32)
+    return whole
 
 
 def _inverse(x: Float[AnyArray, '...']) -> Array:
