@@ -7,9 +7,10 @@ import scipy.special
 import scipy.stats
 from jaxtyping import Bool, Float
 
+from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray, Influence
 
-_ENTRIES = 2**22  # losses looked at together
+_ENTRIES = 2**16  # losses that a thread looks at together: they stay in its cache
 _MOST_STEPS = 100
 _CONVERGED = 1e-6  # of the last step, and steps converge quadratically
 _SURE = 1e-18  # where a bound of the p-value is so small, the bound will do
@@ -163,10 +164,8 @@ def randomization_p_values(
       columns: which members have the example.
       losses: of the same members on the target, in any unit.
     """
-    p = np.ones(len(columns))
-    chunk = max(1, _ENTRIES // columns.shape[1])
-    for start in range(0, len(columns), chunk):
-        some = slice(start, start + chunk)
+
+    def of_some(some: slice) -> Float[np.ndarray, ' p']:
         centered = losses[some] - losses[some].mean(axis=1, dtype=np.float64, keepdims=True)
         spread = np.abs(centered).max(axis=1, keepdims=True)
         standardized = centered / np.where(spread > 0, spread, 1)
@@ -178,7 +177,10 @@ def randomization_p_values(
         bound[doubtful] = 2 * _smaller_tail(columns[some][doubtful], standardized[doubtful])
         counted = np.flatnonzero(two_valued)
         bound[counted] = 2 * _tail_of_counts(columns[some][counted], is_high[counted])
-        p[some] = np.where(spread[:, 0] > 0, bound, 1.0)
+        return np.where(spread[:, 0] > 0, bound, 1.0)
+
+    step = max(1, _ENTRIES // columns.shape[1])
+    p = np.concatenate([np.empty(0), *in_threads(of_some, len(columns), step=step)])
     return np.clip(p, np.minimum(2 * _chance_of_one_subset(columns), 1.0), 1.0)
 
 

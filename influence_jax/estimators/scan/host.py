@@ -1,9 +1,6 @@
 """The scan on a CPU: products by numpy's BLAS, then columns sorted piece by piece in the cache."""
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,14 +12,13 @@ from influence_jax.estimators.scan.contract import (
     Targets,
     error_of_entries,
 )
+from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray
 
 _IN_CACHE = 2**18  # entries that a thread works on at once; with their copies they fit in a cache
 _INNER_EDGES = EDGES[1:-1].astype(np.float32)  # the outermost bins hold all that is beyond
 
 _ALL, _EVEN, _ODD = slice(None), slice(0, None, 2), slice(1, None, 2)
-
-Piece = TypeVar('Piece')
 
 
 class HostScan:
@@ -85,7 +81,7 @@ class HostScan:
                 values[these] = means[1] - means[0]
 
         of_each = -(-len(targets) // max(len(first), 1))
-        _in_threads(of_some, len(first), width=len(losses) * max(of_each, 1))
+        in_threads(of_some, len(first), step=_rows(len(losses) * max(of_each, 1)))
         masks = self._by_example.T
         return values, error_of_entries(masks, losses, targets, examples, values, within)
 
@@ -115,7 +111,7 @@ class HostScan:
             some *= -of_inside
             some += total[rows] * of_total
 
-        _in_threads(finish, *sums.shape)
+        in_threads(finish, len(sums), step=_rows(sums.shape[1]))
         return sums
 
 
@@ -131,7 +127,7 @@ def _strongest(
         least = np.partition(some, -count, axis=1)[:, -count, None]
         return _sorted_entries(some, some >= least).last(count)
 
-    return np.concatenate(_in_threads(of_some, *scores.shape))
+    return np.concatenate(in_threads(of_some, len(scores), step=_rows(scores.shape[1])))
 
 
 def read_columns(
@@ -192,7 +188,7 @@ def read_columns(
             histogram[None],
         )
 
-    pieces = _in_threads(of_some, *values.shape)
+    pieces = in_threads(of_some, len(values), step=_rows(values.shape[1]))
     whole = SummaryResult(*map(np.concatenate, zip(*pieces, strict=True)))
     return whole._replace(histogram=whole.histogram.sum(axis=0))
 
@@ -225,14 +221,9 @@ def _sorted_entries(
     return _SortedEntries(column[order], np.searchsorted(row, np.arange(len(values) + 1)))
 
 
-def _in_threads(work: Callable[[slice], Piece], rows: int, width: int) -> list[Piece]:
-    """Does the work for all rows, so many in a piece as fit in a cache; pieces in order."""
-    step = max(1, _IN_CACHE // width)
-    pieces = [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
-    if len(pieces) == 1:
-        return [work(pieces[0])]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, pieces))
+def _rows(width: int) -> int:
+    """How many rows of this width a thread works on at once."""
+    return max(1, _IN_CACHE // width)
 
 
 def _inverse(x: Float[np.ndarray, '...']) -> Float[np.ndarray, '...']:
