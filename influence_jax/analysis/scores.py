@@ -12,55 +12,21 @@ from influence_jax.estimators.summary import Summary
 from influence_jax.types import AnyArray, PRNGKey
 
 
-class Published(NamedTuple):
-    """Mean and standard deviation over the targets of a kind, as printed."""
-
-    mean: float
-    standard_deviation: float
-
-
-class ReferenceRow(NamedTuple):
-    """What somebody else found of a score: a row of a published table.
-
-    digits: how many it prints behind the point.
-    """
-
-    unique: Published
-    near_duplicated: Published
-    digits: int
-
-
-class Reference(NamedTuple):
-    """A published table to set a run's own beside.
-
-    source: what and whose, for captions.
-    """
-
-    source: str
-    self_influence: ReferenceRow
-    bleu: ReferenceRow
-    margin: ReferenceRow
-
-
 class Score(NamedTuple):
     """One number a target, and how to read it.
 
     name: for people.
     values: `[T]`; NaN where it is not defined, infinite where a ratio is.
     low_marks: whether it is the low values that should mark near-duplicates.
-    reference: what somebody else found of the same score; None where there is nothing.
     """
 
     name: str
     values: Float[np.ndarray, ' T']
     low_marks: bool
-    reference: ReferenceRow | None = None
 
 
-def influence_scores(
-    summary: Summary, *, examples: int, reference: Reference | None = None
-) -> tuple[Score, ...]:
-    """What can be read of each target from the influence matrix alone; self-influence first.
+def influence_scores(summary: Summary, *, examples: int) -> tuple[Score, ...]:
+    """Returns what the influence matrix alone says of each target; self-influence first.
 
     'Sum of all others' is the sum of a target's column without its own entry: the noise of
     all entries is in it too.
@@ -68,15 +34,11 @@ def influence_scores(
     Args:
       summary: of the influence matrix.
       examples: N, its rows.
-      reference: a published table, attached to the scores that it has.
     """
-    of_self, of_margin = (
-        (None, None) if reference is None else (reference.self_influence, reference.margin)
-    )
     others = examples * summary.mean - np.nan_to_num(summary.self_influence)
     return (
-        Score('self-influence', summary.self_influence, low_marks=True, reference=of_self),
-        Score('margin', summary.margin, low_marks=True, reference=of_margin),
+        Score('self-influence', summary.self_influence, low_marks=True),
+        Score('margin', summary.margin, low_marks=True),
         Score('floored margin', summary.floored_margin, low_marks=True),
         Score('z margin', summary.z_margin, low_marks=True),
         Score('strongest other', summary.other_value, low_marks=False),

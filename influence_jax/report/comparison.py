@@ -8,14 +8,14 @@ from rich.console import RenderableType
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from influence_jax.analysis.near_duplicate_comparison import Spread
+from influence_jax.analysis.near_duplicate_comparison import Comparison, ScoreComparison, Spread
 from influence_jax.analysis.resampling import Interval
 from influence_jax.report.formatting import MISSING, count, number, plus_minus, printable
-from influence_jax.report.results import KindsComparison, Reference, Results, ScoreComparison
+from influence_jax.report.results import Reference, Results
 from influence_jax.report.sections import Cell, Section, Table
 
 
-def kinds_section(results: Results, comparison: KindsComparison) -> Section:
+def kinds_section(results: Results, comparison: Comparison) -> Section:
     """Returns the section on unique and near-duplicated examples."""
     nouns, duplicated = f'{results.shown.noun}s', comparison.near_duplicated
     clusters = count(len(np.unique(comparison.groups[duplicated])), 'cluster')
@@ -44,7 +44,7 @@ def kinds_section(results: Results, comparison: KindsComparison) -> Section:
     return Section(f'Unique and near-duplicated {nouns}', lead, [table])
 
 
-def auroc_section(comparison: KindsComparison) -> Section:
+def auroc_section(comparison: Comparison) -> Section:
     """Returns the section on which scores mark targets with near-duplicates, and how well."""
     return Section(
         'Which score marks them',
@@ -55,9 +55,7 @@ def auroc_section(comparison: KindsComparison) -> Section:
     )
 
 
-def comparison_table(
-    comparison: KindsComparison, *, reference: Reference | None, unit: str
-) -> Table:
+def comparison_table(comparison: Comparison, *, reference: Reference | None, unit: str) -> Table:
     """Returns each score of the two kinds of targets, beside published numbers if there are any."""
 
     def row(score: ScoreComparison) -> list[Cell]:
@@ -84,7 +82,7 @@ def comparison_table(
     )
 
 
-def auroc_table(comparison: KindsComparison) -> Table:
+def auroc_table(comparison: Comparison) -> Table:
     """Returns the AUROC of each score, with intervals, for each kind of targets that is sought."""
     duplicated = int(comparison.near_duplicated.sum())
     header = ['', 'what is said to mark them', f'has near-duplicates ({duplicated:,})']
@@ -108,7 +106,7 @@ def auroc_table(comparison: KindsComparison) -> Table:
 
 
 def terminal_comparison(
-    comparison: KindsComparison, *, reference: Reference | None, unit: str
+    comparison: Comparison, *, reference: Reference | None, unit: str
 ) -> Iterable[RenderableType]:
     """Yields both tables, for `rich.console.Console.print`."""
     lines = _terminal_table(

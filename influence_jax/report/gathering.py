@@ -1,6 +1,7 @@
 """From a run to its results: everything that the report shows, estimated once."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,8 @@ from jaxtyping import Bool, Float, Int
 from influence_jax import analysis
 from influence_jax.analysis import extraction
 from influence_jax.analysis.convergence import least_half
-from influence_jax.analysis.extraction import ByMembership
-from influence_jax.analysis.extraction_regime import judge
-from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group
+from influence_jax.analysis.extraction_regime import Judgment, judge
+from influence_jax.analysis.near_duplicate_comparison import Comparison, compare, in_a_group
 from influence_jax.analysis.scores import Score
 from influence_jax.analysis.views import Overview, cluster_view
 from influence_jax.data import Dataset
@@ -30,10 +30,8 @@ from influence_jax.estimators import (
 from influence_jax.estimators.ensemble import complete_members
 from influence_jax.report import facts as facts_of
 from influence_jax.report.results import (
-    KindsComparison,
     Reference,
     Results,
-    ScoreComparison,
     ShownExamples,
     TextResults,
     surest_pairs,
@@ -104,27 +102,21 @@ def gather(
     kept: Shown = shown or getattr(run, 'shown', None) or Shown(names=tuple(run.example_ids))
     examples = _shown_examples(kept, _on_the_page(overview))
     truth = _near_duplicates(run, kept, own, near_duplicates)
-    notes = [*kept.notes, *fallback]
     precision = facts_of.precision_of(run)
-
-    comparison, text, of_text = None, None, {}
-    if kept.groups is not None:
-        found = _compared(
-            run,
-            losses,
-            own,
-            overview,
-            kept,
-            key=key,
-            estimator=chosen,
-            decoded=decoded,
-            reference=reference,
-        )
-        comparison, text = found.comparison, found.text
-        of_text, notes = found.facts, [*found.notes, *notes]
-
+    compared = _compared(
+        run,
+        losses,
+        own,
+        overview,
+        kept,
+        key=key,
+        estimator=chosen,
+        decoded=decoded,
+        reference=reference,
+    )
+    regime = compared.regime
+    note = regime and facts_of.regime_note(regime, epochs=facts_of.epochs(run), reference=reference)
     method = Method(chosen.name, chosen.title, chosen.description)
-    mean = losses[run.complete].mean(axis=0, dtype=np.float64)
     return Results(
         title=title or _title(manifest),
         unit=unit,
@@ -141,11 +133,11 @@ def gather(
         example_changes=kept.changes if kept.texts is None else ('',) * len(kept.names),
         shown=examples,
         near_duplicates=truth.targets,
-        mean_loss=mean,
+        mean_loss=losses[run.complete].mean(axis=0, dtype=np.float64),
         missing=np.asarray(run.missing, np.int64),
         diverged=np.asarray(run.diverged, np.int64),
         stopped_early=facts_of.stopped_early(run, precision),
-        notes=tuple(notes),
+        notes=(*([note] if note else []), *kept.notes, *fallback),
         facts={
             **facts_of.of_run(
                 run,
@@ -154,7 +146,7 @@ def gather(
                 classes=len(kept.class_names or set(kept.labels) - {''}),
                 precision=precision,
             ),
-            **of_text,
+            **({'regime of extraction': facts_of.regime_fact(regime)} if regime else {}),
             **facts_of.of_self_influence(overview),
             **facts_of.of_near_duplicates(overview, truth.targets, truth.source),
             **(facts or {}),
@@ -162,8 +154,8 @@ def gather(
             'estimator': chosen.name,
             **({'standard error off the diagonal': precision.text} if precision else {}),
         },
-        comparison=comparison,
-        text=text,
+        comparison=compared.comparison,
+        text=compared.text,
         reference=reference,
         sections=tuple(sections),
     )
@@ -263,10 +255,9 @@ def _near_duplicates(
 class _Compared(NamedTuple):
     """What is known of unique and near-duplicated targets."""
 
-    comparison: KindsComparison | None
-    text: TextResults | None
-    facts: dict[str, str]
-    notes: list[str]
+    comparison: Comparison | None = None
+    text: TextResults | None = None
+    regime: Judgment | None = None
 
 
 def _compared(
@@ -281,39 +272,46 @@ def _compared(
     decoded: Sequence[str] | None,
     reference: Reference | None,
 ) -> _Compared:
-    assert shown.groups is not None
+    if shown.groups is None:
+        return _Compared()
+    summary = overview.summary
     # A target that is no example is in no group.
     groups = np.where(own >= 0, shown.groups[own], -1 - np.arange(len(own)))
-    decoded = kept_completions(run) if decoded is None else decoded
-    asked = decoded is not None and shown.prompts is not None and shown.completions is not None
-    if not (asked and (own >= 0).all()):
-        if not in_a_group(groups).any():
-            return _Compared(None, None, {}, [])
-        return _Compared(_comparison(overview, groups, key=key), None, {}, [])
+    comparison = functools.partial(
+        compare, summary, groups, examples=len(overview.distributions), key=key
+    )
+    decoded = kept_completions(run) if decoded is None else tuple(decoded)
+    if (
+        decoded is None
+        or shown.prompts is None
+        or shown.completions is None
+        or not (own >= 0).all()
+    ):
+        return _Compared(comparison() if in_a_group(groups).any() else None)
 
-    assert decoded is not None and shown.prompts is not None and shown.completions is not None
     prompts, completions, changes = (
         tuple(texts[i] for i in own.tolist())
         for texts in (shown.prompts, shown.completions, shown.changes)
     )
     found = extraction.scores(decoded, completions)
     siblings = extraction.nearest_siblings(decoded, completions, groups)
-    comparison = _comparison(
-        overview,
-        groups,
-        key=key,
-        extraction=found,
-        siblings=siblings,
-        more=_difference_of_means_margin(run, losses, own, overview) if reference else (),
-    )
-    by_members = _by_members(run, own)
-    regime = judge(found, comparison.near_duplicated, by_members.get('BLEU'))
-    note = regime and facts_of.regime_note(regime, epochs=facts_of.epochs(run), reference=reference)
+    more: tuple[Score, ...] = ()
+    if reference and estimator.name != difference_in_means.name:
+        # The margin by the estimator of published numbers.
+        plain = summarize(run.masks, losses, estimator=difference_in_means, target_examples=own)
+        more = (Score('margin, by difference of means', plain.margin, low_marks=True),)
+    compared = comparison(extraction=found, siblings=siblings, more=more)
+    recorded = measurement_names(run)
+    by_members = {
+        name: extraction.by_membership(run.masks, run.measurement(measurement), own)
+        for name, measurement in _BY_MEMBERS.items()
+        if measurement in recorded
+    }
     text = TextResults(
         prompts=prompts,
         completions=completions,
         changes=changes,
-        decoded=tuple(decoded),
+        decoded=decoded,
         bleu=found.bleu,
         exact_match=found.exact_match,
         longest_common_share=found.longest_common_share,
@@ -323,58 +321,9 @@ def _compared(
             run.masks,
             losses,
             groups,
-            summary=overview.summary,
+            summary=summary,
             estimator=estimator,
             target_examples=own,
         ),
     )
-    facts = {'regime of extraction': facts_of.regime_fact(regime)} if regime else {}
-    return _Compared(comparison, text, facts, [note] if note else [])
-
-
-def _comparison(
-    overview: Overview, groups: Int[np.ndarray, ' T'], **arguments: Any
-) -> KindsComparison:
-    """Compares the two kinds of targets; arguments as of `near_duplicate_comparison.compare`."""
-    found = compare(overview.summary, groups, examples=len(overview.distributions), **arguments)
-    extractable = {one.score.name: one.auroc for one in found.of_extractable}
-    return KindsComparison(
-        groups=groups,
-        near_duplicated=found.near_duplicated,
-        scores=tuple(
-            ScoreComparison(
-                row.score.name,
-                row.score.low_marks,
-                row.unique,
-                row.near_duplicated,
-                prediction.auroc,
-                extractable.get(row.score.name),
-            )
-            for row, prediction in zip(found.rows, found.of_near_duplicated, strict=True)
-        ),
-        level=found.level,
-        extractable=found.extractable,
-        extractable_bleu=found.extractable_bleu,
-    )
-
-
-def _difference_of_means_margin(
-    run: ReportedRun,
-    losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, ' T'],
-    overview: Overview,
-) -> tuple[Score, ...]:
-    """Returns the margin by the estimator of published numbers, where that is not the run's own."""
-    if overview.summary.estimator.name == difference_in_means.name:
-        return ()
-    plain = summarize(run.masks, losses, estimator=difference_in_means, target_examples=own)
-    return (Score('margin, by difference of means', plain.margin, low_marks=True),)
-
-
-def _by_members(run: ReportedRun, own: Int[np.ndarray, ' T']) -> dict[str, ByMembership]:
-    recorded = measurement_names(run)
-    return {
-        name: extraction.by_membership(run.masks, run.measurement(measurement), own)
-        for name, measurement in _BY_MEMBERS.items()
-        if measurement in recorded
-    }
+    return _Compared(compared, text, judge(found, compared.near_duplicated, by_members.get('BLEU')))

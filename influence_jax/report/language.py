@@ -6,10 +6,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from influence_jax.analysis.extraction import Average, longest_common_substring
+from influence_jax.analysis.near_duplicate_comparison import Comparison
 from influence_jax.analysis.views import Column, at_even_steps
 from influence_jax.report import figures
 from influence_jax.report.formatting import MISSING, count, number, plus_minus
-from influence_jax.report.results import KindsComparison, Results, TextResults
+from influence_jax.report.results import Results, TextResults
 from influence_jax.report.sections import (
     Cell,
     Matrix,
@@ -101,7 +102,7 @@ def distribution_section(results: Results, text: TextResults) -> Section:
     )
 
 
-def extraction_section(results: Results, text: TextResults, comparison: KindsComparison) -> Section:
+def extraction_section(results: Results, text: TextResults, comparison: Comparison) -> Section:
     """Returns the section on how well records are extracted, against self-influence and margin."""
 
     def plate(file: str, title: str, values: np.ndarray, name: str, logarithmic: bool) -> Plate:
@@ -154,7 +155,7 @@ def extraction_section(results: Results, text: TextResults, comparison: KindsCom
     )
 
 
-def extraction_table(text: TextResults, comparison: KindsComparison) -> Table:
+def extraction_table(text: TextResults, comparison: Comparison) -> Table:
     """Returns how well the two kinds of records are extracted, from whom, and which of clusters."""
     siblings, near_duplicated = text.siblings, comparison.near_duplicated
     least = comparison.extractable_bleu
@@ -202,7 +203,7 @@ def extraction_table(text: TextResults, comparison: KindsComparison) -> Table:
     )
 
 
-def record_section(results: Results, text: TextResults, comparison: KindsComparison) -> Section:
+def record_section(results: Results, text: TextResults, comparison: Comparison) -> Section:
     """Returns the section with a few clusters and unique records, at even steps of BLEU."""
     bleu, groups = text.bleu, comparison.groups
     duplicated = np.flatnonzero(comparison.near_duplicated)
@@ -264,9 +265,7 @@ def _nearest(text: TextResults, target: int) -> list[tuple[str, str]]:
     return [('nearest to', 'a near-duplicate' if siblings.nearer[target] else instead)]
 
 
-def _nearest_to(
-    text: TextResults, comparison: KindsComparison, reached: Bool[np.ndarray, ' T']
-) -> str:
+def _nearest_to(text: TextResults, comparison: Comparison, reached: Bool[np.ndarray, ' T']) -> str:
     """Returns what is nearest to the decoded texts of near-duplicated records that are reached."""
     siblings, of = text.siblings, comparison.near_duplicated
     if not of.any():

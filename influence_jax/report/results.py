@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from influence_jax.analysis.extraction import ByMembership, Siblings
-from influence_jax.analysis.near_duplicate_comparison import Spread
-from influence_jax.analysis.resampling import Interval
+from influence_jax.analysis.near_duplicate_comparison import Comparison
 from influence_jax.analysis.views import ClusterView, Overview
 from influence_jax.estimators import Method, SignificantPairs, Summary, z_scores
 from influence_jax.report import storage
@@ -22,10 +21,6 @@ from influence_jax.text import LONGEST_NAME, clean, shortened
 
 RESULTS = 'results.zarr'
 """Name of the stored results in a report's directory."""
-
-
-_REPLACED: storage.Replaced = {(Summary, 'estimator'): Method}
-"""What is stored of an estimator, which may be anybody's function, is how it is named."""
 
 
 class PublishedSpread(NamedTuple):
@@ -57,45 +52,6 @@ class Reference(NamedTuple):
     name: str
     source: str
     rows: Mapping[str, PublishedRow]
-
-
-class ScoreComparison(NamedTuple):
-    """A score of unique and of near-duplicated targets, and how well it tells them apart.
-
-    name: for people.
-    low_marks: whether low values are said to mark near-duplicates.
-    unique: its values over the unique targets.
-    near_duplicated: its values over the others.
-    near_duplicates_auroc: how well it finds targets that have near-duplicates.
-    extractable_auroc: how well it finds extractable targets; None where that is not asked.
-    """
-
-    name: str
-    low_marks: bool
-    unique: Spread
-    near_duplicated: Spread
-    near_duplicates_auroc: Interval
-    extractable_auroc: Interval | None
-
-
-class KindsComparison(NamedTuple):
-    """Unique against near-duplicated targets.
-
-    groups: `[T]` the same number for the near-duplicates of one record.
-    near_duplicated: `[T]` targets that share a group with another one.
-    scores: in the order of the table.
-    level: of all intervals.
-    extractable: `[T]` targets whose own text is extracted, rather than that of a near-duplicate;
-        None where nothing was decoded.
-    extractable_bleu: BLEU from which on a target counts as extractable.
-    """
-
-    groups: Int[np.ndarray, ' T']
-    near_duplicated: Bool[np.ndarray, ' T']
-    scores: tuple[ScoreComparison, ...]
-    level: float
-    extractable: Bool[np.ndarray, ' T'] | None
-    extractable_bleu: float
 
 
 class TextResults(NamedTuple):
@@ -196,7 +152,7 @@ class Results:
     stopped_early: str | None = None
     notes: tuple[str, ...] = ()
     facts: Mapping[str, str]
-    comparison: KindsComparison | None = None
+    comparison: Comparison | None = None
     text: TextResults | None = None
     reference: Reference | None = None
     sections: tuple[Section, ...] = ()
@@ -235,7 +191,7 @@ class Results:
 
     def save(self, directory: Path) -> None:
         """Writes `results.zarr` to a directory that has none; durable on return."""
-        storage.save(directory / RESULTS, self, replaced=_REPLACED)
+        storage.save(directory / RESULTS, self)
 
     @classmethod
     def load(cls, directory: Path | str) -> 'Results':
@@ -248,7 +204,7 @@ class Results:
           FileNotFoundError: there are none.
           ValueError: they are damaged or of another version; one line.
         """
-        return storage.load(Path(directory) / RESULTS, cls, replaced=_REPLACED)
+        return storage.load(Path(directory) / RESULTS, cls)
 
     @property
     def summary(self) -> Summary:

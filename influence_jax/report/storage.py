@@ -1,9 +1,9 @@
 """Records of arrays and texts as one zarr 3 group: an array a field, all else as attributes.
 
 A record is a dataclass or a NamedTuple whose annotations say what its fields are: arrays
-(jaxtyping), numbers, texts, bytes, tuples, mappings from texts, records, unions of these. Reading
-checks everything against the annotations, so what comes back is what could have been written.
-Nothing read can run code.
+(jaxtyping), numbers, texts, bytes, tuples, mappings from texts, records, unions of these. Writing
+and reading walk the annotations in the same way, and both check everything against them, so what
+comes back is what could have been written. Nothing read can run code.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import os
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from jaxtyping import UInt8
@@ -36,26 +36,23 @@ _SHARED = {'M': 'member', 'N': 'example', 'T': 'target'}
 _BYTES = UInt8[np.ndarray, ' _']
 
 Record = TypeVar('Record')
+Axes: TypeAlias = dict[str, int]
+"""Sizes of the axes that have been seen, by letter."""
 
 
-Replaced = Mapping[tuple[type, str], Any]
-"""Annotations to take in place of a record's own: of a class and a field."""
-
-
-def save(directory: Path, record: Any, *, replaced: Replaced | None = None) -> None:
+def save(directory: Path, record: Any) -> None:
     """Writes a record to a new directory; durable on return.
 
     Args:
         directory: where; made with its parents.
         record: what.
-        replaced: annotations of fields whose own cannot be stored.
 
     Raises:
         ValueError: a field is not what its annotation says; names it.
         OSError: it cannot be written.
     """
     directory.mkdir(parents=True)
-    fields = _Writer(directory, replaced or {}).encode(type(record), record, '', {})
+    fields = _Writer(directory).convert(type(record), record, '', {})
     attributes = {'format': FORMAT, 'record': fields}
     attributes['checksum'] = _json_digest(attributes)
     group = {'zarr_format': 3, 'node_type': 'group', 'attributes': attributes}
@@ -65,8 +62,8 @@ def save(directory: Path, record: Any, *, replaced: Replaced | None = None) -> N
         os.fsync(file.fileno())
 
 
-def load(directory: Path, cls: type[Record], *, replaced: Replaced | None = None) -> Record:
-    """Reads a record of a class from a directory that `save` has written; arguments as there.
+def load(directory: Path, cls: type[Record]) -> Record:
+    """Reads a record of a class from a directory that `save` has written.
 
     Raises:
         FileNotFoundError: there is none.
@@ -80,7 +77,7 @@ def load(directory: Path, cls: type[Record], *, replaced: Replaced | None = None
             raise ValueError(f'format {version!r:.40}, but this version reads format {FORMAT}')
         if checksum != _json_digest(attributes):
             raise ValueError('its checksum does not match what it holds')
-        return _Reader(directory, replaced or {}).decode(cls, attributes['record'], '', {})
+        return _Reader(directory).convert(cls, attributes['record'], '', {})
     except (ValueError, TypeError, KeyError, RunError) as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise ValueError(
@@ -88,49 +85,60 @@ def load(directory: Path, cls: type[Record], *, replaced: Replaced | None = None
         ) from error
 
 
-class _Writer:
-    """Turns values into JSON, and writes the arrays among them to a directory."""
+class _Walk:
+    """Converts a value at a path of the record as its annotation says; axes must agree."""
 
-    def __init__(self, directory: Path, replaced: Replaced) -> None:
-        self._directory, self._replaced = directory, replaced
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
-    def encode(self, hint: Any, value: Any, path: str, axes: dict[str, int]) -> Any:
-        """Returns the JSON of a value that is at a path of the record."""
+    def convert(self, hint: Any, value: Any, path: str, axes: Axes) -> Any:
+        origin, of = get_origin(hint), get_args(hint)
         if hint is bytes:
-            return self._array(_BYTES, np.frombuffer(value, np.uint8), path, {})
-        if _is_array(hint):
-            return self._array(hint, np.asarray(value), path, axes)
-        if _is_union(hint):
-            if value is None:
+            return self.bytes(value, path)
+        if hasattr(hint, 'dim_str'):
+            return self.array(hint, value, path, axes)
+        if origin in (types.UnionType, Union):
+            kinds = [kind for kind in of if kind is not type(None)]
+            if value is None and type(None) in of:
                 return None
-            kinds = _kinds(hint)
             if len(kinds) == 1:
-                return self.encode(kinds[0], value, path, axes)
-            kind = next(kind for kind in kinds if isinstance(value, kind))
-            return {kind.__name__: self.encode(kind, value, path, axes)}
-        if _is_record(hint):
+                return self.convert(kinds[0], value, path, axes)
+            return self.one_of({kind.__name__: kind for kind in kinds}, value, path, axes)
+        if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, '_fields')):
+            hints, values = _hints(hint), self.fields(hint, value, path)
+            if values.keys() != hints.keys():
+                raise ValueError(f'{path or "the record"} has other fields than this version')
             own = {axis: size for axis, size in axes.items() if axis in _SHARED}
-            fields = {
-                name: self.encode(of, getattr(value, name), _join(path, name), own)
-                for name, of in _fields(hint, self._replaced).items()
+            done = {
+                name: self.convert(kind, values[name], f'{path}.{name}' if path else name, own)
+                for name, kind in hints.items()
             }
             axes.update({axis: size for axis, size in own.items() if axis in _SHARED})
-            return fields
-        if get_origin(hint) is tuple or get_origin(hint) is Sequence:
-            return [
-                self.encode(of, one, _join(path, i), axes)
-                for i, (of, one) in enumerate(zip(_items(hint, len(value)), value, strict=True))
-            ]
-        if get_origin(hint) is Mapping:
-            of = get_args(hint)[1]
-            return [
-                [_checked(str, key, path), self.encode(of, one, _join(path, i), axes)]
-                for i, (key, one) in enumerate(value.items())
-            ]
-        value = _checked(hint, value.item() if isinstance(value, np.generic) else value, path)
-        return value if hint is not float or math.isfinite(value) else str(value)
+            return self.record(hint, done)
+        if origin in (tuple, Sequence):
+            values = self.items(value, path)
+            alike = origin is Sequence or of[1:] == (...,)
+            kinds = of[:1] * len(values) if alike else of
+            return tuple(
+                self.convert(kind, one, f'{path}.{i}', axes)
+                for i, (kind, one) in enumerate(zip(kinds, values, strict=True))
+            )
+        if origin is Mapping:
+            return self.mapping(
+                (_checked(str, key, path), self.convert(of[1], one, f'{path}.{i}', axes))
+                for i, (key, one) in enumerate(self.pairs(value, path))
+            )
+        return self.leaf(hint, value, path)
 
-    def _array(self, hint: Any, array: np.ndarray, path: str, axes: dict[str, int]) -> Any:
+
+class _Writer(_Walk):
+    """Turns values into JSON, and writes the arrays among them to the directory."""
+
+    def bytes(self, value: bytes, path: str) -> Any:
+        return self.array(_BYTES, np.frombuffer(value, np.uint8), path, {})
+
+    def array(self, hint: Any, value: Any, path: str, axes: Axes) -> Any:
+        array = np.asarray(value)
         _check_array(hint, array.dtype.name, array.shape, path, axes)
         if array.size:
             form = _format(array.dtype.name, array.shape, _dimensions(hint, path))
@@ -138,55 +146,37 @@ class _Writer:
             RowArray.create(self._directory / path, form).write(array)
         return {'dtype': array.dtype.name, 'shape': list(array.shape), 'sha256': _digest(array)}
 
+    def one_of(self, kinds: dict[str, Any], value: Any, path: str, axes: Axes) -> Any:
+        name = next(name for name, kind in kinds.items() if isinstance(value, kind))
+        return {name: self.convert(kinds[name], value, path, axes)}
 
-class _Reader:
+    def fields(self, cls: type, value: Any, path: str) -> dict[str, Any]:
+        return {name: getattr(value, name) for name in _hints(cls)}
+
+    def record(self, cls: type, fields: dict[str, Any]) -> Any:
+        return fields
+
+    def items(self, value: Any, path: str) -> Any:
+        return value
+
+    def pairs(self, value: Any, path: str) -> Any:
+        return value.items()
+
+    def mapping(self, pairs: Any) -> Any:
+        return list(pairs)
+
+    def leaf(self, kind: Any, value: Any, path: str) -> Any:
+        value = _checked(kind, value.item() if isinstance(value, np.generic) else value, path)
+        return value if kind is not float or math.isfinite(value) else str(value)
+
+
+class _Reader(_Walk):
     """The way back; anything but what `_Writer` writes is a ValueError, TypeError or KeyError."""
 
-    def __init__(self, directory: Path, replaced: Replaced) -> None:
-        self._directory, self._replaced = directory, replaced
+    def bytes(self, node: Any, path: str) -> Any:
+        return self.array(_BYTES, node, path, {}).tobytes()
 
-    def decode(self, hint: Any, node: Any, path: str, axes: dict[str, int]) -> Any:
-        """Returns the value of a node that is at a path of the record."""
-        if hint is bytes:
-            return self._array(_BYTES, node, path, {}).tobytes()
-        if _is_array(hint):
-            return self._array(hint, node, path, axes)
-        if _is_union(hint):
-            if node is None and type(None) in get_args(hint):
-                return None
-            kinds = _kinds(hint)
-            if len(kinds) == 1:
-                return self.decode(kinds[0], node, path, axes)
-            ((name, fields),) = _checked(dict, node, path).items()
-            return self.decode({kind.__name__: kind for kind in kinds}[name], fields, path, axes)
-        if _is_record(hint):
-            own = {axis: size for axis, size in axes.items() if axis in _SHARED}
-            hints = _fields(hint, self._replaced)
-            if _checked(dict, node, path).keys() != hints.keys():
-                raise ValueError(f'{path or "the record"} has other fields than this version')
-            fields = {
-                name: self.decode(of, node[name], _join(path, name), own)
-                for name, of in hints.items()
-            }
-            axes.update({axis: size for axis, size in own.items() if axis in _SHARED})
-            return hint(**fields)
-        if get_origin(hint) is tuple or get_origin(hint) is Sequence:
-            items = _items(hint, len(_checked(list, node, path)))
-            return tuple(
-                self.decode(of, one, _join(path, i), axes)
-                for i, (of, one) in enumerate(zip(items, node, strict=True))
-            )
-        if get_origin(hint) is Mapping:
-            of = get_args(hint)[1]
-            return {
-                _checked(str, key, path): self.decode(of, one, _join(path, i), axes)
-                for i, (key, one) in enumerate(_checked(list, node, path))
-            }
-        if hint is float and node in ('nan', 'inf', '-inf'):
-            return float(node)
-        return _checked(hint, node, path)
-
-    def _array(self, hint: Any, node: Any, path: str, axes: dict[str, int]) -> np.ndarray:
+    def array(self, hint: Any, node: Any, path: str, axes: Axes) -> Any:
         dtype, shape = _checked(dict, node, path)['dtype'], tuple(node['shape'])
         if dtype not in _DTYPES or not all(type(size) is int and size >= 0 for size in shape):
             raise ValueError(f'{path} is no array that is written here')
@@ -199,6 +189,27 @@ class _Reader:
         if _digest(array) != node['sha256']:
             raise ValueError(f'the checksum of {path} does not match what it holds')
         return array
+
+    def one_of(self, kinds: dict[str, Any], node: Any, path: str, axes: Axes) -> Any:
+        ((name, fields),) = _checked(dict, node, path).items()
+        return self.convert(kinds[name], fields, path, axes)
+
+    def fields(self, cls: type, node: Any, path: str) -> dict[str, Any]:
+        return _checked(dict, node, path)
+
+    def record(self, cls: type, fields: dict[str, Any]) -> Any:
+        return cls(**fields)
+
+    def items(self, node: Any, path: str) -> Any:
+        return _checked(list, node, path)
+
+    pairs = items
+    mapping = dict
+
+    def leaf(self, kind: Any, node: Any, path: str) -> Any:
+        if kind is float and node in ('nan', 'inf', '-inf'):
+            return float(node)
+        return _checked(kind, node, path)
 
 
 def _format(dtype: str, shape: tuple[int, ...], dimensions: tuple[str, ...]) -> RowFormat:
@@ -215,9 +226,7 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(little.tobytes()).hexdigest()
 
 
-def _check_array(
-    hint: Any, dtype: str, shape: tuple[int, ...], path: str, axes: dict[str, int]
-) -> None:
+def _check_array(hint: Any, dtype: str, shape: tuple[int, ...], path: str, axes: Axes) -> None:
     """Refuses an array that its annotation does not allow, given the axes of those before."""
     names = hint.dim_str.split()
     if dtype not in hint.dtypes or len(names) != len(shape):
@@ -247,43 +256,11 @@ def _dimensions(hint: Any, path: str) -> tuple[str, ...]:
     )
 
 
-def _is_array(hint: Any) -> bool:
-    return hasattr(hint, 'dim_str')
-
-
-def _is_union(hint: Any) -> bool:
-    return get_origin(hint) in (types.UnionType, Union)
-
-
-def _is_record(hint: Any) -> bool:
-    return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, '_fields'))
-
-
-def _kinds(hint: Any) -> tuple[Any, ...]:
-    return tuple(kind for kind in get_args(hint) if kind is not type(None))
-
-
-def _items(hint: Any, length: int) -> Sequence[Any]:
-    of = get_args(hint)
-    if get_origin(hint) is Sequence:
-        return of * length
-    return of[:1] * length if len(of) == 2 and of[1] is ... else of
-
-
-def _fields(cls: type, replaced: Replaced) -> dict[str, Any]:
-    """Returns names and annotations of a record's fields."""
-    hints = _hints(cls)
-    return {name: replaced.get((cls, name), of) for name, of in hints.items()}
-
-
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
+    """Returns names and annotations of a record's fields."""
     hints = get_type_hints(cls)
-    names = (
-        [field.name for field in dataclasses.fields(cls)]
-        if dataclasses.is_dataclass(cls)
-        else cls._fields  # type: ignore[attr-defined]
-    )
+    names = getattr(cls, '_fields', None) or [field.name for field in dataclasses.fields(cls)]
     return {name: hints[name] for name in names}
 
 
@@ -294,7 +271,3 @@ def _checked(kind: type, value: Any, path: str) -> Any:
     if type(value) is kind:
         return value
     raise ValueError(f'{path or "the record"} must be {kind.__name__}, not {value!r:.60}')
-
-
-def _join(path: str, name: object) -> str:
-    return f'{path}.{name}' if path else str(name)
