@@ -17,9 +17,10 @@ from matplotlib.patches import Rectangle
 
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.membership import Roc, true_positive_rates
-from influence_jax.report.formatting import MINUS
+from influence_jax.report.sections import MINUS
 from influence_jax.report.theme import (
     UNIT,
+    Picture,
     Theme,
     empty_axes,
     image_png,
@@ -87,6 +88,14 @@ def matrix_pixels(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme
     """Returns the same piece as a PNG of one pixel an entry, to be scaled up by the page."""
     colors = theme.diverging()(CenteredNorm(0.0, limit)(block), bytes=True)
     return image_png(np.asarray(colors))
+
+
+def pixel_picture(name: str, alt: str, block: Float[np.ndarray, 'b c'], *, limit: float) -> Picture:
+    """Returns these pixels for pages of both themes."""
+    light, dark = (
+        matrix_pixels(block, limit=limit, theme=theme) for theme in (Theme.light(), Theme.dark())
+    )
+    return Picture(name, light, dark, alt)
 
 
 def self_influence_and_margin(

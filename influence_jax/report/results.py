@@ -17,7 +17,6 @@ from influence_jax.analysis.views import ClusterView, Overview
 from influence_jax.estimators import Method, SignificantPairs, Summary, z_scores
 from influence_jax.report import storage
 from influence_jax.report.sections import Section
-from influence_jax.text import LONGEST_NAME, clean, shortened
 
 RESULTS = 'results.zarr'
 """Name of the stored results in a report's directory."""
@@ -236,6 +235,11 @@ class Results:
         example = self.example_of(target)
         return self.target_ids[target] if example is None else self.full_name(example)
 
+    def target_label(self, target: int) -> str:
+        """Returns the class or kind of the target's example; '' where there is none."""
+        example = self.example_of(target)
+        return '' if example is None else self.example_labels[example]
+
     def has_near_duplicate(self, target: int) -> bool:
         """Returns whether the target is known to have a near-duplicate."""
         return self.near_duplicates is not None and bool(self.near_duplicates[target])
@@ -264,11 +268,6 @@ def surest_pairs(
     z = z_scores(pairs.values, pairs.standard_errors)
     surest = np.argsort(-np.abs(z), kind='stable')
     return np.concatenate([surest[z[surest] > 0][:helpful], surest[z[surest] < 0][:harmful]])
-
-
-def named(text: str) -> str:
-    """Returns a name or an id as it is shown."""
-    return clean(shortened(text, LONGEST_NAME))
 
 
 def _check_positions(results: Results, *, targets: int, examples: int) -> None:

@@ -13,8 +13,9 @@ from PIL import Image
 from rich.console import Console
 
 from influence_jax import report
-from influence_jax.report import Results, formatting
+from influence_jax.report import Results
 from influence_jax.report.results import ShownExamples
+from influence_jax.report.sections import MISSING
 
 
 def test_writes_page_figures_and_table(written):
@@ -370,7 +371,7 @@ def test_without_standard_errors_there_are_dashes_and_nothing_is_gray(arguments,
     page = write(arguments)
     text = page.read_text()
     assert 'Standard errors are not known' in text
-    assert f'± {formatting.MISSING}' in text
+    assert f'± {MISSING}' in text
     assert 'class=" noise"' not in text
     assert 'id="off-diagonal"' not in text
     assert 'nan' not in (page.parent / 'targets.csv').read_text()
