@@ -11,12 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis.extraction import Extraction, Siblings
 from influence_jax.analysis.resampling import Interval
-from influence_jax.analysis.scores import (
-    Score,
-    check,
-    influence_scores,
-    predictions,
-)
+from influence_jax.analysis.scores import Score, check, influence_scores, predictions
 from influence_jax.estimators.summary import Summary
 from influence_jax.types import AnyArray, PRNGKey
 

@@ -218,9 +218,11 @@ def cluster_section(results: Results, text: TextResults) -> Section:
     drawn = picture(
         'language-clusters',
         alt,
-        lambda theme: figures.matrix_block(
-            view.block, limit=limit, outlines=view.clusters, theme=theme, unit=results.unit
-        ),
+        figures.matrix_block,
+        view.block,
+        limit=limit,
+        outlines=view.clusters,
+        unit=results.unit,
     )
     pixels = figures.pixel_picture('pixels', alt, view.block, limit=limit)
     rows = [_text(text, target) for target in view.targets.tolist()]
@@ -250,17 +252,15 @@ def distribution_section(results: Results, text: TextResults) -> Section:
         drawn = picture(
             f'language-{name}-distribution',
             f'Histogram of the influences of all records on a {name} one.',
-            lambda theme: figures.distribution(
-                column.values,
-                column.standard_errors,
-                own=column.self_index,
-                other=int(others.argmax()),
-                siblings=column.siblings,
-                reach=reach,
-                size=(5.2, 3.0),
-                theme=theme,
-                unit=results.unit,
-            ),
+            figures.distribution,
+            column.values,
+            column.standard_errors,
+            own=column.self_index,
+            other=int(others.argmax()),
+            siblings=column.siblings,
+            reach=reach,
+            size=(5.2, 3.0),
+            unit=results.unit,
         )
         return Plate(f'A {name} record', _text(text, column.target), drawn)
 
@@ -279,14 +279,12 @@ def extraction_section(results: Results, text: TextResults, comparison: Comparis
         drawn = picture(
             f'language-{score}-and-bleu',
             f'Scatter plot of {len(values)} targets: {name} across, BLEU up.',
-            lambda theme: figures.bleu_against(
-                values,
-                text.bleu,
-                name=name,
-                logarithmic=logarithmic,
-                near_duplicates=comparison.near_duplicated,
-                theme=theme,
-            ),
+            figures.bleu_against,
+            values,
+            text.bleu,
+            name=name,
+            logarithmic=logarithmic,
+            near_duplicates=comparison.near_duplicated,
         )
         return Plate(f'BLEU against {score}', '', drawn)
 

@@ -290,15 +290,14 @@ def _noise(results: Results) -> str:
             'Standard errors are not known, so nothing here can be separated from noise: no '
             'example stands out and no pair is called significant.'
         )
-    error = f'{number(typical, 3)} {results.unit}'
+    error, by_members = f'{number(typical, 3)} {results.unit}', summary.members_used > 0
     # Pure noise has a median of 0.67 standard errors.
+    level = f'The median standard error of entries off the diagonal is {error}.'
     if results.off_diagonal_z() < 1.0:
+        most = f'With {count(summary.members_used, "member")} most' if by_members else 'Most'
         level = (
-            f'With {count(summary.members_used, "member")} most entries off the diagonal are '
-            f'noise: their median standard error is {error}.'
+            f'{most} entries off the diagonal are noise: their median standard error is {error}.'
         )
-    else:
-        level = f'The median standard error of entries off the diagonal is {error}.'
     above = int(summary.other_stands_out.sum())
     untested = ''
     if pairs.untested_examples:
@@ -315,6 +314,6 @@ def _noise(results: Results) -> str:
         f'pairs of an example and another target {least}{len(pairs.examples):,} are significant '
         f'({pairs.level:.0%} of them false on average). '
         f"Values of what is shown because it is large are exaggerated (the winner's curse): the "
-        f'cross-fitted ones beside them are not. '
-        f'Errors shrink with the square root of the number of members.'
+        f'cross-fitted ones beside them are not.'
+        + (' Errors shrink with the square root of the number of members.' if by_members else '')
     )

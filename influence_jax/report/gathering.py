@@ -121,10 +121,7 @@ def gather(
         title=title or _title(manifest),
         unit=unit,
         method=method,
-        overview=dataclasses.replace(
-            overview,
-            summary=overview.summary._replace(estimator=method),
-        ),
+        overview=dataclasses.replace(overview, summary=overview.summary._replace(estimator=method)),
         target_ids=tuple(run.target_ids),
         example_ids=tuple(run.example_ids),
         example_names=_names(kept, run.example_ids),
@@ -231,10 +228,7 @@ class _Truth(NamedTuple):
 
 
 def _near_duplicates(
-    run: ReportedRun,
-    shown: Shown,
-    own: Int[np.ndarray, ' T'],
-    given: Bool[np.ndarray, ' T'] | None,
+    run: ReportedRun, shown: Shown, own: Int[np.ndarray, ' T'], given: Bool[np.ndarray, ' T'] | None
 ) -> _Truth:
     if given is not None:
         return _Truth(np.asarray(given, bool), 'as given')
@@ -318,12 +312,7 @@ def _compared(
         siblings=siblings,
         by_members=by_members,
         view=cluster_view(
-            run.masks,
-            losses,
-            groups,
-            summary=summary,
-            estimator=estimator,
-            target_examples=own,
+            run.masks, losses, groups, summary=summary, estimator=estimator, target_examples=own
         ),
     )
     return _Compared(compared, text, judge(found, compared.near_duplicated, by_members.get('BLEU')))

@@ -138,47 +138,47 @@ def _draw(results: Results) -> Iterator[Picture]:
     yield picture(
         'influence-matrix',
         'Heat map of a block of the influence matrix; blue is positive, orange negative.',
-        lambda theme: figures.matrix_block(
-            overview.matrix_block, limit=_matrix_limit(results), theme=theme, unit=unit
-        ),
+        figures.matrix_block,
+        overview.matrix_block,
+        limit=_matrix_limit(results),
+        unit=unit,
     )
     for column, target in enumerate(overview.chosen.tolist()):
         yield picture(
             f'distribution-{column + 1}',
             f'Histogram of the influences on {results.target_name(target)}.',
-            lambda theme, column=column, target=target: figures.distribution(
-                overview.distributions[:, column],
-                overview.distribution_standard_errors[:, column],
-                own=results.example_of(target),
-                other=int(summary.strongest_other[target]),
-                theme=theme,
-                unit=unit,
-            ),
+            figures.distribution,
+            overview.distributions[:, column],
+            overview.distribution_standard_errors[:, column],
+            own=results.example_of(target),
+            other=int(summary.strongest_other[target]),
+            unit=unit,
         )
     if (np.isfinite(summary.self_influence) & np.isfinite(summary.margin)).any():
         yield picture(
             'self-influence-and-margin',
             f'Scatter plot of {results.num_targets} targets: self-influence across, margin up.',
-            lambda theme: figures.self_influence_and_margin(
-                summary.self_influence,
-                summary.margin,
-                standard_error=results.self_standard_error(),
-                near_duplicates=results.near_duplicates,
-                theme=theme,
-                unit=unit,
-            ),
+            figures.self_influence_and_margin,
+            summary.self_influence,
+            summary.margin,
+            standard_error=results.self_standard_error(),
+            near_duplicates=results.near_duplicates,
+            unit=unit,
         )
     if summary.z_histogram.any():  # there are standard errors
         yield picture(
             'off-diagonal',
             'Histogram of all influences of one example on another, with the noise curve.',
-            lambda theme: figures.off_diagonal(summary.z_edges, summary.z_histogram, theme=theme),
+            figures.off_diagonal,
+            summary.z_edges,
+            summary.z_histogram,
         )
-    if (curve := overview.convergence) is not None:
+    if overview.convergence is not None:
         yield picture(
             'convergence',
             'Line plot: correlation between two halves of the ensemble against their size.',
-            lambda theme: figures.convergence(curve, theme=theme),
+            figures.convergence,
+            overview.convergence,
         )
 
 

@@ -4,9 +4,9 @@ Page, figures, CSV files and terminal tables are functions of `Results` and of n
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -272,33 +272,34 @@ def surest_pairs(
 
 def _check_positions(results: Results, *, targets: int, examples: int) -> None:
     """Refuses positions of which there is no example or target: files may hold any number."""
-    overview, summary, shown = results.overview, results.summary, results.shown
-    of_examples: list[tuple[str, np.ndarray | Sequence[int]]] = [
+    overview, summary = results.overview, results.summary
+    of_examples: list[tuple[str, Any]] = [
         ('top_examples', summary.top_examples),
         ('strongest_other', summary.strongest_other),
         ('pairs', summary.pairs.examples),
         ('block_examples', overview.block_examples),
-        ('shown', shown.examples),
+        ('shown', results.shown.examples),
     ]
-    of_targets: list[tuple[str, np.ndarray | Sequence[int]]] = [
+    of_targets: list[tuple[str, Any]] = [
         ('pairs', summary.pairs.targets),
         ('lowest_margin', overview.lowest_margin),
         ('most_memorized', overview.most_memorized),
         ('block_targets', overview.block_targets),
         ('chosen', overview.chosen),
     ]
-    none_allowed = [('target_examples', overview.target_examples, examples)]
+    # -1 for none.
+    optional = [('target_examples', overview.target_examples, examples)]
     if results.text:
         view = results.text.view
         of_targets.append(('view', view.targets))
         for column in filter(None, (view.unique, view.duplicated)):
             of_targets.append(('column', [column.target]))
             of_examples += [('column', [column.self_index]), ('column', column.siblings)]
-        none_allowed.append(('siblings', results.text.siblings.nearest, targets))
+        optional.append(('siblings', results.text.siblings.nearest, targets))
     for name, positions, least, count in (
         *((name, positions, 0, examples) for name, positions in of_examples),
         *((name, positions, 0, targets) for name, positions in of_targets),
-        *((name, positions, -1, count) for name, positions, count in none_allowed),
+        *((name, positions, -1, count) for name, positions, count in optional),
     ):
         positions = np.asarray(positions)
         if positions.size and not least <= positions.min() <= positions.max() < count:

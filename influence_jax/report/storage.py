@@ -31,9 +31,9 @@ _GROUP = 'zarr.json'
 _MOST_BYTES, _MOST_DEPTH = 2**30, 32
 _DTYPES = ('bool', *(f'{kind}{bits}' for kind in ('int', 'uint') for bits in (8, 16, 32, 64)))
 _DTYPES += ('float32', 'float64')
+_BYTES = UInt8[np.ndarray, ' _']
 _SHARED = {'M': 'member', 'N': 'example', 'T': 'target'}
 """Axes that are the same in all records; any other letter is of its own record."""
-_BYTES = UInt8[np.ndarray, ' _']
 
 Record = TypeVar('Record')
 Axes: TypeAlias = dict[str, int]
@@ -52,7 +52,7 @@ def save(directory: Path, record: Any) -> None:
         OSError: it cannot be written.
     """
     directory.mkdir(parents=True)
-    fields = _Writer(directory).convert(type(record), record, '', {})
+    fields = _convert(_Writer(directory), type(record), record, '', {})
     attributes = {'format': FORMAT, 'record': fields}
     attributes['checksum'] = _json_digest(attributes)
     group = {'zarr_format': 3, 'node_type': 'group', 'attributes': attributes}
@@ -77,7 +77,7 @@ def load(directory: Path, cls: type[Record]) -> Record:
             raise ValueError(f'format {version!r:.40}, but this version reads format {FORMAT}')
         if checksum != _json_digest(attributes):
             raise ValueError('its checksum does not match what it holds')
-        return _Reader(directory).convert(cls, attributes['record'], '', {})
+        return _convert(_Reader(directory), cls, attributes['record'], '', {})
     except (ValueError, TypeError, KeyError, RunError) as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise ValueError(
@@ -85,126 +85,118 @@ def load(directory: Path, cls: type[Record]) -> Record:
         ) from error
 
 
-class _Walk:
-    """Converts a value at a path of the record as its annotation says; axes must agree."""
+def _convert(codec: '_Writer | _Reader', hint: Any, value: Any, path: str, axes: Axes) -> Any:
+    """Writes or reads a value, at a path of the record, as its annotation says; axes must agree.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    `opened` gives the parts of a record, tuple or mapping, `closed` puts converted ones together.
+    """
+    origin, of = get_origin(hint), get_args(hint)
+    if hint is bytes or hasattr(hint, 'dim_str'):
+        return codec.array(hint, value, path, axes)
+    if origin in (types.UnionType, Union):
+        if value is None and type(None) in of:
+            return None
+        kinds = {kind.__name__: kind for kind in of if kind is not type(None)}
+        if len(kinds) > 1:
+            return codec.one_of(kinds, value, path, axes)
+        (hint,) = kinds.values()
+        return _convert(codec, hint, value, path, axes)
+    if _is_record(hint):
+        hints, fields = _hints(hint), codec.opened(hint, value, path)
+        if fields.keys() != hints.keys():
+            raise ValueError(f'{path or "the record"} has other fields than this version')
+        own = {axis: size for axis, size in axes.items() if axis in _SHARED}
+        done = {
+            name: _convert(codec, kind, fields[name], f'{path}.{name}'.lstrip('.'), own)
+            for name, kind in hints.items()
+        }
+        axes.update({axis: size for axis, size in own.items() if axis in _SHARED})
+        return codec.closed(hint, done)
+    if origin in (tuple, Sequence):
+        items = codec.opened(tuple, value, path)
+        alike = origin is Sequence or of[1:] == (...,)
+        return codec.closed(
+            tuple,
+            [
+                _convert(codec, kind, one, f'{path}.{i}', axes)
+                for i, (kind, one) in enumerate(
+                    zip(of[:1] * len(items) if alike else of, items, strict=True)
+                )
+            ],
+        )
+    if origin is Mapping:
+        return codec.closed(
+            dict,
+            [
+                (_checked(str, key, path), _convert(codec, of[1], one, f'{path}.{i}', axes))
+                for i, (key, one) in enumerate(codec.opened(dict, value, path))
+            ],
+        )
+    return codec.leaf(hint, value, path)
 
-    def convert(self, hint: Any, value: Any, path: str, axes: Axes) -> Any:
-        origin, of = get_origin(hint), get_args(hint)
-        if hint is bytes:
-            return self.bytes(value, path)
-        if hasattr(hint, 'dim_str'):
-            return self.array(hint, value, path, axes)
-        if origin in (types.UnionType, Union):
-            kinds = [kind for kind in of if kind is not type(None)]
-            if value is None and type(None) in of:
-                return None
-            if len(kinds) == 1:
-                return self.convert(kinds[0], value, path, axes)
-            return self.one_of({kind.__name__: kind for kind in kinds}, value, path, axes)
-        if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, '_fields')):
-            hints, values = _hints(hint), self.fields(hint, value, path)
-            if values.keys() != hints.keys():
-                raise ValueError(f'{path or "the record"} has other fields than this version')
-            own = {axis: size for axis, size in axes.items() if axis in _SHARED}
-            done = {
-                name: self.convert(kind, values[name], f'{path}.{name}' if path else name, own)
-                for name, kind in hints.items()
-            }
-            axes.update({axis: size for axis, size in own.items() if axis in _SHARED})
-            return self.record(hint, done)
-        if origin in (tuple, Sequence):
-            values = self.items(value, path)
-            alike = origin is Sequence or of[1:] == (...,)
-            kinds = of[:1] * len(values) if alike else of
-            return tuple(
-                self.convert(kind, one, f'{path}.{i}', axes)
-                for i, (kind, one) in enumerate(zip(kinds, values, strict=True))
-            )
-        if origin is Mapping:
-            return self.mapping(
-                (_checked(str, key, path), self.convert(of[1], one, f'{path}.{i}', axes))
-                for i, (key, one) in enumerate(self.pairs(value, path))
-            )
-        return self.leaf(hint, value, path)
 
-
-class _Writer(_Walk):
+@dataclasses.dataclass(frozen=True)
+class _Writer:
     """Turns values into JSON, and writes the arrays among them to the directory."""
 
-    def bytes(self, value: bytes, path: str) -> Any:
-        return self.array(_BYTES, np.frombuffer(value, np.uint8), path, {})
+    directory: Path
 
     def array(self, hint: Any, value: Any, path: str, axes: Axes) -> Any:
-        array = np.asarray(value)
-        _check_array(hint, array.dtype.name, array.shape, path, axes)
+        array = np.frombuffer(value, np.uint8) if hint is bytes else np.asarray(value)
+        names = _axes(hint, array.dtype.name, array.shape, path, axes)
         if array.size:
-            form = _format(array.dtype.name, array.shape, _dimensions(hint, path))
+            form = _format(array.dtype.name, array.shape, names, path)
             # Little-endian on every machine, as the digest is.
-            RowArray.create(self._directory / path, form).write(array)
+            RowArray.create(self.directory / path, form).write(array)
         return {'dtype': array.dtype.name, 'shape': list(array.shape), 'sha256': _digest(array)}
 
     def one_of(self, kinds: dict[str, Any], value: Any, path: str, axes: Axes) -> Any:
         name = next(name for name, kind in kinds.items() if isinstance(value, kind))
-        return {name: self.convert(kinds[name], value, path, axes)}
+        return {name: _convert(self, kinds[name], value, path, axes)}
 
-    def fields(self, cls: type, value: Any, path: str) -> dict[str, Any]:
-        return {name: getattr(value, name) for name in _hints(cls)}
+    def opened(self, kind: type, value: Any, path: str) -> Any:
+        if _is_record(kind):
+            return {name: getattr(value, name) for name in _hints(kind)}
+        return value.items() if kind is dict else value
 
-    def record(self, cls: type, fields: dict[str, Any]) -> Any:
-        return fields
-
-    def items(self, value: Any, path: str) -> Any:
-        return value
-
-    def pairs(self, value: Any, path: str) -> Any:
-        return value.items()
-
-    def mapping(self, pairs: Any) -> Any:
-        return list(pairs)
+    def closed(self, kind: type, parts: Any) -> Any:
+        return parts
 
     def leaf(self, kind: Any, value: Any, path: str) -> Any:
         value = _checked(kind, value.item() if isinstance(value, np.generic) else value, path)
         return value if kind is not float or math.isfinite(value) else str(value)
 
 
-class _Reader(_Walk):
+@dataclasses.dataclass(frozen=True)
+class _Reader:
     """The way back; anything but what `_Writer` writes is a ValueError, TypeError or KeyError."""
 
-    def bytes(self, node: Any, path: str) -> Any:
-        return self.array(_BYTES, node, path, {}).tobytes()
+    directory: Path
 
     def array(self, hint: Any, node: Any, path: str, axes: Axes) -> Any:
         dtype, shape = _checked(dict, node, path)['dtype'], tuple(node['shape'])
         if dtype not in _DTYPES or not all(type(size) is int and size >= 0 for size in shape):
             raise ValueError(f'{path} is no array that is written here')
-        _check_array(hint, dtype, shape, path, axes)
-        if not math.prod(shape):
-            return np.zeros(shape, dtype)
-        form = _format(dtype, shape, _dimensions(hint, path))
-        # The size of the file is checked before memory is taken: nothing in it is compressed.
-        array = RowArray.open(self._directory / path, form).read_written(range(shape[0]))
-        if _digest(array) != node['sha256']:
-            raise ValueError(f'the checksum of {path} does not match what it holds')
-        return array
+        names = _axes(hint, dtype, shape, path, axes)
+        if 0 in shape:
+            array = np.zeros(shape, dtype)
+        else:
+            form = _format(dtype, shape, names, path)
+            # The size of the file is checked before memory is taken: nothing in it is compressed.
+            array = RowArray.open(self.directory / path, form).read_written(range(shape[0]))
+            if _digest(array) != node['sha256']:
+                raise ValueError(f'the checksum of {path} does not match what it holds')
+        return array.tobytes() if hint is bytes else array
 
     def one_of(self, kinds: dict[str, Any], node: Any, path: str, axes: Axes) -> Any:
         ((name, fields),) = _checked(dict, node, path).items()
-        return self.convert(kinds[name], fields, path, axes)
+        return _convert(self, kinds[name], fields, path, axes)
 
-    def fields(self, cls: type, node: Any, path: str) -> dict[str, Any]:
-        return _checked(dict, node, path)
+    def opened(self, kind: type, node: Any, path: str) -> Any:
+        return _checked(dict if _is_record(kind) else list, node, path)
 
-    def record(self, cls: type, fields: dict[str, Any]) -> Any:
-        return cls(**fields)
-
-    def items(self, node: Any, path: str) -> Any:
-        return _checked(list, node, path)
-
-    pairs = items
-    mapping = dict
+    def closed(self, kind: type, parts: Any) -> Any:
+        return kind(**parts) if _is_record(kind) else kind(parts)
 
     def leaf(self, kind: Any, node: Any, path: str) -> Any:
         if kind is float and node in ('nan', 'inf', '-inf'):
@@ -212,9 +204,17 @@ class _Reader(_Walk):
         return _checked(kind, node, path)
 
 
-def _format(dtype: str, shape: tuple[int, ...], dimensions: tuple[str, ...]) -> RowFormat:
+def _format(dtype: str, shape: tuple[int, ...], axes: Sequence[str], path: str) -> RowFormat:
+    """Returns the layout of an array, in one file, with names for its axes.
+
+    Shared axes are called alike everywhere, others are of the record's own. All of an array differ,
+    as readers want it: an axis that is there twice has a number.
+    """
+    record = path if '_' in axes else path.rpartition('.')[0]
+    names = [_SHARED.get(axis, f'{record}.{axis}') for axis in axes]
+    names = [name if name not in names[:i] else f'{name}{i + 1}' for i, name in enumerate(names)]
     fill = 'NaN' if dtype.startswith('float') else False if dtype == 'bool' else 0
-    return RowFormat(shape, dtype, fill, rows_per_file=shape[0], dimensions=dimensions)
+    return RowFormat(shape, dtype, fill, rows_per_file=shape[0], dimensions=tuple(names))
 
 
 def _json_digest(value: Any) -> str:
@@ -226,34 +226,25 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(little.tobytes()).hexdigest()
 
 
-def _check_array(hint: Any, dtype: str, shape: tuple[int, ...], path: str, axes: Axes) -> None:
-    """Refuses an array that its annotation does not allow, given the axes of those before."""
+def _axes(hint: Any, dtype: str, shape: tuple[int, ...], path: str, axes: Axes) -> list[str]:
+    """Returns the axes of an array's annotation; refuses what it, or an array before, excludes."""
+    hint = _BYTES if hint is bytes else hint
     names = hint.dim_str.split()
     if dtype not in hint.dtypes or len(names) != len(shape):
         raise ValueError(f'{path} must be {hint.__name__}, not {dtype} {list(shape)}')
     for name, size in zip(names, shape, strict=True):
         axis, _, less = name.partition('-')
-        if axis == '_':
-            continue
         whole = size + int(less or 0)
-        if axes.setdefault(axis, whole) != whole:
+        if axis != '_' and axes.setdefault(axis, whole) != whole:
             raise ValueError(
                 f'{path} is {list(shape)} [{hint.dim_str.strip()}], '
                 f'but {axis} is {axes[axis]} elsewhere'
             )
+    return names
 
 
-def _dimensions(hint: Any, path: str) -> tuple[str, ...]:
-    """Returns names of axes for zarr: shared ones alike everywhere, others of the record's own.
-
-    All of an array differ, as readers want it: an axis that is there twice has a number.
-    """
-    axes = hint.dim_str.split()
-    record = path if '_' in axes else path.rpartition('.')[0]
-    names = [_SHARED.get(axis, f'{record}.{axis}') for axis in axes]
-    return tuple(
-        name if name not in names[:i] else f'{name}{i + 1}' for i, name in enumerate(names)
-    )
+def _is_record(hint: Any) -> bool:
+    return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, '_fields'))
 
 
 @functools.cache

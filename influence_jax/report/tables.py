@@ -18,11 +18,12 @@ from rich.text import Text
 
 from influence_jax.analysis.extraction import Siblings
 from influence_jax.analysis.near_duplicate_comparison import Comparison
+from influence_jax.analysis.resampling import Interval
 from influence_jax.estimators import selected_intervals, z_scores
 from influence_jax.report.comparison import auroc_cell, score_texts
 from influence_jax.report.facts import own_influences
 from influence_jax.report.results import Reference, Results
-from influence_jax.report.sections import MISSING, measured, number
+from influence_jax.report.sections import MISSING, Cell, measured, number
 from influence_jax.text import LONGEST, LONGEST_NAME, clean, shortened
 
 ROWS = 5
@@ -268,10 +269,13 @@ def terminal_comparison(
     aurocs = _score_table(f'AUROC, {comparison.level:.0%} intervals', sought)
     for score in comparison.scores:
         found = (score.near_duplicates_auroc, score.extractable_auroc)[: len(sought)]
-        cells = [auroc_cell(one) if one else None for one in found]
-        texts = (f'{c.text} ({c.note})' if c and c.note else MISSING for c in cells)
-        aurocs.add_row(printable(score.name), *texts)
+        aurocs.add_row(printable(score.name), *map(_auroc, found))
     yield aurocs
+
+
+def _auroc(found: Interval | None) -> str:
+    cell = auroc_cell(found) if found else Cell(MISSING)
+    return f'{cell.text} ({cell.note})' if cell.note else cell.text
 
 
 def _score_table(title: str, columns: Iterable[str]) -> Table:

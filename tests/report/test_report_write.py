@@ -378,6 +378,20 @@ def test_without_standard_errors_there_are_dashes_and_nothing_is_gray(arguments,
     Page(text)
 
 
+@pytest.mark.usefixtures('unsaved')
+def test_a_page_of_columns_alone_counts_no_members(arguments, overview, write):
+    summary = overview.summary._replace(members_used=0)
+    arguments['overview'] = dataclasses.replace(overview, summary=summary, convergence=None)
+    text = write(
+        arguments | {'missing': np.empty(0, int), 'diverged': np.empty(0, int)}
+    ).read_text()
+    assert not re.findall(r'\b0 (?:members|models)|members used|number of members', text)
+    assert '<span>members</span>' not in text
+    assert '12 examples and\n  12 targets. The <b>influence</b>' in text
+    assert 'Most entries off the diagonal are noise: their median standard error is 0.1' in text
+    Page(text)
+
+
 STEERING = '\x00\x1b[2J\x07\x7f\x9b31m\u202e\u2066\u200f'
 LONG = 'm' * 10**6
 
