@@ -255,7 +255,7 @@ def distribution_section(results: Results, text: TextResults) -> Section:
             figures.distribution,
             column.values,
             column.standard_errors,
-            own=column.self_index,
+            self_index=column.self_index,
             other=int(others.argmax()),
             siblings=column.siblings,
             reach=reach,

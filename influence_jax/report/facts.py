@@ -14,6 +14,7 @@ from influence_jax.estimators import LEAST_ON_A_SIDE, RELIABLE
 from influence_jax.report.results import Reference, Results
 from influence_jax.report.run import ReportedRun, measurement_names
 from influence_jax.report.sections import PLUS_MINUS, count, listing, number
+from influence_jax.store import Shown
 
 
 class Precision(NamedTuple):
@@ -35,23 +36,52 @@ def precision_of(run: ReportedRun) -> Precision | None:
     return Precision(str(kept.get('text', '')), kept.get('enough') is True)
 
 
-def of_run(
+def table(
     run: ReportedRun,
-    own: Int[np.ndarray, ' T'],
+    overview: Overview,
+    shown: Shown,
     *,
     noun: str,
-    classes: int,
-    precision: Precision | None,
+    near_duplicates: Bool[np.ndarray, ' T'] | None,
+    source: str,
+    regime: Judgment | None,
+    more: Mapping[str, str],
 ) -> dict[str, str]:
-    """Returns how large the run is, and how well members know what they trained on.
+    """Returns the table of facts: the run's size, what came of it, and how to repeat it.
 
     Args:
       run: the run.
-      own: `[T]` the example that each target is, -1 where it is none.
+      overview: what was estimated of it.
+      shown: what is known of its examples.
       noun: what an example is called.
-      classes: how many classes there are; 0 where there are none.
-      precision: of a run that may stop early.
+      near_duplicates: `[T]` targets known to have a near-duplicate; None where that is not known.
+      source: how it is known.
+      regime: of extraction, of a run on texts.
+      more: rows before those on how to repeat the run.
     """
+    precision, classes = precision_of(run), len(shown.class_names or set(shown.labels) - {''})
+    return {
+        **_size(run, overview.target_examples, noun, classes=classes, precision=precision),
+        **({'regime of extraction': regime_fact(regime)} if regime else {}),
+        **_self_influence(overview),
+        **_near_duplicates(overview, near_duplicates, source),
+        **more,
+        **_provenance(run),
+        **({'provenance': shown.provenance} if shown.provenance else {}),
+        'estimator': overview.summary.estimator.name,
+        **({'standard error off the diagonal': precision.text} if precision else {}),
+    }
+
+
+def _size(
+    run: ReportedRun,
+    self_index: Int[np.ndarray, ' T'],
+    noun: str,
+    *,
+    classes: int,
+    precision: Precision | None,
+) -> dict[str, str]:
+    """Returns how large the run is, and how well members know what they trained on."""
     examples = len(run.example_ids)
     in_classes = f' in {classes} classes' if classes else ''
     most = 'of at most' if precision and precision.enough else 'of'
@@ -60,33 +90,27 @@ def of_run(
         'members': f'{len(run.complete):,} {most} {len(run.masks):,}',
         'diverged members': f'{len(run.diverged)}',
     }
-    if not np.array_equal(own, np.arange(examples)):
-        facts['targets that are examples'] = f'{(own >= 0).sum():,} of {len(own):,}'
+    if not np.array_equal(self_index, np.arange(examples)):
+        facts['targets that are examples'] = f'{(self_index >= 0).sum():,} of {len(self_index):,}'
     names = measurement_names(run)
-    if 'correct' in names and (means := _means(run, own, 'correct')):
+    if 'correct' in names and (means := _means(run, self_index, 'correct')):
         facts |= {
             'accuracy on own subset': f'{means[0]:.1%}',
             f'accuracy on {noun}s left out': f'{means[1]:.1%}',
         }
     if 'answer_loss' in names:
         for name, what in (('loss', 'text'), ('answer_loss', 'answer')):
-            if means := _means(run, own, name):
+            if means := _means(run, self_index, name):
                 facts[f'mean token loss, {what}'] = (
                     f'{means[0]:.3f} nats on own subset, {means[1]:.3f} on {noun}s left out'
                 )
     return facts
 
 
-def of_near_duplicates(
+def _near_duplicates(
     overview: Overview, near_duplicates: Bool[np.ndarray, ' T'] | None, source: str
 ) -> dict[str, str]:
-    """Returns how well margin and self-influence find targets with a near-duplicate.
-
-    Args:
-      overview: what was estimated.
-      near_duplicates: `[T]` the truth, or None; nothing is returned where all targets are alike.
-      source: how the truth is known.
-    """
+    """Returns how well margin and self-influence find them; nothing where all are alike."""
     margin, self_influence = overview.summary.margin, overview.summary.self_influence
     known = ~(np.isnan(margin) | np.isnan(self_influence))
     if near_duplicates is None or not 0 < near_duplicates[known].sum() < known.sum():
@@ -99,7 +123,7 @@ def of_near_duplicates(
     }
 
 
-def of_self_influence(overview: Overview) -> dict[str, str]:
+def _self_influence(overview: Overview) -> dict[str, str]:
     """Returns how far self-influence stands out of its column; nothing where there is none."""
     found = self_influence_excess(overview.summary, examples=len(overview.distributions))
     if found is None:
@@ -113,11 +137,11 @@ def of_self_influence(overview: Overview) -> dict[str, str]:
     }
 
 
-def of_provenance(run: ReportedRun, provenance: str) -> dict[str, str]:
+def _provenance(run: ReportedRun) -> dict[str, str]:
     """Returns how to repeat the run; nothing of one without a manifest."""
     manifest = getattr(run, 'manifest', None)
     if manifest is None:
-        return {'provenance': provenance} if provenance else {}
+        return {}
     return {
         'executor': _layout(manifest.executor),
         'command': manifest.command,
@@ -125,12 +149,12 @@ def of_provenance(run: ReportedRun, provenance: str) -> dict[str, str]:
         'versions': ', '.join(f'{name} {version}' for name, version in manifest.versions.items()),
         'commit': manifest.git_commit or 'unknown',
         'dataset': f'{manifest.dataset.name}, sha256 {manifest.dataset.fingerprint[:16]}',
-        **({'provenance': provenance} if provenance else {}),
     }
 
 
-def stopped_early(run: ReportedRun, precision: Precision | None) -> str | None:
+def stopped_early(run: ReportedRun) -> str | None:
     """Returns why missing members need not be trained; None where they should be."""
+    precision = precision_of(run)
     if precision is None or not precision.enough or not len(run.missing):
         return None
     return (
@@ -197,13 +221,15 @@ def _bleu(judgment: Judgment) -> str:
     return text
 
 
-def _means(run: ReportedRun, own: Int[np.ndarray, ' T'], name: str) -> tuple[float, float] | None:
+def _means(
+    run: ReportedRun, self_index: Int[np.ndarray, ' T'], name: str
+) -> tuple[float, float] | None:
     """Returns the mean over members and targets with, and without, the target in the subset."""
-    complete, known = run.complete, own >= 0
+    complete, known = run.complete, self_index >= 0
     if not known.any():
         return None
     values: Float[np.ndarray, 'M T'] = run.measurement(name)[complete][:, known]
-    included = run.masks[complete][:, own[known]]
+    included = run.masks[complete][:, self_index[known]]
     return float(values[included].mean()), float(values[~included].mean())
 
 

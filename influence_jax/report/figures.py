@@ -236,7 +236,7 @@ def distribution(
     column: Float[np.ndarray, ' N'],
     standard_error: Float[np.ndarray, ' N'],
     *,
-    own: int | None,
+    self_index: int | None,
     other: int,
     theme: Theme,
     siblings: Int[np.ndarray, ' _'] | None = None,
@@ -249,7 +249,7 @@ def distribution(
     Args:
         column: influence of every example on the target.
         standard_error: of each.
-        own: the example that the target is; None where it is none.
+        self_index: the example that the target is; None where it is none.
         other: its strongest other example.
         theme: colors.
         siblings: examples known to be its near-duplicates, marked in place of the strongest other;
@@ -262,7 +262,7 @@ def distribution(
     others, others_name = [other], 'strongest other'
     if siblings is not None and len(siblings):
         others, others_name = siblings.tolist(), f'near-duplicates ({len(siblings)})'
-    rest = np.delete(column, [*others, *([] if own is None else [own])])
+    rest = np.delete(column, [*others, *([] if self_index is None else [self_index])])
     low, high = (column.min(), column.max()) if reach is None else reach
     edges = np.linspace(min(low, 0.0), max(high, 0.0) or 1.0, 49)
     axes.hist(rest, edges.tolist(), color=theme.neutral, edgecolor=theme.card, linewidth=0.4)
@@ -271,7 +271,7 @@ def distribution(
     axes.set_ylim(0.6, top * 40)  # room above the bars for the two marks
     for examples, name, color, height in (
         (others, others_name, theme.negative, 3.5),
-        ([] if own is None else [own], 'itself', theme.positive, 14.0),
+        ([] if self_index is None else [self_index], 'itself', theme.positive, 14.0),
     ):
         if examples:
             values, errors = column[examples], np.nan_to_num(standard_error[examples])

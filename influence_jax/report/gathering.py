@@ -94,28 +94,20 @@ def gather(
     Raises:
       ValueError: as in `analysis.overview`, or numbers of names, texts or targets do not fit.
     """
-    losses, own = run.measurement(measurement), examples_of_targets(run)
+    losses, self_index = run.measurement(measurement), examples_of_targets(run)
     manifest = getattr(run, 'manifest', None)
     key = jax.random.key(manifest.seeds.get('seed', 0) if manifest else 0)
     chosen, fallback = _estimator(estimator, len(complete_members(run.masks, losses).masks))
-    overview = analysis.overview(run.masks, losses, key=key, estimator=chosen, target_examples=own)
+    overview = analysis.overview(
+        run.masks, losses, key=key, estimator=chosen, target_examples=self_index
+    )
     kept: Shown = shown or getattr(run, 'shown', None) or Shown(names=tuple(run.example_ids))
     examples = _shown_examples(kept, _on_the_page(overview))
-    truth = _near_duplicates(run, kept, own, near_duplicates)
-    precision = facts_of.precision_of(run)
-    compared = _compared(
-        run,
-        losses,
-        own,
-        overview,
-        kept,
-        key=key,
-        estimator=chosen,
-        decoded=decoded,
-        reference=reference,
+    truth = _near_duplicates(kept, self_index, near_duplicates)
+    compared = _compared(run, losses, overview, kept, key=key, decoded=decoded, reference=reference)
+    note = compared.regime and facts_of.regime_note(
+        compared.regime, epochs=facts_of.epochs(run), reference=reference
     )
-    regime = compared.regime
-    note = regime and facts_of.regime_note(regime, epochs=facts_of.epochs(run), reference=reference)
     method = Method(chosen.name, chosen.title, chosen.description)
     return Results(
         title=title or _title(manifest),
@@ -133,24 +125,18 @@ def gather(
         mean_loss=losses[run.complete].mean(axis=0, dtype=np.float64),
         missing=np.asarray(run.missing, np.int64),
         diverged=np.asarray(run.diverged, np.int64),
-        stopped_early=facts_of.stopped_early(run, precision),
+        stopped_early=facts_of.stopped_early(run),
         notes=(*([note] if note else []), *kept.notes, *fallback),
-        facts={
-            **facts_of.of_run(
-                run,
-                own,
-                noun=examples.noun,
-                classes=len(kept.class_names or set(kept.labels) - {''}),
-                precision=precision,
-            ),
-            **({'regime of extraction': facts_of.regime_fact(regime)} if regime else {}),
-            **facts_of.of_self_influence(overview),
-            **facts_of.of_near_duplicates(overview, truth.targets, truth.source),
-            **(facts or {}),
-            **facts_of.of_provenance(run, kept.provenance),
-            'estimator': chosen.name,
-            **({'standard error off the diagonal': precision.text} if precision else {}),
-        },
+        facts=facts_of.table(
+            run,
+            overview,
+            kept,
+            noun=examples.noun,
+            near_duplicates=truth.targets,
+            source=truth.source,
+            regime=compared.regime,
+            more=facts or {},
+        ),
         comparison=compared.comparison,
         text=compared.text,
         reference=reference,
@@ -186,7 +172,7 @@ def _names(shown: Shown, ids: Sequence[str]) -> tuple[str, ...]:
 
 def _on_the_page(overview: Overview) -> Int[np.ndarray, ' P']:
     """Returns the examples that any part of the page may show, ascending."""
-    summary, own = overview.summary, overview.target_examples
+    summary, self_index = overview.summary, overview.target_examples
     pairs = surest_pairs(summary.pairs)
     targets = (
         overview.block_targets,
@@ -200,7 +186,7 @@ def _on_the_page(overview: Overview) -> Int[np.ndarray, ' P']:
             overview.block_examples,
             summary.top_examples[overview.lowest_margin].ravel(),
             summary.pairs.examples[pairs],
-            *(own[of] for of in targets),
+            *(self_index[of] for of in targets),
         ]
     )
     return np.unique(found[found >= 0]).astype(np.int64)
@@ -228,7 +214,7 @@ class _Truth(NamedTuple):
 
 
 def _near_duplicates(
-    run: ReportedRun, shown: Shown, own: Int[np.ndarray, ' T'], given: Bool[np.ndarray, ' T'] | None
+    shown: Shown, self_index: Int[np.ndarray, ' T'], given: Bool[np.ndarray, ' T'] | None
 ) -> _Truth:
     if given is not None:
         return _Truth(np.asarray(given, bool), 'as given')
@@ -243,7 +229,7 @@ def _near_duplicates(
         examples = has_near_duplicate(near_duplicates(dataset), len(labels))
     else:
         return _Truth(None, '')
-    return _Truth(examples[own] & (own >= 0), source)
+    return _Truth(examples[self_index] & (self_index >= 0), source)
 
 
 class _Compared(NamedTuple):
@@ -257,20 +243,20 @@ class _Compared(NamedTuple):
 def _compared(
     run: ReportedRun,
     losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, ' T'],
     overview: Overview,
     shown: Shown,
     *,
     key: PRNGKey,
-    estimator: Estimator,
     decoded: Sequence[str] | None,
     reference: Reference | None,
 ) -> _Compared:
     if shown.groups is None:
         return _Compared()
-    summary = overview.summary
+    summary, self_index = overview.summary, overview.target_examples
+    estimator = summary.estimator
+    assert isinstance(estimator, Estimator)  # it is of a run, not of columns
     # A target that is no example is in no group.
-    groups = np.where(own >= 0, shown.groups[own], -1 - np.arange(len(own)))
+    groups = np.where(self_index >= 0, shown.groups[self_index], -1 - np.arange(len(self_index)))
     comparison = functools.partial(
         compare, summary, groups, examples=len(overview.distributions), key=key
     )
@@ -279,12 +265,12 @@ def _compared(
         decoded is None
         or shown.prompts is None
         or shown.completions is None
-        or not (own >= 0).all()
+        or not (self_index >= 0).all()
     ):
         return _Compared(comparison() if in_a_group(groups).any() else None)
 
     prompts, completions, changes = (
-        tuple(texts[i] for i in own.tolist())
+        tuple(texts[i] for i in self_index.tolist())
         for texts in (shown.prompts, shown.completions, shown.changes)
     )
     found = extraction.scores(decoded, completions)
@@ -292,12 +278,14 @@ def _compared(
     more: tuple[Score, ...] = ()
     if reference and estimator.name != difference_in_means.name:
         # The margin by the estimator of published numbers.
-        plain = summarize(run.masks, losses, estimator=difference_in_means, target_examples=own)
+        plain = summarize(
+            run.masks, losses, estimator=difference_in_means, target_examples=self_index
+        )
         more = (Score('margin, by difference of means', plain.margin, low_marks=True),)
     compared = comparison(extraction=found, siblings=siblings, more=more)
     recorded = measurement_names(run)
     by_members = {
-        name: extraction.by_membership(run.masks, run.measurement(measurement), own)
+        name: extraction.by_membership(run.masks, run.measurement(measurement), self_index)
         for name, measurement in _BY_MEMBERS.items()
         if measurement in recorded
     }
@@ -312,7 +300,12 @@ def _compared(
         siblings=siblings,
         by_members=by_members,
         view=cluster_view(
-            run.masks, losses, groups, summary=summary, estimator=estimator, target_examples=own
+            run.masks,
+            losses,
+            groups,
+            summary=summary,
+            estimator=estimator,
+            target_examples=self_index,
         ),
     )
     return _Compared(compared, text, judge(found, compared.near_duplicated, by_members.get('BLEU')))

@@ -12,11 +12,16 @@ from markupsafe import Markup
 
 from influence_jax.estimators import cross_fitted_values, z_scores
 from influence_jax.report import figures
-from influence_jax.report import sections as pieces
 from influence_jax.report.comparison import comparison_sections
 from influence_jax.report.facts import caveats
 from influence_jax.report.results import Results, surest_pairs
-from influence_jax.report.sections import check_names
+from influence_jax.report.sections import (
+    check_names,
+    count,
+    measured,
+    measured_parts,
+    number,
+)
 from influence_jax.report.theme import Picture, Theme, data_uri, image_png, picture
 from influence_jax.text import LONGEST_NAME, clean, shortened
 
@@ -99,10 +104,10 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=pieces.number, count=pieces.count, visible=clean)
+    environment.filters.update(number=number, count=count, visible=clean)
     environment.tests.update(nan=math.isnan)
     environment.globals.update(
-        measured=pieces.measured, measured_parts=pieces.measured_parts, picture=Picture.markup
+        measured=measured, measured_parts=measured_parts, picture=Picture.markup
     )
     return environment
 
@@ -127,7 +132,7 @@ def _key_numbers(results: Results) -> Iterator[tuple[str, str]]:
     ):
         known = sorted(float(value) for value in values if not math.isnan(value))
         if known:
-            yield pieces.number(known[len(known) // 2]), what
+            yield number(known[len(known) // 2]), what
     more = '' if summary.pairs.complete else 'more than '
     yield f'{more}{len(summary.pairs.examples):,}', 'significant pairs'
 
@@ -150,7 +155,7 @@ def _draw(results: Results) -> Iterator[Picture]:
             figures.distribution,
             overview.distributions[:, column],
             overview.distribution_standard_errors[:, column],
-            own=results.example_of(target),
+            self_index=results.example_of(target),
             other=int(summary.strongest_other[target]),
             unit=unit,
         )
@@ -196,7 +201,7 @@ def _matrix_pixels(results: Results) -> Picture:
     rows, columns = block.shape
     alt = (
         f'Heat map of the influence of {rows} examples on {columns} targets; blue is positive, '
-        f'orange negative, entries beyond {pieces.number(limit)} {results.unit} are saturated.'
+        f'orange negative, entries beyond {number(limit)} {results.unit} are saturated.'
     )
     return figures.pixel_picture('matrix-pixels', alt, block, limit=limit)
 

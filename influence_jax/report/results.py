@@ -250,8 +250,8 @@ class Results:
 
     def off_diagonal_z(self) -> float:
         """Returns the median |influence| in standard errors, over the chosen columns' others."""
-        own = self.overview.target_examples[self.overview.chosen]
-        others = np.arange(self.num_examples)[:, np.newaxis] != own[np.newaxis, :]
+        self_index = self.overview.target_examples[self.overview.chosen]
+        others = np.arange(self.num_examples)[:, np.newaxis] != self_index[np.newaxis, :]
         values = np.abs(self.overview.distributions[others])
         errors = self.overview.distribution_standard_errors[others]
         return _median(values / np.where(errors > 0, errors, np.nan))
