@@ -3,6 +3,7 @@
 As in the table of 'Counterfactual Influence as a Distributional Quantity', arXiv 2506.20481.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis.extraction import Extraction, Siblings
 from influence_jax.analysis.resampling import Interval
-from influence_jax.analysis.scores import Score, check, influence_scores, predictions
+from influence_jax.analysis.scores import Score, aurocs, check, influence_scores
 from influence_jax.estimators.summary import Summary
 from influence_jax.types import AnyArray, PRNGKey
 
@@ -104,7 +105,7 @@ def compare(
 
     Raises:
       ValueError: lengths that do not fit, `extractable_bleu` outside (0, 1], an extraction of
-        targets with near-duplicates but no `siblings`, or as in `predictions`.
+        targets with near-duplicates but no `siblings`, or as in `aurocs`.
     """
     groups = np.asarray(groups)
     targets = len(summary.margin)
@@ -126,15 +127,10 @@ def compare(
         if near_duplicated.any():
             extractable &= ~_nearer_to_a_sibling(siblings, targets)
 
-    def aurocs(some: Sequence[Score], positives: Bool[np.ndarray, ' T']) -> list[Interval]:
-        found = predictions(
-            some, positives, groups=groups, key=key, resamples=resamples, level=level
-        )
-        return [one.auroc for one in found]
-
+    found = functools.partial(aurocs, groups=groups, key=key, resamples=resamples, level=level)
     of_extractable: list[Interval | None] = [None] * len(scores)
     if extractable is not None:
-        of_extractable = [*aurocs(of_influence, extractable)]
+        of_extractable = [*found(of_influence, extractable)]
         of_extractable.insert(1, None)  # BLEU, by which they are defined
     return Comparison(
         groups=groups,
@@ -149,7 +145,7 @@ def compare(
                 extracts,
             )
             for score, marks, extracts in zip(
-                scores, aurocs(scores, near_duplicated), of_extractable, strict=True
+                scores, found(scores, near_duplicated), of_extractable, strict=True
             )
         ),
         level=level,

@@ -1,4 +1,4 @@
-"""Scores of targets, and how well each tells some targets from the others, with intervals."""
+"""Scores of targets, and how well each distinguishes some from the others, with intervals."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -60,21 +60,7 @@ def check(scores: Sequence[Score], targets: int) -> None:
             )
 
 
-class Prediction(NamedTuple):
-    """How well a score tells some targets from the others.
-
-    auroc: probability that such a target is ranked before another, ties counting half, low values
-        first where `score.low_marks`; NaN where there is only one kind. Below 0.5 it is the
-        opposite that marks them.
-    targets: on how many targets the score is defined.
-    """
-
-    score: Score
-    auroc: Interval
-    targets: int
-
-
-def predictions(
+def aurocs(
     scores: Sequence[Score],
     positives: Bool[np.ndarray, ' T'],
     *,
@@ -82,8 +68,12 @@ def predictions(
     key: PRNGKey,
     resamples: int = 1000,
     level: float = 0.95,
-) -> tuple[Prediction, ...]:
-    """Measures how well each score by itself tells `positives` from the other targets.
+) -> tuple[Interval, ...]:
+    """Returns how well each score by itself distinguishes `positives` from the other targets.
+
+    That is the probability that such a target is ranked before another, ties counting half, low
+    values first where `score.low_marks`; NaN where there is only one kind. Below 0.5 it is the
+    opposite that marks them.
 
     Intervals are by bootstrap over groups, as the targets of a group are no independent
     observations: a hundred records in five versions are a hundred, not five hundred.
@@ -111,7 +101,4 @@ def predictions(
         ],
         axis=1,
     )
-    return tuple(
-        Prediction(score, resampling.interval(area[0], area[1:], level), int(at.sum()))
-        for score, area, at in zip(scores, areas, known, strict=True)
-    )
+    return tuple(resampling.interval(area[0], area[1:], level) for area in areas)

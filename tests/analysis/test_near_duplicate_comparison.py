@@ -5,7 +5,7 @@ import pytest
 from influence_jax.analysis import auroc
 from influence_jax.analysis.extraction import nearest_siblings, scores
 from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group, spread
-from influence_jax.analysis.scores import Score, influence_scores, predictions
+from influence_jax.analysis.scores import Score, aurocs, influence_scores
 from influence_jax.analysis.views import at_even_steps, cluster_view
 from influence_jax.estimators import difference_in_means, summarize
 
@@ -160,21 +160,20 @@ def test_auroc_of_scores_that_are_infinite_equal_or_not_defined():
     positives = np.array([True, False, False, True, True, False])
     known = ~np.isnan(values)
     for low_marks in (True, False):
-        (of,) = predictions(
+        (found,) = aurocs(
             [Score('s', values, low_marks)], positives, groups=np.arange(6), key=KEY, resamples=2
         )
         signed = -values if low_marks else values
-        assert of.auroc.value == pytest.approx(auroc(signed[known], positives[known]))
-        assert of.targets == 5
+        assert found.value == pytest.approx(auroc(signed[known], positives[known]))
 
 
 @pytest.mark.parametrize('positives', [np.zeros(6, bool), np.ones(6, bool)])
 def test_one_kind_alone_has_no_auroc(positives):
     for values in (np.arange(6.0), np.full(6, np.nan)):
-        (of,) = predictions(
+        (found,) = aurocs(
             [Score('s', values, True)], positives, groups=np.arange(6), key=KEY, resamples=3
         )
-        assert np.isnan(of.auroc).all()
+        assert np.isnan(found).all()
 
 
 def test_intervals_count_clusters_not_their_records():
@@ -184,14 +183,14 @@ def test_intervals_count_clusters_not_their_records():
     values = rng.normal(size=60) + positives
 
     def interval(copies):
-        (of,) = predictions(
+        (found,) = aurocs(
             [Score('s', np.repeat(values, copies), False)],
             np.repeat(positives, copies),
             groups=np.repeat(np.arange(60), copies),
             key=KEY,
             resamples=400,
         )
-        return of.auroc
+        return found
 
     np.testing.assert_allclose(interval(1), interval(10))
     assert interval(1).high - interval(1).low > 0.1
@@ -202,8 +201,8 @@ def test_intervals_cover():
     rng = np.random.default_rng(1)
     positives = np.arange(80) < 40
     samples = [Score('s', rng.normal(size=80) + positives, False) for _ in range(120)]
-    found = predictions(samples, positives, groups=np.arange(80), key=KEY, resamples=200)
-    covered = np.mean([of.auroc.low < 0.7602 < of.auroc.high for of in found])
+    intervals = aurocs(samples, positives, groups=np.arange(80), key=KEY, resamples=200)
+    covered = np.mean([one.low < 0.7602 < one.high for one in intervals])
     assert 0.87 < covered < 1
 
 
