@@ -1,4 +1,4 @@
-"""Records with near-duplicates beside unique ones, and which score tells them.
+"""Records with near-duplicates beside unique ones, and the scores that distinguish them.
 
 As in the table of 'Counterfactual Influence as a Distributional Quantity', arXiv 2506.20481.
 """
