@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from influence_jax import report
-from influence_jax.report.formatting import printable
+from influence_jax.report.tables import printable
 
 
 def take_any_character() -> None:

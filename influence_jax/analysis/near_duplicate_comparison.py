@@ -1,8 +1,9 @@
-"""Records with near-duplicates beside unique ones, and which score tells them.
+"""Records with near-duplicates beside unique ones, and the scores that distinguish them.
 
 As in the table of 'Counterfactual Influence as a Distributional Quantity', arXiv 2506.20481.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,14 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis.extraction import Extraction, Siblings
-from influence_jax.analysis.scores import (
-    Prediction,
-    Reference,
-    Score,
-    check,
-    influence_scores,
-    predictions,
-)
+from influence_jax.analysis.resampling import Interval
+from influence_jax.analysis.scores import Score, aurocs, check, influence_scores
 from influence_jax.estimators.summary import Summary
 from influence_jax.types import AnyArray, PRNGKey
 
@@ -39,36 +34,44 @@ class Spread(NamedTuple):
     infinite: int
 
 
-class Row(NamedTuple):
-    """A score of the two kinds of targets."""
+class ScoreComparison(NamedTuple):
+    """A score of unique and of near-duplicated targets, and how well it tells them apart.
 
-    score: Score
+    name: for people.
+    low_marks: whether it is the low values that should mark near-duplicates.
+    unique: its values over the unique targets.
+    near_duplicated: its values over the others.
+    near_duplicates_auroc: how well it finds targets that have near-duplicates.
+    extractable_auroc: how well it finds extractable targets; None where nothing was decoded, and
+        of BLEU, by which they are defined.
+    """
+
+    name: str
+    low_marks: bool
     unique: Spread
     near_duplicated: Spread
+    near_duplicates_auroc: Interval
+    extractable_auroc: Interval | None
 
 
 class Comparison(NamedTuple):
     """Unique against near-duplicated targets.
 
+    groups: `[T]` the same number for the near-duplicates of one record.
     near_duplicated: `[T]` targets that share a group with another target.
+    scores: self-influence, BLEU, margin, and further scores below.
+    level: of all intervals.
     extractable: `[T]` targets whose own text is extracted, rather than that of a near-duplicate;
         None where nothing was decoded.
     extractable_bleu: BLEU from which on a target counts as extractable.
-    rows: self-influence, BLEU, margin, and further scores below.
-    reference: the published table that rows are set beside, or None.
-    of_near_duplicated: how well each score tells targets that have near-duplicates.
-    of_extractable: how well each score of influence tells extractable targets.
-    level: of all intervals.
     """
 
+    groups: Int[np.ndarray, ' T']
     near_duplicated: Bool[np.ndarray, ' T']
+    scores: tuple[ScoreComparison, ...]
+    level: float
     extractable: Bool[np.ndarray, ' T'] | None
     extractable_bleu: float
-    rows: tuple[Row, ...]
-    reference: Reference | None
-    of_near_duplicated: tuple[Prediction, ...]
-    of_extractable: tuple[Prediction, ...]
-    level: float
 
 
 def compare(
@@ -81,7 +84,6 @@ def compare(
     siblings: Siblings | None = None,
     extractable_bleu: float = 0.5,
     more: Sequence[Score] = (),
-    reference: Reference | None = None,
     resamples: int = 1000,
     level: float = 0.95,
 ) -> Comparison:
@@ -98,13 +100,12 @@ def compare(
       extractable_bleu: a target is extractable whose answer matches exactly or reaches this BLEU,
         unless what was decoded is nearer to one of its near-duplicates.
       more: further scores, for the table and as predictors of both.
-      reference: a published table to set the rows beside.
       resamples: of the bootstrap.
       level: of the intervals.
 
     Raises:
       ValueError: lengths that do not fit, `extractable_bleu` outside (0, 1], an extraction of
-        targets with near-duplicates but no `siblings`, or as in `predictions`.
+        targets with near-duplicates but no `siblings`, or as in `aurocs`.
     """
     groups = np.asarray(groups)
     targets = len(summary.margin)
@@ -116,60 +117,64 @@ def compare(
     if not 0 < extractable_bleu <= 1:
         raise ValueError(f'{extractable_bleu=} must lie in (0, 1]')
     near_duplicated = in_a_group(groups)
-    of_influence = (
-        *influence_scores(summary, examples=examples or targets, reference=reference),
-        *more,
-    )
-    ordered, extractable = of_influence, None
+    of_influence = (*influence_scores(summary, examples=examples or targets), *more)
+    scores, extractable = of_influence, None
     if extraction is not None:
-        published = None if reference is None else reference.bleu
-        bleu = Score('BLEU', extraction.bleu, low_marks=False, reference=published)
+        bleu = Score('BLEU', extraction.bleu, low_marks=False)
         check([bleu], targets)
-        ordered = (of_influence[0], bleu, *of_influence[1:])
+        scores = (of_influence[0], bleu, *of_influence[1:])
         extractable = reaches(extraction, extractable_bleu)
         if near_duplicated.any():
             extractable &= ~_nearer_to_a_sibling(siblings, targets)
 
-    def predicted(
-        scores: Sequence[Score], positives: Bool[np.ndarray, ' T']
-    ) -> tuple[Prediction, ...]:
-        return predictions(
-            scores, positives, groups=groups, key=key, resamples=resamples, level=level
-        )
-
+    found = functools.partial(aurocs, groups=groups, key=key, resamples=resamples, level=level)
+    of_extractable: list[Interval | None] = [None] * len(scores)
+    if extractable is not None:
+        of_extractable = [*found(of_influence, extractable)]
+        of_extractable.insert(1, None)  # BLEU, by which they are defined
     return Comparison(
-        near_duplicated,
-        extractable,
-        extractable_bleu,
-        table(ordered, near_duplicated),
-        reference,
-        predicted(ordered, near_duplicated),
-        () if extractable is None else predicted(of_influence, extractable),
-        level,
+        groups=groups,
+        near_duplicated=near_duplicated,
+        scores=tuple(
+            ScoreComparison(
+                score.name,
+                score.low_marks,
+                spread(score.values[~near_duplicated]),
+                spread(score.values[near_duplicated]),
+                marks,
+                extracts,
+            )
+            for score, marks, extracts in zip(
+                scores, found(scores, near_duplicated), of_extractable, strict=True
+            )
+        ),
+        level=level,
+        extractable=extractable,
+        extractable_bleu=extractable_bleu,
     )
 
 
 def reaches(extraction: Extraction, bleu: float) -> Bool[np.ndarray, ' T']:
-    """Targets whose answer matches exactly or reaches this BLEU, whatever else is extracted."""
+    """Returns targets whose answer matches or reaches this BLEU, whatever else is extracted."""
     return extraction.exact_match | (extraction.bleu >= bleu)
 
 
 def in_a_group(groups: Int[AnyArray, ' T']) -> Bool[np.ndarray, ' T']:
-    """Which targets share their group with another target."""
+    """Returns which targets share their group with another target."""
     _, group, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     return sizes[group] > 1
 
 
-def table(scores: Sequence[Score], near_duplicated: Bool[np.ndarray, ' T']) -> tuple[Row, ...]:
-    """Each score of the unique targets and of the near-duplicated ones.
-
-    Raises:
-      ValueError: a score is not `[T]`.
-    """
-    check(scores, len(near_duplicated))
-    return tuple(
-        Row(score, _spread(score.values[~near_duplicated]), _spread(score.values[near_duplicated]))
-        for score in scores
+def spread(values: Float[np.ndarray, ' _']) -> Spread:
+    """Returns mean, deviation and median of the values that are defined (not NaN)."""
+    defined = np.asarray(values, np.float64)[~np.isnan(values)]
+    finite = defined[np.isfinite(defined)]
+    return Spread(
+        mean=float(finite.mean()) if finite.size else float('nan'),
+        standard_deviation=float(finite.std(ddof=1)) if finite.size > 1 else float('nan'),
+        median=float(np.median(defined)) if defined.size else float('nan'),
+        targets=len(defined),
+        infinite=len(defined) - len(finite),
     )
 
 
@@ -182,15 +187,3 @@ def _nearer_to_a_sibling(siblings: Siblings | None, targets: int) -> Bool[np.nda
             'from an extracted near-duplicate'
         )
     return siblings.nearer
-
-
-def _spread(values: Float[np.ndarray, ' _']) -> Spread:
-    defined = np.asarray(values, np.float64)[~np.isnan(values)]
-    finite = defined[np.isfinite(defined)]
-    return Spread(
-        mean=float(finite.mean()) if finite.size else float('nan'),
-        standard_deviation=float(finite.std(ddof=1)) if finite.size > 1 else float('nan'),
-        median=float(np.median(defined)) if defined.size else float('nan'),
-        targets=len(defined),
-        infinite=len(defined) - len(finite),
-    )

@@ -1,4 +1,4 @@
-"""Scores of targets, and how well each tells some targets from the others, with intervals."""
+"""Scores of targets, and how well each distinguishes some from the others, with intervals."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,55 +12,21 @@ from influence_jax.estimators.summary import Summary
 from influence_jax.types import AnyArray, PRNGKey
 
 
-class Published(NamedTuple):
-    """Mean and standard deviation over the targets of a kind, as printed."""
-
-    mean: float
-    standard_deviation: float
-
-
-class ReferenceRow(NamedTuple):
-    """What somebody else found of a score: a row of a published table.
-
-    digits: how many it prints behind the point.
-    """
-
-    unique: Published
-    near_duplicated: Published
-    digits: int
-
-
-class Reference(NamedTuple):
-    """A published table to set a run's own beside.
-
-    source: what and whose, for captions.
-    """
-
-    source: str
-    self_influence: ReferenceRow
-    bleu: ReferenceRow
-    margin: ReferenceRow
-
-
 class Score(NamedTuple):
     """One number a target, and how to read it.
 
     name: for people.
     values: `[T]`; NaN where it is not defined, infinite where a ratio is.
     low_marks: whether it is the low values that should mark near-duplicates.
-    reference: what somebody else found of the same score; None where there is nothing.
     """
 
     name: str
     values: Float[np.ndarray, ' T']
     low_marks: bool
-    reference: ReferenceRow | None = None
 
 
-def influence_scores(
-    summary: Summary, *, examples: int, reference: Reference | None = None
-) -> tuple[Score, ...]:
-    """What can be read of each target from the influence matrix alone; self-influence first.
+def influence_scores(summary: Summary, *, examples: int) -> tuple[Score, ...]:
+    """Returns what the influence matrix alone says of each target; self-influence first.
 
     'Sum of all others' is the sum of a target's column without its own entry: the noise of
     all entries is in it too.
@@ -68,15 +34,11 @@ def influence_scores(
     Args:
       summary: of the influence matrix.
       examples: N, its rows.
-      reference: a published table, attached to the scores that it has.
     """
-    of_self, of_margin = (
-        (None, None) if reference is None else (reference.self_influence, reference.margin)
-    )
     others = examples * summary.mean - np.nan_to_num(summary.self_influence)
     return (
-        Score('self-influence', summary.self_influence, low_marks=True, reference=of_self),
-        Score('margin', summary.margin, low_marks=True, reference=of_margin),
+        Score('self-influence', summary.self_influence, low_marks=True),
+        Score('margin', summary.margin, low_marks=True),
         Score('floored margin', summary.floored_margin, low_marks=True),
         Score('z margin', summary.z_margin, low_marks=True),
         Score('strongest other', summary.other_value, low_marks=False),
@@ -98,21 +60,7 @@ def check(scores: Sequence[Score], targets: int) -> None:
             )
 
 
-class Prediction(NamedTuple):
-    """How well a score tells some targets from the others.
-
-    auroc: probability that such a target is ranked before another, ties counting half, low values
-        first where `score.low_marks`; NaN where there is only one kind. Below 0.5 it is the
-        opposite that marks them.
-    targets: on how many targets the score is defined.
-    """
-
-    score: Score
-    auroc: Interval
-    targets: int
-
-
-def predictions(
+def aurocs(
     scores: Sequence[Score],
     positives: Bool[np.ndarray, ' T'],
     *,
@@ -120,8 +68,12 @@ def predictions(
     key: PRNGKey,
     resamples: int = 1000,
     level: float = 0.95,
-) -> tuple[Prediction, ...]:
-    """Measures how well each score by itself tells `positives` from the other targets.
+) -> tuple[Interval, ...]:
+    """Returns how well each score by itself distinguishes `positives` from the other targets.
+
+    That is the probability that such a target is ranked before another, ties counting half, low
+    values first where `score.low_marks`; NaN where there is only one kind. Below 0.5 it is the
+    opposite that marks them.
 
     Intervals are by bootstrap over groups, as the targets of a group are no independent
     observations: a hundred records in five versions are a hundred, not five hundred.
@@ -149,7 +101,4 @@ def predictions(
         ],
         axis=1,
     )
-    return tuple(
-        Prediction(score, resampling.interval(area[0], area[1:], level), int(at.sum()))
-        for score, area, at in zip(scores, areas, known, strict=True)
-    )
+    return tuple(resampling.interval(area[0], area[1:], level) for area in areas)

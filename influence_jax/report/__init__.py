@@ -9,7 +9,7 @@ from influence_jax.report.gathering import gather
 from influence_jax.report.results import PublishedRow, PublishedSpread, Reference, Results
 from influence_jax.report.run import ArrayRun, ReportedRun
 from influence_jax.report.sections import Section
-from influence_jax.report.terminal_tables import terminal
+from influence_jax.report.tables import terminal
 
 __all__ = [
     'ArrayRun',

@@ -3,21 +3,16 @@
 import errno
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from jaxtyping import Bool
-
-from influence_jax.estimators import EstimatorLike
-from influence_jax.report.csv_files import pairs_csv, records_csv, targets_csv
 from influence_jax.report.gathering import gather
 from influence_jax.report.page import make_page
 from influence_jax.report.results import RESULTS, Results
 from influence_jax.report.run import ReportedRun
-from influence_jax.report.sections import Section
-from influence_jax.report.theme import UNIT
-from influence_jax.store import RunError, Shown
+from influence_jax.report.tables import pairs_csv, records_csv, targets_csv
+from influence_jax.store import RunError
 
 PAGE = 'index.html'
 FIGURES = 'figures'
@@ -30,33 +25,14 @@ REPORT = 'report'
 _PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, RESULTS}
 
 
-def write(
-    run: ReportedRun,
-    *,
-    estimator: EstimatorLike | None = None,
-    directory: Path | str | None = None,
-    measurement: str = 'loss',
-    unit: str = UNIT,
-    title: str | None = None,
-    shown: Shown | None = None,
-    near_duplicates: Bool[np.ndarray, ' T'] | None = None,
-    facts: Mapping[str, str] | None = None,
-    sections: Sequence[Section] = (),
-) -> Path:
+def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments: Any) -> Path:
     """Estimates influence from a run and writes its report: `gather`, then `save`.
 
     Args:
         run: anything with the attributes of a run: `store.open_run(DIR)`, an `ArrayRun` ...
-        estimator: by default the adjusted difference of means, or the plain one with few members.
         directory: of the report alone; new, empty, or holding an earlier report. By default
             `run.directory / 'report'`.
-        measurement: of which influence is estimated; less of it is better.
-        unit: of the measurement.
-        title: heading of the page.
-        shown: what to show of the examples; by default what the run keeps of them.
-        near_duplicates: `[T]` targets known to have a near-duplicate.
-        facts: further rows of the table of facts.
-        sections: further pieces of the page.
+        **arguments: of `gather`: `estimator`, `measurement`, `unit`, `title`, `shown` ...
 
     Returns:
         Path of the page.
@@ -71,18 +47,7 @@ def write(
             raise ValueError('the run has no directory of its own: give directory=')
         directory = run.directory / REPORT  # type: ignore[attr-defined]
     check_directory(directory)  # before minutes are spent
-    results = gather(
-        run,
-        estimator=estimator,
-        measurement=measurement,
-        unit=unit,
-        title=title,
-        shown=shown,
-        near_duplicates=near_duplicates,
-        facts=facts,
-        sections=sections,
-    )
-    return save(results, directory)
+    return save(gather(run, **arguments), directory)
 
 
 def save(results: Results, directory: Path | str) -> Path:
@@ -139,16 +104,15 @@ def check_directory(directory: Path | str) -> None:
     Replacing a directory removes what it holds, so it may hold nothing but a report.
 
     Raises:
-        FileExistsError: it is a file, lies in one, or holds anything but an earlier report.
+        FileExistsError: it is a file, is inside one, or holds anything but an earlier report.
     """
     directory = Path(directory).resolve()
     parent = next(path for path in directory.parents if path.exists())
-    if not parent.is_dir():
-        raise FileExistsError(f'{parent} is a file; choose another directory for the report')
+    for path in (parent, directory):
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f'{path} is a file; choose another directory for the report')
     if not directory.exists():
         return
-    if not directory.is_dir():
-        raise FileExistsError(f'{directory} is a file; choose another directory for the report')
     others = {entry.name for entry in directory.iterdir()} - _PARTS
     if others:
         raise FileExistsError(

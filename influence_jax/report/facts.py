@@ -1,4 +1,4 @@
-"""The table of facts at the end of a report: what was run, and what came of it."""
+"""What a report says of a run in words: the table of facts at its end, the caveats at its head."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,9 +10,11 @@ from influence_jax.analysis import auroc
 from influence_jax.analysis.extraction_regime import Judgment, MeanBleu, Regime
 from influence_jax.analysis.margins import self_influence_excess
 from influence_jax.analysis.views import Overview
-from influence_jax.report.formatting import PLUS_MINUS, number
-from influence_jax.report.results import Reference
+from influence_jax.estimators import LEAST_ON_A_SIDE, RELIABLE
+from influence_jax.report.results import Reference, Results
 from influence_jax.report.run import ReportedRun, measurement_names
+from influence_jax.report.sections import PLUS_MINUS, count, listing, number
+from influence_jax.store import Shown
 
 
 class Precision(NamedTuple):
@@ -34,23 +36,52 @@ def precision_of(run: ReportedRun) -> Precision | None:
     return Precision(str(kept.get('text', '')), kept.get('enough') is True)
 
 
-def of_run(
+def table(
     run: ReportedRun,
-    own: Int[np.ndarray, ' T'],
+    overview: Overview,
+    shown: Shown,
     *,
     noun: str,
-    classes: int,
-    precision: Precision | None,
+    near_duplicates: Bool[np.ndarray, ' T'] | None,
+    source: str,
+    regime: Judgment | None,
+    more: Mapping[str, str],
 ) -> dict[str, str]:
-    """Returns how large the run is, and how well members know what they trained on.
+    """Returns the table of facts: the run's size, what came of it, and how to repeat it.
 
     Args:
       run: the run.
-      own: `[T]` the example that each target is, -1 where it is none.
+      overview: what was estimated of it.
+      shown: what is known of its examples.
       noun: what an example is called.
-      classes: how many classes there are; 0 where there are none.
-      precision: of a run that may stop early.
+      near_duplicates: `[T]` targets known to have a near-duplicate; None where that is not known.
+      source: how it is known.
+      regime: of extraction, of a run on texts.
+      more: rows before those on how to repeat the run.
     """
+    precision, classes = precision_of(run), len(shown.class_names or set(shown.labels) - {''})
+    return {
+        **_size(run, overview.target_examples, noun, classes=classes, precision=precision),
+        **({'regime of extraction': regime_fact(regime)} if regime else {}),
+        **_self_influence(overview),
+        **_near_duplicates(overview, near_duplicates, source),
+        **more,
+        **_provenance(run),
+        **({'provenance': shown.provenance} if shown.provenance else {}),
+        'estimator': overview.summary.estimator.name,
+        **({'standard error off the diagonal': precision.text} if precision else {}),
+    }
+
+
+def _size(
+    run: ReportedRun,
+    self_index: Int[np.ndarray, ' T'],
+    noun: str,
+    *,
+    classes: int,
+    precision: Precision | None,
+) -> dict[str, str]:
+    """Returns how large the run is, and how well members know what they trained on."""
     examples = len(run.example_ids)
     in_classes = f' in {classes} classes' if classes else ''
     most = 'of at most' if precision and precision.enough else 'of'
@@ -59,33 +90,27 @@ def of_run(
         'members': f'{len(run.complete):,} {most} {len(run.masks):,}',
         'diverged members': f'{len(run.diverged)}',
     }
-    if not np.array_equal(own, np.arange(examples)):
-        facts['targets that are examples'] = f'{(own >= 0).sum():,} of {len(own):,}'
+    if not np.array_equal(self_index, np.arange(examples)):
+        facts['targets that are examples'] = f'{(self_index >= 0).sum():,} of {len(self_index):,}'
     names = measurement_names(run)
-    if 'correct' in names and (means := _means(run, own, 'correct')):
+    if 'correct' in names and (means := _means(run, self_index, 'correct')):
         facts |= {
             'accuracy on own subset': f'{means[0]:.1%}',
             f'accuracy on {noun}s left out': f'{means[1]:.1%}',
         }
     if 'answer_loss' in names:
         for name, what in (('loss', 'text'), ('answer_loss', 'answer')):
-            if means := _means(run, own, name):
+            if means := _means(run, self_index, name):
                 facts[f'mean token loss, {what}'] = (
                     f'{means[0]:.3f} nats on own subset, {means[1]:.3f} on {noun}s left out'
                 )
     return facts
 
 
-def of_near_duplicates(
+def _near_duplicates(
     overview: Overview, near_duplicates: Bool[np.ndarray, ' T'] | None, source: str
 ) -> dict[str, str]:
-    """Returns how well margin and self-influence find targets with a near-duplicate.
-
-    Args:
-      overview: what was estimated.
-      near_duplicates: `[T]` the truth, or None; nothing is returned where all targets are alike.
-      source: how the truth is known.
-    """
+    """Returns how well margin and self-influence find them; nothing where all are alike."""
     margin, self_influence = overview.summary.margin, overview.summary.self_influence
     known = ~(np.isnan(margin) | np.isnan(self_influence))
     if near_duplicates is None or not 0 < near_duplicates[known].sum() < known.sum():
@@ -98,7 +123,7 @@ def of_near_duplicates(
     }
 
 
-def of_self_influence(overview: Overview) -> dict[str, str]:
+def _self_influence(overview: Overview) -> dict[str, str]:
     """Returns how far self-influence stands out of its column; nothing where there is none."""
     found = self_influence_excess(overview.summary, examples=len(overview.distributions))
     if found is None:
@@ -112,11 +137,11 @@ def of_self_influence(overview: Overview) -> dict[str, str]:
     }
 
 
-def of_provenance(run: ReportedRun, provenance: str) -> dict[str, str]:
+def _provenance(run: ReportedRun) -> dict[str, str]:
     """Returns how to repeat the run; nothing of one without a manifest."""
     manifest = getattr(run, 'manifest', None)
     if manifest is None:
-        return {'provenance': provenance} if provenance else {}
+        return {}
     return {
         'executor': _layout(manifest.executor),
         'command': manifest.command,
@@ -124,12 +149,12 @@ def of_provenance(run: ReportedRun, provenance: str) -> dict[str, str]:
         'versions': ', '.join(f'{name} {version}' for name, version in manifest.versions.items()),
         'commit': manifest.git_commit or 'unknown',
         'dataset': f'{manifest.dataset.name}, sha256 {manifest.dataset.fingerprint[:16]}',
-        **({'provenance': provenance} if provenance else {}),
     }
 
 
-def stopped_early(run: ReportedRun, precision: Precision | None) -> str | None:
+def stopped_early(run: ReportedRun) -> str | None:
     """Returns why missing members need not be trained; None where they should be."""
+    precision = precision_of(run)
     if precision is None or not precision.enough or not len(run.missing):
         return None
     return (
@@ -196,13 +221,15 @@ def _bleu(judgment: Judgment) -> str:
     return text
 
 
-def _means(run: ReportedRun, own: Int[np.ndarray, ' T'], name: str) -> tuple[float, float] | None:
+def _means(
+    run: ReportedRun, self_index: Int[np.ndarray, ' T'], name: str
+) -> tuple[float, float] | None:
     """Returns the mean over members and targets with, and without, the target in the subset."""
-    complete, known = run.complete, own >= 0
+    complete, known = run.complete, self_index >= 0
     if not known.any():
         return None
     values: Float[np.ndarray, 'M T'] = run.measurement(name)[complete][:, known]
-    included = run.masks[complete][:, own[known]]
+    included = run.masks[complete][:, self_index[known]]
     return float(values[included].mean()), float(values[~included].mean())
 
 
@@ -216,3 +243,103 @@ def _layout(executor: Mapping[str, Any] | None) -> str:
     if mesh[1:] == [1, 1]:
         return f'{mesh[0]} devices, members {each} on each'
     return f'mesh (member, data, model) = ({", ".join(map(str, mesh))}), members {each}'
+
+
+def caveats(results: Results) -> tuple[str, ...]:
+    """Returns plain sentences, the most serious first."""
+    found = [*own_influences(results.overview), *results.notes]
+    if len(results.diverged):
+        found.append(
+            f'{count(len(results.diverged), "member")} left out of every estimate, diverged to a '
+            f'loss that is not finite: {listing(results.diverged)}. If there are more than a few, '
+            f'lower the learning rate.'
+        )
+    if results.stopped_early is not None:
+        found.append(results.stopped_early)
+    elif len(results.missing):
+        found.append(
+            f'{count(len(results.missing), "member")} not trained yet: '
+            f'{listing(results.missing)}. The page shows the members at hand; run the same command '
+            f'again to train the missing ones.'
+        )
+    found.append(_noise(results))
+    few = int((results.summary.effective_members < RELIABLE).sum())
+    if few:
+        found.append(
+            f'The self-influence of {count(few, "target")} rests on fewer than {RELIABLE} '
+            f'effective members (targets.csv has the number): few members carry it, as with '
+            f'near-duplicates of which nearly always one is in the subset, and neither it nor its '
+            f'error is to be relied upon. More members help.'
+        )
+    undefined = ~np.isfinite(results.summary.margin)
+    if undefined.any():
+        found.append(
+            f'{count(int(undefined.sum()), "target")} without a finite margin, because at most one '
+            f'influence on them is positive: in targets.csv, but not in the scatter plot.'
+        )
+    return tuple(found)
+
+
+def own_influences(overview: Overview) -> tuple[str, ...]:
+    """Returns a sentence where self-influence is not what it is wherever members learned."""
+    found = self_influence_excess(overview.summary, examples=len(overview.distributions))
+    if found is None or found.stands_out:
+        return ()
+    if not found.targets:
+        return (
+            'The losses show nothing: on every target that is an example they are the same for all '
+            'members. Were members trained, and their own losses written?',
+        )
+    what = (
+        f'on average {number(found.above)} standard deviations of their columns above those of '
+        f'other examples, over {count(found.targets, "target")}; by chance '
+        f'0 {PLUS_MINUS} {number(found.standard_error)}'
+    )
+    if found.is_reversed:
+        return (
+            f'Own influences lie below others, where they should be the largest: {what}. Either '
+            f'the masks are inverted (True must mean trained on), or what was measured is better '
+            f'the larger it is, as correctness or a probability is: negate it.',
+        )
+    return (
+        f'No own influence stands out: {what}. Either members learned nothing that they keep of '
+        f'single examples, or there are too few of them to see it, or members or targets are in '
+        f'another order in the losses than in the masks.',
+    )
+
+
+def _noise(results: Results) -> str:
+    summary, pairs = results.summary, results.summary.pairs
+    typical = results.off_diagonal_standard_error()
+    if np.isnan(typical):
+        return (
+            'Standard errors are not known, so nothing here can be separated from noise: no '
+            'example stands out and no pair is called significant.'
+        )
+    error, by_members = f'{number(typical, 3)} {results.unit}', summary.members_used > 0
+    # Pure noise has a median of 0.67 standard errors.
+    level = f'The median standard error of entries off the diagonal is {error}.'
+    if results.off_diagonal_z() < 1.0:
+        most = f'With {count(summary.members_used, "member")} most' if by_members else 'Most'
+        level = (
+            f'{most} entries off the diagonal are noise: their median standard error is {error}.'
+        )
+    above = int(summary.other_stands_out.sum())
+    untested = ''
+    if pairs.untested_examples:
+        untested = (
+            f'Of {count(pairs.untested_examples, "example")} in, or out of, fewer than '
+            f'{LEAST_ON_A_SIDE} members no influence on others is tested, since it cannot be '
+            f'separated from noise. '
+        )
+    least = '' if pairs.complete else 'at least '
+    return (
+        f'{level} {above:,} of {count(results.num_targets, "target")} have another example more '
+        f'than {number(results.overview.z_threshold, 1)} standard errors above zero (noise alone '
+        f'would give about one); fainter influences are grayed below. {untested}Of {pairs.tests:,} '
+        f'pairs of an example and another target {least}{len(pairs.examples):,} are significant '
+        f'({pairs.level:.0%} of them false on average). '
+        f"Values of what is shown because it is large are exaggerated (the winner's curse): the "
+        f'cross-fitted ones beside them are not.'
+        + (' Errors shrink with the square root of the number of members.' if by_members else '')
+    )

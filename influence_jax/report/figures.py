@@ -5,21 +5,23 @@ example lowers the loss; where a standard error is not known (NaN), no bar is dr
 data is drawn in a figure, where `$` would be read as mathematics; the page sets it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.membership import Roc, true_positive_rates
-from influence_jax.report.formatting import MINUS
+from influence_jax.report.sections import MINUS
 from influence_jax.report.theme import (
     UNIT,
+    Picture,
     Theme,
     empty_axes,
     image_png,
@@ -89,6 +91,14 @@ def matrix_pixels(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme
     return image_png(np.asarray(colors))
 
 
+def pixel_picture(name: str, alt: str, block: Float[np.ndarray, 'b c'], *, limit: float) -> Picture:
+    """Returns these pixels for pages of both themes."""
+    light, dark = (
+        matrix_pixels(block, limit=limit, theme=theme) for theme in (Theme.light(), Theme.dark())
+    )
+    return Picture(name, light, dark, alt)
+
+
 def self_influence_and_margin(
     self_influence: Float[np.ndarray, ' T'],
     margin: Float[np.ndarray, ' T'],
@@ -112,9 +122,7 @@ def self_influence_and_margin(
     two_kinds(axes, self_influence, margin, near_duplicates, theme)
     axes.set_yscale('log')
     axes.set_ylim(bottom=0.93)
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
-    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    _ticks(axes.yaxis, ticker.LogLocator(subs=(1, 2, 5)))
     if np.isfinite(standard_error):
         _typical_error(axes, standard_error, theme)
     axes.set(xlabel=f'self-influence ({unit})', ylabel='Top-1 Influence Margin (ratio)')
@@ -214,9 +222,7 @@ def convergence(curve: Convergence, *, theme: Theme) -> Figure:
         if np.isfinite(values).any():  # `significant` may be empty
             axes.plot(curve.members, values, marker=marker, markersize=5, color=color, label=name)
     axes.set_xscale('log', base=2)
-    axes.xaxis.set_major_locator(ticker.FixedLocator(curve.members.tolist()))
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
+    _ticks(axes.xaxis, ticker.FixedLocator(curve.members.tolist()))
     values = np.concatenate([*curve[1:5]])
     lowest = float(min(values[np.isfinite(values)], default=0.0))
     axes.set_ylim(min(-0.05, lowest - 0.05), 1.05)
@@ -230,7 +236,7 @@ def distribution(
     column: Float[np.ndarray, ' N'],
     standard_error: Float[np.ndarray, ' N'],
     *,
-    own: int | None,
+    self_index: int | None,
     other: int,
     theme: Theme,
     siblings: Int[np.ndarray, ' _'] | None = None,
@@ -243,7 +249,7 @@ def distribution(
     Args:
         column: influence of every example on the target.
         standard_error: of each.
-        own: the example that the target is; None where it is none.
+        self_index: the example that the target is; None where it is none.
         other: its strongest other example.
         theme: colors.
         siblings: examples known to be its near-duplicates, marked in place of the strongest other;
@@ -256,7 +262,7 @@ def distribution(
     others, others_name = [other], 'strongest other'
     if siblings is not None and len(siblings):
         others, others_name = siblings.tolist(), f'near-duplicates ({len(siblings)})'
-    rest = np.delete(column, [*others, *([] if own is None else [own])])
+    rest = np.delete(column, [*others, *([] if self_index is None else [self_index])])
     low, high = (column.min(), column.max()) if reach is None else reach
     edges = np.linspace(min(low, 0.0), max(high, 0.0) or 1.0, 49)
     axes.hist(rest, edges.tolist(), color=theme.neutral, edgecolor=theme.card, linewidth=0.4)
@@ -265,7 +271,7 @@ def distribution(
     axes.set_ylim(0.6, top * 40)  # room above the bars for the two marks
     for examples, name, color, height in (
         (others, others_name, theme.negative, 3.5),
-        ([] if own is None else [own], 'itself', theme.positive, 14.0),
+        ([] if self_index is None else [self_index], 'itself', theme.positive, 14.0),
     ):
         if examples:
             values, errors = column[examples], np.nan_to_num(standard_error[examples])
@@ -275,9 +281,7 @@ def distribution(
         axes.set_xlim(edges[0] - margin, edges[-1] + margin)
     axes.grid(visible=False, axis='x')
     decades = 10.0 ** np.arange(np.floor(np.log10(top)) + 1)
-    axes.yaxis.set_major_locator(ticker.FixedLocator(decades.tolist()))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
-    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    _ticks(axes.yaxis, ticker.FixedLocator(decades.tolist()))
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
     axes.set(xlabel=f'influence ({unit})', ylabel='examples')
     return figure
@@ -341,7 +345,9 @@ def bleu_against(
     moved = bleu + np.random.default_rng(0).uniform(-0.015, 0.015, len(bleu))
     two_kinds(axes, x, moved, near_duplicates, theme)
     if logarithmic and np.isfinite(x).any():
-        _log_x(axes)
+        axes.set_xscale('log')
+        low, high = axes.get_xlim()
+        _ticks(axes.xaxis, ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3)))
     for kind, color in ((~near_duplicates, theme.neutral), (near_duplicates, theme.negative)):
         _course(axes, x[kind], bleu[kind], color, theme)
     axes.set_ylim(-0.05, 1.05)
@@ -349,21 +355,8 @@ def bleu_against(
     return figure
 
 
-def _log_x(axes: Axes) -> None:
-    axes.set_xscale('log')
-    low, high = axes.get_xlim()
-    narrow = high < 30 * low
-    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if narrow else (1, 3)))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(plain_number))
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
-
-
 def _course(
-    axes: Axes,
-    x: Float[np.ndarray, ' _'],
-    y: Float[np.ndarray, ' _'],
-    color: str,
-    theme: Theme,
+    axes: Axes, x: Float[np.ndarray, ' _'], y: Float[np.ndarray, ' _'], color: str, theme: Theme
 ) -> None:
     known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     bins = min(_BINS, len(known) // _FEWEST_IN_A_BIN)
@@ -433,10 +426,13 @@ def _log_square(axes: Axes) -> None:
     low = float(min(lowest, 0.1))
     axes.set(xscale='log', yscale='log', xlim=(low, 1.0), ylim=(low, 1.06))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(ticker.LogLocator(numticks=12))
-        axis.set_minor_locator(ticker.NullLocator())
-        axis.set_major_formatter(ticker.FuncFormatter(_percent))
+        _ticks(axis, ticker.LogLocator(numticks=12), lambda value, _: f'{100 * value:g} %')
 
 
-def _percent(value: float, _: int) -> str:
-    return f'{100 * value:g} %'
+def _ticks(
+    axis: Axis, locator: ticker.Locator, label: Callable[[float, int], str] = plain_number
+) -> None:
+    """Puts labeled ticks where a locator says, and none between them."""
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(ticker.FuncFormatter(label))
+    axis.set_minor_locator(ticker.NullLocator())

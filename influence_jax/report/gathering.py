@@ -1,6 +1,7 @@
 """From a run to its results: everything that the report shows, estimated once."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,8 @@ from jaxtyping import Bool, Float, Int
 from influence_jax import analysis
 from influence_jax.analysis import extraction
 from influence_jax.analysis.convergence import least_half
-from influence_jax.analysis.extraction import ByMembership
-from influence_jax.analysis.extraction_regime import judge
-from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group
+from influence_jax.analysis.extraction_regime import Judgment, judge
+from influence_jax.analysis.near_duplicate_comparison import Comparison, compare, in_a_group
 from influence_jax.analysis.scores import Score
 from influence_jax.analysis.views import Overview, cluster_view
 from influence_jax.data import Dataset
@@ -30,10 +30,8 @@ from influence_jax.estimators import (
 from influence_jax.estimators.ensemble import complete_members
 from influence_jax.report import facts as facts_of
 from influence_jax.report.results import (
-    KindsComparison,
     Reference,
     Results,
-    ScoreComparison,
     ShownExamples,
     TextResults,
     surest_pairs,
@@ -96,43 +94,26 @@ def gather(
     Raises:
       ValueError: as in `analysis.overview`, or numbers of names, texts or targets do not fit.
     """
-    losses, own = run.measurement(measurement), examples_of_targets(run)
+    losses, self_index = run.measurement(measurement), examples_of_targets(run)
     manifest = getattr(run, 'manifest', None)
     key = jax.random.key(manifest.seeds.get('seed', 0) if manifest else 0)
     chosen, fallback = _estimator(estimator, len(complete_members(run.masks, losses).masks))
-    overview = analysis.overview(run.masks, losses, key=key, estimator=chosen, target_examples=own)
+    overview = analysis.overview(
+        run.masks, losses, key=key, estimator=chosen, target_examples=self_index
+    )
     kept: Shown = shown or getattr(run, 'shown', None) or Shown(names=tuple(run.example_ids))
     examples = _shown_examples(kept, _on_the_page(overview))
-    truth = _near_duplicates(run, kept, own, near_duplicates)
-    notes = [*kept.notes, *fallback]
-    precision = facts_of.precision_of(run)
-
-    comparison, text, of_text = None, None, {}
-    if kept.groups is not None:
-        found = _compared(
-            run,
-            losses,
-            own,
-            overview,
-            kept,
-            key=key,
-            estimator=chosen,
-            decoded=decoded,
-            reference=reference,
-        )
-        comparison, text = found.comparison, found.text
-        of_text, notes = found.facts, [*found.notes, *notes]
-
+    truth = _near_duplicates(kept, self_index, near_duplicates)
+    compared = _compared(run, losses, overview, kept, key=key, decoded=decoded, reference=reference)
+    note = compared.regime and facts_of.regime_note(
+        compared.regime, epochs=facts_of.epochs(run), reference=reference
+    )
     method = Method(chosen.name, chosen.title, chosen.description)
-    mean = losses[run.complete].mean(axis=0, dtype=np.float64)
     return Results(
         title=title or _title(manifest),
         unit=unit,
         method=method,
-        overview=dataclasses.replace(
-            overview,
-            summary=overview.summary._replace(estimator=method),
-        ),
+        overview=dataclasses.replace(overview, summary=overview.summary._replace(estimator=method)),
         target_ids=tuple(run.target_ids),
         example_ids=tuple(run.example_ids),
         example_names=_names(kept, run.example_ids),
@@ -141,29 +122,23 @@ def gather(
         example_changes=kept.changes if kept.texts is None else ('',) * len(kept.names),
         shown=examples,
         near_duplicates=truth.targets,
-        mean_loss=mean,
+        mean_loss=losses[run.complete].mean(axis=0, dtype=np.float64),
         missing=np.asarray(run.missing, np.int64),
         diverged=np.asarray(run.diverged, np.int64),
-        stopped_early=facts_of.stopped_early(run, precision),
-        notes=tuple(notes),
-        facts={
-            **facts_of.of_run(
-                run,
-                own,
-                noun=examples.noun,
-                classes=len(kept.class_names or set(kept.labels) - {''}),
-                precision=precision,
-            ),
-            **of_text,
-            **facts_of.of_self_influence(overview),
-            **facts_of.of_near_duplicates(overview, truth.targets, truth.source),
-            **(facts or {}),
-            **facts_of.of_provenance(run, kept.provenance),
-            'estimator': chosen.name,
-            **({'standard error off the diagonal': precision.text} if precision else {}),
-        },
-        comparison=comparison,
-        text=text,
+        stopped_early=facts_of.stopped_early(run),
+        notes=(*([note] if note else []), *kept.notes, *fallback),
+        facts=facts_of.table(
+            run,
+            overview,
+            kept,
+            noun=examples.noun,
+            near_duplicates=truth.targets,
+            source=truth.source,
+            regime=compared.regime,
+            more=facts or {},
+        ),
+        comparison=compared.comparison,
+        text=compared.text,
         reference=reference,
         sections=tuple(sections),
     )
@@ -197,7 +172,7 @@ def _names(shown: Shown, ids: Sequence[str]) -> tuple[str, ...]:
 
 def _on_the_page(overview: Overview) -> Int[np.ndarray, ' P']:
     """Returns the examples that any part of the page may show, ascending."""
-    summary, own = overview.summary, overview.target_examples
+    summary, self_index = overview.summary, overview.target_examples
     pairs = surest_pairs(summary.pairs)
     targets = (
         overview.block_targets,
@@ -211,7 +186,7 @@ def _on_the_page(overview: Overview) -> Int[np.ndarray, ' P']:
             overview.block_examples,
             summary.top_examples[overview.lowest_margin].ravel(),
             summary.pairs.examples[pairs],
-            *(own[of] for of in targets),
+            *(self_index[of] for of in targets),
         ]
     )
     return np.unique(found[found >= 0]).astype(np.int64)
@@ -239,10 +214,7 @@ class _Truth(NamedTuple):
 
 
 def _near_duplicates(
-    run: ReportedRun,
-    shown: Shown,
-    own: Int[np.ndarray, ' T'],
-    given: Bool[np.ndarray, ' T'] | None,
+    shown: Shown, self_index: Int[np.ndarray, ' T'], given: Bool[np.ndarray, ' T'] | None
 ) -> _Truth:
     if given is not None:
         return _Truth(np.asarray(given, bool), 'as given')
@@ -257,63 +229,71 @@ def _near_duplicates(
         examples = has_near_duplicate(near_duplicates(dataset), len(labels))
     else:
         return _Truth(None, '')
-    return _Truth(examples[own] & (own >= 0), source)
+    return _Truth(examples[self_index] & (self_index >= 0), source)
 
 
 class _Compared(NamedTuple):
     """What is known of unique and near-duplicated targets."""
 
-    comparison: KindsComparison | None
-    text: TextResults | None
-    facts: dict[str, str]
-    notes: list[str]
+    comparison: Comparison | None = None
+    text: TextResults | None = None
+    regime: Judgment | None = None
 
 
 def _compared(
     run: ReportedRun,
     losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, ' T'],
     overview: Overview,
     shown: Shown,
     *,
     key: PRNGKey,
-    estimator: Estimator,
     decoded: Sequence[str] | None,
     reference: Reference | None,
 ) -> _Compared:
-    assert shown.groups is not None
+    if shown.groups is None:
+        return _Compared()
+    summary, self_index = overview.summary, overview.target_examples
+    estimator = summary.estimator
+    assert isinstance(estimator, Estimator)  # it is of a run, not of columns
     # A target that is no example is in no group.
-    groups = np.where(own >= 0, shown.groups[own], -1 - np.arange(len(own)))
-    decoded = kept_completions(run) if decoded is None else decoded
-    asked = decoded is not None and shown.prompts is not None and shown.completions is not None
-    if not (asked and (own >= 0).all()):
-        if not in_a_group(groups).any():
-            return _Compared(None, None, {}, [])
-        return _Compared(_comparison(overview, groups, key=key), None, {}, [])
+    groups = np.where(self_index >= 0, shown.groups[self_index], -1 - np.arange(len(self_index)))
+    comparison = functools.partial(
+        compare, summary, groups, examples=len(overview.distributions), key=key
+    )
+    decoded = kept_completions(run) if decoded is None else tuple(decoded)
+    if (
+        decoded is None
+        or shown.prompts is None
+        or shown.completions is None
+        or not (self_index >= 0).all()
+    ):
+        return _Compared(comparison() if in_a_group(groups).any() else None)
 
-    assert decoded is not None and shown.prompts is not None and shown.completions is not None
     prompts, completions, changes = (
-        tuple(texts[i] for i in own.tolist())
+        tuple(texts[i] for i in self_index.tolist())
         for texts in (shown.prompts, shown.completions, shown.changes)
     )
     found = extraction.scores(decoded, completions)
     siblings = extraction.nearest_siblings(decoded, completions, groups)
-    comparison = _comparison(
-        overview,
-        groups,
-        key=key,
-        extraction=found,
-        siblings=siblings,
-        more=_difference_of_means_margin(run, losses, own, overview) if reference else (),
-    )
-    by_members = _by_members(run, own)
-    regime = judge(found, comparison.near_duplicated, by_members.get('BLEU'))
-    note = regime and facts_of.regime_note(regime, epochs=facts_of.epochs(run), reference=reference)
+    more: tuple[Score, ...] = ()
+    if reference and estimator.name != difference_in_means.name:
+        # The margin by the estimator of published numbers.
+        plain = summarize(
+            run.masks, losses, estimator=difference_in_means, target_examples=self_index
+        )
+        more = (Score('margin, by difference of means', plain.margin, low_marks=True),)
+    compared = comparison(extraction=found, siblings=siblings, more=more)
+    recorded = measurement_names(run)
+    by_members = {
+        name: extraction.by_membership(run.masks, run.measurement(measurement), self_index)
+        for name, measurement in _BY_MEMBERS.items()
+        if measurement in recorded
+    }
     text = TextResults(
         prompts=prompts,
         completions=completions,
         changes=changes,
-        decoded=tuple(decoded),
+        decoded=decoded,
         bleu=found.bleu,
         exact_match=found.exact_match,
         longest_common_share=found.longest_common_share,
@@ -323,58 +303,9 @@ def _compared(
             run.masks,
             losses,
             groups,
-            summary=overview.summary,
+            summary=summary,
             estimator=estimator,
-            target_examples=own,
+            target_examples=self_index,
         ),
     )
-    facts = {'regime of extraction': facts_of.regime_fact(regime)} if regime else {}
-    return _Compared(comparison, text, facts, [note] if note else [])
-
-
-def _comparison(
-    overview: Overview, groups: Int[np.ndarray, ' T'], **arguments: Any
-) -> KindsComparison:
-    """Compares the two kinds of targets; arguments as of `near_duplicate_comparison.compare`."""
-    found = compare(overview.summary, groups, examples=len(overview.distributions), **arguments)
-    extractable = {one.score.name: one.auroc for one in found.of_extractable}
-    return KindsComparison(
-        groups=groups,
-        near_duplicated=found.near_duplicated,
-        scores=tuple(
-            ScoreComparison(
-                row.score.name,
-                row.score.low_marks,
-                row.unique,
-                row.near_duplicated,
-                prediction.auroc,
-                extractable.get(row.score.name),
-            )
-            for row, prediction in zip(found.rows, found.of_near_duplicated, strict=True)
-        ),
-        level=found.level,
-        extractable=found.extractable,
-        extractable_bleu=found.extractable_bleu,
-    )
-
-
-def _difference_of_means_margin(
-    run: ReportedRun,
-    losses: Float[np.ndarray, 'M T'],
-    own: Int[np.ndarray, ' T'],
-    overview: Overview,
-) -> tuple[Score, ...]:
-    """Returns the margin by the estimator of published numbers, where that is not the run's own."""
-    if overview.summary.estimator.name == difference_in_means.name:
-        return ()
-    plain = summarize(run.masks, losses, estimator=difference_in_means, target_examples=own)
-    return (Score('margin, by difference of means', plain.margin, low_marks=True),)
-
-
-def _by_members(run: ReportedRun, own: Int[np.ndarray, ' T']) -> dict[str, ByMembership]:
-    recorded = measurement_names(run)
-    return {
-        name: extraction.by_membership(run.masks, run.measurement(measurement), own)
-        for name, measurement in _BY_MEMBERS.items()
-        if measurement in recorded
-    }
+    return _Compared(compared, text, judge(found, compared.near_duplicated, by_members.get('BLEU')))

@@ -1,32 +1,35 @@
 """The one self-contained page and its figures: results in, HTML and PNG files out."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from influence_jax.report import figures, formatting
-from influence_jax.report.caveats import caveats
-from influence_jax.report.comparison import auroc_section, kinds_section
-from influence_jax.report.gallery import pair_rows, shower, target_rows
-from influence_jax.report.language import (
-    cluster_section,
-    distribution_section,
-    extraction_section,
-    record_section,
+from influence_jax.estimators import cross_fitted_values, z_scores
+from influence_jax.report import figures
+from influence_jax.report.comparison import comparison_sections
+from influence_jax.report.facts import caveats
+from influence_jax.report.results import Results, surest_pairs
+from influence_jax.report.sections import (
+    check_names,
+    count,
+    measured,
+    measured_parts,
+    number,
 )
-from influence_jax.report.results import Results, named
-from influence_jax.report.sections import Section, check_names
-from influence_jax.report.theme import Picture, Theme, picture
-from influence_jax.text import clean
+from influence_jax.report.theme import Picture, Theme, data_uri, image_png, picture
+from influence_jax.text import LONGEST_NAME, clean, shortened
 
 LOWEST_MARGINS = 16
 MOST_MEMORIZED = 24
 INFLUENCERS = 8
+MOST_FIELDS = 8
+"""Columns of a table that are shown of each row."""
 
 
 class Page(NamedTuple):
@@ -36,25 +39,6 @@ class Page(NamedTuple):
     figures: tuple[Picture, ...]
 
 
-class Pictures(NamedTuple):
-    """The figures of every report.
-
-    `distributions` are of the overview's chosen targets; there is no `scatter` where no target has
-    both a self-influence and a finite margin, and no `off_diagonal` without standard errors.
-    """
-
-    matrix: Picture
-    distributions: tuple[Picture, ...]
-    scatter: Picture | None
-    off_diagonal: Picture | None
-    convergence: Picture | None
-
-    def all(self) -> tuple[Picture, ...]:
-        """Returns them in the page's order."""
-        rest = (self.scatter, self.off_diagonal, self.convergence)
-        return (self.matrix, *self.distributions, *(one for one in rest if one is not None))
-
-
 def make_page(results: Results) -> Page:
     """Draws and lays out everything; all text of the results is escaped.
 
@@ -62,39 +46,56 @@ def make_page(results: Results) -> Page:
         ValueError: a section names a picture as another is named.
     """
     results = _with_short_names(results)
-    pictures, sections = _draw(results), tuple(sections_of(results))
-    drawn = (*pictures.all(), *(one for section in sections for one in section.pictures))
-    check_names(drawn)
-    return Page(_html(results, pictures, sections), drawn)
+    overview, summary = results.overview, results.summary
+    drawn = tuple(_draw(results))
+    sections = (*comparison_sections(results), *results.sections)
+    drawn_of_all = (*drawn, *(one for section in sections for one in section.pictures))
+    check_names(drawn_of_all)
+    html = (
+        _environment()
+        .get_template('report.html.j2')
+        .render(
+            results=results,
+            overview=overview,
+            summary=summary,
+            sections=sections,
+            pictures={one.name: one for one in drawn},
+            caveats=caveats(results),
+            key_numbers=_key_numbers(results),
+            matrix_limit=_matrix_limit(results),
+            matrix_pixels=_matrix_pixels(results),
+            lowest_margin=overview.lowest_margin[:LOWEST_MARGINS].tolist(),
+            most_memorized=overview.most_memorized[:MOST_MEMORIZED].tolist(),
+            surest_pairs=surest_pairs(summary.pairs).tolist(),
+            pair_z=z_scores(summary.pairs.values, summary.pairs.standard_errors),
+            reliability=overview.convergence
+            and overview.convergence.reliability(summary.members_used),
+            influencers=functools.partial(_influencers, results),
+            strip_columns=INFLUENCERS,
+            show=shower(results),
+            light=Markup(Theme.light().css()),
+            dark=Markup(Theme.dark().css()),
+        )
+    )
+    return Page(html, drawn_of_all)
 
 
 def _with_short_names(results: Results) -> Results:
-    names = [named(results.full_name(example)) for example in range(results.num_examples)]
+    def short(text: str) -> str:
+        return clean(shortened(text, LONGEST_NAME))
+
     return dataclasses.replace(
         results,
-        example_names=tuple(names),
-        example_changes=('',) * len(names),
-        example_labels=tuple(map(named, results.example_labels)),
-        target_ids=tuple(map(named, results.target_ids)),
+        example_names=tuple(
+            short(results.full_name(example)) for example in range(results.num_examples)
+        ),
+        example_changes=('',) * results.num_examples,
+        example_labels=tuple(map(short, results.example_labels)),
+        target_ids=tuple(map(short, results.target_ids)),
     )
 
 
-def sections_of(results: Results) -> Iterable[Section]:
-    """Yields what comes before the parts that every page has."""
-    comparison, text = results.comparison, results.text
-    if comparison:
-        yield kinds_section(results, comparison)
-        if text:
-            yield cluster_section(results, text)
-            yield distribution_section(results, text)
-            yield extraction_section(results, text, comparison)
-        yield auroc_section(comparison)
-        if text:
-            yield record_section(results, text, comparison)
-    yield from results.sections
-
-
-def _html(results: Results, pictures: Pictures, sections: tuple[Section, ...]) -> str:
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('influence_jax.report'),
         autoescape=True,
@@ -103,38 +104,12 @@ def _html(results: Results, pictures: Pictures, sections: tuple[Section, ...]) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=formatting.number, count=formatting.count, visible=clean)
+    environment.filters.update(number=number, count=count, visible=clean)
+    environment.tests.update(nan=math.isnan)
     environment.globals.update(
-        measured=formatting.measured,
-        measured_parts=formatting.measured_parts,
-        picture=Picture.markup,
+        measured=measured, measured_parts=measured_parts, picture=Picture.markup
     )
-    overview, example = results.overview, shower(results)
-    return environment.get_template('report.html.j2').render(
-        results=results,
-        overview=overview,
-        summary=overview.summary,
-        show=example,
-        pictures=pictures,
-        sections=sections,
-        light=Markup(Theme.light().css()),
-        dark=Markup(Theme.dark().css()),
-        influencers=INFLUENCERS,
-        caveats=caveats(results),
-        reliability=overview.convergence
-        and overview.convergence.reliability(overview.summary.members_used),
-        pairs=pair_rows(results, example),
-        key_numbers=_key_numbers(results),
-        matrix_pixels=_matrix_pixels(results),
-        matrix_limit=_matrix_limit(results),
-        chosen=target_rows(results, example, overview.chosen, influencers=0),
-        lowest_margin=target_rows(
-            results, example, overview.lowest_margin[:LOWEST_MARGINS], influencers=INFLUENCERS
-        ),
-        most_memorized=target_rows(
-            results, example, overview.most_memorized[:MOST_MEMORIZED], influencers=0
-        ),
-    )
+    return environment
 
 
 def _finalize(value: object) -> object:
@@ -144,10 +119,11 @@ def _finalize(value: object) -> object:
     return clean(value) if isinstance(value, str) else value
 
 
-def _key_numbers(results: Results) -> Iterable[tuple[str, str]]:
+def _key_numbers(results: Results) -> Iterator[tuple[str, str]]:
     """Yields the numbers at the head of the page, each with what it counts."""
     summary = results.summary
-    yield f'{summary.members_used:,}', 'members'
+    if summary.members_used:
+        yield f'{summary.members_used:,}', 'members'
     yield f'{results.num_examples:,}', 'examples'
     yield f'{results.num_targets:,}', 'targets'
     for values, what in (
@@ -156,79 +132,59 @@ def _key_numbers(results: Results) -> Iterable[tuple[str, str]]:
     ):
         known = sorted(float(value) for value in values if not math.isnan(value))
         if known:
-            yield formatting.number(known[len(known) // 2]), what
+            yield number(known[len(known) // 2]), what
     more = '' if summary.pairs.complete else 'more than '
     yield f'{more}{len(summary.pairs.examples):,}', 'significant pairs'
 
 
-def _draw(results: Results) -> Pictures:
-    overview, summary = results.overview, results.summary
-    off_diagonal = convergence = None
-    if (curve := overview.convergence) is not None:
-        convergence = picture(
-            'convergence',
-            'Line plot: correlation between two halves of the ensemble against their size.',
-            lambda theme: figures.convergence(curve, theme=theme),
-        )
-    if summary.z_histogram.any():
-        off_diagonal = picture(
-            'off-diagonal',
-            'Histogram of all influences of one example on another, with the noise curve.',
-            lambda theme: figures.off_diagonal(summary.z_edges, summary.z_histogram, theme=theme),
-        )
-    return Pictures(
-        matrix=picture(
-            'influence-matrix',
-            'Heat map of a block of the influence matrix; blue is positive, orange negative.',
-            lambda theme: figures.matrix_block(
-                overview.matrix_block,
-                limit=_matrix_limit(results),
-                theme=theme,
-                unit=results.unit,
-            ),
-        ),
-        distributions=tuple(
-            _distribution(results, column) for column in range(len(overview.chosen))
-        ),
-        scatter=_scatter(results),
-        off_diagonal=off_diagonal,
-        convergence=convergence,
+def _draw(results: Results) -> Iterator[Picture]:
+    """Yields the figures of every report, as far as there is something to draw."""
+    overview, summary, unit = results.overview, results.summary, results.unit
+    yield picture(
+        'influence-matrix',
+        'Heat map of a block of the influence matrix; blue is positive, orange negative.',
+        figures.matrix_block,
+        overview.matrix_block,
+        limit=_matrix_limit(results),
+        unit=unit,
     )
-
-
-def _scatter(results: Results) -> Picture | None:
-    summary = results.summary
-    if not (np.isfinite(summary.self_influence) & np.isfinite(summary.margin)).any():
-        return None
-    return picture(
-        'self-influence-and-margin',
-        f'Scatter plot of {results.num_targets} targets: self-influence across, margin up.',
-        lambda theme: figures.self_influence_and_margin(
+    for column, target in enumerate(overview.chosen.tolist()):
+        yield picture(
+            f'distribution-{column + 1}',
+            f'Histogram of the influences on {results.target_name(target)}.',
+            figures.distribution,
+            overview.distributions[:, column],
+            overview.distribution_standard_errors[:, column],
+            self_index=results.example_of(target),
+            other=int(summary.strongest_other[target]),
+            unit=unit,
+        )
+    if (np.isfinite(summary.self_influence) & np.isfinite(summary.margin)).any():
+        yield picture(
+            'self-influence-and-margin',
+            f'Scatter plot of {results.num_targets} targets: self-influence across, margin up.',
+            figures.self_influence_and_margin,
             summary.self_influence,
             summary.margin,
             standard_error=results.self_standard_error(),
             near_duplicates=results.near_duplicates,
-            theme=theme,
-            unit=results.unit,
-        ),
-    )
-
-
-def _distribution(results: Results, column: int) -> Picture:
-    overview = results.overview
-    target = int(overview.chosen[column])
-    return picture(
-        f'distribution-{column + 1}',
-        f'Histogram of the influences on {results.target_name(target)}.',
-        lambda theme: figures.distribution(
-            overview.distributions[:, column],
-            overview.distribution_standard_errors[:, column],
-            own=results.example_of(target),
-            other=int(overview.summary.strongest_other[target]),
-            theme=theme,
-            unit=results.unit,
-        ),
-    )
+            unit=unit,
+        )
+    if summary.z_histogram.any():  # there are standard errors
+        yield picture(
+            'off-diagonal',
+            'Histogram of all influences of one example on another, with the noise curve.',
+            figures.off_diagonal,
+            summary.z_edges,
+            summary.z_histogram,
+        )
+    if overview.convergence is not None:
+        yield picture(
+            'convergence',
+            'Line plot: correlation between two halves of the ensemble against their size.',
+            figures.convergence,
+            overview.convergence,
+        )
 
 
 def _matrix_limit(results: Results) -> float:
@@ -242,15 +198,74 @@ def _matrix_limit(results: Results) -> float:
 def _matrix_pixels(results: Results) -> Picture:
     """Returns the matrix for the page, which writes thumbnails around it instead of axes."""
     block, limit = results.overview.matrix_block, _matrix_limit(results)
-    light, dark = (
-        figures.matrix_pixels(block, limit=limit, theme=theme)
-        for theme in (Theme.light(), Theme.dark())
-    )
     rows, columns = block.shape
-    return Picture(
-        'matrix-pixels',
-        light,
-        dark,
+    alt = (
         f'Heat map of the influence of {rows} examples on {columns} targets; blue is positive, '
-        f'orange negative, entries beyond {formatting.number(limit)} {results.unit} are saturated.',
+        f'orange negative, entries beyond {number(limit)} {results.unit} are saturated.'
     )
+    return figures.pixel_picture('matrix-pixels', alt, block, limit=limit)
+
+
+def shower(results: Results) -> Callable[[int | None], Markup]:
+    """Returns the markup of an example, by its position, in which all from data is escaped.
+
+    It is a small image, a paragraph, a row of a table, or a name; nothing of None.
+    """
+    shown = results.shown
+    place = {example: i for i, example in enumerate(shown.examples.tolist())}
+
+    @functools.cache
+    def show(example: int | None) -> Markup:
+        if example is None:
+            return Markup()
+        i, name = place.get(example), clean(results.example_names[example], most=LONGEST_NAME)
+        if i is not None and shown.images is not None:
+            pixels = shown.images[i]
+            return Markup(
+                '<img class="thumbnail" src="{}" alt="{}" width="{}" height="{}">'
+            ).format(data_uri(image_png(pixels)), name, pixels.shape[1], pixels.shape[0])
+        if i is not None and shown.rows is not None:
+            cells = [*zip(shown.columns, shown.rows[i], strict=True)]
+            if (more := len(cells) - MOST_FIELDS) > 0:
+                cells[MOST_FIELDS:] = [(f'and {more} more', '')]
+            fields = (
+                Markup('<div><dt>{}</dt><dd>{}</dd></div>').format(
+                    clean(column, most=LONGEST_NAME), clean(value, most=LONGEST_NAME)
+                )
+                for column, value in cells
+            )
+            return Markup('<dl class="fields">{}</dl>').format(Markup().join(fields))
+        text = name if i is None or shown.texts is None else clean(shown.texts[i])
+        return Markup('<p>{}</p>').format(text)
+
+    return show
+
+
+class Influencer(NamedTuple):
+    """One of the strongest influences on a target.
+
+    cross_fitted: the influence less what selecting it added; NaN of the target itself and of noise.
+    """
+
+    example: int
+    value: float
+    standard_error: float
+    cross_fitted: float
+    is_target: bool
+    is_noise: bool
+
+
+def _influencers(results: Results, target: int) -> Iterator[Influencer]:
+    """Yields the strongest influences on a target, largest first."""
+    summary = results.summary
+    for rank, example in enumerate(summary.top_examples[target, :INFLUENCERS].tolist()):
+        value = float(summary.top_values[target, rank])
+        error = float(summary.top_standard_errors[target, rank])
+        is_target = example == results.example_of(target)
+        stands_out = bool(summary.top_stands_out[target, rank])
+        cross_fitted = math.nan
+        if stands_out and not is_target and error > 0:
+            least_z, one = results.overview.z_threshold, np.array([value])
+            cross_fitted = float(cross_fitted_values(one, one / error, least_z=least_z)[0])
+        is_noise = not (stands_out or math.isnan(error))
+        yield Influencer(example, value, error, cross_fitted, is_target, is_noise)

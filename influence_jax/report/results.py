@@ -4,28 +4,22 @@ Page, figures, CSV files and terminal tables are functions of `Results` and of n
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from influence_jax.analysis.extraction import ByMembership, Siblings
-from influence_jax.analysis.near_duplicate_comparison import Spread
-from influence_jax.analysis.resampling import Interval
+from influence_jax.analysis.near_duplicate_comparison import Comparison
 from influence_jax.analysis.views import ClusterView, Overview
 from influence_jax.estimators import Method, SignificantPairs, Summary, z_scores
 from influence_jax.report import storage
 from influence_jax.report.sections import Section
-from influence_jax.text import LONGEST_NAME, clean, shortened
 
 RESULTS = 'results.zarr'
 """Name of the stored results in a report's directory."""
-
-
-_REPLACED: storage.Replaced = {(Summary, 'estimator'): Method}
-"""What is stored of an estimator, which may be anybody's function, is how it is named."""
 
 
 class PublishedSpread(NamedTuple):
@@ -57,45 +51,6 @@ class Reference(NamedTuple):
     name: str
     source: str
     rows: Mapping[str, PublishedRow]
-
-
-class ScoreComparison(NamedTuple):
-    """A score of unique and of near-duplicated targets, and how well it tells them apart.
-
-    name: for people.
-    low_marks: whether low values are said to mark near-duplicates.
-    unique: its values over the unique targets.
-    near_duplicated: its values over the others.
-    near_duplicates_auroc: how well it finds targets that have near-duplicates.
-    extractable_auroc: how well it finds extractable targets; None where that is not asked.
-    """
-
-    name: str
-    low_marks: bool
-    unique: Spread
-    near_duplicated: Spread
-    near_duplicates_auroc: Interval
-    extractable_auroc: Interval | None
-
-
-class KindsComparison(NamedTuple):
-    """Unique against near-duplicated targets.
-
-    groups: `[T]` the same number for the near-duplicates of one record.
-    near_duplicated: `[T]` targets that share a group with another one.
-    scores: in the order of the table.
-    level: of all intervals.
-    extractable: `[T]` targets whose own text is extracted, rather than that of a near-duplicate;
-        None where nothing was decoded.
-    extractable_bleu: BLEU from which on a target counts as extractable.
-    """
-
-    groups: Int[np.ndarray, ' T']
-    near_duplicated: Bool[np.ndarray, ' T']
-    scores: tuple[ScoreComparison, ...]
-    level: float
-    extractable: Bool[np.ndarray, ' T'] | None
-    extractable_bleu: float
 
 
 class TextResults(NamedTuple):
@@ -196,7 +151,7 @@ class Results:
     stopped_early: str | None = None
     notes: tuple[str, ...] = ()
     facts: Mapping[str, str]
-    comparison: KindsComparison | None = None
+    comparison: Comparison | None = None
     text: TextResults | None = None
     reference: Reference | None = None
     sections: tuple[Section, ...] = ()
@@ -235,7 +190,7 @@ class Results:
 
     def save(self, directory: Path) -> None:
         """Writes `results.zarr` to a directory that has none; durable on return."""
-        storage.save(directory / RESULTS, self, replaced=_REPLACED)
+        storage.save(directory / RESULTS, self)
 
     @classmethod
     def load(cls, directory: Path | str) -> 'Results':
@@ -248,7 +203,7 @@ class Results:
           FileNotFoundError: there are none.
           ValueError: they are damaged or of another version; one line.
         """
-        return storage.load(Path(directory) / RESULTS, cls, replaced=_REPLACED)
+        return storage.load(Path(directory) / RESULTS, cls)
 
     @property
     def summary(self) -> Summary:
@@ -280,6 +235,11 @@ class Results:
         example = self.example_of(target)
         return self.target_ids[target] if example is None else self.full_name(example)
 
+    def target_label(self, target: int) -> str:
+        """Returns the class or kind of the target's example; '' where there is none."""
+        example = self.example_of(target)
+        return '' if example is None else self.example_labels[example]
+
     def has_near_duplicate(self, target: int) -> bool:
         """Returns whether the target is known to have a near-duplicate."""
         return self.near_duplicates is not None and bool(self.near_duplicates[target])
@@ -290,8 +250,8 @@ class Results:
 
     def off_diagonal_z(self) -> float:
         """Returns the median |influence| in standard errors, over the chosen columns' others."""
-        own = self.overview.target_examples[self.overview.chosen]
-        others = np.arange(self.num_examples)[:, np.newaxis] != own[np.newaxis, :]
+        self_index = self.overview.target_examples[self.overview.chosen]
+        others = np.arange(self.num_examples)[:, np.newaxis] != self_index[np.newaxis, :]
         values = np.abs(self.overview.distributions[others])
         errors = self.overview.distribution_standard_errors[others]
         return _median(values / np.where(errors > 0, errors, np.nan))
@@ -310,40 +270,36 @@ def surest_pairs(
     return np.concatenate([surest[z[surest] > 0][:helpful], surest[z[surest] < 0][:harmful]])
 
 
-def named(text: str) -> str:
-    """Returns a name or an id as it is shown."""
-    return clean(shortened(text, LONGEST_NAME))
-
-
 def _check_positions(results: Results, *, targets: int, examples: int) -> None:
     """Refuses positions of which there is no example or target: files may hold any number."""
-    overview, summary, shown = results.overview, results.summary, results.shown
-    of_examples: list[tuple[str, np.ndarray | Sequence[int]]] = [
+    overview, summary = results.overview, results.summary
+    of_examples: list[tuple[str, Any]] = [
         ('top_examples', summary.top_examples),
         ('strongest_other', summary.strongest_other),
         ('pairs', summary.pairs.examples),
         ('block_examples', overview.block_examples),
-        ('shown', shown.examples),
+        ('shown', results.shown.examples),
     ]
-    of_targets: list[tuple[str, np.ndarray | Sequence[int]]] = [
+    of_targets: list[tuple[str, Any]] = [
         ('pairs', summary.pairs.targets),
         ('lowest_margin', overview.lowest_margin),
         ('most_memorized', overview.most_memorized),
         ('block_targets', overview.block_targets),
         ('chosen', overview.chosen),
     ]
-    none_allowed = [('target_examples', overview.target_examples, examples)]
+    # -1 for none.
+    optional = [('target_examples', overview.target_examples, examples)]
     if results.text:
         view = results.text.view
         of_targets.append(('view', view.targets))
         for column in filter(None, (view.unique, view.duplicated)):
             of_targets.append(('column', [column.target]))
             of_examples += [('column', [column.self_index]), ('column', column.siblings)]
-        none_allowed.append(('siblings', results.text.siblings.nearest, targets))
+        optional.append(('siblings', results.text.siblings.nearest, targets))
     for name, positions, least, count in (
         *((name, positions, 0, examples) for name, positions in of_examples),
         *((name, positions, 0, targets) for name, positions in of_targets),
-        *((name, positions, -1, count) for name, positions, count in none_allowed),
+        *((name, positions, -1, count) for name, positions, count in optional),
     ):
         positions = np.asarray(positions)
         if positions.size and not least <= positions.min() <= positions.max() < count:

@@ -12,8 +12,6 @@ from influence_jax.estimators.ensemble import examples_by_id, finite
 from influence_jax.store import COMPLETIONS, FULL_DATA_MODEL, Manifest, RunError, Shown, open_run
 from influence_jax.types import AnyArray
 
-"""Where a run on texts keeps the model that was trained on all records, and what that wrote."""
-
 
 @runtime_checkable
 class ReportedRun(Protocol):

@@ -102,9 +102,13 @@ class Picture(NamedTuple):
         ).format(data_uri(self.dark), data_uri(self.light), self.alt)
 
 
-def picture(name: str, alt: str, figure: Callable[[Theme], Figure]) -> Picture:
-    """Draws a figure in both themes."""
-    light, dark = (png(figure(theme)) for theme in (Theme.light(), Theme.dark()))
+def picture(
+    name: str, alt: str, figure: Callable[..., Figure], /, *arrays: Any, **settings: Any
+) -> Picture:
+    """Draws `figure(*arrays, theme=theme, **settings)` in both themes."""
+    light, dark = (
+        png(figure(*arrays, theme=theme, **settings)) for theme in (Theme.light(), Theme.dark())
+    )
     return Picture(name, light, dark, alt)
 
 

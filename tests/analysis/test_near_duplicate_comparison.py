@@ -4,15 +4,8 @@ import pytest
 
 from influence_jax.analysis import auroc
 from influence_jax.analysis.extraction import nearest_siblings, scores
-from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group, table
-from influence_jax.analysis.scores import (
-    Published,
-    Reference,
-    ReferenceRow,
-    Score,
-    influence_scores,
-    predictions,
-)
+from influence_jax.analysis.near_duplicate_comparison import compare, in_a_group, spread
+from influence_jax.analysis.scores import Score, aurocs, influence_scores
 from influence_jax.analysis.views import at_even_steps, cluster_view
 from influence_jax.estimators import difference_in_means, summarize
 
@@ -23,11 +16,6 @@ GROUPS = np.concatenate([np.arange(UNIQUE), 900 + np.repeat(np.arange(CLUSTERS),
 DUPLICATED = np.arange(N) >= UNIQUE
 # Decoded as it should be: every second near-duplicate, one unique record.
 DECODED = [t in (0, *range(UNIQUE, N, 2)) for t in range(N)]
-
-REFERENCE = Reference(
-    'a table of three scores',
-    *(ReferenceRow(Published(2.0, 0.5), Published(1.0, 0.2), digits) for digits in (3, 3, 1)),
-)
 
 
 def planted(members=300):
@@ -55,14 +43,13 @@ def compared(summary):
         key=KEY,
         extraction=scores(texts, truths),
         siblings=nearest_siblings(texts, truths, GROUPS),
-        reference=REFERENCE,
         resamples=200,
     )
 
 
 def test_planted_clusters_have_low_self_influence_and_low_margins(compared, summary):
     np.testing.assert_array_equal(compared.near_duplicated, DUPLICATED)
-    rows = {row.score.name: row for row in compared.rows}
+    rows = {row.name: row for row in compared.scores}
     assert [*rows][:3] == ['self-influence', 'BLEU', 'margin']
     for name, (unique, near_duplicated) in {
         'self-influence': (2.0, 0.5),  # of 4 subsets of the two others, one holds none
@@ -77,39 +64,31 @@ def test_planted_clusters_have_low_self_influence_and_low_margins(compared, summ
 
 
 def test_scores_tell_near_duplicates_and_extractable_targets(compared, summary):
-    by_name = {of.score.name: of for of in compared.of_near_duplicated}
-    assert by_name['self-influence'].auroc == (1.0, 1.0, 1.0)
-    assert by_name['floored margin'].auroc.value == 1.0
+    scores = {score.name: score for score in compared.scores}
+    assert scores['self-influence'].near_duplicates_auroc == (1.0, 1.0, 1.0)
+    assert scores['floored margin'].near_duplicates_auroc.value == 1.0
     expected = auroc(summary.other_value, DUPLICATED)
-    assert by_name['strongest other'].auroc.value == pytest.approx(expected)
+    assert scores['strongest other'].near_duplicates_auroc.value == pytest.approx(expected)
     np.testing.assert_array_equal(compared.extractable, DECODED)
-    of_extractable = {of.score.name: of for of in compared.of_extractable}
-    assert 'BLEU' not in of_extractable
+    # By BLEU they are defined; every other score has its own.
+    assert [name for name, of in scores.items() if of.extractable_auroc is None] == ['BLEU']
     expected = auroc(-summary.self_influence, np.array(DECODED))
-    value, low, high = of_extractable['self-influence'].auroc
+    value, low, high = scores['self-influence'].extractable_auroc
     assert value == pytest.approx(expected)
     assert low < value < high
-
-
-def test_a_reference_is_beside_its_own_scores_only(compared, summary):
-    found = {row.score.name: row.score.reference for row in compared.rows}
-    assert {name for name, of in found.items() if of} == {'self-influence', 'BLEU', 'margin'}
-    assert found['self-influence'] is REFERENCE.self_influence
-    assert found['BLEU'] is REFERENCE.bleu and found['margin'] is REFERENCE.margin
-    assert compared.reference is REFERENCE
-    alone = compare(summary, GROUPS, key=KEY, resamples=2)
-    assert alone.reference is None and not any(row.score.reference for row in alone.rows)
+    expected = auroc(summary.other_value, np.array(DECODED))
+    assert scores['strongest other'].extractable_auroc.value == pytest.approx(expected)
 
 
 def test_without_decoding_nothing_is_extractable(summary):
     more = Score('luck', np.arange(N), low_marks=False)
     seen = compare(summary, GROUPS, key=KEY, more=[more], resamples=2)
     assert seen.extractable is None
-    assert seen.of_extractable == ()
-    names = [row.score.name for row in seen.rows]
+    assert {score.extractable_auroc for score in seen.scores} == {None}
+    names = [score.name for score in seen.scores]
     assert 'BLEU' not in names
     assert names[-1] == 'luck'
-    assert seen.of_near_duplicated[-1].auroc.value == 1.0
+    assert seen.scores[-1].near_duplicates_auroc.value == 1.0
 
 
 def test_an_exact_match_is_extractable_at_any_bleu(summary):
@@ -166,13 +145,12 @@ def test_sum_of_others_is_that_of_the_matrix(summary):
 
 
 def test_spread_leaves_out_what_is_not_defined():
-    values = np.array([1.0, 3.0, np.inf, np.nan, 5.0, np.nan])
-    near = np.array([False, False, False, False, True, True])
-    ((_, unique, duplicated),) = table([Score('margin', values, low_marks=True)], near)
+    unique = spread(np.array([1.0, 3.0, np.inf, np.nan]))
     assert unique == (2.0, np.sqrt(2), 3.0, 3, 1)
-    assert duplicated.mean == duplicated.median == 5.0
-    assert np.isnan(duplicated.standard_deviation)
-    ((_, nothing, _),) = table([Score('margin', values[3:4], low_marks=True)], near[:1])
+    one = spread(np.array([5.0, np.nan]))
+    assert one.mean == one.median == 5.0
+    assert np.isnan(one.standard_deviation)
+    nothing = spread(np.array([np.nan]))
     assert np.isnan(nothing.mean)
     assert nothing.targets == 0
 
@@ -182,21 +160,20 @@ def test_auroc_of_scores_that_are_infinite_equal_or_not_defined():
     positives = np.array([True, False, False, True, True, False])
     known = ~np.isnan(values)
     for low_marks in (True, False):
-        (of,) = predictions(
+        (found,) = aurocs(
             [Score('s', values, low_marks)], positives, groups=np.arange(6), key=KEY, resamples=2
         )
         signed = -values if low_marks else values
-        assert of.auroc.value == pytest.approx(auroc(signed[known], positives[known]))
-        assert of.targets == 5
+        assert found.value == pytest.approx(auroc(signed[known], positives[known]))
 
 
 @pytest.mark.parametrize('positives', [np.zeros(6, bool), np.ones(6, bool)])
 def test_one_kind_alone_has_no_auroc(positives):
     for values in (np.arange(6.0), np.full(6, np.nan)):
-        (of,) = predictions(
+        (found,) = aurocs(
             [Score('s', values, True)], positives, groups=np.arange(6), key=KEY, resamples=3
         )
-        assert np.isnan(of.auroc).all()
+        assert np.isnan(found).all()
 
 
 def test_intervals_count_clusters_not_their_records():
@@ -206,14 +183,14 @@ def test_intervals_count_clusters_not_their_records():
     values = rng.normal(size=60) + positives
 
     def interval(copies):
-        (of,) = predictions(
+        (found,) = aurocs(
             [Score('s', np.repeat(values, copies), False)],
             np.repeat(positives, copies),
             groups=np.repeat(np.arange(60), copies),
             key=KEY,
             resamples=400,
         )
-        return of.auroc
+        return found
 
     np.testing.assert_allclose(interval(1), interval(10))
     assert interval(1).high - interval(1).low > 0.1
@@ -224,8 +201,8 @@ def test_intervals_cover():
     rng = np.random.default_rng(1)
     positives = np.arange(80) < 40
     samples = [Score('s', rng.normal(size=80) + positives, False) for _ in range(120)]
-    found = predictions(samples, positives, groups=np.arange(80), key=KEY, resamples=200)
-    covered = np.mean([of.auroc.low < 0.7602 < of.auroc.high for of in found])
+    intervals = aurocs(samples, positives, groups=np.arange(80), key=KEY, resamples=200)
+    covered = np.mean([one.low < 0.7602 < one.high for one in intervals])
     assert 0.87 < covered < 1
 
 

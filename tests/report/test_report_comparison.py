@@ -12,8 +12,8 @@ from influence_jax.report.comparison import (
     auroc_table,
     comparison_table,
     kinds_section,
-    terminal_comparison,
 )
+from influence_jax.report.tables import terminal_comparison
 
 INJECTED = CLUSTERS * COPIES
 

@@ -69,7 +69,7 @@ def test_distribution_marks_itself_and_the_strongest_other(own):
     column = rng.normal(size=50)
     column[3], column[7] = 6.0, 4.0
     error = np.linspace(0.1, 0.6, 50)
-    figure = distribution(column, error, own=own, other=7, theme=Theme.light())
+    figure = distribution(column, error, self_index=own, other=7, theme=Theme.light())
     (axes,) = figure.axes
     expected = [(4.0, error[7])] + ([] if own is None else [(6.0, error[3])])
     np.testing.assert_allclose(errorbars(axes), expected)
@@ -131,7 +131,7 @@ def test_convergence_leaves_out_what_is_not_defined():
 def test_figures_name_the_unit():
     zeros, theme = np.zeros(5), Theme.light()
     drawn = [
-        distribution(zeros, zeros, own=0, other=1, theme=theme, unit='points'),
+        distribution(zeros, zeros, self_index=0, other=1, theme=theme, unit='points'),
         figures.matrix_block(np.zeros((1, 1)), limit=1.0, theme=theme, unit='points'),
         figures.self_influence_and_margin(
             zeros, zeros + 2, standard_error=0.1, near_duplicates=None, theme=theme, unit='points'
@@ -147,7 +147,7 @@ def test_constant_column_and_empty_histogram_can_be_drawn():
     theme = Theme.light()
     zeros = np.zeros(5)
     drawn = [
-        distribution(zeros, zeros, own=0, other=1, theme=theme),
+        distribution(zeros, zeros, self_index=0, other=1, theme=theme),
         figures.off_diagonal(np.array([-1.0, 0.0, 1.0]), np.zeros(2, int), theme=theme),
         figures.matrix_block(np.zeros((1, 1)), limit=1.0, theme=theme),
     ]
@@ -200,7 +200,7 @@ def test_distribution_marks_the_siblings_instead_of_the_strongest_other():
     figure = distribution(
         column,
         np.full(50, 0.1),
-        own=3,
+        self_index=3,
         other=7,
         siblings=np.array([7, 9]),
         reach=(-5.0, 10.0),

@@ -102,6 +102,12 @@ def test_the_directory_is_looked_at_before_anything_is_estimated(tmp_path, monke
         report.write(array_run(), directory=tmp_path)
 
 
+def test_arguments_that_gather_does_not_take_are_refused(tmp_path):
+    with pytest.raises(TypeError, match='estimtor'):
+        report.write(array_run(), directory=tmp_path / 'report', estimtor=difference_in_means)
+    assert not list(tmp_path.iterdir())
+
+
 def test_influences_are_those_of_the_estimator():
     run = array_run()
     results = gather(run, unit='points')

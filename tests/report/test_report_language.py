@@ -12,12 +12,14 @@ from pages import Page, contents
 
 from influence_jax.analysis.extraction_regime import Judgment, MeanBleu, Regime
 from influence_jax.report import figures
-from influence_jax.report.csv_files import records_csv
+from influence_jax.report.comparison import (
+    comparison_sections,
+    extraction_table,
+    record_section,
+)
 from influence_jax.report.facts import regime_fact, regime_note
-from influence_jax.report.formatting import MISSING
-from influence_jax.report.language import extraction_table, record_section
-from influence_jax.report.page import sections_of
-from influence_jax.report.sections import Matrix, Records, Table
+from influence_jax.report.sections import MISSING, Matrix, Records, Table
+from influence_jax.report.tables import records_csv
 from influence_jax.report.theme import Theme
 
 
@@ -27,7 +29,7 @@ def part_of(sections, kind):
 
 @pytest.fixture(scope='module')
 def sections(language):
-    return tuple(sections_of(language))
+    return tuple(comparison_sections(language))
 
 
 @pytest.fixture(scope='module')
@@ -184,7 +186,7 @@ def test_marked_part_is_in_the_page(text):
 @pytest.mark.usefixtures('unsaved')
 def test_long_records_are_shortened(language):
     text = language.text._replace(prompts=('word ' * 9999,) * N, decoded=('x' * 9999,) * N)
-    (matrix,) = part_of(sections_of(dataclasses.replace(language, text=text)), Matrix)
+    (matrix,) = part_of(comparison_sections(dataclasses.replace(language, text=text)), Matrix)
     assert {len(row) for row in matrix.rows} == {400}
 
 
@@ -209,7 +211,7 @@ def test_runs_without_clusters_or_without_unique_records(language):
             comparison=comparison._replace(near_duplicated=near),
             text=language.text._replace(view=one),
         )
-        assert part_of(sections_of(one_kind), Table)
+        assert part_of(comparison_sections(one_kind), Table)
 
 
 def test_the_run_holds_clusters_and_hostile_texts(language):

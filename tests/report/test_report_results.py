@@ -88,20 +88,54 @@ def test_texts_and_numbers_come_back_exactly(stored, language):
         np.testing.assert_array_equal(left, right)
 
 
-def test_any_reader_of_zarr_finds_named_axes(stored, language):
+def by_the_specification(path):
+    """Reads an array of one file as zarr 3 specifies it, without the library that wrote it."""
+    metadata = json.loads((path / 'zarr.json').read_text())
+    assert (metadata['zarr_format'], metadata['node_type']) == (3, 'array')
+    shape = metadata['shape']
+    assert metadata['chunk_grid']['configuration']['chunk_shape'] == shape
+    key = metadata['chunk_key_encoding']
+    assert (key['name'], key['configuration']) == ('default', {'separator': '.'})
+    assert [codec['name'] for codec in metadata['codecs']] == ['bytes', 'crc32c']
+    data = (path / '.'.join(['c', *'0' * len(shape)])).read_bytes()
+    dtype = np.dtype(metadata['data_type']).newbyteorder('<')
+    return np.frombuffer(data[:-4], dtype).reshape(shape), tuple(metadata['dimension_names'])
+
+
+def by_tensorstore(path):
+    kvstore = {'driver': 'file', 'path': f'{path}/'}
+    array = ts.open({'driver': 'zarr3', 'kvstore': kvstore}).result()
+    return array.read().result(), array.domain.labels
+
+
+@pytest.mark.parametrize('read', [by_the_specification, by_tensorstore])
+def test_other_readers_find_names_axes_and_values(stored, language, read):
     group = json.loads((stored / GROUP).read_text())
     assert (group['zarr_format'], group['node_type']) == (3, 'group')
-    kvstore = {'driver': 'file', 'path': f'{stored / ARRAY}/'}
-    array = ts.open({'driver': 'zarr3', 'kvstore': kvstore}).result()
-    np.testing.assert_array_equal(array.read().result(), language.summary.margin)
-    assert array.domain.labels == ('target',)
+    overview, summary = language.overview, language.summary
+    for name, expected, axes in (
+        ('overview.summary.margin', summary.margin, ('target',)),
+        ('overview.summary.top_stands_out', summary.top_stands_out, ('target', None)),
+        ('overview.distributions', overview.distributions, ('example', None)),
+        ('overview.summary.pairs.examples', summary.pairs.examples, (None,)),
+        ('comparison.near_duplicated', language.comparison.near_duplicated, ('target',)),
+        ('text.siblings.nearest', language.text.siblings.nearest, ('target',)),
+    ):
+        values, labels = read(stored / RESULTS / name)
+        assert (values.shape, values.dtype) == (expected.shape, expected.dtype)
+        np.testing.assert_array_equal(values, expected)
+        for label, axis in zip(labels, axes, strict=True):
+            assert label == axis or (axis is None and name.startswith(label.rpartition('.')[0]))
+
+
+def test_an_axis_has_one_name_and_one_size_everywhere(stored, language):
     sizes = {}
     for path in (stored / RESULTS).glob('*/zarr.json'):
         metadata = json.loads(path.read_text())
         names = metadata['dimension_names']
         assert len(set(names)) == len(names)
         for name, size in zip(names, metadata['shape'], strict=True):
-            assert sizes.setdefault(name, size) == size  # one axis, one size, as xarray wants it
+            assert sizes.setdefault(name, size) == size  # as xarray wants it
     assert (sizes['target'], sizes['example']) == (len(language.target_ids),) * 2
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from influence_jax.report import Results
-from influence_jax.report.gallery import shower
+from influence_jax.report.page import shower
 from influence_jax.report.results import ShownExamples
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 from rich.console import Console
 
 from influence_jax import report
-from influence_jax.report import Results, formatting
+from influence_jax.report import Results
 from influence_jax.report.results import ShownExamples
+from influence_jax.report.sections import MISSING
 
 
 def test_writes_page_figures_and_table(written):
@@ -370,10 +371,24 @@ def test_without_standard_errors_there_are_dashes_and_nothing_is_gray(arguments,
     page = write(arguments)
     text = page.read_text()
     assert 'Standard errors are not known' in text
-    assert f'± {formatting.MISSING}' in text
+    assert f'± {MISSING}' in text
     assert 'class=" noise"' not in text
     assert 'id="off-diagonal"' not in text
     assert 'nan' not in (page.parent / 'targets.csv').read_text()
+    Page(text)
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_a_page_of_columns_alone_counts_no_members(arguments, overview, write):
+    summary = overview.summary._replace(members_used=0)
+    arguments['overview'] = dataclasses.replace(overview, summary=summary, convergence=None)
+    text = write(
+        arguments | {'missing': np.empty(0, int), 'diverged': np.empty(0, int)}
+    ).read_text()
+    assert not re.findall(r'\b0 (?:members|models)|members used|number of members', text)
+    assert '<span>members</span>' not in text
+    assert '12 examples and\n  12 targets. The <b>influence</b>' in text
+    assert 'Most entries off the diagonal are noise: their median standard error is 0.1' in text
     Page(text)
 
 
