@@ -38,7 +38,7 @@ class HostScan:
             values,
             unit=targets.null_error,
             floor=targets.floor[:, None],
-            self_index=targets.self_index,
+            self_index=np.asarray(targets.self_index),
             request=request,
         )
 
