@@ -19,7 +19,7 @@ from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSett
 from influence_jax import planning
 from influence_jax.ensemble import train_full_data_model
 from influence_jax.hub import NotFetched
-from influence_jax.models.gpt_neo.sharding import RULES
+from influence_jax.models.gpt_neo import SHARDING_RULES
 from influence_jax.progress import TerminalProgress
 from influence_jax.store import FULL_DATA_MODEL
 from influence_jax.training import Executor, MeshShape, Recipe, sequential, sharded
@@ -52,7 +52,7 @@ class LanguageExperiment:
         if self.machine.streams:
             raise ValueError('--streams is for members that fit on one device: leave out --mesh')
         shape = MeshShape.parse(self.plan.mesh, vmapped=self.machine.vmap or 1)
-        return sharded(shape, RULES)
+        return sharded(shape, SHARDING_RULES)
 
 
 def main(defaults: LanguageExperiment) -> None:

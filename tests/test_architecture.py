@@ -11,7 +11,7 @@ import influence_jax
 ROOT = Path(influence_jax.__file__).parent
 SOURCES = sorted(ROOT.rglob('*.py'))
 
-HELPERS = {'files', 'hub', 'json_files', 'text', 'types'}
+HELPERS = {'files', 'hub', 'json_files', 'text', 'trees', 'types'}
 """Import nothing of the package but one another; anybody may import them."""
 
 ALLOWED = {

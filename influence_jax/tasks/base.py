@@ -4,14 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from influence_jax.data.dataset import Dataset
 from influence_jax.store import Shown
 from influence_jax.training import Executor, Program, Trained
-from influence_jax.training.mesh import path_name
+from influence_jax.trees import named
 from influence_jax.types import BasedTask, Batch, Params, Task
 
 _MOST_COLUMNS = 40
@@ -96,10 +95,10 @@ def bind(
             f'measurements, init, train_loss and measure (influence_jax.types.Task)'
         )
     for given in filter(None, (dataset, targets)):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(given.arrays):
+        for name, leaf in named(given.arrays).items():
             if leaf.dtype.kind not in 'biufc':
                 raise ValueError(
-                    f'the array {path_name(path)} of dataset {given.name!r} holds text, which no '
+                    f'the array {name} of dataset {given.name!r} holds text, which no '
                     f'network reads: turn it into numbers, or use a task that does (tasks.CausalLM)'
                 )
     rows = dataset.arrays

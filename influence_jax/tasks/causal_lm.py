@@ -20,7 +20,7 @@ from influence_jax.tasks.base import Problem
 from influence_jax.tasks.completion import EXTRACTION, Completer
 from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling, TokenBatch
 from influence_jax.training import Executor, Program, Trained, WarmStart, largest_batch
-from influence_jax.training.executor import place_on_mesh
+from influence_jax.training.compiled import place_on_mesh
 from influence_jax.types import Masks, Params, PRNGKey
 
 _LOGITS_AT_ONCE = 2**25

@@ -14,7 +14,7 @@ from influence_jax.models.gpt_neo import GPTNeoConfig, abstract
 from influence_jax.models.gpt_neo.decoding import greedy
 from influence_jax.models.lora import LoRA
 from influence_jax.training import Executor, Trained, sequential
-from influence_jax.training.executor import over_members
+from influence_jax.training.compiled import over_members
 from influence_jax.training.multihost import fetch
 from influence_jax.types import AnyArray, Params
 

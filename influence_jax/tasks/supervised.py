@@ -15,7 +15,7 @@ from influence_jax.data.dataset import Dataset
 from influence_jax.tasks.base import Problem, shown_of
 from influence_jax.tasks.networks import MakeModule, Network, as_network
 from influence_jax.training import Executor
-from influence_jax.training.mesh import path_name
+from influence_jax.trees import described
 from influence_jax.types import AnyArray, Batch, Params, PRNGKey, Variables
 
 Prepare = Callable[[Array], Array]
@@ -67,16 +67,11 @@ class Supervised(_Options, _Module, abc.ABC):
         name = type(self).__name__
         bound = _Bound(self, self._spec(examples))
         self._check_outputs(bound, examples['label'])
-        params = jax.tree_util.tree_leaves_with_path(
-            jax.eval_shape(lambda: bound.init(key=jax.random.key(0)))
-        )
         description = {
             'task': name,
             'inputs': self.inputs,
             'label': self.label,
-            'parameters': {
-                path_name(path): f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in params
-            },
+            'parameters': described(jax.eval_shape(lambda: bound.init(key=jax.random.key(0)))),
         }
         return Problem(
             bound,
