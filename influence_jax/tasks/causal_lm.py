@@ -34,7 +34,7 @@ class CausalLM:
     Measured of every target, in nats: `loss`, the mean token loss of the whole text; `answer_loss`,
     of the completion alone; and `token_accuracy`. With `extract` every member also completes every
     record's prompt, greedily, and `bleu`, `exact_match` and `longest_common_share` say how much of
-    the record that is (see `influence_jax.analysis.extraction`).
+    the record that is (see `influence_jax.data.text.similarity`).
 
     Attributes:
         config: the network.
