@@ -125,6 +125,7 @@ def train_ensemble(
     )
     check_both_sides(masks)
     job = _Training(
+        task,
         problem,
         _program(problem, recipe, masks, expected=inclusion_prob * dataset.num_examples),
         executor,
@@ -142,7 +143,7 @@ def train_ensemble(
         'recipe': dataclasses.asdict(recipe),
     }
     manifest = _manifest(job, dataset, targets, masks, configuration, seed, command)
-    return _run(job, manifest, masks, Path(output_dir), task, dataset)
+    return _run(job, manifest, masks, Path(output_dir), dataset)
 
 
 def train_full_data_model(
@@ -170,6 +171,7 @@ def train_full_data_model(
     problem = tasks.bind(task, dataset, targets, executor=_given(executor))
     masks = np.ones((1, dataset.num_examples), bool)
     job = _Training(
+        task,
         problem,
         _program(problem, recipe, masks, expected=dataset.num_examples),
         executor,
@@ -180,7 +182,7 @@ def train_full_data_model(
     )
     configuration = {'full_data': True, 'recipe': dataclasses.asdict(recipe)}
     manifest = _manifest(job, dataset, targets, masks, configuration, seed, command)
-    return _run(job, manifest, masks, Path(output_dir), task, dataset)
+    return _run(job, manifest, masks, Path(output_dir), dataset)
 
 
 def use_cores(count: int | None = None) -> None:
@@ -288,6 +290,7 @@ def _program(
 class _Training:
     """What members are trained by; the same for all of a run."""
 
+    task: Any
     problem: Problem
     program: Program
     executor: Executor | Automatic
@@ -320,7 +323,7 @@ def _manifest(
         members=len(masks),
         git_commit=store.git_commit(),
         command=command,
-        task=problem.recreate,
+        task=tasks.describe(job.task),
     )
 
 
@@ -329,7 +332,6 @@ def _run(
     manifest: store.Manifest,
     masks: Bool[np.ndarray, 'M N'],
     output_dir: Path,
-    task: Any,
     dataset: Dataset,
 ) -> Run:
     """Creates, continues or extends the run, trains what it lacks, and opens it for reading."""
@@ -339,8 +341,8 @@ def _run(
     executor.shape.mesh()  # refuses more devices than there are, before anything is written
     manifest = dataclasses.replace(manifest, executor=executor.describe())
     with _opened(output_dir, manifest, masks) as stored:
-        if isinstance(stored, store.Run) and problem.shown is not None:
-            stored.write_shown(problem.shown)
+        if isinstance(stored, store.Run):
+            _write_beside(stored, job)
         if job.keep_params:
             _refuse_lost_params(stored)
         if len(stored.missing):
@@ -356,7 +358,7 @@ def _run(
     if not isinstance(stored, store.Run):
         return cast(Run, stored)
     run = Run.open(output_dir)
-    run.remember(task, dataset)
+    run.remember(job.task, dataset)
     return run
 
 
@@ -383,6 +385,14 @@ def _recorded_width(output_dir: Path) -> int | None:
         return None
     width = (manifest.executor or {}).get('vmapped')
     return width if isinstance(width, int) and width > 0 else None
+
+
+def _write_beside(stored: store.Run, job: _Training) -> None:
+    """Keeps what a report shows of the examples, and what the task is made again of."""
+    if job.problem.shown is not None:
+        stored.write_shown(job.problem.shown)
+    for name, text in tasks.texts_of(job.task).items():
+        stored.write_text(name, text)
 
 
 def _train_missing(stored: Stored, job: _Training, executor: Executor) -> None:

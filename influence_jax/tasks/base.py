@@ -38,7 +38,6 @@ class Problem:
         extra: more measurements, made from each member's parameters; None where there are none.
         extra_names: their names.
         shown: what a report shows of the examples.
-        recreate: a description from which `Run.task` makes a built-in task again; None of others.
         texts: what to keep of the members besides, a text for each target by name; for runs of one
             member.
     """
@@ -53,7 +52,6 @@ class Problem:
     extra: Extra | None = None
     extra_names: tuple[str, ...] = ()
     shown: Shown | None = None
-    recreate: Mapping[str, Any] | None = None
     texts: Callable[[Trained], Mapping[str, Sequence[str]]] | None = None
 
     @property

@@ -190,7 +190,12 @@ class CausalLM:
         """What tells the parameters that members start from; 'none' where there are none."""
         if self.params is None:
             return 'none'
-        return self.params_identity or fingerprint(self.params)
+        return self.params_identity or self.checksum
+
+    @functools.cached_property
+    def checksum(self) -> str:
+        """The `fingerprint` of the parameters that members start from."""
+        return fingerprint(self.params)
 
 
 def fingerprint(params: Params) -> str:
