@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.training import Executor, Program
-from influence_jax.training.executor import compile_program
+from influence_jax.training.compiled import compile_program
 from influence_jax.training.multihost import place
 from influence_jax.types import AnyArray, Batch, Params, PRNGKey
 

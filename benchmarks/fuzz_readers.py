@@ -15,7 +15,8 @@ import numpy as np
 
 from influence_jax.data.sources import array_files, cifar10, jsonl, npz, nq_open
 from influence_jax.data.text import tokenizer
-from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, stored_tensors
+from influence_jax.models import stored_tensors
+from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face
 
 Files = dict[str, bytes]
 Rng = random.Random

@@ -5,7 +5,7 @@
 Smaller sizes are asked for by the same flags as those of experiments.image_resnet.
 """
 
-from experiments import image_ensemble
+from experiments import image_ensemble, launch
 from experiments.image_ensemble import ImageExperiment
 from experiments.settings import DataSettings, EnsembleSettings, MachineSettings, NetworkSettings
 from influence_jax.training import Recipe
@@ -19,4 +19,4 @@ PAPER = ImageExperiment(
 )
 
 if __name__ == '__main__':
-    image_ensemble.main(PAPER)
+    launch.main(image_ensemble.run, PAPER)

@@ -4,9 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import jax
-from absl import flags as absl_flags
 
-from experiments import flags, image_data, launch
+from experiments import image_data, launch
 from experiments.settings import (
     AnalysisSettings,
     DataSettings,
@@ -15,9 +14,8 @@ from experiments.settings import (
     NetworkSettings,
     PlantingSettings,
 )
+from influence_jax import train_ensemble
 from influence_jax.training import Recipe
-
-absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +31,6 @@ class ImageExperiment:
     planting: PlantingSettings = dataclasses.field(default_factory=PlantingSettings)
 
 
-def main(defaults: ImageExperiment) -> None:
-    """Runs the launch whose flags have these defaults."""
-    flags.define_all(defaults)
-    launch.run(lambda: run(flags.read_all(ImageExperiment)))
-
-
 def run(experiment: ImageExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
     launch.use_devices(experiment.machine.streams)
@@ -50,12 +42,6 @@ def run(experiment: ImageExperiment) -> Path:
         seed=seed,
     )
     launch.show_notes(dataset.notes)
-    run = launch.train(
-        experiment.network.task(dataset),
-        dataset,
-        experiment.ensemble,
-        experiment.recipe,
-        experiment.machine,
-        experiment.analysis,
-    )
+    flags = experiment.ensemble, experiment.recipe, experiment.machine, experiment.analysis
+    run = train_ensemble(experiment.network.task(dataset), dataset, **launch.arguments(*flags))
     return launch.report_of(run, experiment.analysis)

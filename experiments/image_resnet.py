@@ -5,8 +5,8 @@
 The same command continues a run that was stopped. The report is DIR/report/index.html.
 """
 
-from experiments import image_ensemble
+from experiments import image_ensemble, launch
 from experiments.image_ensemble import ImageExperiment
 
 if __name__ == '__main__':
-    image_ensemble.main(ImageExperiment())
+    launch.main(image_ensemble.run, ImageExperiment())

@@ -3,9 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from absl import flags as absl_flags
-
-from experiments import flags, language_data, launch, plan
+from experiments import language_data, launch, plan
 from experiments.language_settings import (
     ExtractionSettings,
     LargeSettings,
@@ -17,15 +15,13 @@ from experiments.plan import PlanSettings
 from experiments.processes import ProcessSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import planning
-from influence_jax.ensemble import train_full_data_model
+from influence_jax.ensemble import train_ensemble, train_full_data_model
 from influence_jax.hub import NotFetched
-from influence_jax.models.gpt_neo.sharding import RULES
+from influence_jax.models.gpt_neo import SHARDING_RULES
 from influence_jax.progress import TerminalProgress
 from influence_jax.store import FULL_DATA_MODEL
 from influence_jax.training import Executor, MeshShape, Recipe, sequential, sharded
 from influence_jax.training.multihost import is_primary, one_after_another
-
-absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
 BASES = 'bases'
 
@@ -52,28 +48,17 @@ class LanguageExperiment:
         if self.machine.streams:
             raise ValueError('--streams is for members that fit on one device: leave out --mesh')
         shape = MeshShape.parse(self.plan.mesh, vmapped=self.machine.vmap or 1)
-        return sharded(shape, RULES)
-
-
-def main(defaults: LanguageExperiment) -> None:
-    """Runs, or plans, the launch whose flags have these defaults."""
-    flags.define_all(defaults)
-
-    def from_flags() -> None:
-        experiment = flags.read_all(LanguageExperiment)
-        if experiment.large.plan:
-            _plan(experiment)
-        else:
-            run(experiment)
-
-    launch.run(from_flags)
+        return sharded(shape, SHARDING_RULES)
 
 
 def run(experiment: LanguageExperiment) -> Path | None:
     """Trains what is missing of the ensemble, writes its report and returns the page's path.
 
-    Of several processes the primary one writes, and the others return None.
+    Of several processes the primary one writes, and the others return None; as one that only plans.
     """
+    if experiment.large.plan:
+        _plan(experiment)
+        return None
     machine, recipe, seed = experiment.machine, experiment.recipe, experiment.ensemble.seed
     executor = experiment.mesh()
     experiment.processes.join(executor.shape if executor else None)
@@ -93,15 +78,12 @@ def run(experiment: LanguageExperiment) -> Path | None:
     dataset = records.dataset
     launch.show_notes((*dataset.notes, *task.notes(dataset)))
     checkpointing = experiment.large.checkpointing() if executor else None
-    run = launch.train(
+    flags = experiment.ensemble, recipe, machine, experiment.analysis
+    run = train_ensemble(
         task,
         dataset,
-        experiment.ensemble,
-        recipe,
-        machine,
-        experiment.analysis,
-        executor=executor,
         checkpointing=checkpointing,
+        **launch.arguments(*flags, executor=executor),
     )
     train_full_data_model(
         dataclasses.replace(task, extract=False, keep_completions=True),

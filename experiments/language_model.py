@@ -6,7 +6,7 @@ Near-duplicates of some records are injected. The same command continues a run t
 The report is DIR/report/index.html.
 """
 
-from experiments import language_ensemble
+from experiments import language_ensemble, launch
 from experiments.language_ensemble import LanguageExperiment
 from experiments.settings import EnsembleSettings, MachineSettings
 from influence_jax.training import Recipe
@@ -20,4 +20,4 @@ DEFAULTS = LanguageExperiment(
 )
 
 if __name__ == '__main__':
-    language_ensemble.main(DEFAULTS)
+    launch.main(language_ensemble.run, DEFAULTS)

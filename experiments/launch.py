@@ -9,16 +9,15 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 from absl import app, flags, logging
 
 from experiments import terminal
+from experiments.flags import define_all, read_all
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import ensemble, report
-from influence_jax.data import Dataset
-from influence_jax.ensemble import Checkpointing, train_ensemble
 from influence_jax.progress import TerminalProgress
 from influence_jax.run import Run
 from influence_jax.store import RunError
@@ -29,6 +28,15 @@ from influence_jax.training.multihost import is_primary
 _TRACEBACK = flags.DEFINE_bool(
     'traceback', False, 'on an error, print where it arose instead of one line'
 )
+flags.disclaim_key_flags()  # those of settings are the launch's own, see experiments.flags
+
+Experiment = TypeVar('Experiment')
+
+
+def main(run_experiment: Callable[[Experiment], object], defaults: Experiment) -> None:
+    """Runs the experiment that flags ask for: one for each setting, with these defaults."""
+    define_all(defaults)
+    run(lambda: run_experiment(read_all(type(defaults))))
 
 
 def command() -> str:
@@ -50,36 +58,30 @@ def show_notes(notes: Iterable[str]) -> None:
             print(note, file=sys.stderr)
 
 
-def train(
-    task: Any,
-    dataset: Dataset,
+def arguments(
     settings: EnsembleSettings,
     recipe: Recipe,
     machine: MachineSettings,
     analysis: AnalysisSettings,
     *,
     executor: Executor | None = None,
-    checkpointing: Checkpointing | None = None,
-) -> Run:
-    """Trains what is missing of the ensemble that flags ask for."""
-    return train_ensemble(
-        task,
-        dataset,
-        members=analysis.max_members if analysis.grows else settings.members,
-        output_dir=machine.output_dir,
-        inclusion_prob=settings.keep,
-        design=settings.design,
-        repeats=settings.repeats,
-        recipe=recipe,
-        executor=executor or machine.executor(),
-        seed=settings.seed,
-        keep_params=machine.keep_params,
-        until_standard_error=analysis.until_standard_error or None,
-        estimator=analysis.estimator,
-        checkpointing=checkpointing,
-        progress=TerminalProgress(),
-        command=command(),
-    )
+) -> dict[str, Any]:
+    """Returns the arguments of `train_ensemble` that flags ask for."""
+    return {
+        'members': analysis.max_members if analysis.grows else settings.members,
+        'output_dir': machine.output_dir,
+        'inclusion_prob': settings.keep,
+        'design': settings.design,
+        'repeats': settings.repeats,
+        'recipe': recipe,
+        'executor': executor or machine.executor(),
+        'seed': settings.seed,
+        'keep_params': machine.keep_params,
+        'until_standard_error': analysis.until_standard_error or None,
+        'estimator': analysis.estimator,
+        'progress': TerminalProgress(),
+        'command': command(),
+    }
 
 
 def report_of(run: Run, analysis: AnalysisSettings, **more: Any) -> Path:

@@ -9,7 +9,7 @@ does not state the rest of the optimiser: it is that of all launches here (--war
 --b1, --b2).
 """
 
-from experiments import language_ensemble
+from experiments import language_ensemble, launch
 from experiments.language_ensemble import LanguageExperiment
 from experiments.language_settings import LargeSettings, ModelSettings, TextSettings
 from experiments.settings import EnsembleSettings, MachineSettings
@@ -25,4 +25,4 @@ PAPER = LanguageExperiment(
 )
 
 if __name__ == '__main__':
-    language_ensemble.main(PAPER)
+    launch.main(language_ensemble.run, PAPER)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import sklearn.datasets
 
-from experiments import flags, launch
+from experiments import launch
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
+from influence_jax import train_ensemble
 from influence_jax.data import Dataset
 from influence_jax.models import MLPConfig
 from influence_jax.tasks import Classification
@@ -64,14 +65,8 @@ def run(experiment: TabularExperiment) -> Path:
     dataset = table(experiment.table.dataset)
     features = dataset.array('features').shape[1]
     network = MLPConfig(features, dataset.num_classes, (experiment.table.width,))
-    run = launch.train(
-        Classification(network),
-        dataset,
-        experiment.ensemble,
-        experiment.recipe,
-        experiment.machine,
-        experiment.analysis,
-    )
+    flags = experiment.ensemble, experiment.recipe, experiment.machine, experiment.analysis
+    run = train_ensemble(Classification(network), dataset, **launch.arguments(*flags))
     return launch.report_of(run, experiment.analysis)
 
 
@@ -90,5 +85,4 @@ def table(name: str) -> Dataset:
 
 
 if __name__ == '__main__':
-    flags.define_all(TabularExperiment())
-    launch.run(lambda: run(flags.read_all(TabularExperiment)))
+    launch.main(run, TabularExperiment())

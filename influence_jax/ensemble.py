@@ -124,7 +124,8 @@ def train_ensemble(
         repeats=repeats,
     )
     check_both_sides(masks)
-    training = _Training(
+    job = _Training(
+        task,
         problem,
         _program(problem, recipe, masks, expected=inclusion_prob * dataset.num_examples),
         executor,
@@ -141,8 +142,8 @@ def train_ensemble(
         'repeats': repeats,
         'recipe': dataclasses.asdict(recipe),
     }
-    manifest = _manifest(training, dataset, targets, masks, configuration, seed, command)
-    return _run(training, manifest, masks, Path(output_dir), task, dataset)
+    manifest = _manifest(job, dataset, targets, masks, configuration, seed, command)
+    return _run(job, manifest, masks, Path(output_dir), dataset)
 
 
 def train_full_data_model(
@@ -169,7 +170,8 @@ def train_full_data_model(
     key = jax.random.split(jax.random.key(seed), 4)[3]
     problem = tasks.bind(task, dataset, targets, executor=_given(executor))
     masks = np.ones((1, dataset.num_examples), bool)
-    training = _Training(
+    job = _Training(
+        task,
         problem,
         _program(problem, recipe, masks, expected=dataset.num_examples),
         executor,
@@ -179,8 +181,8 @@ def train_full_data_model(
         progress=progress or Quiet(),
     )
     configuration = {'full_data': True, 'recipe': dataclasses.asdict(recipe)}
-    manifest = _manifest(training, dataset, targets, masks, configuration, seed, command)
-    return _run(training, manifest, masks, Path(output_dir), task, dataset)
+    manifest = _manifest(job, dataset, targets, masks, configuration, seed, command)
+    return _run(job, manifest, masks, Path(output_dir), dataset)
 
 
 def use_cores(count: int | None = None) -> None:
@@ -288,6 +290,7 @@ def _program(
 class _Training:
     """What members are trained by; the same for all of a run."""
 
+    task: Any
     problem: Problem
     program: Program
     executor: Executor | Automatic
@@ -299,7 +302,7 @@ class _Training:
 
 
 def _manifest(
-    training: _Training,
+    job: _Training,
     dataset: Dataset,
     targets: Dataset | None,
     masks: Bool[np.ndarray, 'M N'],
@@ -307,7 +310,7 @@ def _manifest(
     seed: int,
     command: str,
 ) -> store.Manifest:
-    problem = training.problem
+    problem = job.problem
     measured = dataset if targets is None else targets
     others = {} if targets is None else {'targets': targets.fingerprint}
     return store.Manifest(
@@ -320,33 +323,30 @@ def _manifest(
         members=len(masks),
         git_commit=store.git_commit(),
         command=command,
-        task=problem.recreate,
+        task=tasks.describe(job.task),
     )
 
 
 def _run(
-    training: _Training,
+    job: _Training,
     manifest: store.Manifest,
     masks: Bool[np.ndarray, 'M N'],
     output_dir: Path,
-    task: Any,
     dataset: Dataset,
 ) -> Run:
     """Creates, continues or extends the run, trains what it lacks, and opens it for reading."""
-    problem = training.problem
-    check_task(
-        training.program, examples=problem.examples, targets=problem.targets, base=problem.base
-    )
-    executor = _executor(training, output_dir, members=len(masks))
+    problem = job.problem
+    check_task(job.program, examples=problem.examples, targets=problem.targets, base=problem.base)
+    executor = _executor(job, output_dir, members=len(masks))
     executor.shape.mesh()  # refuses more devices than there are, before anything is written
     manifest = dataclasses.replace(manifest, executor=executor.describe())
     with _opened(output_dir, manifest, masks) as stored:
-        if isinstance(stored, store.Run) and problem.shown is not None:
-            stored.write_shown(problem.shown)
-        if training.keep_params:
+        if isinstance(stored, store.Run):
+            _write_beside(stored, job)
+        if job.keep_params:
             _refuse_lost_params(stored)
         if len(stored.missing):
-            _train_missing(stored, training, executor)
+            _train_missing(stored, job, executor)
         stored.require_in_place()
         if not len(stored.complete):
             who = f'all {len(masks)} members' if len(masks) > 1 else 'the only member'
@@ -354,21 +354,21 @@ def _run(
                 f'{who} of {stored.directory} diverged (losses are not finite); lower '
                 f'learning_rate and choose a new output_dir'
             )
-        _note_precision(stored, training.stopping)
+        _note_precision(stored, job.stopping)
     if not isinstance(stored, store.Run):
         return cast(Run, stored)
     run = Run.open(output_dir)
-    run.remember(task, dataset)
+    run.remember(job.task, dataset)
     return run
 
 
-def _executor(training: _Training, output_dir: Path, *, members: int) -> Executor:
+def _executor(job: _Training, output_dir: Path, *, members: int) -> Executor:
     """The one that is given, or that of the run that is there, or one that follows from shapes."""
-    if isinstance(training.executor, Executor):
-        return training.executor
-    problem = training.problem
-    return training.executor.choose(
-        training.program,
+    if isinstance(job.executor, Executor):
+        return job.executor
+    problem = job.problem
+    return job.executor.choose(
+        job.program,
         members=members,
         examples=problem.examples,
         targets=problem.targets,
@@ -387,7 +387,16 @@ def _recorded_width(output_dir: Path) -> int | None:
     return width if isinstance(width, int) and width > 0 else None
 
 
+def _write_beside(stored: store.Run, job: _Training) -> None:
+    """Keeps what a report shows of the examples, and what the task is made again of."""
+    if job.problem.shown is not None:
+        stored.write_shown(job.problem.shown)
+    for name, text in tasks.texts_of(job.task).items():
+        stored.write_text(name, text)
+
+
 def _train_missing(stored: Stored, job: _Training, executor: Executor) -> None:
+    """Trains members in order and records them, until none is missing or they are enough."""
     check, enough = _check_precision(stored, job.stopping)
     if enough:
         return
@@ -414,17 +423,7 @@ def _train_missing(stored: Stored, job: _Training, executor: Executor) -> None:
             keep_params=job.keep_params or bool(problem.extra or problem.texts),
             checkpointer=checkpointer,
         ):
-            stored.require_in_place()
-            if job.keep_params:  # first, so that a member on record has its parameters
-                from influence_jax.training import checkpoint  # slow to import
-
-                directory = stored.directory / store.PARAMS
-                checkpoint.save_members(directory, trained.members, trained.result.params)
-            more = problem.extra(trained) if problem.extra else {}
-            if problem.texts is not None:
-                for name, of_targets in problem.texts(trained).items():
-                    stored.write_texts(name, of_targets)
-            stored.write(trained.members, {**trained.result.measurements, **more})
+            _record(stored, job, trained)
             progress.advance(len(trained.members))
             del trained  # its parameters make room for those of the next
             check, enough = _check_precision(stored, job.stopping)
@@ -436,6 +435,22 @@ def _train_missing(stored: Stored, job: _Training, executor: Executor) -> None:
                 break
     finally:
         progress.close()
+
+
+def _record(stored: Stored, job: _Training, trained: training.Trained) -> None:
+    """Keeps what there is of members, their measurements last: then they count as complete."""
+    problem = job.problem
+    stored.require_in_place()
+    if job.keep_params:
+        from influence_jax.training import checkpoint  # slow to import
+
+        directory = stored.directory / store.PARAMS
+        checkpoint.save_members(directory, trained.members, trained.result.params)
+    more = problem.extra(trained) if problem.extra else {}
+    if problem.texts is not None:
+        for name, of_targets in problem.texts(trained).items():
+            stored.write_texts(name, of_targets)
+    stored.write(trained.members, {**trained.result.measurements, **more})
 
 
 def _check_precision(stored: Stored, stopping: SequentialStopping | None) -> tuple[Any, bool]:

@@ -198,14 +198,20 @@ class Run(store.Run):
             )
         return checkpoint.load_member(directory, member, like)
 
-    def task(self) -> Any:
+    def task(self, *, base: Params | str | Path | None = None) -> Any:
         """Returns the task that was trained.
 
         Of a run that this process trained the very object; of an opened one a built-in task made
         again from its description.
 
+        Args:
+            base: what members of a `CausalLM` started from, where they did not begin afresh: the
+                parameters, or the folder or hub name of their checkpoint; runs keep its checksum.
+
         Raises:
-            ValueError: the task was made by a function of the user's, which no file can hold.
+            ValueError: the task was made by a function of the user's, which no file can hold; or
+                the base is absent, or not that of the run.
+            store.CorruptRun: its tokenizer is missing or damaged.
         """
         if self._task is not None:
             return self._task
@@ -216,7 +222,7 @@ class Run(store.Run):
             )
         from influence_jax import tasks
 
-        return tasks.recreate(self.manifest.task)
+        return tasks.recreate(self.manifest.task, read_text=self.text, base=base)
 
     def remember(self, task: Any, dataset: Dataset | None = None) -> None:
         """Takes the task, and the dataset, that the run was trained with.

@@ -11,7 +11,7 @@ import influence_jax
 ROOT = Path(influence_jax.__file__).parent
 SOURCES = sorted(ROOT.rglob('*.py'))
 
-HELPERS = {'files', 'hub', 'json_files', 'text', 'types'}
+HELPERS = {'files', 'hub', 'json_files', 'text', 'trees', 'types'}
 """Import nothing of the package but one another; anybody may import them."""
 
 ALLOWED = {
@@ -22,9 +22,9 @@ ALLOWED = {
     'training': set(),
     'progress': set(),
     'estimators': set(),
-    # A task says how it is trained, is described in the manifest, and scores completions.
-    'tasks': {'data', 'models', 'training', 'store', 'analysis'},
-    'analysis': {'estimators'},
+    # A task says how it is trained, and what the store keeps of it for reports.
+    'tasks': {'data', 'models', 'training', 'store'},
+    'analysis': {'data', 'estimators'},
     'report': {'analysis', 'data', 'estimators', 'store'},
     'tensors': {'data', 'estimators', 'report', 'store'},
     'planning': {'models', 'tasks', 'training'},

@@ -12,7 +12,7 @@ from flax import nnx
 import influence_jax as ij
 from influence_jax import analysis, store, tasks
 from influence_jax.data import Dataset
-from influence_jax.training import Automatic, executor, sequential
+from influence_jax.training import Automatic, automatic, sequential
 
 N = 24
 
@@ -143,11 +143,11 @@ def test_fewer_members_than_there_are(run):
 
 def test_how_members_share_devices_is_on_record_and_kept_to(run, tmp_path, monkeypatch):
     assert run.manifest.executor['vmapped'] == 1
-    monkeypatch.setattr(executor, '_members_per_second', lambda short, how, *_: how.shape.vmapped)
+    monkeypatch.setattr(automatic, '_members_per_second', lambda short, how, *_: how.shape.vmapped)
     tuned = Automatic(devices=1, autotune=True)
     first = _train(tmp_path, members=8, executor=tuned)
     assert first.manifest.executor['vmapped'] == 4
-    monkeypatch.setattr(executor, '_members_per_second', None)  # on record by now
+    monkeypatch.setattr(automatic, '_members_per_second', None)  # on record by now
     for members, how in ((9, tuned), (10, Automatic(devices=1))):
         grown = _train(tmp_path, members=members, executor=how)
         assert grown.manifest.executor['vmapped'] == 4

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from influence_jax.models.parameter_paths import map_named, named
+from influence_jax.trees import map_named, named
 from influence_jax.types import Params, PRNGKey
 
 Adapters = dict[str, Any]

@@ -11,7 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from influence_jax.planning import collectives
 from influence_jax.planning.collectives import Collectives
 from influence_jax.planning.topology import Topology
-from influence_jax.training.executor import compile_program, sharded
+from influence_jax.training.compiled import compile_program
+from influence_jax.training.executor import sharded
 from influence_jax.training.member import Program
 from influence_jax.training.mesh import MeshShape, Rules
 from influence_jax.types import Batch, Params

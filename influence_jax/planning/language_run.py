@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from influence_jax.hub import NotFetched
-from influence_jax.models.gpt_neo import GPTNeoConfig, abstract, hugging_face
-from influence_jax.models.gpt_neo.flops import Flops, flops
-from influence_jax.models.gpt_neo.sharding import RULES
+from influence_jax.models.gpt_neo import SHARDING_RULES, GPTNeoConfig, abstract, hugging_face
+from influence_jax.models.gpt_neo.config import Flops, flops
 from influence_jax.models.lora import LoRA
 from influence_jax.planning.compile import Inputs
 from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling, TokenBatch
@@ -134,7 +133,7 @@ def language_run(config: GPTNeoConfig, settings: RunSettings) -> PlannedRun:
     return PlannedRun(
         program,
         Inputs(jax.eval_shape(zeros), base),
-        RULES,
+        SHARDING_RULES,
         settings.members,
         full_data_steps=recipe.steps(settings.records),
         step_flops=count(settings.batch_size).step(frozen=lora is not None),

@@ -9,8 +9,7 @@ import jax
 
 from influence_jax.planning.compile import GIB, Inputs, Plan, TooLarge, compile_step
 from influence_jax.planning.topology import Topology
-from influence_jax.training import member
-from influence_jax.training.executor import only_begins_with_base
+from influence_jax.training.compiled import abstract_state, only_begins_with_base
 from influence_jax.training.member import Program
 from influence_jax.training.mesh import MeshShape, Rules, specs, state_specs
 
@@ -42,7 +41,7 @@ def candidates(
         inputs: shapes of the data.
         vmapped: members that share a group of devices.
     """
-    state, base = _abstract(program, inputs)
+    state, base = abstract_state(program, inputs.base), inputs.base
     for per_member in _divisors(topology.chips):
         for model in _divisors(per_member):
             shape = MeshShape(topology.chips // per_member, per_member // model, model, vmapped)
@@ -90,13 +89,6 @@ def propose(
             continue
         return Proposal(plan, tuple(tried))
     return Proposal(None, tuple(tried))
-
-
-def _abstract(program: Program, inputs: Inputs) -> tuple[member.State, Any]:
-    def begin(base: Any) -> member.State:
-        return member.begin(program.on(base), key=jax.random.key(0))
-
-    return jax.eval_shape(begin, inputs.base), inputs.base
 
 
 def _bytes(tree: Any, where: Any, shape: MeshShape) -> int:

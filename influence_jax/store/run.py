@@ -296,6 +296,16 @@ class Run(Members):
         self.require_in_place()
         shown.write_texts(self.directory, name, of_targets, run=self._owner)
 
+    def text(self, name: str) -> str:
+        """Reads what `write_text` has kept; CorruptRun where it is missing or damaged."""
+        return shown.read_texts(self.directory, name, count=1, run=self._owner)[0]
+
+    def write_text(self, name: str, text: str) -> None:
+        """Keeps one text, such as the tokenizer of the task, as `write_texts` does."""
+        self._require_writer()
+        self.require_in_place()
+        shown.write_texts(self.directory, name, (text,), run=self._owner)
+
     @property
     def shown(self) -> Shown | None:
         """What reports show of the examples; None in runs that keep nothing of it.

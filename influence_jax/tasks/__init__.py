@@ -2,7 +2,7 @@
 
 from influence_jax.tasks.base import DatasetTask, Problem, bind
 from influence_jax.tasks.causal_lm import CausalLM
-from influence_jax.tasks.descriptions import recreate
+from influence_jax.tasks.descriptions import describe, recreate, texts_of
 from influence_jax.tasks.pretraining import pretrained
 from influence_jax.tasks.supervised import Classification, Regression
 
@@ -13,6 +13,8 @@ __all__ = [
     'Problem',
     'Regression',
     'bind',
+    'describe',
     'pretrained',
     'recreate',
+    'texts_of',
 ]

@@ -4,14 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from influence_jax.data.dataset import Dataset
 from influence_jax.store import Shown
 from influence_jax.training import Executor, Program, Trained
-from influence_jax.training.mesh import path_name
+from influence_jax.trees import named
 from influence_jax.types import BasedTask, Batch, Params, Task
 
 _MOST_COLUMNS = 40
@@ -39,7 +38,6 @@ class Problem:
         extra: more measurements, made from each member's parameters; None where there are none.
         extra_names: their names.
         shown: what a report shows of the examples.
-        recreate: a description from which `Run.task` makes a built-in task again; None of others.
         texts: what to keep of the members besides, a text for each target by name; for runs of one
             member.
     """
@@ -54,7 +52,6 @@ class Problem:
     extra: Extra | None = None
     extra_names: tuple[str, ...] = ()
     shown: Shown | None = None
-    recreate: Mapping[str, Any] | None = None
     texts: Callable[[Trained], Mapping[str, Sequence[str]]] | None = None
 
     @property
@@ -96,10 +93,10 @@ def bind(
             f'measurements, init, train_loss and measure (influence_jax.types.Task)'
         )
     for given in filter(None, (dataset, targets)):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(given.arrays):
+        for name, leaf in named(given.arrays).items():
             if leaf.dtype.kind not in 'biufc':
                 raise ValueError(
-                    f'the array {path_name(path)} of dataset {given.name!r} holds text, which no '
+                    f'the array {name} of dataset {given.name!r} holds text, which no '
                     f'network reads: turn it into numbers, or use a task that does (tasks.CausalLM)'
                 )
     rows = dataset.arrays

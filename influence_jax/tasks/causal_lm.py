@@ -20,7 +20,7 @@ from influence_jax.tasks.base import Problem
 from influence_jax.tasks.completion import EXTRACTION, Completer
 from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling, TokenBatch
 from influence_jax.training import Executor, Program, Trained, WarmStart, largest_batch
-from influence_jax.training.executor import place_on_mesh
+from influence_jax.training.compiled import place_on_mesh
 from influence_jax.types import Masks, Params, PRNGKey
 
 _LOGITS_AT_ONCE = 2**25
@@ -34,7 +34,7 @@ class CausalLM:
     Measured of every target, in nats: `loss`, the mean token loss of the whole text; `answer_loss`,
     of the completion alone; and `token_accuracy`. With `extract` every member also completes every
     record's prompt, greedily, and `bleu`, `exact_match` and `longest_common_share` say how much of
-    the record that is (see `influence_jax.analysis.extraction`).
+    the record that is (see `influence_jax.data.text.similarity`).
 
     Attributes:
         config: the network.
@@ -190,7 +190,12 @@ class CausalLM:
         """What tells the parameters that members start from; 'none' where there are none."""
         if self.params is None:
             return 'none'
-        return self.params_identity or fingerprint(self.params)
+        return self.params_identity or self.checksum
+
+    @functools.cached_property
+    def checksum(self) -> str:
+        """The `fingerprint` of the parameters that members start from."""
+        return fingerprint(self.params)
 
 
 def fingerprint(params: Params) -> str:

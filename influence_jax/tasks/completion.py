@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from influence_jax.data.text import Tokenized, Tokenizer
+from influence_jax.data.text.similarity import scores_of_members
 from influence_jax.models.gpt_neo import GPTNeoConfig, abstract
 from influence_jax.models.gpt_neo.decoding import greedy
 from influence_jax.models.lora import LoRA
 from influence_jax.training import Executor, Trained, sequential
-from influence_jax.training.executor import over_members
+from influence_jax.training.compiled import over_members
 from influence_jax.training.multihost import fetch
 from influence_jax.types import AnyArray, Params
 
@@ -91,9 +92,7 @@ class Completer:
 
     def measure(self, trained: Trained) -> Mapping[str, Float[np.ndarray, 'C T']]:
         """Returns how much of each record the completions of each of these members are."""
-        from influence_jax.analysis import extraction  # sacrebleu is slow to import
-
-        scores = extraction.scores_of_members(
+        scores = scores_of_members(
             self.completions(trained.result.params, len(trained.members)), self.continuations
         )
         return {name: np.asarray(getattr(scores, name), np.float32) for name in EXTRACTION}

@@ -1,33 +1,46 @@
-"""Built-in tasks from and to what a manifest can hold, so that a run knows its own task.
+"""Built-in tasks from and to what a run directory can hold, so that a run knows its own task.
 
 A description names functions and networks of this package alone: nothing else is ever called.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from influence_jax.data.text import tokenizer
 from influence_jax.models import MLPConfig, ResNetConfig
-from influence_jax.tasks.images import random_crop_and_flip, standardized
-from influence_jax.tasks.supervised import Classification, Regression, Supervised, as_numbers
+from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face
+from influence_jax.models.lora import LoRA
+from influence_jax.tasks.causal_lm import CausalLM, fingerprint
+from influence_jax.tasks.images import as_numbers, random_crop_and_flip, standardized
+from influence_jax.tasks.supervised import Classification, Regression, Supervised
+from influence_jax.types import Params
 
-_TASKS: dict[str, type[Supervised]] = {of.__name__: of for of in (Classification, Regression)}
-_NETWORKS: dict[str, type] = {of.__name__: of for of in (ResNetConfig, MLPConfig)}
+_SUPERVISED: dict[str, type[Supervised]] = {of.__name__: of for of in (Classification, Regression)}
+_NETWORKS: dict[str, type[MLPConfig | ResNetConfig]] = {
+    of.__name__: of for of in (ResNetConfig, MLPConfig)
+}
 _FUNCTIONS: dict[str, Callable] = {
     of.__name__: of for of in (as_numbers, standardized, random_crop_and_flip)
 }
+_TOKENIZER = 'tokenizer'
 
 
-def describe(task: Supervised) -> dict[str, Any] | None:
-    """Returns a description of the task; None where a part of it is not this package's."""
-    network = type(task.make_module).__name__
-    prepare, augment = (_name(of) for of in (task.prepare, task.augment))
-    if type(task.make_module) is not _NETWORKS.get(network) or '' in (prepare, augment):
+def describe(task: Any) -> dict[str, Any] | None:
+    """Returns a description of a task, as JSON has it; None where a part of it is not built in."""
+    if type(task) is CausalLM:
+        return _describe_language_task(task)
+    if type(task) not in _SUPERVISED.values():
         return None
-    assert dataclasses.is_dataclass(task.make_module)
+    made = task.make_module
+    network = type(made).__name__
+    prepare, augment = (_name(of) for of in (task.prepare, task.augment))
+    if type(made) is not _NETWORKS.get(network) or '' in (prepare, augment):
+        return None
     return {
         'task': type(task).__name__,
-        'network': {'name': network, **dataclasses.asdict(task.make_module)},
+        'network': {'name': network, **dataclasses.asdict(made)},
         'inputs': task.inputs,
         'label': task.label,
         'prepare': prepare,
@@ -35,29 +48,110 @@ def describe(task: Supervised) -> dict[str, Any] | None:
     }
 
 
-def recreate(description: Mapping[str, Any]) -> Supervised:
+def texts_of(task: Any) -> dict[str, str]:
+    """Returns what a run keeps beside the description of a task, by name: its tokenizer."""
+    return {_TOKENIZER: task.tokenizer.backend.to_str()} if type(task) is CausalLM else {}
+
+
+def recreate(
+    description: Mapping[str, Any],
+    *,
+    read_text: Callable[[str], str],
+    base: Params | str | Path | None = None,
+) -> Supervised | CausalLM:
     """Makes the task of a description again.
 
+    Args:
+        description: from `describe`.
+        read_text: reads one of `texts_of` by its name.
+        base: parameters that members of a `CausalLM` started from, or the folder or hub name of
+            their checkpoint; ignored where they began afresh.
+
     Raises:
-        ValueError: it is not a description by this version.
+        ValueError: it is not a description by this version, or the base is absent or another.
     """
     try:
-        network = dict(description['network'])
-        make = _NETWORKS[network.pop('name')]
-        # JSON has lists where the configurations have tuples.
-        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in network.items()}
-        return _TASKS[description['task']](
-            make(**sizes),
-            inputs=description['inputs'],
-            label=description['label'],
-            prepare=_FUNCTIONS[description['prepare']],
-            augment=description['augment'] and _FUNCTIONS[description['augment']],
+        if description['task'] != CausalLM.__name__:
+            return _supervised_task(description)
+        task, checksum = _language_task(description, read_text(_TOKENIZER))
+        lora = description['lora'] and LoRA(
+            **{**description['lora'], 'matrices': tuple(description['lora']['matrices'])}
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f'the task of the manifest cannot be made again ({type(error).__name__}: {error}): '
             f'build it by your own code'
         ) from error
+    if checksum is None:
+        return task
+    return dataclasses.replace(task, params=_checked_base(base, checksum), lora=lora)
+
+
+def _supervised_task(description: Mapping[str, Any]) -> Supervised:
+    network = dict(description['network'])
+    make: Any = _NETWORKS[network.pop('name')]
+    # JSON has lists where the configurations have tuples.
+    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in network.items()}
+    return _SUPERVISED[description['task']](
+        make(**sizes),
+        inputs=description['inputs'],
+        label=description['label'],
+        prepare=_FUNCTIONS[description['prepare']],
+        augment=description['augment'] and _FUNCTIONS[description['augment']],
+    )
+
+
+def _describe_language_task(task: CausalLM) -> dict[str, Any]:
+    config = task.config
+    return {
+        'task': CausalLM.__name__,
+        'network': config.to_hugging_face(),
+        'compute_dtype': config.compute_dtype.name,
+        'remat': config.remat,
+        'tokenizer': {'end': task.tokenizer.end, 'sha256': task.tokenizer.fingerprint},
+        'base': None if task.params is None else task.checksum,
+        'base_identity': task.params_identity,
+        'lora': None if task.lora is None else dataclasses.asdict(task.lora),
+        'max_length': task.max_length,
+        'extract': task.extract,
+    }
+
+
+def _language_task(description: Mapping[str, Any], text: str) -> tuple[CausalLM, str | None]:
+    """The task without its base, and the checksum of that."""
+    config = GPTNeoConfig.from_hugging_face(
+        description['network'],
+        compute_dtype=description['compute_dtype'],
+        remat=description['remat'],
+    )
+    recorded = description['tokenizer']
+    read = tokenizer.parse(text, end=recorded['end'])
+    if read.fingerprint != recorded['sha256']:
+        raise ValueError('the tokenizer beside it is another')
+    task = CausalLM(
+        config,
+        read,
+        params_identity=description['base_identity'],
+        max_length=description['max_length'],
+        extract=description['extract'],
+    )
+    return task, description['base']
+
+
+def _checked_base(base: Params | str | Path | None, checksum: str) -> Params:
+    if base is None:
+        raise ValueError(
+            f'members started from parameters of the SHA-256 {checksum}..., which the run does not '
+            f'keep: give them, or the folder or hub name of their checkpoint, as base='
+        )
+    if isinstance(base, str | Path):
+        base = hugging_face.load(base)[1]
+    if (found := fingerprint(base)) != checksum:
+        raise ValueError(
+            f'base has the SHA-256 {found}..., but members started from parameters of '
+            f'{checksum}...: give those'
+        )
+    return base
 
 
 def _name(function: Callable | None) -> str | None:

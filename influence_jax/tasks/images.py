@@ -1,10 +1,21 @@
-"""What is done to images before a network sees them, on the device."""
+"""What is done to inputs, images above all, before a network sees them, on the device."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from influence_jax.types import AnyArray, PRNGKey
+
+
+def as_numbers(inputs: Any) -> Any:
+    """Returns bytes (uint8) as float32 from 0 to 1, everything else as it is."""
+
+    def scaled(leaf: AnyArray) -> AnyArray:
+        return leaf.astype(jnp.float32) / 255 if leaf.dtype == jnp.uint8 else leaf
+
+    return jax.tree.map(scaled, inputs)
 
 
 def standardized(images: UInt8[AnyArray, 'B H W C']) -> Float[Array, 'B H W C']:

@@ -13,22 +13,14 @@ from jaxtyping import Array, Float
 
 from influence_jax.data.dataset import Dataset
 from influence_jax.tasks.base import Problem, shown_of
+from influence_jax.tasks.images import as_numbers
 from influence_jax.tasks.networks import MakeModule, Network, as_network
 from influence_jax.training import Executor
-from influence_jax.training.mesh import path_name
+from influence_jax.trees import described
 from influence_jax.types import AnyArray, Batch, Params, PRNGKey, Variables
 
 Prepare = Callable[[Array], Array]
 Augment = Callable[..., Array]
-
-
-def as_numbers(inputs: Any) -> Any:
-    """Returns bytes (uint8) as float32 from 0 to 1, everything else as it is."""
-
-    def scaled(leaf: AnyArray) -> AnyArray:
-        return leaf.astype(jnp.float32) / 255 if leaf.dtype == jnp.uint8 else leaf
-
-    return jax.tree.map(scaled, inputs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,16 +59,11 @@ class Supervised(_Options, _Module, abc.ABC):
         name = type(self).__name__
         bound = _Bound(self, self._spec(examples))
         self._check_outputs(bound, examples['label'])
-        params = jax.tree_util.tree_leaves_with_path(
-            jax.eval_shape(lambda: bound.init(key=jax.random.key(0)))
-        )
         description = {
             'task': name,
             'inputs': self.inputs,
             'label': self.label,
-            'parameters': {
-                path_name(path): f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in params
-            },
+            'parameters': described(jax.eval_shape(lambda: bound.init(key=jax.random.key(0)))),
         }
         return Problem(
             bound,
@@ -84,7 +71,6 @@ class Supervised(_Options, _Module, abc.ABC):
             examples if targets is None else self._rows(targets),
             description=description,
             shown=shown_of(dataset, self._input_name(dataset)),
-            recreate=self.describe(),
         )
 
     def _check_outputs(self, bound: '_Bound', labels: np.ndarray) -> None:
@@ -102,12 +88,6 @@ class Supervised(_Options, _Module, abc.ABC):
 
     def _check_labels(self, labels: np.ndarray, outputs: tuple[int, ...]) -> None:
         """Refuses labels whose values the outputs cannot take; by default none."""
-
-    def describe(self) -> dict[str, Any] | None:
-        """Returns what `tasks.recreate` makes the task of; None where it has code of its own."""
-        from influence_jax.tasks.descriptions import describe  # which knows all built-in tasks
-
-        return describe(self)
 
     @property
     def network(self) -> Network:

@@ -1,14 +1,8 @@
 """Members of an ensemble, trained one by one or many at once."""
 
+from influence_jax.training.automatic import Automatic, autotune
 from influence_jax.training.engine import Trained, largest_batch, train
-from influence_jax.training.executor import (
-    Automatic,
-    Executor,
-    autotune,
-    sequential,
-    sharded,
-    vmapped,
-)
+from influence_jax.training.executor import Executor, sequential, sharded, vmapped
 from influence_jax.training.member import Member, Program, WarmStart, train_member
 from influence_jax.training.mesh import MeshShape
 from influence_jax.training.recipe import Recipe

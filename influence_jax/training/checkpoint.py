@@ -22,8 +22,8 @@ from influence_jax import files
 from influence_jax.json_files import MOST_DEPTH, read_json
 from influence_jax.training import checksums
 from influence_jax.training.member import State
-from influence_jax.training.mesh import path_name
 from influence_jax.training.multihost import all_equal, by_primary, from_primary
+from influence_jax.trees import named
 from influence_jax.types import AnyArray, Params
 
 _ABOUT = 'influence_jax'
@@ -176,20 +176,22 @@ class Checkpointer:
                 'time as before, or remove it'
             )
         assert self._manager is not None
-        restore = ocp.args.StandardRestore(_named(like))
+        restore = ocp.args.StandardRestore(named(like))
         manager, step = self._manager, self._manager.latest_step()
-        named = _restored(
+        restored = _restored(
             self._directory,
             lambda: manager.restore(step, args=ocp.args.Composite(state=restore))['state'],
             remedy=_BEGIN_ANEW,
         )
         # Earlier versions kept none.
         expected = kept['checksums']
-        if expected is not None and (damaged := checksums.differing(named, expected)):
+        if expected is not None and (damaged := checksums.differing(restored, expected)):
             raise ValueError(
                 f'{self._directory} is damaged: {damaged[0]} is not what was written; {_BEGIN_ANEW}'
             )
-        return step, jax.tree.unflatten(jax.tree.structure(like), [named[n] for n in _named(like)])
+        return step, jax.tree.unflatten(
+            jax.tree.structure(like), [restored[n] for n in named(like)]
+        )
 
     def save(self, members: Int[np.ndarray, ' R'], steps: int, state: State) -> None:
         """Writes a checkpoint, whole or not at all, if it is time to; older ones are removed.
@@ -208,12 +210,12 @@ class Checkpointer:
         about = {
             'members': members.tolist(),
             'identity': self._identity,
-            'checksums': checksums.of_arrays(_named(state)),
+            'checksums': checksums.of_arrays(named(state)),
         }
         manager.save(
             steps,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_named(state)), about=ocp.args.JsonSave(about)
+                state=ocp.args.StandardSave(named(state)), about=ocp.args.JsonSave(about)
             ),
         )
         if all(device.platform == 'cpu' for device in jax.tree.leaves(state)[0].devices()):
@@ -311,9 +313,9 @@ def _unboxed(params: Params) -> Params:
 
 def _about_arrays(params: Params) -> dict[str, Any]:
     """The type and the checksum of each array."""
-    named = _named(params)
-    sums = checksums.of_arrays(named)
-    return {name: [str(jnp.result_type(leaf)), sums[name]] for name, leaf in named.items()}
+    arrays = named(params)
+    sums = checksums.of_arrays(arrays)
+    return {name: [str(jnp.result_type(leaf)), sums[name]] for name, leaf in arrays.items()}
 
 
 def _agrees(kept: Any, member: int, params: Params) -> bool:
@@ -365,11 +367,6 @@ def _row(leaf: AnyArray, row: int) -> AnyArray:
 
 def _at(rows: jax.Array, row: jax.Array) -> jax.Array:
     return rows[row]
-
-
-def _named(state: State | Params) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {path_name(path): leaf for path, leaf in leaves}
 
 
 def _differences(old: Any, new: Any, name: str = '') -> Iterator[str]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from influence_jax.training.member import Program, take
-from influence_jax.training.mesh import path_name
+from influence_jax.trees import described, named
 from influence_jax.types import Batch, Params, Variables
 
 
@@ -72,10 +72,10 @@ def _check_params(variables: Any) -> None:
             f'it is: return influence_jax.types.Variables(params, state), and the new state from '
             f'train_loss'
         )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for name, leaf in named(params).items():
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(
-                f'the parameter {path_name(path)} is {leaf.dtype}, which cannot be trained: '
+                f'the parameter {name} is {leaf.dtype}, which cannot be trained: '
                 f'parameters are floating, anything else is state (types.Variables)'
             )
 
@@ -95,7 +95,7 @@ def _losses(variables: Any, returned: Any) -> Any:
             '(losses, state), so that it is carried through training'
         )
     losses, state = returned
-    before, after = _described(variables.state), _described(state)
+    before, after = described(variables.state), described(state)
     if before != after:
         path = min(name for name in {*before, *after} if before.get(name) != after.get(name))
         raise ValueError(
@@ -103,11 +103,6 @@ def _losses(variables: Any, returned: Any) -> Any:
             f'{after.get(path, "absent")}, expected {before.get(path, "absent")}'
         )
     return losses
-
-
-def _described(tree: Any) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {path_name(path): f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in leaves}
 
 
 def _check_row(what: str, values: Any, count: int) -> None:

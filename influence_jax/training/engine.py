@@ -11,15 +11,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from influence_jax.training import member as one
-from influence_jax.training.executor import (
-    Compiled,
-    Executor,
-    compile_program,
-    only_begins_with_base,
-)
+from influence_jax.training.compiled import compile_program, only_begins_with_base, shardings
+from influence_jax.training.executor import Executor
 from influence_jax.training.member import Member, Program, State
-from influence_jax.training.mesh import path_name
 from influence_jax.training.multihost import fetch, place
+from influence_jax.trees import described, named
 from influence_jax.types import Batch, Masks, Params, PRNGKey
 
 if TYPE_CHECKING:  # orbax is slow to import
@@ -87,32 +83,50 @@ def train(
     if checkpointer:
         identity = _identity(program, key, masks, examples, compiled.state)
         checkpointer.open(identity, untrained=members)
-    if only_begins_with_base(program):
-        base = jax.device_get(base)  # on the devices, a copy of the caller's would stay there
     same_rows = targets is examples
     key, examples = place((key, examples), compiled.everywhere)
     targets = examples if same_rows else place(targets, compiled.everywhere)
-    kept = None if only_begins_with_base(program) else place(base, _shardings(compiled.base))
+    if only_begins_with_base(program):  # on the devices, a copy of the caller's would stay there
+        base, kept_base = jax.device_get(base), None
+    else:
+        base = kept_base = place(base, shardings(compiled.base))
     # Steps of a call: to the next checkpoint, or all of them.
     stride = 1 if executor.stepwise else checkpointer.every if checkpointer else program.steps
-    shared = _Shared(compiled, program.steps, stride, key, examples, base, kept)
     overlaps = checkpointer is None and not executor.stepwise
     under_way: tuple[np.ndarray, Member] | None = None
     for start in range(0, len(members), executor.chunk):
         chunk = members[start : start + executor.chunk]
         # A last chunk that is not full is filled up: one shape, so one trace.
         full = np.pad(chunk, (0, executor.chunk - len(chunk)), mode='edge')
-        state = _train_chunk(shared, chunk, full, masks[full], checkpointer)
-        measured = compiled.measure(state.variables, targets, kept)
-        result = Member(measured, state.variables if keep_params else None)
+        numbers, subsets = place((full, masks[full]), compiled.by_member)
+        schedule = compiled.schedule(key, numbers, subsets)
+        resumed = checkpointer.resume(chunk, compiled.state) if checkpointer else None
+        done, state = resumed or (
+            0,
+            compiled.begin(key, numbers, place(base, shardings(compiled.base))),
+        )
+        del resumed
+        while done < program.steps:
+            first, done = done, min(program.steps, done + stride - done % stride)
+            state = compiled.advance(
+                state,
+                *(np.int32(first), np.int32(done)),
+                *(key, numbers, schedule, examples, kept_base),
+            )
+            # On a CPU, steps dispatched ahead can wait for each other's collectives for ever.
+            if compiled.has_collectives and compiled.platform == 'cpu':
+                jax.block_until_ready(state)
+            if checkpointer and done < program.steps:
+                checkpointer.save(chunk, done, state)
+        measured = compiled.measure(state.variables, targets, kept_base)
+        ready: tuple[np.ndarray, Member] | None
+        ready = chunk, Member(measured, state.variables if keep_params else None)
         del state  # before the next members' is made
-        if overlaps:
-            if under_way is not None:
-                yield _fetched(*under_way, executor)
-            under_way = chunk, result
-            continue
-        yield _fetched(chunk, result, executor)
-        del result
+        if overlaps:  # these members are trained while those before them are handled
+            ready, under_way = under_way, ready
+        if ready is not None:
+            yield _fetched(*ready, executor)
+        del ready
         if checkpointer:  # whoever trains has recorded these by now
             checkpointer.clear()
     if under_way is not None:
@@ -146,60 +160,6 @@ def largest_batch(
     return int(largest(key, jnp.asarray(masks), jnp.asarray(sizes)))
 
 
-class _Shared(NamedTuple):
-    """What is the same for all members of a run.
-
-    compiled: the functions that train a chunk.
-    steps: that each member takes.
-    stride: steps of a call.
-    key: of the ensemble, on all devices.
-    examples: on all devices.
-    base: on the host, where it does not stay on the devices.
-    kept_base: what stays of it on the devices.
-    """
-
-    compiled: Compiled
-    steps: int
-    stride: int
-    key: PRNGKey
-    examples: Batch
-    base: Params | None
-    kept_base: Params | None
-
-
-def _train_chunk(
-    shared: _Shared,
-    chunk: Int[np.ndarray, ' R'],
-    full: Int[np.ndarray, ' C'],
-    masks: Bool[np.ndarray, 'C N'],
-    checkpointer: 'Checkpointer | None',
-) -> State:
-    compiled, steps, stride, key, examples, base, kept_base = shared
-    members, subsets = place((full, masks), compiled.by_member)
-    schedule = compiled.schedule(key, members, subsets)
-    resumed = checkpointer.resume(chunk, compiled.state) if checkpointer else None
-    if resumed:
-        done, state = resumed
-    else:
-        on_devices = place(base, _shardings(compiled.base)) if kept_base is None else kept_base
-        done, state = 0, compiled.begin(key, members, on_devices)
-        del on_devices
-    while done < steps:
-        stop = min(steps, done + stride - done % stride)
-        state = compiled.advance(
-            state,
-            *(np.int32(done), np.int32(stop)),
-            *(key, members, schedule, examples, kept_base),
-        )
-        done = stop
-        # On a CPU, steps that are dispatched ahead can wait for each other's collectives for ever.
-        if compiled.has_collectives and compiled.platform == 'cpu':
-            jax.block_until_ready(state)
-        if checkpointer and done < steps:
-            checkpointer.save(chunk, done, state)
-    return state
-
-
 def _fetched(chunk: Int[np.ndarray, ' R'], result: Member, executor: Executor) -> Trained:
     measured = {name: rows[: len(chunk)] for name, rows in fetch(result.measurements).items()}
     params = result.params
@@ -219,29 +179,24 @@ def _check_sizes(masks: np.ndarray, members: np.ndarray, smallest: int) -> None:
         )
 
 
-def _shardings(shapes: Params) -> Params:
-    return jax.tree.map(lambda leaf: leaf.sharding, shapes)
-
-
 def _identity(
     program: Program, key: PRNGKey, masks: np.ndarray, examples: Batch, state: State
 ) -> dict[str, Any]:
     """What a checkpoint must have in common with what goes on from it."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
     return {
         'steps': program.steps,
         'batch_size': program.batch_size,
         'key': np.asarray(jax.random.key_data(key)).tolist(),
         'subsets': hashlib.sha256(np.packbits(masks).tobytes()).hexdigest(),
         'examples': _digest(examples),
-        'state': {path_name(path): f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in leaves},
+        'state': described(state),
     }
 
 
 def _digest(tree: Any) -> str:
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+    for name, leaf in named(jax.device_get(tree)).items():
         # Types and shapes too: the same bytes can be other numbers.
-        digest.update(f'{path_name(path)} {leaf.dtype}{list(leaf.shape)} '.encode())
+        digest.update(f'{name} {leaf.dtype}{list(leaf.shape)} '.encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()

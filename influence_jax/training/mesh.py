@@ -13,6 +13,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from influence_jax.training.member import State
+from influence_jax.trees import map_named, named
 from influence_jax.types import Params
 
 
@@ -138,8 +139,7 @@ def specs(params: Params, rules: Rules, shape: MeshShape) -> Params:
             an axis that does not divide over the devices.
     """
 
-    def of(path: tuple, leaf: Any) -> PartitionSpec:
-        name = path_name(path)
+    def of(name: str, leaf: Any) -> PartitionSpec:
         for pattern, spec in rules:
             if re.search(pattern, name):
                 _check(name, leaf.shape, spec, shape)
@@ -149,7 +149,7 @@ def specs(params: Params, rules: Rules, shape: MeshShape) -> Params:
             'add a (pattern, PartitionSpec) to the sharding rules'
         )
 
-    return jax.tree_util.tree_map_with_path(of, params)
+    return map_named(of, params)
 
 
 def state_specs(state: State, rules: Rules, shape: MeshShape) -> State:
@@ -167,30 +167,24 @@ def state_specs(state: State, rules: Rules, shape: MeshShape) -> State:
         ValueError: as for `specs`.
     """
     params = specs(state.params, rules, shape)
-    shapes = jax.tree_util.tree_leaves_with_path(state.params)
     found = {
-        path_name(path): (leaf.shape, spec)
-        for (path, leaf), spec in zip(shapes, jax.tree.leaves(params), strict=True)
+        name: (leaf.shape, spec)
+        for (name, leaf), spec in zip(
+            named(state.params).items(), jax.tree.leaves(params), strict=True
+        )
     }
 
-    def of(path: tuple, leaf: Any) -> PartitionSpec:
-        parts = path_name(path).split('/')
+    def of(name: str, leaf: Any) -> PartitionSpec:
+        parts = name.split('/')
         # The longest ending that is a parameter's path: `layer/w` is followed, not `w`. A single
         # array, which is all the parameters there are, has an empty one.
         endings = ('/'.join(parts[start:]) for start in range(len(parts) + 1))
-        size, spec = next((found[name] for name in endings if name in found), ((), None))
+        size, spec = next((found[end] for end in endings if end in found), ((), None))
         return spec if spec is not None and leaf.shape == size else PartitionSpec()
 
     of_model_state = jax.tree.map(lambda _: PartitionSpec(), state.model_state)
-    optimizer_state = jax.tree_util.tree_map_with_path(of, state.optimizer_state)
+    optimizer_state = map_named(of, state.optimizer_state)
     return State(params, optimizer_state, of_model_state)
-
-
-def path_name(path: tuple) -> str:
-    """`layers/mlp/up` for a leaf's path in a pytree; of an `nnx.Param`, not of its value."""
-    if path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == 'value':
-        path = path[:-1]
-    return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def _check(name: str, sizes: Sequence[int], spec: PartitionSpec, shape: MeshShape) -> None:

@@ -20,7 +20,7 @@ from experiments.settings import (
 from influence_jax import data, open_run, store, training
 from influence_jax.data.near_duplicates import ImageChange
 from influence_jax.subsets import Design
-from influence_jax.training import Recipe, checkpoint, executor
+from influence_jax.training import Recipe, automatic, checkpoint
 
 
 def test_a_small_run(finished, images):
@@ -235,7 +235,7 @@ def test_a_continued_run_keeps_to_the_measured_way(run_here, monkeypatch):
         timed.append(how.shape.vmapped)
         return how.shape.vmapped if how.shape.vmapped <= 4 else 0.0
 
-    monkeypatch.setattr(executor, '_members_per_second', measured)
+    monkeypatch.setattr(automatic, '_members_per_second', measured)
     train = training.train
 
     def stopped_early(*arguments, executor, **rest):

@@ -8,7 +8,7 @@ import numpy as np
 
 from influence_jax.models import gpt_neo
 from influence_jax.models.gpt_neo import Attention, GPTNeoConfig
-from influence_jax.models.parameter_paths import map_named
+from influence_jax.trees import map_named
 
 # A window shorter than the texts.
 SMALL = GPTNeoConfig(

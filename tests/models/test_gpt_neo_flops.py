@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from influence_jax.models.gpt_neo import GPTNeoConfig, abstract, bind
-from influence_jax.models.gpt_neo.flops import flops
+from influence_jax.models.gpt_neo.config import flops
 
 
 def test_as_the_compiler_counts():

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from influence_jax.models.gpt_neo import bind, greedy, hugging_face, tensor_names
-from influence_jax.models.parameter_paths import named
+from influence_jax.models.gpt_neo import bind, greedy, hugging_face
+from influence_jax.trees import named
 from tests.models.gpt_neo_cases import jit, logits, loss_and_gradient
 
 FOLDER = Path(__file__).parent / 'fixtures_gpt_neo'
@@ -42,7 +42,7 @@ def test_loss_and_gradients(model, answers):
     loss, gradient = loss_and_gradient(config, params, answers['tokens'], answers['lengths'])
     np.testing.assert_allclose(loss, answers['loss'], rtol=1e-5)
     gradient = jax.device_get(named(gradient))
-    for name, (path, layer, transposed) in tensor_names.places(config).items():
+    for name, (path, layer, transposed) in hugging_face.places(config).items():
         found = gradient[path] if layer is None else gradient[path][layer]
         found = (found.T if transposed else found).ravel()
         *first, norm = answers[f'gradient/transformer.{name}']

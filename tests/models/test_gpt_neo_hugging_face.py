@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from influence_jax.models.gpt_neo import hugging_face, stored_tensors, writing
-from influence_jax.models.parameter_paths import named
+from influence_jax.models import stored_tensors
+from influence_jax.models.gpt_neo import hugging_face
+from influence_jax.trees import named
 from tests.models.gpt_neo_cases import SMALL, params
 
 
@@ -240,7 +241,7 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint(folder, monkeypatch):
         written.append(path)
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(writing.stored_tensors, 'write', full_disk)
+    monkeypatch.setattr(hugging_face.stored_tensors, 'write', full_disk)
     with pytest.raises(OSError, match='No space'):
         hugging_face.save(folder, SMALL, params(seed=1))
     assert written
@@ -249,7 +250,7 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint(folder, monkeypatch):
 
 
 def test_a_save_that_is_killed_between_files_is_no_checkpoint(sharded, monkeypatch):
-    real, renamed = writing.Path.rename, []
+    real, renamed = hugging_face.Path.rename, []
 
     def killed(path, target):
         if len(renamed) == 3:
@@ -257,7 +258,7 @@ def test_a_save_that_is_killed_between_files_is_no_checkpoint(sharded, monkeypat
         renamed.append(target)
         return real(path, target)
 
-    monkeypatch.setattr(writing.Path, 'rename', killed)
+    monkeypatch.setattr(hugging_face.Path, 'rename', killed)
     with pytest.raises(KeyboardInterrupt):
         hugging_face.save(sharded, SMALL, params(seed=1), max_shard_bytes=4000)
     with pytest.raises(FileNotFoundError, match=r'no config\.json'):

@@ -10,7 +10,7 @@ from flax import nnx
 
 from influence_jax.models import gpt_neo
 from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, network
-from influence_jax.models.parameter_paths import named
+from influence_jax.trees import named
 from tests.models.gpt_neo_cases import (
     SMALL,
     assert_trees_close,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, greedy, hugging_face
-from influence_jax.models.gpt_neo.tensor_names import places
-from influence_jax.models.parameter_paths import named
+from influence_jax.models.gpt_neo.hugging_face import places
+from influence_jax.trees import named
 from tests.models.gpt_neo_cases import (
     assert_trees_close,
     jit,

@@ -9,7 +9,7 @@ import pytest
 
 from influence_jax.models import gpt_neo
 from influence_jax.models.lora import Adapter, LoRA
-from influence_jax.models.parameter_paths import named
+from influence_jax.trees import named
 from tests.models.gpt_neo_cases import (
     SMALL,
     assert_trees_close,

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from influence_jax import hub, planning
-from influence_jax.models.gpt_neo import GPTNeoConfig
-from influence_jax.models.gpt_neo.sharding import RULES
+from influence_jax.models.gpt_neo import SHARDING_RULES, GPTNeoConfig
 from influence_jax.planning import GPT_NEO_1_3B, RunSettings, checkpoint_config, language_run
 from influence_jax.planning.collectives import Collectives
 from influence_jax.planning.language_run import GPT_NEO_1_3B_NAME
@@ -43,7 +42,7 @@ def _made(run, mesh=(4, 4, 1), vmapped=1, crossing=0, unread=0):
 def test_a_plan_in_words():
     """The paper's run: 45 steps of 50 records, 1,000 members, 1,500 targets."""
     run = language_run(GPT_NEO_1_3B, RunSettings())
-    assert (run.program.steps, run.members, run.rules) == (45, 1000, RULES)
+    assert (run.program.steps, run.members, run.rules) == (45, 1000, SHARDING_RULES)
     said = _made(run)
     assert said['HBM a device'].startswith('4.50 GiB at the peak, 11.25 GiB free')
     assert said['collectives'] == '70, none across members'

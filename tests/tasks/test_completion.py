@@ -12,9 +12,8 @@ from influence_jax.data import Dataset
 from influence_jax.data.near_duplicates import TextChange, inject, text_change
 from influence_jax.data.text import Tokenized, Tokenizer, encode, prompted
 from influence_jax.data.text.tokenizer import train_byte_bpe
-from influence_jax.models.gpt_neo import GPTNeoConfig, init
+from influence_jax.models.gpt_neo import SHARDING_RULES, GPTNeoConfig, init
 from influence_jax.models.gpt_neo.decoding import greedy
-from influence_jax.models.gpt_neo.sharding import RULES
 from influence_jax.models.lora import LoRA
 from influence_jax.tasks.completion import EXTRACTION, Completer
 from influence_jax.training import MeshShape, Trained, sharded
@@ -111,8 +110,8 @@ def _alone(records, config, record, params, adapters=None):
     [
         (None, None),
         (LoRA(2), None),
-        (None, sharded(MeshShape(2, 2, 1), RULES)),
-        (LoRA(2), sharded(MeshShape(1, 2, 2), RULES)),
+        (None, sharded(MeshShape(2, 2, 1), SHARDING_RULES)),
+        (LoRA(2), sharded(MeshShape(1, 2, 2), SHARDING_RULES)),
     ],
 )
 def test_members_at_once_decode_what_each_does_alone(records, config, lora, executor):

@@ -10,11 +10,14 @@ import optax
 import pytest
 
 from influence_jax import training
-from influence_jax.models import ragged
-from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, init
+from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, init, packed
 from influence_jax.models.lora import LoRA
-from influence_jax.models.token_loss import token_losses
-from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling, TokenBatch
+from influence_jax.tasks.language_modeling import (
+    AdapterModeling,
+    LanguageModeling,
+    TokenBatch,
+    token_losses,
+)
 from tests.models.gpt_neo_cases import jit, logits
 
 V, S, RECORDS = 37, 41, 9
@@ -145,13 +148,13 @@ def test_records_longer_than_the_positions_are_refused(params, batch, capacity):
 
 def test_places_are_those_of_a_loop():
     counts = np.array([3, 0, 1, 4])
-    at = ragged.places(jnp.asarray(counts), 10)
+    at = packed.places(jnp.asarray(counts), 10)
     expected = [(row, column) for row in range(4) for column in range(counts[row])]
     assert [(int(r), int(c)) for r, c in zip(at.row[:8], at.column[:8], strict=True)] == expected
     np.testing.assert_array_equal(at.used, np.arange(10) < 8)
     values = jnp.arange(1.0, 11.0)
-    np.testing.assert_allclose(ragged.sums(values, at, 4), [6, 0, 4, 26])
-    assert bool(ragged.fits(jnp.asarray(counts), 8)) and not ragged.fits(jnp.asarray(counts), 7)
+    np.testing.assert_allclose(packed.sums(values, at, 4), [6, 0, 4, 26])
+    assert bool(packed.fits(jnp.asarray(counts), 8)) and not packed.fits(jnp.asarray(counts), 7)
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])

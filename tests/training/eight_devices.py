@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import optax
 
-from influence_jax.models.gpt_neo import GPTNeoConfig, init
-from influence_jax.models.gpt_neo.sharding import RULES
+from influence_jax.models.gpt_neo import SHARDING_RULES, GPTNeoConfig, init
 from influence_jax.tasks.language_modeling import LanguageModeling, TokenBatch
 from influence_jax.training import Program, WarmStart, sharded, train
 from influence_jax.training.mesh import MeshShape
@@ -38,7 +37,7 @@ def losses(shape):
         members=range(MEMBERS),
         examples=records,
         targets=records,
-        executor=sharded(shape, RULES),
+        executor=sharded(shape, SHARDING_RULES),
         base=init(CONFIG, key=jax.random.key(1)),
     )
     return np.concatenate([one.result.measurements['loss'] for one in trained]).tolist()

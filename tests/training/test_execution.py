@@ -10,8 +10,8 @@ from influence_jax.training import (
     Automatic,
     Executor,
     MeshShape,
+    automatic,
     engine,
-    executor,
     sequential,
     vmapped,
 )
@@ -191,13 +191,18 @@ def test_autotuning_is_on_the_base(make_program, from_base, points):
 
 def test_the_next_chunk_is_under_way_while_one_is_handled(program, points, masks, monkeypatch):
     dispatched = []
-    begin_and_train = engine._train_chunk
+    compile_program = engine.compile_program
 
-    def noted(shared, chunk, *rest):
-        dispatched.append(chunk.tolist())
-        return begin_and_train(shared, chunk, *rest)
+    def compiled(*arguments, **named):
+        functions = compile_program(*arguments, **named)
 
-    monkeypatch.setattr(engine, '_train_chunk', noted)
+        def begin(key, members, base):
+            dispatched.append(sorted(set(members.tolist())))
+            return functions.begin(key, members, base)
+
+        return functions._replace(begin=begin)
+
+    monkeypatch.setattr(engine, 'compile_program', compiled)
     chunks = training.train(
         program,
         key=KEY,
@@ -287,15 +292,15 @@ def test_the_automatic_executor_follows_from_devices_and_shapes(program, points,
     assert choose(recorded=4) == vmapped(4)  # as the run was begun
     assert choose(recorded=4, autotune=True) == vmapped(4)
     assert choose(recorded=4, width=2) == vmapped(2)
-    monkeypatch.setattr(executor, '_LARGE', 1)
+    monkeypatch.setattr(automatic, '_LARGE', 1)
     assert choose() == sequential(4, in_turn=1)
-    monkeypatch.setattr(executor, '_platform', lambda: 'gpu')
+    monkeypatch.setattr(automatic, '_platform', lambda: 'gpu')
     assert choose().shape == MeshShape(4, vmapped=64)
     assert choose(members=19).shape == MeshShape(4, vmapped=4)  # 5 on each
     # The parameters are 3 + 1 numbers of 4 bytes; they and their gradients take twice that.
-    monkeypatch.setattr(executor, '_BUDGET', 5 * 2 * 16)
+    monkeypatch.setattr(automatic, '_BUDGET', 5 * 2 * 16)
     assert choose().shape == MeshShape(4, vmapped=4)
-    monkeypatch.setattr(executor, '_BUDGET', 1)
+    monkeypatch.setattr(automatic, '_BUDGET', 1)
     assert choose().shape == MeshShape(4)
 
 
@@ -312,7 +317,7 @@ def _autotune(monkeypatch, program, points, rates, members=10_000):
             raise rates[width]
         return rates[width]
 
-    monkeypatch.setattr(executor, '_members_per_second', rate)
+    monkeypatch.setattr(automatic, '_members_per_second', rate)
     chosen = training.autotune(program, members=members, devices=2, examples=points, targets=points)
     return chosen.shape.vmapped, measured
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from influence_jax.training import MeshShape, WarmStart, engine, sequential, sharded, train
 from influence_jax.training.checkpoint import Checkpointer
-from influence_jax.training.executor import compile_program
+from influence_jax.training.compiled import compile_program
 
 KEY = jax.random.key(7)
 MASKS = np.random.default_rng(5).random((6, 24)) < 0.5

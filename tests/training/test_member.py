@@ -9,7 +9,7 @@ import pytest
 
 from influence_jax import subsets
 from influence_jax.estimators import difference_in_means
-from influence_jax.training import batching, train_member
+from influence_jax.training import member, train_member
 from influence_jax.training.member import Stream, measure
 
 MASK = np.random.default_rng(3).random(24) < 0.5
@@ -36,7 +36,7 @@ def test_training_is_gradient_descent_written_as_a_loop(points, make_program):
     key = jax.random.key(0)
     params = program.task.init(key=jax.random.fold_in(key, Stream.PARAMETERS))
     w, b = np.asarray(params['w'], np.float64), 0.0
-    batches = batching.batches(
+    batches = member.batches(
         MASK, key=jax.random.fold_in(key, Stream.ORDER), steps=12, batch_size=4, smallest=4
     )
     for batch in np.asarray(batches):
@@ -57,7 +57,7 @@ def test_training_with_an_optimizer_that_has_state(points, make_program):
     key = jax.random.key(5)
     params = program.task.init(key=jax.random.fold_in(key, Stream.PARAMETERS))
     state = program.optimizer.init(params)
-    batches = batching.batches(
+    batches = member.batches(
         MASK, key=jax.random.fold_in(key, Stream.ORDER), steps=5, batch_size=4, smallest=4
     )
 

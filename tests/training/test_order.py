@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from influence_jax.training import batching
+from influence_jax.training.member import batches as draw
 
 MASK = np.random.default_rng(0).random(23) < 0.5
 SUBSET = np.flatnonzero(MASK)  # 12 or so
@@ -14,7 +14,7 @@ SUBSET = np.flatnonzero(MASK)  # 12 or so
 
 @functools.partial(jax.jit, static_argnames=('steps', 'batch_size', 'smallest'))
 def _jitted(mask, key, *, steps, batch_size, smallest):
-    return batching.batches(mask, key=key, steps=steps, batch_size=batch_size, smallest=smallest)
+    return draw(mask, key=key, steps=steps, batch_size=batch_size, smallest=smallest)
 
 
 def _batches(mask=MASK, *, seed=0, steps=9, batch_size=5, smallest=None):

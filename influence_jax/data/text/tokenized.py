@@ -1,5 +1,6 @@
 """A text dataset as one array of tokens, and where each record's prompt ends in it."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +76,9 @@ def encode(dataset: Dataset, tokenizer: Tokenizer, *, max_length: int = 100) -> 
       max_length: longest row, in tokens; longer records keep their first `max_length` tokens.
         The default is the paper's (2506.20481). `cut.sum()` is how many were shortened.
 
+    Returns:
+      Read-only arrays; those of the last datasets are kept, so that each is tokenized once.
+
     Raises:
       ValueError: the dataset is not of texts, or a record has nothing to learn from: its
         completion is blank or has no tokens, or nothing but white space is left of it within
@@ -82,6 +86,11 @@ def encode(dataset: Dataset, tokenizer: Tokenizer, *, max_length: int = 100) -> 
     """
     if max_length < 2:
         raise ValueError(f'{max_length=} must be 2 or more: the first token is never predicted')
+    return _encoded(dataset, tokenizer, max_length)
+
+
+@functools.lru_cache(maxsize=2)  # a task, its notes and its report ask for the same records
+def _encoded(dataset: Dataset, tokenizer: Tokenizer, max_length: int) -> Tokenized:
     prompts, completions = dataset.array('prompt').tolist(), dataset.array('completion').tolist()
     _check_not_blank(dataset.ids, completions)
     rows, answer_starts, cut, too_long = [], [], [], []
@@ -123,13 +132,16 @@ def encode(dataset: Dataset, tokenizer: Tokenizer, *, max_length: int = 100) -> 
     prompt_lengths = [
         start or _half(row, tokenizer) for start, row in zip(answer_starts, rows, strict=True)
     ]
-    return Tokenized(
+    records = Tokenized(
         tokens,
         lengths,
         np.array(answer_starts, np.int32),
         np.array(cut),
         np.array(prompt_lengths, np.int32),
     )
+    for array in records:  # whoever asks next is given the same
+        array.setflags(write=False)
+    return records
 
 
 def prompted(
@@ -155,8 +167,7 @@ def check_known(dataset: Dataset, tokenizer: Tokenizer, records: Tokenized) -> t
       ValueError: the tokenizer knows less than half of the characters, or all records have the
         same tokens.
     """
-    texts = dataset.texts
-    counts = [tokenizer.unknown_characters(text) for text in texts]
+    texts, counts = dataset.texts, _unknown_characters(dataset, tokenizer)
     unknown, characters = (sum(column) for column in zip(*counts, strict=True))
     share = unknown / max(1, characters)
     if share > _MOST_UNKNOWN:
@@ -186,6 +197,11 @@ def check_known(dataset: Dataset, tokenizer: Tokenizer, records: Tokenized) -> t
             f'{count - distinct:,} of {count:,} records have the very tokens of another record.'
         )
     return tuple(notes)
+
+
+@functools.lru_cache(maxsize=2)
+def _unknown_characters(dataset: Dataset, tokenizer: Tokenizer) -> list[tuple[int, int]]:
+    return [tokenizer.unknown_characters(text) for text in dataset.texts]
 
 
 def _check_not_blank(ids: tuple[str, ...], completions: list[str]) -> None:

@@ -225,6 +225,21 @@ def load(folder: str | Path) -> Tokenizer:
         ) from error
 
 
+def parse(text: str, *, end: int) -> Tokenizer:
+    """Makes a tokenizer of its description, which is data alone: `backend.to_str()` of another.
+
+    Raises:
+      ValueError: it is no such description, or has no token `end`.
+    """
+    fields = tokenizer_file.parse(text)
+    try:
+        with tokenizer_file.panics_as_errors():
+            backend = tokenizers.Tokenizer.from_str(json.dumps(fields))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f'no tokenizer, or a damaged one ({first_line(error)})') from error
+    return Tokenizer(backend, end)
+
+
 def _try(backend: tokenizers.Tokenizer) -> None:
     """Raises ValueError for a tokenizer that panics, here and now rather than at some record."""
     with tokenizer_file.panics_as_errors(), contextlib.suppress(Exception):

@@ -84,6 +84,13 @@ def read(path: Path) -> dict[str, Any]:
     return fields
 
 
+def parse(text: str) -> dict[str, Any]:
+    """Parses and checks the text of a `tokenizer.json`; raises as `read`, naming no file."""
+    fields = json_files.parse_json(text, most_depth=_MOST_DEPTH)
+    check(fields)
+    return fields
+
+
 def check(fields: Any) -> None:
     """Checks the fields of a `tokenizer.json`; ValueError says what is wrong, without the file."""
     _require(isinstance(fields, dict), 'it is no object of named fields')

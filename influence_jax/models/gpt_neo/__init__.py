@@ -2,6 +2,15 @@
 
 from influence_jax.models.gpt_neo.config import Attention, GPTNeoConfig
 from influence_jax.models.gpt_neo.decoding import greedy
-from influence_jax.models.gpt_neo.network import GPTNeo, abstract, bind, init
+from influence_jax.models.gpt_neo.network import SHARDING_RULES, GPTNeo, abstract, bind, init
 
-__all__ = ['Attention', 'GPTNeo', 'GPTNeoConfig', 'abstract', 'bind', 'greedy', 'init']
+__all__ = [
+    'SHARDING_RULES',
+    'Attention',
+    'GPTNeo',
+    'GPTNeoConfig',
+    'abstract',
+    'bind',
+    'greedy',
+    'init',
+]

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
-from influence_jax.models.gpt_neo.layers import Heads, attention, causal_attention
-from influence_jax.models.gpt_neo.network import GPTNeo, bind
+from influence_jax.models.gpt_neo.network import GPTNeo, Heads, attention, bind, causal_attention
 from influence_jax.types import AnyArray, Params
 
 

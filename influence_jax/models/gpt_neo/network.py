@@ -25,18 +25,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jax import lax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
-from influence_jax.models.gpt_neo.layers import Heads, Layer, LayerNorm, causal_attention
-from influence_jax.models.placement import over_data
+from influence_jax.models.lora import Adapter
 from influence_jax.types import AnyArray, Params
+
+Heads = Float[Array, 'B H S d']
+Attend = Callable[[Heads, Heads, Heads], tuple[Heads, Any]]
+"""From queries, keys and values to what was read, and anything else worth keeping (a cache)."""
+
+LayerAdapters = Mapping[str, Mapping[str, Adapter]]
+"""The adapters of one layer, by the paths of their matrices."""
+
+AttendInLayer = Callable[[Heads, Heads, Heads, Any], tuple[Heads, Any]]
+"""An `Attend` that is also given what belongs to the layer: its window, its cache."""
+
+SHARDING_RULES = (
+    (r'adapters?/|/(a|b)$', PartitionSpec()),
+    (r'^(token|position)_embedding$', PartitionSpec(None, ('model', 'data'))),
+    (r'attention/(query|key|value)$', PartitionSpec(None, 'data', 'model')),
+    (r'attention/output$', PartitionSpec(None, 'model', 'data')),
+    (r'mlp/up$', PartitionSpec(None, 'data', 'model')),
+    (r'mlp/up_bias$', PartitionSpec(None, 'model')),
+    (r'mlp/down$', PartitionSpec(None, 'model', 'data')),
+    (r'norm/(scale|bias)$|_bias$', PartitionSpec()),
+)
+"""Where the parameters of a large model are on a mesh with axes 'data' and 'model'.
+
+Pairs for `training.sharded`: the first pattern that is found in a parameter's path holds. Matrices
+are cut along both axes: over 'model' along heads and the width inside the MLP, so that a layer
+needs two sums over 'model'; over 'data' along the other axis, to be gathered layer by layer.
+Embeddings are cut along D: GPT-2's vocabulary of 50257 does not divide. What is small is
+everywhere.
+"""
 
 UNROLLED_LAYERS = 4
 """Up to so many layers are compiled one by one, which runs faster than a scan."""
 
-AttendInLayer = Callable[[Heads, Heads, Heads, Any], tuple[Heads, Any]]
-"""An `Attend` that is also given what belongs to the layer: its window, its cache."""
+_INIT = nnx.initializers.normal(0.02)
 
 
 class GPTNeo(nnx.Module):
@@ -46,11 +75,10 @@ class GPTNeo(nnx.Module):
     """
 
     def __init__(self, config: GPTNeoConfig, *, rngs: nnx.Rngs) -> None:
-        init = nnx.initializers.normal(0.02)
         self.config = config
-        self.token_embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.hidden)))
+        self.token_embedding = nnx.Param(_INIT(rngs.params(), (config.vocab_size, config.hidden)))
         self.position_embedding = nnx.Param(
-            init(rngs.params(), (config.max_positions, config.hidden))
+            _INIT(rngs.params(), (config.max_positions, config.hidden))
         )
         self.layers = _stacked_layers(config, rngs=rngs)
         self.final_norm = LayerNorm(config)
@@ -125,9 +153,9 @@ class GPTNeo(nnx.Module):
 
         stacked = (params, per_layer, (adapters or {}).get('layers', {}))
         if self.config.remat:
-            return jax.lax.scan(jax.checkpoint(layer, prevent_cse=False), x, stacked)
+            return lax.scan(jax.checkpoint(layer, prevent_cse=False), x, stacked)
         if self.config.layers > UNROLLED_LAYERS:
-            return jax.lax.scan(layer, x, stacked)
+            return lax.scan(layer, x, stacked)
         kept = []
         for number in range(self.config.layers):
             row = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
@@ -151,6 +179,152 @@ def abstract(config: GPTNeoConfig) -> Params:
     return nnx.split(_abstract_network(config))[1]
 
 
+def linear(
+    x: Float[Array, '... I'], weight: Float[AnyArray, 'I O'], adapter: Adapter | None = None
+) -> Float[Array, '... O']:
+    """X W, or x W + (x A) B with an adapter; W + A B is never formed."""
+    # One axis of rows: with more, XLA writes transposed copies for the weight's gradient.
+    rows = x.reshape(-1, x.shape[-1])
+    y = rows @ weight.astype(x.dtype)
+    y = y if adapter is None else y + adapter(rows)
+    return y.reshape(*x.shape[:-1], -1)
+
+
+class LayerNorm(nnx.Module):
+    """LayerNorm (arXiv 1607.06450) with moments in float32."""
+
+    def __init__(self, config: GPTNeoConfig) -> None:
+        self.scale = nnx.Param(jnp.ones(config.hidden))
+        self.bias = nnx.Param(jnp.zeros(config.hidden))
+        self.epsilon = config.norm_epsilon
+
+    def __call__(self, x: Float[Array, '... D']) -> Float[Array, '... D']:
+        """Of mean 0 and variance 1 over the last axis, then scaled and shifted."""
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        normal = centred * lax.rsqrt(variance + self.epsilon)
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        return (normal * self.scale[...].reshape(shape) + self.bias[...].reshape(shape)).astype(
+            x.dtype
+        )
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head attention; queries, keys and values have no bias, the output has one."""
+
+    def __init__(self, config: GPTNeoConfig, *, rngs: nnx.Rngs) -> None:
+        square = (config.hidden, config.hidden)
+        self.query = nnx.Param(_INIT(rngs.params(), square))
+        self.key = nnx.Param(_INIT(rngs.params(), square))
+        self.value = nnx.Param(_INIT(rngs.params(), square))
+        self.output = nnx.Param(_INIT(rngs.params(), square))
+        self.output_bias = nnx.Param(jnp.zeros(config.hidden))
+        self.heads = config.heads
+
+    def __call__(
+        self, x: Float[Array, 'B S D'], attend: Attend, adapters: Mapping[str, Adapter]
+    ) -> tuple[Float[Array, 'B S D'], Any]:
+        """The layer's output, and what `attend` wants kept."""
+        batch, length, width = x.shape
+
+        def heads(weight: nnx.Param, adapter: Adapter | None) -> Heads:
+            y = linear(x, weight[...], adapter)
+            return y.reshape(batch, length, self.heads, width // self.heads).swapaxes(1, 2)
+
+        # One matmul for all three would be slower: it has to be taken apart again.
+        read, kept = attend(
+            heads(self.query, adapters.get('query')),
+            heads(self.key, adapters.get('key')),
+            heads(self.value, adapters.get('value')),
+        )
+        read = read.swapaxes(1, 2).reshape(batch, length, width)
+        y = linear(read, self.output[...], adapters.get('output'))
+        return y + _as_row(self.output_bias, y), kept
+
+
+class MLP(nnx.Module):
+    """Up to the inner width, GELU by tanh, and down again."""
+
+    def __init__(self, config: GPTNeoConfig, *, rngs: nnx.Rngs) -> None:
+        self.up = nnx.Param(_INIT(rngs.params(), (config.hidden, config.inner)))
+        self.up_bias = nnx.Param(jnp.zeros(config.inner))
+        self.down = nnx.Param(_INIT(rngs.params(), (config.inner, config.hidden)))
+        self.down_bias = nnx.Param(jnp.zeros(config.hidden))
+
+    def __call__(
+        self, x: Float[Array, 'B S D'], adapters: Mapping[str, Adapter]
+    ) -> Float[Array, 'B S D']:
+        """The layer's output."""
+        inner = linear(x, self.up[...], adapters.get('up'))
+        inner = jax.nn.gelu(inner + _as_row(self.up_bias, inner), approximate=True)
+        y = linear(inner, self.down[...], adapters.get('down'))
+        return y + _as_row(self.down_bias, y)
+
+
+class Layer(nnx.Module):
+    """Attention and MLP, each of the normalised stream and added to it."""
+
+    def __init__(self, config: GPTNeoConfig, *, rngs: nnx.Rngs) -> None:
+        self.attention_norm = LayerNorm(config)
+        self.attention = SelfAttention(config, rngs=rngs)
+        self.mlp_norm = LayerNorm(config)
+        self.mlp = MLP(config, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, 'B S D'], attend: Attend, adapters: LayerAdapters
+    ) -> tuple[Float[Array, 'B S D'], Any]:
+        """The stream after this layer, and what `attend` wants kept."""
+        read, kept = self.attention(self.attention_norm(x), attend, adapters.get('attention', {}))
+        x = x + read
+        return x + self.mlp(self.mlp_norm(x), adapters.get('mlp', {})), kept
+
+
+def attention(
+    queries: Heads, keys: Float[Array, 'B H K d'], values: Float[Array, 'B H K d'], seen: AnyArray
+) -> Heads:
+    """Softmax attention without a scale, as GPT-Neo has it; scores in float32.
+
+    Args:
+        queries: of S tokens.
+        keys: of K tokens.
+        values: of the same.
+        seen: bool, broadcasts to `[B H S K]`; which keys each query may read, at least one.
+    """
+    scores = jnp.einsum('bhsd,bhkd->bhsk', queries, keys, preferred_element_type=jnp.float32)
+    shares = _masked_softmax(scores, seen)
+    return jnp.einsum('bhsk,bhkd->bhsd', shares.astype(values.dtype), values)
+
+
+@jax.custom_vjp
+def _masked_softmax(
+    scores: Float[Array, 'B H S K'], seen: Bool[AnyArray, '#B #H S K']
+) -> Float[Array, 'B H S K']:
+    return jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1)
+
+
+def _forward(scores: Array, seen: AnyArray) -> tuple[Array, Array]:
+    shares = _masked_softmax(scores, seen)
+    return shares, shares
+
+
+def _backward(shares: Array, gradient: Array) -> tuple[Array, None]:
+    # Needs no mask, nor the exponentials: where nothing is seen the share is 0.
+    mean = (gradient * shares).sum(axis=-1, keepdims=True)
+    return shares * (gradient - mean), None
+
+
+_masked_softmax.defvjp(_forward, _backward)
+
+
+def causal_attention(queries: Heads, keys: Heads, values: Heads, window: Any) -> Heads:
+    """Every token reads the last `window` tokens, itself included."""
+    place = np.arange(queries.shape[2])
+    distance = place[:, None] - place[None]
+    seen = (distance >= 0) & (distance < window)
+    return attention(queries, keys, values, seen[None, None])
+
+
 @functools.cache
 def _structure(config: GPTNeoConfig) -> nnx.GraphDef:
     return nnx.split(_abstract_network(config))[0]
@@ -169,3 +343,18 @@ def _stacked_layers(config: GPTNeoConfig, *, rngs: nnx.Rngs) -> Layer:
     stacked = jax.vmap(params)(jax.random.split(rngs.params(), config.layers))
     structure = nnx.split(nnx.eval_shape(lambda: Layer(config, rngs=nnx.Rngs(params=0))))[0]
     return nnx.merge(structure, stacked)
+
+
+def over_data(rows: Shaped[Array, 'B ...']) -> Shaped[Array, 'B ...']:
+    """Spreads rows over the axis 'data' of the mesh in which the model is traced, each whole.
+
+    Left to itself the compiler follows the matrices, which are cut along the same axis: it would
+    spread features instead, and add up whole batches after every product.
+    """
+    if len(rows) == 1 or jax.sharding.get_abstract_mesh().shape.get('data', 1) == 1:
+        return rows
+    return lax.with_sharding_constraint(rows, PartitionSpec('data'))
+
+
+def _as_row(bias: nnx.Param, like: Array) -> AnyArray:
+    return bias[...].astype(like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))

@@ -1,21 +1,64 @@
-"""The network on records laid end to end, so that nothing is computed for padding.
+"""Records laid end to end, and the network on them, so that nothing is computed for padding.
 
 Tokens are cut into blocks. A token finds all of its record in its own block and the few before
 it that the longest record may reach back to, so attention looks no further.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from influence_jax.models.gpt_neo.layers import Heads, attention
-from influence_jax.models.gpt_neo.network import GPTNeo
+from influence_jax.models.gpt_neo.network import GPTNeo, Heads, attention
 from influence_jax.models.lora import Adapters
 
 BLOCK = 32
 """Tokens of a block: larger ones see more that they do not need, smaller ones are slow to cut."""
+
+
+class Places(NamedTuple):
+    """Where each of C packed entries comes from.
+
+    row: `[C]` ascending.
+    column: `[C]`.
+    used: `[C]`; the last ones are not where the rows need fewer than C.
+    """
+
+    row: Int[Array, ' C']
+    column: Int[Array, ' C']
+    used: Bool[Array, ' C']
+
+
+def places(counts: Int[Array, ' B'], capacity: int) -> Places:
+    """The first `counts[b]` columns of every row b, row after row.
+
+    Args:
+        counts: how many columns of each row are used.
+        capacity: C; what does not fit in it is left out (see `fits`).
+    """
+    entry = jnp.arange(capacity)
+    ends = jnp.cumsum(counts)
+    row = (entry[:, None] >= ends[None, :]).sum(axis=1)
+    used = row < len(counts)
+    row = jnp.minimum(row, len(counts) - 1)
+    return Places(row, jnp.where(used, entry - (ends - counts)[row], 0), used)
+
+
+def fits(counts: Int[Array, ' B'], capacity: int) -> Bool[Array, '']:
+    """Whether all rows fit."""
+    return counts.sum() <= capacity
+
+
+def pack(values: Shaped[Array, 'B S'], at: Places) -> Shaped[Array, ' C']:
+    """Entries of a padded table, end to end; those of unused places mean nothing."""
+    return values[at.row, at.column]
+
+
+def sums(values: Float[Array, ' C'], at: Places, rows: int) -> Float[Array, ' B']:
+    """What the packed values of each row add up to."""
+    belongs = (at.row[None, :] == jnp.arange(rows)[:, None]) & at.used[None, :]
+    return jnp.where(belongs, values[None, :], 0).sum(axis=1)
 
 
 def whole_blocks(tokens: int) -> int:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from influence_jax.models.placement import over_data
+from influence_jax.models.gpt_neo.network import over_data
 from influence_jax.training.mesh import MeshShape
 
 
