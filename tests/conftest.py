@@ -1,8 +1,7 @@
 """Strictness for every test, four CPU devices for the mesh paths, and quicker compilation.
 
-With CHECK_ANNOTATIONS=1 in the environment every annotation of the package is checked when a test
-calls it, as jaxtyping understands it. What gives wrong types on purpose, to see them refused, is
-marked `unchecked`.
+Every annotation of the package is checked when a test calls it, shapes included (jaxtyping with
+beartype). Tests that pass wrong types on purpose, to see them refused, are marked `unchecked`.
 
 Compiling is most of what the tests do. So LLVM optimises less, here and in the launches that tests
 start, which makes it twice as quick (not at all, level 0, has trained members to NaN), and all
@@ -19,11 +18,10 @@ import jax
 import jaxtyping
 import pytest
 
-if os.environ.get('CHECK_ANNOTATIONS'):
-    # An int passes for a float, as it does for type checkers (PEP 484).
-    jaxtyping.install_import_hook(
-        'influence_jax', 'beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'
-    )
+# Before anything imports the package. An int passes for a float, as for type checkers (PEP 484).
+jaxtyping.install_import_hook(
+    'influence_jax', 'beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'
+)
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.devices()  # fixes their number, which `use_cores` would change

@@ -4,6 +4,8 @@ import ast
 import operator
 from pathlib import Path
 
+import jaxtyping
+import numpy as np
 import pytest
 
 import influence_jax
@@ -117,6 +119,27 @@ def test_lazy_names_are_those_that_type_checkers_see():
         assert getattr(influence_jax, name) is not None
     with pytest.raises(AttributeError, match='nonsense'):
         _ = influence_jax.nonsense
+
+
+WRONG_CALLS = (
+    lambda: influence_jax.estimators.difference_in_means(np.ones((4, 3), bool), np.ones(4)),
+    lambda: influence_jax.estimators.difference_in_means(np.ones((4, 3), bool), np.ones((5, 3))),
+    lambda: influence_jax.Recipe(epochs='12'),
+)
+"""A wrong rank, axes that disagree, a wrong type; the code itself refuses the first two."""
+
+
+@pytest.mark.parametrize('call', WRONG_CALLS)
+def test_annotations_are_checked_in_tests(call):
+    with pytest.raises(jaxtyping.TypeCheckError):
+        call()
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize('call', WRONG_CALLS[:2])
+def test_what_is_marked_is_not_checked(call):
+    with pytest.raises(ValueError, match='losses'):
+        call()
 
 
 def test_imports_point_backwards_along_the_flow():

@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 from influence_jax.estimators.ensemble import examples_of_targets
 from influence_jax.estimators.margin import margin_of_largest
@@ -17,7 +17,7 @@ from influence_jax.estimators.summary import Summary
 from influence_jax.types import AnyArray, Influence
 
 
-def influence_values(influence: Influence | Float[AnyArray, 'N T']) -> Float[np.ndarray, 'N T']:
+def influence_values(influence: Influence | Real[AnyArray, 'N T']) -> Float[np.ndarray, 'N T']:
     """The matrix `[N T]` itself, as a floating numpy array.
 
     Raises:
@@ -33,7 +33,7 @@ def influence_values(influence: Influence | Float[AnyArray, 'N T']) -> Float[np.
 
 
 def self_influence(
-    influence: Influence | Float[AnyArray, 'N T'],
+    influence: Influence | Real[AnyArray, 'N T'],
     target_examples: Int[AnyArray, ' T'] | None = None,
 ) -> Float[np.ndarray, ' T']:
     """Influence of each target's own example on it, I(t => t): its memorization (Feldman, 2020).
@@ -64,7 +64,7 @@ def self_influence(
     )
 
 
-def top1_margin(influence: Influence | Float[AnyArray, 'N T']) -> Float[np.ndarray, ' T']:
+def top1_margin(influence: Influence | Real[AnyArray, 'N T']) -> Float[np.ndarray, ' T']:
     """The paper's Top-1 Influence Margin: largest / second largest influence on each target.
 
     A ratio, self included (arXiv 2506.20481). Near 1 where a target has near-duplicates, large

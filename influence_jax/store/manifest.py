@@ -8,6 +8,7 @@ import json
 import platform
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
@@ -258,10 +259,9 @@ def _distinct_strings(name: str, values: Any) -> tuple[str, ...]:
         f'{name} must be a sequence of text',
     )
     _require(len(values) > 0, f'{name} is empty')
-    seen: set[str] = set()
-    for value in values:
-        _require(value not in seen, f'{name} holds {quoted(value)} twice')
-        seen.add(value)
+    if len(set(values)) < len(values):
+        repeated = next(value for value, count in Counter(values).items() if count > 1)
+        raise ValueError(f'{name} holds {quoted(repeated)} twice')
     return tuple(values)
 
 

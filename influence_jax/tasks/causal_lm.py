@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from influence_jax.data import Dataset, text
 from influence_jax.data.text import Tokenized, Tokenizer
@@ -21,7 +20,7 @@ from influence_jax.tasks.completion import EXTRACTION, Completer
 from influence_jax.tasks.language_modeling import AdapterModeling, LanguageModeling, TokenBatch
 from influence_jax.training import Executor, Program, Trained, WarmStart, largest_batch
 from influence_jax.training.compiled import place_on_mesh
-from influence_jax.types import Masks, Params, PRNGKey
+from influence_jax.types import AnyArray, Masks, Params, PRNGKey
 
 _LOGITS_AT_ONCE = 2**25
 """Most logits that a member holds on a device while targets are measured: 128 MiB of them."""
@@ -202,7 +201,7 @@ def fingerprint(params: Params) -> str:
     """Returns 16 hexadecimal digits of the SHA-256 of parameters."""
     digest = hashlib.sha256()
 
-    def add(leaf: Array) -> None:
+    def add(leaf: AnyArray) -> None:
         digest.update(np.ascontiguousarray(leaf).data)
 
     jax.tree.map(add, params)

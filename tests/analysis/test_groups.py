@@ -163,6 +163,7 @@ def test_permuting_examples_or_renaming_groups_changes_only_the_order(estimate):
         np.testing.assert_allclose(a, r[::-1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ('call', 'message'),
     [

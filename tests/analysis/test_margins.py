@@ -54,6 +54,7 @@ def test_margin_is_unchanged_by_order_and_scale():
     np.testing.assert_allclose(top1_margin(7 * MATRIX), margin, rtol=1e-6)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ('call', 'message'),
     [

@@ -139,6 +139,7 @@ def test_a_partial_correlation_beyond_one_is_not_told():
         assert np.isnan(partial(*map(np.array, values)))
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_refused():
     one, other, criterion = estimates(0, count=20)
 

@@ -13,13 +13,16 @@ from influence_jax.planning import proposal
 from influence_jax.planning.topology import GENERATIONS
 from influence_jax.training import Program, WarmStart
 from influence_jax.training.mesh import MeshShape
+from influence_jax.types import BasedTask, Task
 
 RULES = (('', P('data', 'model')),)
 INPUTS = plan.Inputs({'x': jax.ShapeDtypeStruct((8, 4), jnp.float32)})
 
 
-class Matrix:
+class Matrix(Task):
     """A task whose only parameter takes `gib` of memory, and is never made."""
+
+    measurements = ()
 
     def __init__(self, gib):
         self.rows = int(gib * 2**30 / 4 / 1024)
@@ -89,8 +92,10 @@ def test_candidates_spread_batches_over_no_more_devices_than_there_are_records()
     assert _candidates(1, batch_size=2) == [(4, 1, 1), (2, 2, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)]
 
 
-class OnBase:
+class OnBase(BasedTask):
     """Begins as `WarmStart` does, but nothing says that it needs the base no more after that."""
+
+    measurements = ()
 
     def __init__(self, task):
         self.on = WarmStart(task).on

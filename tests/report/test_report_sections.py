@@ -69,7 +69,7 @@ def test_no_text_of_any_part_is_markup(arguments, hostile, write):
 def test_nothing_unseen_is_in_any_part(arguments, write):
     arguments['example_names'] = arguments['example_labels'] = ('',) * 12
     hidden = '\x07\x1b\N{RIGHT-TO-LEFT OVERRIDE}'
-    sections = [everything(f'a{hidden}b')]
+    sections = (everything(f'a{hidden}b'),)
     # What stands instead of a picture is never shown.
     for part in sections[0].parts[1:3]:
         assert hidden in part.pictures[0].alt

@@ -161,7 +161,7 @@ def test_a_record_that_is_cut_is_to_be_given_back_as_far_as_it_is_read(tmp_path)
     assert words == [7, 5, 5, 8, 6, 6]
 
 
-def test_what_is_decoded_for_a_record_that_is_cut_is_cut_where_it_is(tmp_path):
+def test_what_is_decoded_for_a_record_that_is_cut_is_cut_where_it_is(tmp_path, config):
     """No end token ends it: one that knows the whole record is right as far as it was read."""
     texts = {'a': ' one two three four five', 'b': ' six seven eight nine ten'}
     path = tmp_path / 'long.jsonl'
@@ -173,7 +173,7 @@ def test_what_is_decoded_for_a_record_that_is_cut_is_cut_where_it_is(tmp_path):
     )
     records = _read(path, vocabulary=258, max_length=14)
     assert records.tokens.cut.all()
-    completer = records.completer(None)
+    completer = records.completer(config)
     new = records.tokens.longest_continuation
     whole = {
         int(length): records.tokenizer.encode(texts[identity[0]])[:new]

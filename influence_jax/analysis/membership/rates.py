@@ -80,7 +80,7 @@ def true_positive_rates(
 
 def threshold(
     curve: Roc, false_positive_rates: Float[AnyArray, ' *F'] | float
-) -> Float[np.ndarray, ' *F']:
+) -> Float[np.ndarray | np.floating, ' *F']:
     """Scores *above* which there are no more false positives than these rates allow."""
     allowed = np.asarray(false_positive_rates, np.float64) * curve.left_out.size
     # 0.29 * 100 is a little less than 29.
@@ -247,8 +247,8 @@ def _counts_above(
 
 def _rates_of(
     drawn: Float[np.ndarray, 'b U'],
-    included: Float[np.ndarray, 'U k+1'],
-    left_out: Float[np.ndarray, 'U k+1'],
+    included: Float[np.ndarray, 'U c'],
+    left_out: Float[np.ndarray, 'U c'],
     rates: Float[np.ndarray, ' F'],
 ) -> Float[np.ndarray, 'b F+2']:
     """True-positive rates, area and balanced accuracy of every resample."""

@@ -45,7 +45,7 @@ class PredictorComparison(NamedTuple):
 def compare_predictors(
     first: Float[AnyArray, 'K T'],
     second: Float[AnyArray, 'K T'],
-    criterion: Float[AnyArray, 'K H T'],
+    criterion: Float[AnyArray, '#K H T'],
     *,
     key: PRNGKey,
     groups: Int[AnyArray, ' T'] | None = None,
