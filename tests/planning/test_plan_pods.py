@@ -19,10 +19,13 @@ ROW = re.compile(
     r'^\| (\S+) \((\d+), (\d+), (\d+)\)(?:, proposed)? \| \d+(?: \| [\d.]+){2} \| ([\d.]+) \|', re.M
 )
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec('libtpu') is None,
-    reason="libtpu is not installed: pip install -e '.[tpu]' to compile for TPU slices",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec('libtpu') is None,
+        reason="libtpu is not installed: pip install -e '.[tpu]' to compile for TPU slices",
+    ),
+]
 
 
 def _plan(*flags):
