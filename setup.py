@@ -48,6 +48,7 @@ setup(
         'scikit-learn>=1.5,<2',
         'scipy>=1.15,<2',
         'tensorstore>=0.1.79,<0.2',
+        'threadpoolctl>=3.5,<4',
         'transformers>=5,<6',
         'safetensors>=0.6,<1',
         'tokenizers>=0.22,<1',

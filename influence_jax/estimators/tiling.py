@@ -1,5 +1,6 @@
 """Estimates by blocks of targets, so that the matrix need never exist."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from typing import TypeVar
 
 import jax.numpy as jnp
 import numpy as np
+import threadpoolctl
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.types import Influence
@@ -25,8 +27,14 @@ def in_threads(work: Callable[[slice], Piece], rows: int, *, step: int) -> list[
     pieces = [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
     if len(pieces) < 2:
         return [work(piece) for piece in pieces]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # BLAS's own threads would wait, spinning, on the cores that these need.
+    with _libraries().limit(limits=1), ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(work, pieces))
+
+
+@functools.cache
+def _libraries() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
 
 
 def whole(blocks: Iterator[tuple[slice, Influence]], *, examples: int, targets: int) -> Influence:

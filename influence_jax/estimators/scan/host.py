@@ -16,9 +16,11 @@ from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray
 
 _IN_CACHE = 2**18  # entries that a thread works on at once; with their copies they fit in a cache
+_PRODUCT = 128  # targets of a product: enough for it to be as fast as any
 _INNER_EDGES = EDGES[1:-1].astype(np.float32)  # the outermost bins hold all that is beyond
 
-_ALL, _EVEN, _ODD = slice(None), slice(0, None, 2), slice(1, None, 2)
+_EVEN, _ODD, _ALL = range(3)
+_MEMBERS = slice(0, None, 2), slice(1, None, 2), slice(None)
 
 
 class HostScan:
@@ -27,6 +29,8 @@ class HostScan:
     def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
         self._masks = masks.astype(np.float32)
         self._by_example = np.ascontiguousarray(masks.T)
+        included = [masks[members].sum(axis=0) for members in _MEMBERS]
+        self._included = np.stack(included).astype(np.float32)
 
     def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
@@ -48,11 +52,12 @@ class HostScan:
         """See `Scan`."""
         losses = np.asarray(losses, np.float32)
         even, odd = (self._sums(losses, half) for half in (_EVEN, _ODD))
+        whole = even + odd
         found = []
-        for sums, members in ((even + odd, _ALL), (even, _EVEN), (odd, _ODD)):
-            scores = self._differences(sums, losses, members, as_t_statistics=True)
-            found.append(_strongest(np.abs(scores, out=scores), self_index, count))
-        return np.stack([*found[1:], found[0]])
+        for part, sums in ((_EVEN, even), (_ODD, odd), (_ALL, whole)):
+            scores = self._differences(sums, losses, part, as_t_statistics=True)
+            found.append(_strongest(scores, self_index, count))
+        return np.stack(found)
 
     def entries(
         self,
@@ -61,46 +66,48 @@ class HostScan:
         examples: Int[np.ndarray, ' C'],
     ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
         """See `Scan`."""
-        values, within = np.empty(len(targets)), np.empty((2, len(targets)))
-        by_target = np.argsort(targets, kind='stable')
-        first = np.flatnonzero(np.diff(targets[by_target], prepend=-1))
-        last = np.append(first[1:], len(targets))
+        by_target = np.asarray(losses.T, np.float64)
+        powers = np.stack([by_target, by_target**2], axis=-1)
+        inside = np.empty((len(targets), 2))
+        order = np.argsort(targets, kind='stable')
+        for these in np.split(order, np.flatnonzero(np.diff(targets[order])) + 1):
+            if these.size:
+                included = self._by_example[examples[these]].astype(np.float64)
+                inside[these] = included @ powers[targets[these[0]]]
+        count = self._included[_ALL][examples]
+        outside = powers.sum(axis=1)[targets] - inside
+        means, within = [], []
+        for n, (total, squares) in ((count, inside.T), (len(losses) - count, outside.T)):
+            means.append(total / n)
+            within.append(np.maximum(squares - total * means[-1], 0))
+        values, masks = means[1] - means[0], self._by_example.T
+        return values, error_of_entries(masks, losses, targets, examples, values, np.stack(within))
 
-        def of_some(some: slice) -> None:
-            for start, stop in zip(first[some], last[some], strict=True):
-                these = by_target[start:stop]
-                loss = np.asarray(losses[:, targets[these[0]]], np.float64)
-                sums = np.stack([np.ones_like(loss), loss, loss**2], axis=1)
-                inside = self._by_example[examples[these]].astype(np.float64) @ sums
-                means = []
-                for side, (n, total, squares) in enumerate(
-                    (inside.T, (sums.sum(axis=0) - inside).T)
-                ):
-                    means.append(total / n)
-                    within[side, these] = np.maximum(squares - total * means[side], 0)
-                values[these] = means[1] - means[0]
-
-        of_each = -(-len(targets) // max(len(first), 1))
-        in_threads(of_some, len(first), step=_rows(len(losses) * max(of_each, 1)))
-        masks = self._by_example.T
-        return values, error_of_entries(masks, losses, targets, examples, values, within)
-
-    def _sums(self, losses: Float[np.ndarray, 'M t'], members: slice) -> Float[np.ndarray, 't N']:
+    def _sums(self, losses: Float[np.ndarray, 'M t'], part: int) -> Float[np.ndarray, 't N']:
         """Sums of the losses of those of the members that include each example."""
-        return losses[members].T @ self._masks[members]
+        masks, losses = self._masks[_MEMBERS[part]], losses[_MEMBERS[part]]
+        sums = np.empty((losses.shape[1], masks.shape[1]), np.float32)
+
+        def of_some(rows: slice) -> None:
+            np.matmul(losses[:, rows].T, masks, out=sums[rows])
+
+        in_threads(of_some, len(sums), step=_PRODUCT)
+        return sums
 
     def _differences(
         self,
         sums: Float[np.ndarray, 't N'],
         losses: Float[np.ndarray, 'M t'],
-        members: slice,
+        part: int,
         *,
         as_t_statistics: bool = False,
     ) -> Float[np.ndarray, 't N']:
-        """Means without - means with, in the place of the sums; 0 where one is of nobody."""
-        inside = self._masks[members].sum(axis=0)
+        """Means without - means with, in the place of the sums; 0 where one is of nobody.
+
+        As t statistics, their absolute values: of two groups of one variance, whatever that is.
+        """
+        members, inside = _MEMBERS[part], self._included[part]
         outside = len(self._masks[members]) - inside
-        # The t statistic of two groups of one variance grows with this, whatever that variance is.
         unit = np.sqrt(inside * outside) if as_t_statistics else (inside > 0) & (outside > 0)
         of_total = unit * _inverse(outside)
         of_inside = of_total + unit * _inverse(inside)
@@ -110,6 +117,8 @@ class HostScan:
             some = sums[rows]
             some *= -of_inside
             some += total[rows] * of_total
+            if as_t_statistics:
+                np.abs(some, out=some)
 
         in_threads(finish, len(sums), step=_rows(sums.shape[1]))
         return sums
