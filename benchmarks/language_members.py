@@ -21,8 +21,9 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 2:
         sys.exit('error: give one run directory')
     run = store.open_run(arguments[1])
-    originals = [identity.split('~')[0] for identity in run.example_ids]
-    _, group, sizes = np.unique(originals, return_inverse=True, return_counts=True)
+    if run.shown is None or run.shown.groups is None:
+        sys.exit(f'error: {arguments[1]} keeps no groups of near-duplicates: train it again')
+    _, group, sizes = np.unique(run.shown.groups, return_inverse=True, return_counts=True)
     duplicated = sizes[group] > 1
     complete = run.complete
     held = run.masks[complete]

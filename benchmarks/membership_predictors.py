@@ -64,7 +64,7 @@ def main() -> None:
     given = parser.parse_args()
     start = time.perf_counter()
     run = store.open_run(given.run)
-    members, groups = read(run), clusters(run.example_ids, given.images)
+    members, groups = read(run), clusters(run, given.images)
     others = None
     if given.other:
         other_run = store.open_run(given.other)
@@ -117,11 +117,13 @@ def read(run: store.Run) -> Members:
     )
 
 
-def clusters(ids: tuple[str, ...], images: str | None) -> np.ndarray:
-    """`[N]` the same number for near-duplicates: planted ones by their ids, images by pixels."""
+def clusters(run: store.Run, images: str | None) -> np.ndarray:
+    """`[N]` the same number for near-duplicates: injected ones as on record, images by pixels."""
+    ids = run.example_ids
     if images is None:
-        originals = [identity.split('~')[0] for identity in ids]
-        return np.unique(originals, return_inverse=True)[1]
+        if run.shown is None or run.shown.groups is None:
+            raise SystemExit(f'{run.directory} keeps no groups of near-duplicates: train it again')
+        return np.asarray(run.shown.groups)
     dataset = data.load(images)
     if tuple(dataset.ids) != tuple(ids):
         raise SystemExit(f'{images} does not hold the records of the run')

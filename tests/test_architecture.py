@@ -1,7 +1,10 @@
 """What holds of the package as a whole: its public names, its imports, what no module does."""
 
 import ast
+import importlib
 import operator
+import pkgutil
+import types
 from pathlib import Path
 
 import jaxtyping
@@ -174,3 +177,15 @@ def test_no_module_is_a_program():
                     found.append((path.name, 'print'))
     # The progress callback for terminals, which a caller passes or not.
     assert found == [('progress.py', 'print')]
+
+
+def test_no_name_of_a_package_hides_one_of_its_modules():
+    hidden = []
+    for package in (path.parent for path in SOURCES if path.name == '__init__.py'):
+        name = '.'.join(('influence_jax', *package.relative_to(ROOT).parts))
+        there = importlib.import_module(name)
+        for module in pkgutil.iter_modules([str(package)]):
+            found = getattr(there, module.name, None)
+            if found is not None and not isinstance(found, types.ModuleType):
+                hidden.append(f'{name}.{module.name}')
+    assert not hidden

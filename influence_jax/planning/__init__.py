@@ -1,9 +1,9 @@
 """Will a run fit a TPU slice that nobody has yet? Its step, compiled ahead of time on a CPU."""
 
 from influence_jax.planning.compile import Inputs, Plan, TooLarge, compile_step
-from influence_jax.planning.cost import Cost, cost
+from influence_jax.planning.costs import Cost, cost
 from influence_jax.planning.description import describe
-from influence_jax.planning.language_run import (
+from influence_jax.planning.planned_run import (
     GPT_NEO_1_3B,
     PlannedRun,
     RunSettings,

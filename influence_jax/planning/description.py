@@ -3,8 +3,8 @@
 import dataclasses
 
 from influence_jax.planning.compile import Plan
-from influence_jax.planning.cost import cost
-from influence_jax.planning.language_run import PlannedRun
+from influence_jax.planning.costs import cost
+from influence_jax.planning.planned_run import PlannedRun
 
 
 def describe(made: Plan, run: PlannedRun, utilization: float) -> dict[str, str]:

@@ -6,7 +6,7 @@ from influence_jax.data.near_duplicates.image_changes import (
     image_change,
     vary_image,
 )
-from influence_jax.data.near_duplicates.inject import (
+from influence_jax.data.near_duplicates.injection import (
     Change,
     Variant,
     inject,

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from influence_jax.data.dataset import Dataset
-from influence_jax.data.near_duplicates.inject import Change, Variant
+from influence_jax.data.near_duplicates.injection import Change, Variant
 
 # The share of red, green and blue in brightness (ITU-R BT.601).
 _LUMINANCE = np.array((0.299, 0.587, 0.114))

@@ -9,7 +9,7 @@ import numpy as np
 
 from influence_jax.data.dataset import Dataset
 from influence_jax.data.near_duplicates import word_changes
-from influence_jax.data.near_duplicates.inject import Change, Variant
+from influence_jax.data.near_duplicates.injection import Change, Variant
 from influence_jax.data.near_duplicates.word_changes import Passage, TextVariant
 from influence_jax.data.text.tokenized import visible
 from influence_jax.data.text.tokenizer import Tokenizer

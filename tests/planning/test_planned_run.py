@@ -10,7 +10,7 @@ from influence_jax import hub, planning
 from influence_jax.models.gpt_neo import SHARDING_RULES, GPTNeoConfig
 from influence_jax.planning import GPT_NEO_1_3B, RunSettings, checkpoint_config, language_run
 from influence_jax.planning.collectives import Collectives
-from influence_jax.planning.language_run import GPT_NEO_1_3B_NAME
+from influence_jax.planning.planned_run import GPT_NEO_1_3B_NAME
 from influence_jax.training import WarmStart
 from influence_jax.training.mesh import MeshShape
 
