@@ -255,7 +255,7 @@ def test_members_start_from_a_checkpoint(run, source, tmp_path):
 
 @pytest.mark.slow
 def test_a_base_in_another_precision_is_another_base(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, 'train', lambda *_, **__: None)
+    monkeypatch.setattr(language_ensemble, 'train_ensemble', lambda *_, **__: None)
     monkeypatch.setattr(launch, 'report_of', lambda *_, **__: None)
     full_data = types.SimpleNamespace(texts=lambda name: ())
     monkeypatch.setattr(language_ensemble, 'train_full_data_model', lambda *_, **__: full_data)
