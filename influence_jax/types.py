@@ -74,6 +74,17 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class SamplingTask(Protocol):
+    """A task whose loss is minus the log-likelihood of a label that can be drawn from the model.
+
+    What the true Fisher information is estimated from.
+    """
+
+    def sampled_loss(self, params: Any, batch: Batch, *, key: PRNGKey) -> Float[Array, ' B']:
+        """What is measured as the loss, of labels drawn from the model; dropout is off."""
+
+
+@runtime_checkable
 class BasedTask(Protocol):
     """A task on arrays that all members share: a checkpoint to start from, a frozen base.
 

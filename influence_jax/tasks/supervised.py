@@ -140,6 +140,10 @@ class Supervised(_Options, _Module, abc.ABC):
         """The training loss of each example."""
 
     @abc.abstractmethod
+    def drawn(self, outputs: Array, *, key: PRNGKey) -> AnyArray:
+        """Labels drawn from the model whose minus log-likelihood the loss is."""
+
+    @abc.abstractmethod
     def measured(self, outputs: Array, labels: AnyArray) -> Mapping[str, Float[Array, ' B']]:
         """What is recorded of each target."""
 
@@ -172,8 +176,16 @@ class _Bound:
         return losses if state is None else (losses, state)
 
     def measure(self, params: Any, batch: Batch) -> Mapping[str, Float[Array, ' B']]:
-        outputs = self.of.network.predict(params, self.of.prepare(batch['inputs']))
+        outputs = self._outputs(params, batch)
         return self.of.measured(outputs, batch['label'])
+
+    def sampled_loss(self, params: Any, batch: Batch, *, key: PRNGKey) -> Float[Array, ' B']:
+        outputs = self._outputs(params, batch)
+        drawn = self.of.drawn(jax.lax.stop_gradient(outputs), key=key)
+        return self.of.losses(outputs, drawn)
+
+    def _outputs(self, params: Any, batch: Batch) -> Array:
+        return self.of.network.predict(params, self.of.prepare(batch['inputs']))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +218,10 @@ class Classification(Supervised):
     def losses(self, outputs: Array, labels: AnyArray) -> Float[Array, ' B']:
         """Cross-entropy of each example, in nats."""
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+    def drawn(self, outputs: Array, *, key: PRNGKey) -> AnyArray:
+        """Classes, as likely as the model has them."""
+        return jax.random.categorical(key, outputs)
 
     def measured(self, outputs: Array, labels: AnyArray) -> Mapping[str, Float[Array, ' B']]:
         """See the class."""
@@ -255,6 +271,11 @@ class Regression(Supervised):
     def losses(self, outputs: Array, labels: AnyArray) -> Float[Array, ' B']:
         """Squared error of each example."""
         return (self._errors(outputs, labels) ** 2).mean(axis=1)
+
+    def drawn(self, outputs: Array, *, key: PRNGKey) -> AnyArray:
+        """Normal about the prediction, of the variance that makes the loss -log p + const."""
+        count = outputs.size // len(outputs)
+        return outputs + jax.random.normal(key, outputs.shape) * jnp.sqrt(count / 2)
 
     def measured(self, outputs: Array, labels: AnyArray) -> Mapping[str, Float[Array, ' B']]:
         """See the class."""

@@ -1,0 +1,90 @@
+"""Scores from gradients alone: their inner product, its cosine, and TracIn over checkpoints."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from influence_jax.attribution.method import Attribution, FeatureScorer, Records, Scorer
+from influence_jax.attribution.model import Model, flat
+from influence_jax.estimators.estimator import Method
+from influence_jax.types import Batch
+
+Features = Callable[[Batch], Float[Array, 'b D']]
+
+
+def gradient_features(model: Model, rows: Batch, measurement: str) -> Features:
+    """From a batch to the gradients `[b P]` of what is measured, compiled once."""
+    network = model.network(rows, measurement)
+    chosen = model.chosen
+
+    @jax.jit
+    def features(batch: Batch) -> Float[Array, 'b P']:
+        return flat(network.gradients(chosen, batch))
+
+    return features
+
+
+def _unit(features: Features) -> Features:
+    @jax.jit
+    def normalized(batch: Batch) -> Float[Array, 'b D']:
+        found = features(batch)
+        norm = jnp.linalg.norm(found, axis=1, keepdims=True)
+        return found / jnp.where(norm > 0, norm, 1)
+
+    return normalized
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradients(Attribution):
+    """Inner products of gradients, the first-order effect of one step on the example.
+
+    Attributes:
+        cosine: of normalized gradients: an example of large gradient is then no longer strong for
+            every target.
+        weights: one a model, such as the learning rates of checkpoints; by default all count alike.
+            With them this is TracIn (Pruthi et al. 2020, arXiv 2002.08484, equation 1), in the unit
+            of the measurement a step if batches have one example.
+    """
+
+    cosine: bool = False
+    weights: tuple[float, ...] = ()
+
+    @property
+    def method(self) -> Method:
+        """See `Attribution`."""
+        if self.weights:
+            return Method(
+                'tracin',
+                'TracIn',
+                "the sum over checkpoints of learning rate times the product of both records' "
+                'gradients',
+            )
+        if self.cosine:
+            return Method('cosine', 'gradient cosine', "the cosine of both records' gradients")
+        return Method('dot', 'gradient product', "the inner product of both records' gradients")
+
+    def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
+        """A block of the targets' gradients, twice, and a batch of the examples'."""
+        return 4 * models[0].size * (2 * records.block + 3 * records.batch)
+
+    def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
+        """See `Attribution`."""
+        if self.weights and len(self.weights) != len(models):
+            raise ValueError(f'{len(self.weights)} weights for {len(models)} models: give one each')
+        scales = [len(models) * weight for weight in self.weights] or [1.0] * len(models)
+        of_targets, of_examples = [], []
+        for model, scale in zip(models, scales, strict=True):
+            target = gradient_features(model, records.targets, records.measurement)
+            example = gradient_features(model, records.examples, records.loss)
+            if self.cosine:
+                target, example = _unit(target), _unit(example)
+            of_targets.append(_scaled(target, scale))
+            of_examples.append(example)
+        return FeatureScorer(of_targets, of_examples, records, kept=False)
+
+
+def _scaled(features: Features, scale: float) -> Features:
+    return features if scale == 1 else lambda batch: scale * features(batch)

@@ -1,0 +1,212 @@
+"""K-FAC and EK-FAC: influence functions with the Fisher information of each layer in factors.
+
+For a layer with inputs x and output gradients g, the Fisher information of its block is taken for
+the Kronecker product of A = E[sum of x x^T] and S = E[mean of g g^T], sum and mean over positions
+(Martens and Grosse 2015, arXiv 1503.05671; Grosse and Martens 2016, arXiv 1602.01407). EK-FAC keeps
+the eigenvectors of both and corrects the eigenvalues: the second moment of each example's gradient
+along each pair of them (George et al. 2018, arXiv 1806.03884; Grosse et al. 2023, arXiv 2308.03296).
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from influence_jax.attribution.layers import Layer, Network
+from influence_jax.attribution.method import Attribution, FeatureScorer, Records, Scorer, batches
+from influence_jax.attribution.model import Model
+from influence_jax.estimators.estimator import Method
+from influence_jax.types import Batch
+
+RELATIVE_DAMPING = 0.1
+"""Of the mean eigenvalue of a layer, as in Grosse et al. (2023)."""
+
+
+class Fisher(enum.Enum):
+    """Whose labels the Fisher information is of: drawn from the model, or those of the data."""
+
+    TRUE = 'true'
+    EMPIRICAL = 'empirical'
+
+
+class Spectrum(NamedTuple):
+    """The Fisher information of a layer's block, by its eigenvectors.
+
+    name: of the layer.
+    inputs: `[I I]` eigenvectors of A, in columns.
+    outputs: `[O O]` eigenvectors of S.
+    values: `[I O]` the eigenvalue of each pair.
+    damping: what is added to the eigenvalues.
+    """
+
+    name: str
+    inputs: Float[np.ndarray, 'I I']
+    outputs: Float[np.ndarray, 'O O']
+    values: Float[np.ndarray, 'I O']
+    damping: float
+
+    def solve(self, block: Float[Array, '... I O']) -> Float[Array, '... I O']:
+        """(Fisher + damping)^-1 times a block."""
+        turned = self.inputs.T @ block @ self.outputs
+        return self.inputs @ (turned / (self.values + self.damping)) @ self.outputs.T
+
+
+@dataclasses.dataclass(frozen=True)
+class KFAC(Attribution):
+    """Influence functions (Koh and Liang 2017) by Kronecker factors; see the module.
+
+    score(i, t) = gradient of t's measurement . (Fisher + damping)^-1 gradient of i's loss / n, n the
+    examples that the model was trained on: what removing i adds to the measurement, to first order,
+    in its unit. Parameters outside of linear layers (scales of norms) are taken for fixed.
+
+    Attributes:
+        corrected: EK-FAC; else plain K-FAC.
+        damping: added to every eigenvalue; by default a tenth of each layer's mean eigenvalue.
+        fisher: whose labels.
+        seed: of the labels that are drawn.
+    """
+
+    corrected: bool = True
+    damping: float | None = None
+    fisher: Fisher = Fisher.TRUE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.damping is not None and not self.damping > 0:
+            raise ValueError(f'damping={self.damping} must be positive')
+
+    @property
+    def method(self) -> Method:
+        """See `Attribution`."""
+        title = 'EK-FAC' if self.corrected else 'K-FAC'
+        description = f'the influence function of the Fisher information by {title}'
+        return Method(title.lower().replace('-', ''), title, description)
+
+    @property
+    def unit(self) -> str:
+        """See `Attribution`."""
+        return 'nats'
+
+    def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
+        """A block of the targets' gradients, twice, and a batch of the examples'."""
+        return 4 * models[0].size * (2 * records.block + 3 * records.batch)
+
+    def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
+        """See `Attribution`."""
+        pairs = [self._features(model, records) for model in models]
+        of_targets, of_examples = zip(*pairs, strict=True)
+        return FeatureScorer(of_targets, of_examples, records, kept=False)
+
+    def spectra(self, model: Model, records: Records) -> list[Spectrum]:
+        """The Fisher information of every layer; eigenvalues are there to be looked at."""
+        network, rows = self._network(model, records)
+        layers = network.layers
+
+        def moments(x: Any) -> Any:
+            found = network.factors(model.chosen, x)
+            return [
+                _moments(layer, *pair)
+                for layer, *pair in zip(layers, found.inputs, found.gradients, strict=True)
+            ]
+
+        both = _mean(moments, rows())
+        vectors = [tuple(np.linalg.eigh(np.asarray(m, np.float64)) for m in pair) for pair in both]
+        if self.corrected:
+            turns = [(jnp.float32(a[1]), jnp.float32(s[1])) for a, s in vectors]
+
+            def squares(x: Any) -> Any:
+                blocks = network.blocks(model.chosen, x)
+                return [
+                    ((a.T @ block @ s) ** 2).sum(axis=0)
+                    for (a, s), block in zip(turns, blocks, strict=True)
+                ]
+
+            values = _mean(squares, rows())
+        else:
+            values = [
+                np.maximum(a[0], 0)[:, None] * np.maximum(s[0], 0)[None] for a, s in vectors
+            ]
+        return [
+            Spectrum(
+                layer.name,
+                a[1].astype(np.float32),
+                s[1].astype(np.float32),
+                value.astype(np.float32),
+                self.damping or RELATIVE_DAMPING * float(value.mean()),
+            )
+            for layer, (a, s), value in zip(layers, vectors, values, strict=True)
+        ]
+
+    def _network(
+        self, model: Model, records: Records
+    ) -> tuple[Network, Callable[[], Iterator[tuple[int, Any]]]]:
+        """The loss with the labels that the Fisher is of, and its records, batch by batch."""
+        mask = np.ones(records.num_examples, bool) if model.mask is None else model.mask
+        rows = jax.tree.map(lambda leaf: leaf[mask], records.examples)
+        key = jax.random.key(self.seed)
+
+        def with_keys(some: slice, batch: Batch) -> Any:
+            numbers = np.arange(some.start, some.start + records.batch)
+            return batch, jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
+
+        def loss(chosen: Any, row: Any) -> Array:
+            record, own = row
+            if self.fisher is Fisher.EMPIRICAL:
+                return model.measure(chosen, record, records.loss)
+            return model.sampled(chosen, record, own)
+
+        def in_batches() -> Iterator[tuple[int, Any]]:
+            for some, batch in batches(rows, records.batch):
+                yield some.stop - some.start, with_keys(some, batch)
+
+        _, first = next(in_batches())
+        return Network(loss, model.chosen, jax.tree.map(lambda leaf: leaf[0], first)), in_batches
+
+    def _features(self, model: Model, records: Records) -> tuple[Any, Any]:
+        spectra = self.spectra(model, records)
+        count = records.num_examples if model.mask is None else int(model.mask.sum())
+
+        def of(rows: Batch, measurement: str, *, solved: bool) -> Any:
+            network = model.network(rows, measurement)
+            names = [layer.name for layer in network.layers]
+            if names != [spectrum.name for spectrum in spectra]:
+                raise ValueError(
+                    f'{measurement!r} passes other layers than the loss does: {names}'
+                )
+
+            @jax.jit
+            def features(batch: Batch) -> Float[Array, 'b D']:
+                blocks = network.blocks(model.chosen, batch)
+                if solved:
+                    pairs = zip(spectra, blocks, strict=True)
+                    blocks = [spectrum.solve(block) / count for spectrum, block in pairs]
+                return jnp.concatenate([b.reshape(len(b), -1) for b in blocks], axis=1)
+
+            return features
+
+        return (
+            of(records.targets, records.measurement, solved=True),
+            of(records.examples, records.loss, solved=False),
+        )
+
+
+def _moments(layer: Layer, x: Array, gradient: Array) -> tuple[Array, Array]:
+    """Sums over a batch of x x^T over positions, and of the mean of g g^T."""
+    rows, columns = jax.vmap(layer.rows)(x), jax.vmap(layer.columns)(gradient)
+    length = columns.shape[1]
+    rows, columns = rows.reshape(-1, layer.inputs), columns.reshape(-1, layer.outputs)
+    return rows.T @ rows, columns.T @ columns / length
+
+
+def _mean(compute: Callable[[Any], Any], rows: Iterator[tuple[int, Any]]) -> Any:
+    """The mean over all records of what is summed over batches, in float64 on the host."""
+    whole, total = None, 0
+    summed = jax.jit(compute)
+    for count, batch in rows:
+        ...
+    return whole

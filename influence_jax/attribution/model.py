@@ -1,0 +1,133 @@
+"""A trained member as attribution reads it: what is measured of single records, by parameters."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from influence_jax.attribution.layers import Network
+from influence_jax.trees import map_named, named
+from influence_jax.types import Batch, Params, SamplingTask, Task, Variables
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """The task and the parameters of a trained member.
+
+    Gradients are those of what the task *measures*: Dropout is off and BatchNorm goes by its
+    statistics, so that a record's gradient depends on no other record.
+
+    Attributes:
+        task: as the engine has it (`tasks.bind(...).task`), its base given.
+        variables: trained parameters, or `Variables` with state.
+        blocks: patterns (`re.search`) of the paths of the parameters that gradients are taken by;
+            all by default.
+        mask: on which examples it was trained; all by default.
+    """
+
+    task: Task
+    variables: Params | Variables
+    blocks: tuple[str, ...] = ()
+    mask: Bool[np.ndarray, ' N'] | None = None
+
+    def __post_init__(self) -> None:
+        for pattern in self.blocks:
+            if not any(re.search(pattern, path) for path in named(self.params)):
+                raise ValueError(
+                    f'no parameter has a path like {pattern!r}: there are '
+                    f'{", ".join(list(named(self.params))[:8])} ...'
+                )
+
+    @property
+    def params(self) -> Params:
+        """What was trained."""
+        return self.variables.params if isinstance(self.variables, Variables) else self.variables
+
+    @functools.cached_property
+    def chosen(self) -> dict[str, Array]:
+        """The parameters that gradients are taken by, by path."""
+        patterns = self.blocks or ('',)
+        return {
+            path: jnp.asarray(leaf)
+            for path, leaf in named(self.params).items()
+            if any(re.search(pattern, path) for pattern in patterns)
+        }
+
+    @property
+    def size(self) -> int:
+        """P, how many parameters are chosen."""
+        return sum(leaf.size for leaf in self.chosen.values())
+
+    def measure(
+        self, chosen: Mapping[str, Array], record: Any, measurement: str
+    ) -> Float[Array, '']:
+        """What is measured of one record (a row of a batch), with these chosen parameters."""
+        return self.task.measure(self._with(chosen), _as_batch(record))[measurement][0]
+
+    def sampled(
+        self, chosen: Mapping[str, Array], record: Any, key: Key[Array, '']
+    ) -> Float[Array, '']:
+        """The loss of one record with a label drawn from the model, as the true Fisher needs it.
+
+        Raises:
+            ValueError: the task does not say how labels are drawn.
+        """
+        if not isinstance(self.task, SamplingTask):
+            raise ValueError(
+                f'{type(self.task).__name__} draws no labels: give it sampled_loss '
+                f'(influence_jax.types.SamplingTask), or use fisher=Fisher.EMPIRICAL'
+            )
+        variables, one = self._with(chosen), _as_batch(record)
+        return self.task.sampled_loss(variables, one, key=key)[0]
+
+    def measured(self, batch: Batch, measurement: str) -> Float[Array, ' B']:
+        """What is measured of each record."""
+        return cast(Array, self.task.measure(self.variables, batch)[measurement])
+
+    def _with(self, chosen: Mapping[str, Array]) -> Params | Variables:
+        params = map_named(lambda path, leaf: chosen.get(path, leaf), self.params)
+        if isinstance(self.variables, Variables):
+            return self.variables._replace(params=params)
+        return params
+
+    def network(self, examples: Batch, measurement: str) -> Network:
+        """The layers, found in the trace of one record's measurement."""
+        example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), examples)
+        return Network(
+            lambda chosen, record: self.measure(chosen, record, measurement), self.chosen, example
+        )
+
+
+def _as_batch(record: Any) -> Batch:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], record)
+
+
+def flat(gradients: Mapping[str, Float[Array, 'B ...']]) -> Float[Array, 'B P']:
+    """Per-example gradients by path, side by side."""
+    return jnp.concatenate([leaf.reshape(len(leaf), -1) for leaf in gradients.values()], axis=1)
+
+
+def check_finite(values: np.ndarray, *, what: str, first: int) -> None:
+    """Refuses (ValueError) rows that are not finite, naming the first of them."""
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+    if bad.size:
+        raise ValueError(
+            f'the {what} of record {first + bad[0]} is not finite ({bad.size} in this block): the '
+            f'member has diverged, or the record is damaged; leave one of them out'
+        )
+
+
+def same_network(models: Sequence[Model]) -> None:
+    """Refuses (ValueError) models of different parameters, or none."""
+    if not models:
+        raise ValueError('no models were given: attribution needs at least one')
+    shapes = [{path: leaf.shape for path, leaf in model.chosen.items()} for model in models]
+    for number, one in enumerate(shapes):
+        if one != shapes[0]:
+            raise ValueError(f'model {number} has other parameters than model 0: use one network')
