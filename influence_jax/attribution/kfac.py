@@ -4,7 +4,7 @@ For a layer with inputs x and output gradients g, the Fisher information of its 
 the Kronecker product of A = E[sum of x x^T] and S = E[mean of g g^T], sum and mean over positions
 (Martens and Grosse 2015, arXiv 1503.05671; Grosse and Martens 2016, arXiv 1602.01407). EK-FAC keeps
 the eigenvectors of both and corrects the eigenvalues: the second moment of each example's gradient
-along each pair of them (George et al. 2018, arXiv 1806.03884; Grosse et al. 2023, arXiv 2308.03296).
+along each pair (George et al. 2018, arXiv 1806.03884; Grosse et al. 2023, arXiv 2308.03296).
 """
 
 import dataclasses
@@ -50,19 +50,19 @@ class Spectrum(NamedTuple):
     values: Float[np.ndarray, 'I O']
     damping: float
 
-    def solve(self, block: Float[Array, '... I O']) -> Float[Array, '... I O']:
-        """(Fisher + damping)^-1 times a block."""
-        turned = self.inputs.T @ block @ self.outputs
-        return self.inputs @ (turned / (self.values + self.damping)) @ self.outputs.T
+    def solve(self, blocks: Float[Array, 'B I O']) -> Float[Array, 'B I O']:
+        """(Fisher + damping)^-1 times each block."""
+        turned = self.inputs.T @ blocks @ self.outputs
+        return self.inputs @ (turned / (self.values + self.damping)[None]) @ self.outputs.T
 
 
 @dataclasses.dataclass(frozen=True)
 class KFAC(Attribution):
     """Influence functions (Koh and Liang 2017) by Kronecker factors; see the module.
 
-    score(i, t) = gradient of t's measurement . (Fisher + damping)^-1 gradient of i's loss / n, n the
-    examples that the model was trained on: what removing i adds to the measurement, to first order,
-    in its unit. Parameters outside of linear layers (scales of norms) are taken for fixed.
+    score(i, t) = gradient of t's measurement . (Fisher + damping)^-1 gradient of i's loss / n, n
+    being how many examples the model was trained on: what removing i adds to the measurement, to
+    first order, in its unit. Parameters outside of linear layers (scales of norms) stay fixed.
 
     Attributes:
         corrected: EK-FAC; else plain K-FAC.
@@ -107,11 +107,11 @@ class KFAC(Attribution):
         network, rows = self._network(model, records)
         layers = network.layers
 
-        def moments(x: Any) -> Any:
-            found = network.factors(model.chosen, x)
+        def moments(batch: Any, real: Array) -> list[tuple[Array, Array]]:
+            found = network.factors(model.chosen, batch)
             return [
-                _moments(layer, *pair)
-                for layer, *pair in zip(layers, found.inputs, found.gradients, strict=True)
+                _moments(layer, x, gradient, real)
+                for layer, x, gradient in zip(layers, found.inputs, found.gradients, strict=True)
             ]
 
         both = _mean(moments, rows())
@@ -119,18 +119,16 @@ class KFAC(Attribution):
         if self.corrected:
             turns = [(jnp.float32(a[1]), jnp.float32(s[1])) for a, s in vectors]
 
-            def squares(x: Any) -> Any:
-                blocks = network.blocks(model.chosen, x)
+            def squares(batch: Any, real: Array) -> list[Array]:
+                blocks = network.blocks(model.chosen, batch)
                 return [
-                    ((a.T @ block @ s) ** 2).sum(axis=0)
+                    jnp.einsum('bio,b->io', (a.T @ block @ s) ** 2, real)
                     for (a, s), block in zip(turns, blocks, strict=True)
                 ]
 
             values = _mean(squares, rows())
         else:
-            values = [
-                np.maximum(a[0], 0)[:, None] * np.maximum(s[0], 0)[None] for a, s in vectors
-            ]
+            values = [np.maximum(a[0], 0)[:, None] * np.maximum(s[0], 0)[None] for a, s in vectors]
         return [
             Spectrum(
                 layer.name,
@@ -151,7 +149,8 @@ class KFAC(Attribution):
         key = jax.random.key(self.seed)
 
         def with_keys(some: slice, batch: Batch) -> Any:
-            numbers = np.arange(some.start, some.start + records.batch)
+            size = len(jax.tree.leaves(batch)[0])
+            numbers = np.arange(some.start, some.start + size)
             return batch, jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
 
         def loss(chosen: Any, row: Any) -> Array:
@@ -175,9 +174,7 @@ class KFAC(Attribution):
             network = model.network(rows, measurement)
             names = [layer.name for layer in network.layers]
             if names != [spectrum.name for spectrum in spectra]:
-                raise ValueError(
-                    f'{measurement!r} passes other layers than the loss does: {names}'
-                )
+                raise ValueError(f'{measurement!r} passes other layers than the loss does: {names}')
 
             @jax.jit
             def features(batch: Batch) -> Float[Array, 'b D']:
@@ -195,18 +192,26 @@ class KFAC(Attribution):
         )
 
 
-def _moments(layer: Layer, x: Array, gradient: Array) -> tuple[Array, Array]:
-    """Sums over a batch of x x^T over positions, and of the mean of g g^T."""
+def _moments(
+    layer: Layer, x: Array, gradient: Array, real: Float[Array, ' b']
+) -> tuple[Float[Array, 'I I'], Float[Array, 'O O']]:
+    """Sums over a batch: of x x^T over positions, and of the mean of g g^T over positions."""
     rows, columns = jax.vmap(layer.rows)(x), jax.vmap(layer.columns)(gradient)
+    rows, columns = rows * real[:, None, None], columns * real[:, None, None]
     length = columns.shape[1]
     rows, columns = rows.reshape(-1, layer.inputs), columns.reshape(-1, layer.outputs)
     return rows.T @ rows, columns.T @ columns / length
 
 
-def _mean(compute: Callable[[Any], Any], rows: Iterator[tuple[int, Any]]) -> Any:
-    """The mean over all records of what is summed over batches, in float64 on the host."""
-    whole, total = None, 0
-    summed = jax.jit(compute)
+def _mean(compute: Callable[[Any, Array], Any], rows: Iterator[tuple[int, Any]]) -> list[Any]:
+    """The mean over all records of what is summed over each batch; float64, on the host."""
+    summed, parts, total = jax.jit(compute), [], 0
     for count, batch in rows:
-        ...
-    return whole
+        size = len(jax.tree.leaves(batch)[0])
+        real = (jnp.arange(size) < count).astype(jnp.float32)
+        parts.append(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), summed(batch, real)))
+        total += count
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = jax.tree.map(np.add, whole, part)
+    return jax.tree.map(lambda leaf: leaf / total, whole)

@@ -2,8 +2,8 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,11 +52,8 @@ class Records:
         return len(jax.tree.leaves(self.targets)[0])
 
 
-class Scorer(Protocol):
-    """A method made ready for models and examples."""
-
-    def __call__(self, targets: Batch) -> Float[np.ndarray, 'N t']:
-        """Scores of every example for a block of targets."""
+Scorer = Callable[[Batch], Float[np.ndarray, 'N t']]
+"""A method made ready for models and examples: scores of every example for a block of targets."""
 
 
 class Attribution(abc.ABC):
@@ -114,12 +111,14 @@ def batches(rows: Batch, size: int) -> Iterator[tuple[slice, Batch]]:
     size = min(size, count)
     for first in range(0, count, size):
         indices = np.minimum(np.arange(first, first + size), count - 1)
-        yield slice(first, min(first + size, count)), jax.tree.map(lambda leaf: leaf[indices], rows)
+        yield slice(first, min(first + size, count)), _rows(rows, indices)
 
 
-def by_batches(
-    compute: Any, rows: Batch, size: int, *, what: str
-) -> Float[np.ndarray, 'n ...']:
+def _rows(rows: Batch, indices: Int[np.ndarray, ' b']) -> Batch:
+    return jax.tree.map(lambda leaf: leaf[indices], rows)
+
+
+def by_batches(compute: Any, rows: Batch, size: int, *, what: str) -> Float[np.ndarray, 'n ...']:
     """`compute` of all rows, batch by batch, on the host.
 
     Raises:
@@ -165,9 +164,16 @@ class FeatureScorer:
                     )
                 scores = self._features[number] @ features.T
             else:
-                multiply = jax.jit(lambda batch, of=self.of_examples[number], t=transposed: of(batch) @ t)
+                multiply = jax.jit(
+                    lambda batch, of=self.of_examples[number], t=transposed: of(batch) @ t
+                )
                 scores = by_batches(multiply, self.records.examples, size, what='gradient')
             whole = scores if whole is None else whole + scores
         assert whole is not None
         mean = whole / len(self.of_targets)
         return mean if self.weights is None else mean * self.weights[:, None]
+
+
+def _times(features: Callable[[Batch], Array], of_targets: Float[Array, 'D t']) -> Any:
+    """Features of a batch times those of the targets, in one program: they are never kept."""
+    return jax.jit(lambda batch: features(batch) @ of_targets)

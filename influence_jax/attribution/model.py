@@ -98,7 +98,9 @@ class Model:
 
     def network(self, examples: Batch, measurement: str) -> Network:
         """The layers, found in the trace of one record's measurement."""
-        example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), examples)
+        example = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), examples
+        )
         return Network(
             lambda chosen, record: self.measure(chosen, record, measurement), self.chosen, example
         )

@@ -1,0 +1,90 @@
+"""Inner products and cosines of gradients, TracIn, and what all methods refuse."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from influence_jax.attribution import Gradients, Model, Records
+from influence_jax.attribution.model import flat
+
+
+def gradients(model, rows):
+    def of(row):
+        return jax.grad(lambda params: model.measure(params, row, 'loss'))(model.chosen)
+
+    return np.asarray(flat(jax.vmap(of)(rows)), np.float64)
+
+
+def whole(columns):
+    return np.asarray(columns.read(np.arange(columns.targets)))
+
+
+def test_scores_are_products_of_gradients(network):
+    model, examples = network
+    own = gradients(model, examples)
+    scores = whole(Gradients()([model], Records(examples, examples, batch=3)))
+    np.testing.assert_allclose(
+        scores, own @ own.T, rtol=1e-3, atol=1e-4 * np.abs(own @ own.T).max()
+    )
+    unit = own / np.linalg.norm(own, axis=1, keepdims=True)
+    cosines = whole(Gradients(cosine=True)([model], Records(examples, examples, batch=3)))
+    np.testing.assert_allclose(cosines, unit @ unit.T, atol=1e-4)
+
+
+def test_tracin_weighs_checkpoints(mlp):
+    model, examples = mlp
+    other = Model(model.task, jax.tree.map(lambda leaf: leaf * 0.5, model.variables))
+    records = Records(examples, examples)
+    scores = whole(Gradients(weights=(0.3, 0.01))([model, other], records))
+    expected = sum(
+        weight * gradients(one, examples) @ gradients(one, examples).T
+        for weight, one in ((0.3, model), (0.01, other))
+    )
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_on_an_example_lowers_the_loss_where_the_score_is_positive(mlp):
+    model, examples = mlp
+    scores = whole(Gradients()([model], Records(examples, examples)))
+    row = jax.tree.map(lambda leaf: leaf[0], examples)
+    gradient = jax.grad(lambda params: model.measure(params, row, 'loss'))(model.chosen)
+    stepped = {path: leaf - 1e-3 * gradient[path] for path, leaf in model.chosen.items()}
+
+    def losses(params):
+        return np.array(
+            [
+                model.measure(params, jax.tree.map(lambda leaf, t=t: leaf[t], examples), 'loss')
+                for t in range(len(examples['label']))
+            ]
+        )
+
+    gain = losses(model.chosen) - losses(stepped)
+    np.testing.assert_allclose(gain / 1e-3, scores[0], rtol=0.05, atol=0.02)
+
+
+def test_blocks_of_parameters(mlp):
+    model, examples = mlp
+    last = dataclasses.replace(model, blocks=(r'layers/1/',))
+    assert all('layers/1/' in path for path in last.chosen)
+    scores = whole(Gradients()([last], Records(examples, examples)))
+    own = gradients(last, examples)
+    np.testing.assert_allclose(scores, own @ own.T, rtol=1e-3, atol=1e-5)
+
+
+def test_refusals(mlp):
+    model, examples = mlp
+    records = Records(examples, examples)
+    with pytest.raises(ValueError, match='no models'):
+        Gradients()([], records)
+    with pytest.raises(ValueError, match='attention'):
+        dataclasses.replace(model, blocks=('attention',))
+    with pytest.raises(ValueError, match=r'memory=0\.0 GiB'):
+        Gradients()([model], dataclasses.replace(records, memory=1000))
+    with pytest.raises(ValueError, match='2 weights for 1 models'):
+        whole(Gradients(weights=(1.0, 2.0))([model], records))
+    damaged = {**examples, 'inputs': examples['inputs'].copy()}
+    damaged['inputs'][4] = np.nan
+    with pytest.raises(ValueError, match='record 4 is not finite'):
+        whole(Gradients()([model], Records(damaged, examples, batch=3)))
