@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SUBPACKAGES = (
     'analysis',
+    'attribution',
     'data',
     'estimators',
     'models',

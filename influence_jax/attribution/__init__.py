@@ -10,6 +10,7 @@ from influence_jax.attribution.kfac import KFAC, Fisher, Spectrum
 from influence_jax.attribution.layers import Layer, Network
 from influence_jax.attribution.method import Attribution, Records
 from influence_jax.attribution.model import Model
+from influence_jax.attribution.runs import read_run
 
 __all__ = [
     'KFAC',
@@ -21,4 +22,5 @@ __all__ = [
     'Network',
     'Records',
     'Spectrum',
+    'read_run',
 ]
