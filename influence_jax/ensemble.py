@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,7 @@ from influence_jax import store, subsets, tasks, training
 from influence_jax.analysis.convergence import SequentialStopping, least_half
 from influence_jax.data.dataset import Dataset
 from influence_jax.estimators import EstimatorLike, adjusted, as_estimator, check_both_sides
+from influence_jax.estimators.tiling import num_cores
 from influence_jax.progress import Progress, Quiet
 from influence_jax.run import Run
 from influence_jax.subsets import ByGroup, Design
@@ -191,9 +191,7 @@ def use_cores(count: int | None = None) -> None:
     `train_ensemble` calls it, but jax must not have computed anything before: else the devices
     stay what they are, and a warning says so. Nothing changes where there is a GPU or TPU.
     """
-    # Linux tells which cores this process may use; elsewhere it is all of them.
-    allowed = getattr(os, 'sched_getaffinity', None)
-    wanted = count or (len(allowed(0)) if allowed else os.cpu_count() or 1)
+    wanted = count or num_cores()
     try:
         jax.config.update('jax_num_cpu_devices', wanted)
     except RuntimeError:

@@ -1,18 +1,16 @@
 """Scores from gradients alone: their inner product, its cosine, and TracIn over checkpoints."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from influence_jax.attribution.method import Attribution, FeatureScorer, Records, Scorer
+from influence_jax.attribution.method import Attribution, Features, FeatureScorer, Records, Scorer
 from influence_jax.attribution.model import Model, flat
 from influence_jax.estimators.estimator import Method
 from influence_jax.types import Batch
-
-Features = Callable[[Batch], Float[Array, 'b D']]
 
 
 def gradient_features(model: Model, rows: Batch, measurement: str) -> Features:
@@ -66,10 +64,6 @@ class Gradients(Attribution):
             return Method('cosine', 'gradient cosine', "the cosine of both records' gradients")
         return Method('dot', 'gradient product', "the inner product of both records' gradients")
 
-    def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
-        """A block of the targets' gradients, twice, and a batch of the examples'."""
-        return 4 * models[0].size * (2 * records.block + 3 * records.batch)
-
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
         if self.weights and len(self.weights) != len(models):
@@ -83,7 +77,7 @@ class Gradients(Attribution):
                 target, example = _unit(target), _unit(example)
             of_targets.append(_scaled(target, scale))
             of_examples.append(example)
-        return FeatureScorer(of_targets, of_examples, records, kept=False)
+        return FeatureScorer(of_targets, of_examples, records)
 
 
 def _scaled(features: Features, scale: float) -> Features:

@@ -18,7 +18,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from influence_jax.attribution.layers import Layer, Network
-from influence_jax.attribution.method import Attribution, FeatureScorer, Records, Scorer, batches
+from influence_jax.attribution.method import (
+    Attribution,
+    Features,
+    FeatureScorer,
+    Records,
+    Scorer,
+    batches,
+)
 from influence_jax.attribution.model import Model
 from influence_jax.estimators.estimator import Method
 from influence_jax.types import Batch
@@ -92,15 +99,11 @@ class KFAC(Attribution):
         """See `Attribution`."""
         return 'nats'
 
-    def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
-        """A block of the targets' gradients, twice, and a batch of the examples'."""
-        return 4 * models[0].size * (2 * records.block + 3 * records.batch)
-
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
         pairs = [self._features(model, records) for model in models]
         of_targets, of_examples = zip(*pairs, strict=True)
-        return FeatureScorer(of_targets, of_examples, records, kept=False)
+        return FeatureScorer(of_targets, of_examples, records)
 
     def spectra(self, model: Model, records: Records) -> list[Spectrum]:
         """The Fisher information of every layer; eigenvalues are there to be looked at."""
@@ -166,11 +169,11 @@ class KFAC(Attribution):
         _, first = next(in_batches())
         return Network(loss, model.chosen, jax.tree.map(lambda leaf: leaf[0], first)), in_batches
 
-    def _features(self, model: Model, records: Records) -> tuple[Any, Any]:
+    def _features(self, model: Model, records: Records) -> tuple[Features, Features]:
         spectra = self.spectra(model, records)
         count = records.num_examples if model.mask is None else int(model.mask.sum())
 
-        def of(rows: Batch, measurement: str, *, solved: bool) -> Any:
+        def of(rows: Batch, measurement: str, *, solved: bool) -> Features:
             network = model.network(rows, measurement)
             names = [layer.name for layer in network.layers]
             if names != [spectrum.name for spectrum in spectra]:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from influence_jax.attribution.model import Model, check_finite, same_network
 from influence_jax.estimators import Columns
 from influence_jax.estimators.estimator import Method
+from influence_jax.estimators.tiling import tile_slices
 from influence_jax.types import AnyArray, Batch
 
 GIB = 2**30
@@ -30,7 +32,7 @@ class Records:
         memory: bytes that a method may hold at once besides the models.
         batch: records whose gradients are computed at once.
         block: targets that are scored at once; the gradients of all examples are computed for each
-            block anew where they are not kept.
+            block anew.
     """
 
     examples: Batch
@@ -51,6 +53,9 @@ class Records:
         """T."""
         return len(jax.tree.leaves(self.targets)[0])
 
+
+Features = Callable[[Batch], Float[Array, 'b D']]
+"""From a batch of records to what a method makes of each."""
 
 Scorer = Callable[[Batch], Float[np.ndarray, 'N t']]
 """A method made ready for models and examples: scores of every example for a block of targets."""
@@ -76,9 +81,12 @@ class Attribution(abc.ABC):
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """What is computed once, of models and examples."""
 
-    @abc.abstractmethod
     def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
-        """About how much memory it holds at once."""
+        """About how much memory it holds at once.
+
+        By default that of a block of the targets' gradients, twice, and of a batch of examples'.
+        """
+        return 4 * models[0].size * (2 * records.block + 3 * records.batch)
 
     def __call__(self, models: Sequence[Model], records: Records) -> Columns:
         """Scores as columns, computed when they are read.
@@ -100,7 +108,9 @@ class Attribution(abc.ABC):
         def read(targets: Int[np.ndarray, ' t']) -> Float[AnyArray, 'N t']:
             if not scorer:
                 scorer.append(self.prepare(models, records))
-            return scorer[0](jax.tree.map(lambda leaf: leaf[targets], records.targets))
+            blocks = tile_slices(len(targets), records.block)
+            scores = [scorer[0](_rows(records.targets, targets[block])) for block in blocks]
+            return np.concatenate(scores, axis=1)
 
         return Columns(records.num_examples, records.num_targets, read, self.method, self.unit)
 
@@ -132,48 +142,31 @@ def by_batches(compute: Any, rows: Batch, size: int, *, what: str) -> Float[np.n
     return np.concatenate(parts)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class FeatureScorer:
-    """Scores that are inner products: features of the example times features of the target.
+    """Scores that are inner products of features: of the example, and of the target.
 
-    Attributes:
-        of_targets: for each model, from a batch of targets to `[b D]`.
-        of_examples: for each model, from a batch of examples to `[b D]`.
-        weights: `[N]` what each example's scores are multiplied by; None for 1.
-        records: what is attributed.
-        kept: whether features of all examples are kept from the first block of targets on.
+    Features of examples are computed for each block of targets anew, and never kept.
     """
 
-    of_targets: Sequence[Any]
-    of_examples: Sequence[Any]
-    records: Records
-    kept: bool
-    weights: Float[np.ndarray, ' N'] | None = None
-    _features: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    def __init__(
+        self, of_targets: Sequence[Features], of_examples: Sequence[Features], records: Records
+    ) -> None:
+        """Features are those of each model."""
+        self._of_targets, self._records = of_targets, records
+        self._products = [_product(features) for features in of_examples]
 
     def __call__(self, targets: Batch) -> Float[np.ndarray, 'N t']:
         """The mean over models."""
-        size, whole = self.records.batch, None
-        for number, of_targets in enumerate(self.of_targets):
-            features = by_batches(of_targets, targets, size, what='gradient')
-            transposed = jnp.asarray(features.T)
-            if self.kept:
-                if number not in self._features:
-                    self._features[number] = by_batches(
-                        self.of_examples[number], self.records.examples, size, what='gradient'
-                    )
-                scores = self._features[number] @ features.T
-            else:
-                multiply = jax.jit(
-                    lambda batch, of=self.of_examples[number], t=transposed: of(batch) @ t
-                )
-                scores = by_batches(multiply, self.records.examples, size, what='gradient')
-            whole = scores if whole is None else whole + scores
-        assert whole is not None
-        mean = whole / len(self.of_targets)
-        return mean if self.weights is None else mean * self.weights[:, None]
+        examples, size = self._records.examples, self._records.batch
+        parts = []
+        for of_targets, product in zip(self._of_targets, self._products, strict=True):
+            features = jnp.asarray(by_batches(of_targets, targets, size, what='gradient').T)
+            parts.append(
+                by_batches(functools.partial(product, features), examples, size, what='gradient')
+            )
+        return np.mean(parts, axis=0)
 
 
-def _times(features: Callable[[Batch], Array], of_targets: Float[Array, 'D t']) -> Any:
-    """Features of a batch times those of the targets, in one program: they are never kept."""
-    return jax.jit(lambda batch: features(batch) @ of_targets)
+def _product(of_examples: Features) -> Callable[[Float[Array, 'D t'], Batch], Float[Array, 'b t']]:
+    """Features of a batch times those of targets, compiled once for all blocks of a width."""
+    return jax.jit(lambda of_targets, batch: of_examples(batch) @ of_targets)

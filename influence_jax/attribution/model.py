@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,10 +85,6 @@ class Model:
             )
         variables, one = self._with(chosen), _as_batch(record)
         return self.task.sampled_loss(variables, one, key=key)[0]
-
-    def measured(self, batch: Batch, measurement: str) -> Float[Array, ' B']:
-        """What is measured of each record."""
-        return cast(Array, self.task.measure(self.variables, batch)[measurement])
 
     def _with(self, chosen: Mapping[str, Array]) -> Params | Variables:
         params = map_named(lambda path, leaf: chosen.get(path, leaf), self.params)

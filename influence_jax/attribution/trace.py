@@ -64,18 +64,14 @@ class Found:
     bias: tuple[str, Linear] | None = None
 
 
-_RESHAPED = frozenset(
-    {'reshape', 'squeeze', 'expand_dims', 'convert_element_type', 'copy', 'copy_p'}
-)
+_RESHAPED = frozenset({'reshape', 'squeeze', 'convert_element_type', 'copy'})
 _PARTS = _RESHAPED | {'slice', 'transpose', 'broadcast_in_dim', 'optimization_barrier'}
 _CALLS = {
     'jit': 'jaxpr',
-    'pjit': 'jaxpr',
     'closed_call': 'call_jaxpr',
     'custom_jvp_call': 'call_jaxpr',
     'custom_vjp_call': 'call_jaxpr',
     'remat2': 'jaxpr',
-    'checkpoint': 'jaxpr',
 }
 
 

@@ -28,8 +28,14 @@ def in_threads(work: Callable[[slice], Piece], rows: int, *, step: int) -> list[
     if len(pieces) < 2:
         return [work(piece) for piece in pieces]
     # BLAS's own threads would wait, spinning, on the cores that these need.
-    with _libraries().limit(limits=1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _libraries().limit(limits=1), ThreadPoolExecutor(num_cores()) as pool:
         return list(pool.map(work, pieces))
+
+
+def num_cores() -> int:
+    """How many cores this process may use: Linux tells; elsewhere it is all of them."""
+    allowed = getattr(os, 'sched_getaffinity', None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray
 
 _IN_CACHE = 2**18  # entries that a thread works on at once; with their copies they fit in a cache
-_PRODUCT = 128  # targets of a product: enough for it to be as fast as any
+_PRODUCT = 128  # targets that a thread multiplies at once
 _INNER_EDGES = EDGES[1:-1].astype(np.float32)  # the outermost bins hold all that is beyond
 
 _EVEN, _ODD, _ALL = range(3)
