@@ -20,7 +20,7 @@ from influence_jax.progress import Progress, Quiet
 from influence_jax.run import Run
 from influence_jax.subsets import ByGroup, Design
 from influence_jax.tasks.base import Problem
-from influence_jax.training import Automatic, Executor, Program, Recipe
+from influence_jax.training import Automatic, EnsembleKeys, Executor, Program, Recipe
 from influence_jax.training.contract import check_task
 from influence_jax.training.multihost import from_primary, is_primary
 from influence_jax.types import PRNGKey
@@ -113,10 +113,10 @@ def train_ensemble(
     _refuse_growth(kind, Path(output_dir), members)
     use_cores(_devices(executor))
     problem = tasks.bind(task, dataset, targets, executor=_given(executor))
-    of_masks, of_members = jax.random.split(jax.random.key(seed), 4)[1:3]
+    keys = EnsembleKeys.of(seed)
     masks = subsets.draw(
         kind,
-        key=of_masks,
+        key=keys.masks,
         members=members,
         examples=dataset.num_examples,
         inclusion_prob=inclusion_prob,
@@ -127,9 +127,9 @@ def train_ensemble(
     job = _Training(
         task,
         problem,
-        _program(problem, recipe, masks, expected=inclusion_prob * dataset.num_examples),
+        recipe.program(problem.task, masks, inclusion_prob, measure_batch=problem.measure_batch),
         executor,
-        of_members,
+        keys.members,
         keep_params=keep_params,
         stopping=stopping,
         checkpointing=checkpointing,
@@ -167,13 +167,13 @@ def train_full_data_model(
     """
     recipe, executor = recipe or Recipe(), executor or Automatic()
     use_cores(_devices(executor))
-    key = jax.random.split(jax.random.key(seed), 4)[3]
+    key = EnsembleKeys.of(seed).full_data_model
     problem = tasks.bind(task, dataset, targets, executor=_given(executor))
     masks = np.ones((1, dataset.num_examples), bool)
     job = _Training(
         task,
         problem,
-        _program(problem, recipe, masks, expected=dataset.num_examples),
+        recipe.program(problem.task, masks, 1.0, measure_batch=problem.measure_batch),
         executor,
         key,
         keep_params=keep_params,
@@ -262,26 +262,6 @@ def _refuse_growth(design: Design, output_dir: Path, members: int) -> None:
             f'puts every example into a fixed share of them, their subsets depend on that number: '
             f'continue it with members={there}, or choose a new output_dir'
         )
-
-
-def _program(
-    problem: Problem, recipe: Recipe, masks: Bool[np.ndarray, 'M N'], *, expected: float
-) -> Program:
-    smallest = int(masks.sum(axis=1).min())
-    if smallest < recipe.batch_size:
-        raise ValueError(
-            f'the smallest subset holds {smallest} examples, fewer than batch_size='
-            f'{recipe.batch_size}; use a smaller batch, more examples or a larger inclusion_prob'
-        )
-    steps = recipe.steps(expected)
-    return Program(
-        task=problem.task,
-        optimizer=recipe.optimizer(steps),
-        steps=steps,
-        batch_size=recipe.batch_size,
-        measure_batch=problem.measure_batch,
-        smallest_subset=smallest,
-    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

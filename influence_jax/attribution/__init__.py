@@ -15,8 +15,9 @@ from influence_jax.attribution.controls import (
 from influence_jax.attribution.gradients import Gradients
 from influence_jax.attribution.kfac import KFAC, Fisher, Spectrum
 from influence_jax.attribution.layers import Layer, Network
+from influence_jax.attribution.metagradient import Metagradients, metagradients, metasmoothness
 from influence_jax.attribution.method import Attribution, Records
-from influence_jax.attribution.model import Model
+from influence_jax.attribution.model import Model, Training
 from influence_jax.attribution.runs import read_run
 from influence_jax.attribution.trak import TRAK
 
@@ -31,6 +32,7 @@ BUILT_IN: tuple[Attribution, ...] = (
     EmbeddingSimilarity(),
     PixelDistance(),
     BM25(),
+    Metagradients(),
 )
 """The methods of this package with their own settings; the one place that lists them."""
 
@@ -59,11 +61,15 @@ __all__ = [
     'Gradients',
     'Layer',
     'Loss',
+    'Metagradients',
     'Model',
     'Network',
     'PixelDistance',
     'Records',
     'Spectrum',
+    'Training',
     'by_name',
+    'metagradients',
+    'metasmoothness',
     'read_run',
 ]

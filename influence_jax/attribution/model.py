@@ -5,7 +5,7 @@ import difflib
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from influence_jax.attribution.layers import Network
+from influence_jax.training import Program
 from influence_jax.trees import map_named, named
 from influence_jax.types import (
     Batch,
@@ -25,6 +26,17 @@ from influence_jax.types import (
     UnitTask,
     Variables,
 )
+
+
+class Training(NamedTuple):
+    """How a member was trained, so that it can be trained again.
+
+    program: the task, its base given, and the steps.
+    key: of the member.
+    """
+
+    program: Program
+    key: Key[Array, '']
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,12 +52,14 @@ class Model:
         blocks: patterns (`re.search`) of the paths of the parameters that gradients are taken by;
             all by default.
         mask: on which examples it was trained; all by default.
+        training: how, for methods that go through it.
     """
 
     task: Task
     variables: Params | Variables
     blocks: tuple[str, ...] = ()
     mask: Bool[np.ndarray, ' N'] | None = None
+    training: Training | None = None
 
     def __post_init__(self) -> None:
         for pattern in self.blocks:

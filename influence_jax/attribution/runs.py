@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import jax
 import numpy as np
 
 from influence_jax import tasks
 from influence_jax.attribution.method import Records
-from influence_jax.attribution.model import Model
+from influence_jax.attribution.model import Model, Training
 from influence_jax.data.dataset import Dataset
-from influence_jax.training import WarmStart
-from influence_jax.types import BasedTask, Task
+from influence_jax.tasks.base import Problem
+from influence_jax.training import EnsembleKeys, Program, Recipe, WarmStart, sequential
+from influence_jax.types import BasedTask, PRNGKey, Task
 
 if TYPE_CHECKING:
     from influence_jax.run import Run
@@ -46,10 +48,29 @@ def read_run(
         engine_task = engine_task.task
     elif problem.base is not None:
         engine_task = cast(BasedTask, engine_task).on(problem.base)
+    program, key = _program(run, problem)
+    program = program.on(problem.base)
     models = []
     for member in members:
         if member in run.diverged:
             raise ValueError(f'{member=} has diverged: choose others')
+        training = Training(program, jax.random.fold_in(key, member))
         mask = np.asarray(run.masks[member])
-        models.append(Model(cast(Task, engine_task), run.params(member), blocks, mask))
+        models.append(Model(cast(Task, engine_task), run.params(member), blocks, mask, training))
     return models, Records(problem.examples, problem.examples)
+
+
+def _program(run: 'Run', problem: Problem) -> tuple[Program, PRNGKey]:
+    """How the members of a run were trained, and from which key."""
+    configuration, keys = run.manifest.configuration, EnsembleKeys.of(run.manifest.seeds['seed'])
+    whole = configuration.get('full_data', False)
+    program = Recipe(**configuration['recipe']).program(
+        problem.task,
+        run.masks,
+        1.0 if whole else configuration['inclusion_prob'],
+        measure_batch=problem.measure_batch,
+    )
+    key = keys.full_data_model if whole else keys.members
+    if problem.refine is not None:
+        program = problem.refine(program, masks=run.masks, key=key, executor=sequential(1))
+    return program, key

@@ -5,10 +5,11 @@ from influence_jax.training.engine import Trained, largest_batch, train
 from influence_jax.training.executor import Executor, sequential, sharded, vmapped
 from influence_jax.training.member import Member, Program, WarmStart, train_member
 from influence_jax.training.mesh import MeshShape
-from influence_jax.training.recipe import Recipe
+from influence_jax.training.recipe import EnsembleKeys, Recipe
 
 __all__ = [
     'Automatic',
+    'EnsembleKeys',
     'Executor',
     'Member',
     'MeshShape',

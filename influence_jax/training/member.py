@@ -193,7 +193,13 @@ def advance(
 
 
 def step(
-    program: Program, state: State, number: Int[Array, ''], batch: Batch, *, key: PRNGKey
+    program: Program,
+    state: State,
+    number: Int[Array, ''] | int,
+    batch: Batch,
+    *,
+    key: PRNGKey,
+    weights: Float[Array, ' B'] | None = None,
 ) -> State:
     """Takes one training step.
 
@@ -203,20 +209,39 @@ def step(
         number: how many steps came before.
         batch: the examples to train on.
         key: the member's own.
+        weights: of the examples' losses in their mean over B; all 1 by default.
     """
-    loss_key = jax.random.fold_in(jax.random.fold_in(key, Stream.LOSS), number)
 
     def mean_loss(params: Params) -> tuple[Array, Any]:
-        variables = state._replace(params=params).variables
-        returned: Any = _task(program).train_loss(variables, batch, key=loss_key)
-        losses, model_state = (returned, None) if state.model_state is None else returned
-        return losses.mean(), model_state
+        losses, model_state = batch_losses(program, state, params, number, batch, key=key)
+        return (losses if weights is None else losses * weights).mean(), model_state
 
     gradient, model_state = jax.grad(mean_loss, has_aux=True)(state.params)
-    update, optimizer_state = program.optimizer.update(
-        gradient, state.optimizer_state, state.params
-    )
-    return State(optax.apply_updates(state.params, update), optimizer_state, model_state)
+    return State(*update(program, gradient, state.optimizer_state, state.params), model_state)
+
+
+def batch_losses(
+    program: Program,
+    state: State,
+    params: Params,
+    number: Int[Array, ''] | int,
+    batch: Batch,
+    *,
+    key: PRNGKey,
+) -> tuple[Float[Array, ' B'], Any]:
+    """Returns the losses of a step's batch at these parameters, and the new model state."""
+    loss_key = jax.random.fold_in(jax.random.fold_in(key, Stream.LOSS), number)
+    variables = state._replace(params=params).variables
+    returned: Any = _task(program).train_loss(variables, batch, key=loss_key)
+    return (returned, None) if state.model_state is None else returned
+
+
+def update(
+    program: Program, gradient: Params, optimizer_state: optax.OptState, params: Params
+) -> tuple[Params, optax.OptState]:
+    """Returns parameters and the optimizer's state after a step of this gradient."""
+    updates, optimizer_state = program.optimizer.update(gradient, optimizer_state, params)
+    return optax.apply_updates(params, updates), optimizer_state
 
 
 def measure(

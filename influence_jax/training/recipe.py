@@ -1,15 +1,36 @@
-"""How a member is trained: how long, in what batches, by which optimiser."""
+"""How a member is trained: how long, in what batches, by which optimiser, from which keys."""
 
 import dataclasses
 import math
 import re
+from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 
-from influence_jax.types import Params
+from influence_jax.training.member import Program
+from influence_jax.types import BasedTask, Masks, Params, PRNGKey, Task
 
 _VECTOR = re.compile(r'(bias|scale|shift)\W*(value)?\W*$')
+
+
+class EnsembleKeys(NamedTuple):
+    """The keys of an ensemble; nothing else of it is random.
+
+    masks: of the subsets.
+    members: of the members: member m's own is `fold_in(members, m)`.
+    full_data_model: of the one model that is trained on all examples.
+    """
+
+    masks: PRNGKey
+    members: PRNGKey
+    full_data_model: PRNGKey
+
+    @classmethod
+    def of(cls, seed: int) -> 'EnsembleKeys':
+        """The keys of a seed; the first of four is for the choice of data."""
+        return cls(*jax.random.split(jax.random.key(seed), 4)[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +68,24 @@ class Recipe:
     def steps(self, expected_subset: float) -> int:
         """Training steps of every member: the same for all, whatever its subset's size."""
         return max(1, round(self.epochs * expected_subset / self.batch_size))
+
+    def program(
+        self, task: Task | BasedTask, masks: Masks, inclusion_prob: float, *, measure_batch: int
+    ) -> Program:
+        """How the members of these subsets are trained and measured.
+
+        Raises:
+            ValueError: a subset holds fewer examples than a batch.
+        """
+        masks = np.asarray(masks)
+        smallest = int(masks.sum(axis=1).min())
+        if smallest < self.batch_size:
+            raise ValueError(
+                f'the smallest subset holds {smallest} examples, fewer than batch_size='
+                f'{self.batch_size}; use a smaller batch, more examples or a larger inclusion_prob'
+            )
+        steps = self.steps(inclusion_prob * masks.shape[1])
+        return Program(task, self.optimizer(steps), steps, self.batch_size, measure_batch, smallest)
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
         """The optimiser of a run of so many steps."""
