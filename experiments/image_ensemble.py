@@ -44,4 +44,4 @@ def run(experiment: ImageExperiment) -> Path:
     launch.show_notes(dataset.notes)
     flags = experiment.ensemble, experiment.recipe, experiment.machine, experiment.analysis
     run = train_ensemble(experiment.network.task(dataset), dataset, **launch.arguments(*flags))
-    return launch.report_of(run, experiment.analysis)
+    return launch.report_of(run, dataset, experiment.analysis)

@@ -101,6 +101,7 @@ def run(experiment: LanguageExperiment) -> Path | None:
         return None
     return launch.report_of(
         run,
+        dataset,
         experiment.analysis,
         reference=PUBLISHED,
         facts=language_data.facts(task, dataset),

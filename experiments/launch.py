@@ -17,7 +17,9 @@ from absl import app, flags, logging
 from experiments import terminal
 from experiments.flags import define_all, read_all
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import ensemble, report
+from influence_jax import attribution, ensemble, report
+from influence_jax.data import Dataset
+from influence_jax.estimators import Columns
 from influence_jax.progress import TerminalProgress
 from influence_jax.run import Run
 from influence_jax.store import RunError
@@ -67,6 +69,10 @@ def arguments(
     executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Returns the arguments of `train_ensemble` that flags ask for."""
+    if analysis.attribution and not machine.keep_params:
+        raise ValueError(
+            f'--attribution={analysis.attribution} reads trained parameters: add --keep_params'
+        )
     return {
         'members': analysis.max_members if analysis.grows else settings.members,
         'output_dir': machine.output_dir,
@@ -84,10 +90,21 @@ def arguments(
     }
 
 
-def report_of(run: Run, analysis: AnalysisSettings, **more: Any) -> Path:
+def report_of(run: Run, dataset: Dataset, analysis: AnalysisSettings, **more: Any) -> Path:
     """Writes the report of a run, prints it in short, and returns the page's path."""
-    results = report.gather(run, estimator=analysis.estimator, **more)
+    results = report.gather(
+        run, estimator=analysis.estimator, attributions=attributions(run, dataset, analysis), **more
+    )
     return terminal.save_and_show(results, run.directory / 'report')
+
+
+def attributions(run: Run, dataset: Dataset, analysis: AnalysisSettings) -> list[Columns]:
+    """Scores of the methods that are asked for, computed when they are read."""
+    if not analysis.attribution:
+        return []
+    members = run.complete[: analysis.attribution_models].tolist()
+    models, records = attribution.read_run(run, dataset, members)
+    return [method(models, records) for method in analysis.methods()]
 
 
 _FOR_MEMORY = {

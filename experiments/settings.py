@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from influence_jax import attribution
+from influence_jax.attribution import Attribution
 from influence_jax.data import Dataset
 from influence_jax.data.near_duplicates import ImageChange
 from influence_jax.estimators import Estimator, adjusted
@@ -121,13 +123,23 @@ class AnalysisSettings:
         until_standard_error: train members, in order, until the median standard error off the
             diagonal is at most this, in nats; 0 trains all --members.
         max_members: with --until_standard_error, how many members to train at most.
+        attribution: methods of attribution, separated by commas, whose scores stand beside the
+            ensemble's, such as cosine,ekfac; they read trained parameters (--keep_params).
+        attribution_models: how many members they read; scores are averaged over them.
     """
 
     estimator: Estimator = adjusted
     until_standard_error: float = 0.0
     max_members: int = 1000
+    attribution: str = ''
+    attribution_models: int = 1
 
     def __post_init__(self) -> None:
+        self.methods()
+        if self.attribution_models < 1:
+            raise ValueError(
+                f'attribution_models must be at least 1, not {self.attribution_models}'
+            )
         if not 0 <= self.until_standard_error < math.inf:
             raise ValueError(
                 f'until_standard_error must be 0 (train all) or positive and finite, '
@@ -135,6 +147,11 @@ class AnalysisSettings:
             )
         if self.max_members < 1:
             raise ValueError(f'max_members must be at least 1, not {self.max_members}')
+
+    def methods(self) -> tuple[Attribution, ...]:
+        """The methods of attribution that are asked for."""
+        names = filter(None, (name.strip() for name in self.attribution.split(',')))
+        return tuple(attribution.by_name(name) for name in names)
 
     @property
     def grows(self) -> bool:

@@ -67,7 +67,7 @@ def run(experiment: TabularExperiment) -> Path:
     network = MLPConfig(features, dataset.num_classes, (experiment.table.width,))
     flags = experiment.ensemble, experiment.recipe, experiment.machine, experiment.analysis
     run = train_ensemble(Classification(network), dataset, **launch.arguments(*flags))
-    return launch.report_of(run, experiment.analysis)
+    return launch.report_of(run, dataset, experiment.analysis)
 
 
 def table(name: str) -> Dataset:

@@ -11,7 +11,7 @@ from influence_jax.report.gathering import gather
 from influence_jax.report.page import make_page
 from influence_jax.report.results import RESULTS, Results
 from influence_jax.report.run import ReportedRun
-from influence_jax.report.tables import pairs_csv, records_csv, targets_csv
+from influence_jax.report.tables import attribution_csv, pairs_csv, records_csv, targets_csv
 from influence_jax.store import RunError
 
 PAGE = 'index.html'
@@ -19,10 +19,11 @@ FIGURES = 'figures'
 TARGETS = 'targets.csv'
 PAIRS = 'pairs.csv'
 RECORDS = 'records.csv'
+ATTRIBUTION = 'attribution.csv'
 REPORT = 'report'
 """Name of the report's directory in that of a run."""
 
-_PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, RESULTS}
+_PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, ATTRIBUTION, RESULTS}
 
 
 def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments: Any) -> Path:
@@ -92,6 +93,8 @@ def render(results: Results) -> dict[str, bytes]:
     texts = {TARGETS: targets_csv(results), PAIRS: pairs_csv(results), PAGE: page.html}
     if results.text:
         texts[RECORDS] = records_csv(results)
+    if results.attributed:
+        texts[ATTRIBUTION] = attribution_csv(results)
     return {
         **{name: text.encode(errors='replace') for name, text in texts.items()},
         **{f'{FIGURES}/{picture.name}.png': picture.light for picture in page.figures},

@@ -19,6 +19,7 @@ from influence_jax.analysis.views import Overview, cluster_view
 from influence_jax.data import Dataset
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
 from influence_jax.estimators import (
+    Columns,
     Estimator,
     EstimatorLike,
     Method,
@@ -29,7 +30,9 @@ from influence_jax.estimators import (
 )
 from influence_jax.estimators.ensemble import complete_members
 from influence_jax.report import facts as facts_of
+from influence_jax.report.attributed import attributed
 from influence_jax.report.results import (
+    Attributed,
     Reference,
     Results,
     ShownExamples,
@@ -71,6 +74,7 @@ def gather(
     decoded: Sequence[str] | None = None,
     reference: Reference | None = None,
     facts: Mapping[str, str] | None = None,
+    attributions: Sequence[Columns] = (),
     sections: Sequence[Section] = (),
 ) -> Results:
     """Estimates influence from a run, and gathers everything that its report shows.
@@ -89,6 +93,7 @@ def gather(
         the run keeps.
       reference: published numbers to compare near-duplicates with.
       facts: further rows of the table of facts.
+      attributions: scores of the same examples and targets, from `influence_jax.attribution`.
       sections: further pieces of the page.
 
     Raises:
@@ -102,7 +107,8 @@ def gather(
         run.masks, losses, key=key, estimator=chosen, target_examples=self_index
     )
     kept: Shown = shown or getattr(run, 'shown', None) or Shown(names=tuple(run.example_ids))
-    examples = _shown_examples(kept, _on_the_page(overview))
+    scored = tuple(attributed(columns, self_index) for columns in attributions)
+    examples = _shown_examples(kept, _on_the_page(overview, scored))
     truth = _near_duplicates(kept, self_index, near_duplicates)
     compared = _compared(run, losses, overview, kept, key=key, decoded=decoded, reference=reference)
     note = compared.regime and facts_of.regime_note(
@@ -140,6 +146,7 @@ def gather(
         comparison=compared.comparison,
         text=compared.text,
         reference=reference,
+        attributed=scored,
         sections=tuple(sections),
     )
 
@@ -170,7 +177,7 @@ def _names(shown: Shown, ids: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _on_the_page(overview: Overview) -> Int[np.ndarray, ' P']:
+def _on_the_page(overview: Overview, scored: Sequence[Attributed] = ()) -> Int[np.ndarray, ' P']:
     """Returns the examples that any part of the page may show, ascending."""
     summary, self_index = overview.summary, overview.target_examples
     pairs = surest_pairs(summary.pairs)
@@ -187,6 +194,7 @@ def _on_the_page(overview: Overview) -> Int[np.ndarray, ' P']:
             summary.top_examples[overview.lowest_margin].ravel(),
             summary.pairs.examples[pairs],
             *(self_index[of] for of in targets),
+            *(one.examples[overview.lowest_margin].ravel() for one in scored),
         ]
     )
     return np.unique(found[found >= 0]).astype(np.int64)

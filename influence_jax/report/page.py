@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from influence_jax.estimators import cross_fitted_values, z_scores
 from influence_jax.report import figures
+from influence_jax.report.attributed import attribution_section
 from influence_jax.report.comparison import comparison_sections
 from influence_jax.report.facts import caveats
 from influence_jax.report.results import Results, surest_pairs
@@ -48,7 +49,11 @@ def make_page(results: Results) -> Page:
     results = _with_short_names(results)
     overview, summary = results.overview, results.summary
     drawn = tuple(_draw(results))
-    sections = (*comparison_sections(results), *results.sections)
+    sections = (
+        *comparison_sections(results),
+        *attribution_section(results),
+        *results.sections,
+    )
     drawn_of_all = (*drawn, *(one for section in sections for one in section.pictures))
     check_names(drawn_of_all)
     html = (

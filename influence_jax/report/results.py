@@ -79,6 +79,29 @@ class TextResults(NamedTuple):
     view: ClusterView
 
 
+class Attributed(NamedTuple):
+    """Scores of a method of attribution, beside the ensemble's influences.
+
+    method: which.
+    unit: of the scores; empty where only their order means anything.
+    self_score: `[T]` of the target's own example; NaN where it is none.
+    margin: `[T]` of the column of scores, see `Summary.margin`.
+    strongest_other: `[T]` the example of largest score, other than the target itself.
+    other_score: `[T]` that score.
+    examples: `[T R]` examples of largest score, strongest first.
+    scores: `[T R]` theirs.
+    """
+
+    method: Method
+    unit: str
+    self_score: Float[np.ndarray, ' T']
+    margin: Float[np.ndarray, ' T']
+    strongest_other: Int[np.ndarray, ' T']
+    other_score: Float[np.ndarray, ' T']
+    examples: Int[np.ndarray, 'T R']
+    scores: Float[np.ndarray, 'T R']
+
+
 class ShownExamples(NamedTuple):
     """Those examples that the page shows; as images, as texts, as rows of a table, or by name.
 
@@ -128,6 +151,7 @@ class Results:
       comparison: unique against near-duplicated targets, where groups are known.
       text: what is extracted of a run on texts.
       reference: published numbers, shown beside the comparison.
+      attributed: scores of methods of attribution.
       sections: further pieces of the page.
 
     Raises:
@@ -154,6 +178,7 @@ class Results:
     comparison: Comparison | None = None
     text: TextResults | None = None
     reference: Reference | None = None
+    attributed: tuple[Attributed, ...] = ()
     sections: tuple[Section, ...] = ()
 
     def __post_init__(self) -> None:

@@ -137,7 +137,29 @@ class Records:
     records: Sequence[Record]
 
 
-Part = Table | Plates | Matrix | Records
+class GalleryRow(NamedTuple):
+    """Examples that influence one target, strongest first, by several methods.
+
+    example: that the target is; None where it is none.
+    name: of the target.
+    strips: of each method its name, and examples with their scores as text.
+    """
+
+    example: int | None
+    name: str
+    strips: Sequence[tuple[str, Sequence[tuple[int, str]]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """Targets and their strongest examples, one below another."""
+
+    template: ClassVar[str] = 'section_gallery.html.j2'
+    pictures: ClassVar[tuple[Picture, ...]] = ()
+    rows: Sequence[GalleryRow]
+
+
+Part = Table | Plates | Matrix | Records | Gallery
 """What a section is made of: `template` shows it, `pictures` go to the folder of figures."""
 
 

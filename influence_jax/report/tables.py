@@ -20,6 +20,7 @@ from influence_jax.analysis.extraction import Siblings
 from influence_jax.analysis.near_duplicate_comparison import Comparison
 from influence_jax.analysis.resampling import Interval
 from influence_jax.estimators import selected_intervals, z_scores
+from influence_jax.report.attributed import HEADER, attribution_rows
 from influence_jax.report.comparison import auroc_cell, score_texts
 from influence_jax.report.facts import own_influences
 from influence_jax.report.results import Reference, Results
@@ -104,6 +105,26 @@ def pairs_csv(results: Results) -> str:
     }
     header = ('example', 'example_name', 'target', 'target_name')
     return _csv(header, texts, numbers, rows=len(pairs.examples))
+
+
+def attribution_csv(results: Results) -> str:
+    """Returns a line a target: scores of each method of attribution, and the strongest other."""
+    names = [one.method.name for one in results.attributed]
+
+    def texts(target: int) -> Iterator[str]:
+        yield _id(results.target_ids[target])
+        for one in results.attributed:
+            yield _id(results.example_ids[int(one.strongest_other[target])])
+
+    numbers = {}
+    for name, one in zip(names, results.attributed, strict=True):
+        numbers |= {
+            f'{name}_self': one.self_score,
+            f'{name}_margin': one.margin,
+            f'{name}_other': one.other_score,
+        }
+    header = ('id', *(f'{name}_strongest_other' for name in names))
+    return _csv(header, texts, numbers, rows=results.num_targets)
 
 
 def records_csv(results: Results) -> str:
@@ -214,6 +235,12 @@ def _parts(results: Results) -> Iterator[RenderableType]:
         yield from terminal_comparison(
             results.comparison, reference=results.reference, unit=results.unit
         )
+    if results.attributed:
+        yield Text()
+        lines = _score_table('Cheaper attribution, beside the ensemble', HEADER[1:])
+        for name, *cells in attribution_rows(results):
+            lines.add_row(printable(name), *cells)
+        yield lines
     for name, value in results.facts.items():
         yield printable(f'{name}: {value}')
     for note in results.notes:

@@ -16,10 +16,18 @@ def test_a_small_run(launch, tmp_path):
         '--members=64',
         '--epochs=5',
         '--streams=1',
+        '--keep_params',
+        '--attribution=Cosine,ekfac',
+        '--attribution_models=2',
         f'--output_dir={directory}',
         name='tabular',
     )
     assert done.returncode == 0, done.stderr
+    assert 'gradient cosine' in done.stdout
+    header, *lines = (directory / 'report' / 'attribution.csv').read_text().splitlines()
+    assert 'cosine_margin' in header
+    assert 'ekfac_strongest_other' in header
+    assert len(lines) == 178
     assert f'report: {directory}/report/index.html' in done.stdout
     found = open_run(directory)
     assert found['loss'].shape == (64, 178)
@@ -46,6 +54,7 @@ def test_a_table_that_is_not_there(launch, tmp_path, assert_refused):
             {'analysis': AnalysisSettings(until_standard_error=0.1, max_members=40)},
             'members=40 are too few',
         ),
+        ({'analysis': AnalysisSettings(attribution='dot')}, '--attribution=dot .* --keep_params'),
     ],
 )
 def test_bad_input_leaves_nothing_behind(tmp_path, changes, message):
@@ -57,6 +66,17 @@ def test_bad_input_leaves_nothing_behind(tmp_path, changes, message):
         run(TabularExperiment(**settings | changes))
     assert '\n' not in str(caught.value)
     assert not (tmp_path / 'run').exists()
+
+
+def test_methods_of_attribution_are_looked_up_at_once():
+    assert [one.method.name for one in AnalysisSettings(attribution='dot, TRAK').methods()] == [
+        'dot',
+        'trak',
+    ]
+    with pytest.raises(ValueError, match="no attribution method 'magic': use one of dot"):
+        AnalysisSettings(attribution='dot,magic')
+    with pytest.raises(ValueError, match='attribution_models must be at least 1, not 0'):
+        AnalysisSettings(attribution_models=0)
 
 
 def test_a_network_without_width():
