@@ -84,6 +84,45 @@ class SamplingTask(Protocol):
         """What is measured as the loss, of labels drawn from the model; dropout is off."""
 
 
+class Margin(NamedTuple):
+    """What TRAK linearizes, of each record of a batch.
+
+    log_odds: `[B]` log p/(1-p) of the right label; of a text, summed over its tokens.
+    error: `[B]` 1 - p, the loss's slope by it; of a text, the mean over its tokens.
+    """
+
+    log_odds: Float[Array, ' B']
+    error: Float[Array, ' B']
+
+
+@runtime_checkable
+class MarginTask(Protocol):
+    """A task of labels that have probabilities: what TRAK needs."""
+
+    def margin(self, params: Any, batch: Batch) -> Margin:
+        """Log-odds of the right labels; dropout is off."""
+
+
+@runtime_checkable
+class OutputTask(Protocol):
+    """A task whose measured loss is a convex function of outputs: what Gauss-Newton needs."""
+
+    def outputs(self, params: Any, batch: Batch) -> Float[Array, 'B ...']:
+        """Outputs of the network; dropout is off."""
+
+    def output_losses(self, outputs: Float[Array, 'B ...'], batch: Batch) -> Float[Array, ' B']:
+        """What is measured as the loss, by the outputs."""
+
+
+@runtime_checkable
+class UnitTask(Protocol):
+    """A task that names the units of what it measures; otherwise the loss is in nats."""
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Of each measurement that has one."""
+
+
 @runtime_checkable
 class BasedTask(Protocol):
     """A task on arrays that all members share: a checkpoint to start from, a frozen base.

@@ -29,7 +29,7 @@ ALLOWED = {
     'estimators': set(),
     # A task says how it is trained, and what the store keeps of it for reports.
     'tasks': {'data', 'models', 'training', 'store'},
-    'attribution': {'data', 'estimators', 'run', 'tasks'},
+    'attribution': {'data', 'estimators', 'run', 'tasks', 'training'},
     'analysis': {'data', 'estimators'},
     'report': {'analysis', 'data', 'estimators', 'store'},
     'tensors': {'data', 'estimators', 'report', 'store'},

@@ -5,22 +5,65 @@ sign of influence (positive where including the example lowers the measurement),
 block. `summarize`, `report` and all that takes columns take them.
 """
 
+from influence_jax.attribution.controls import (
+    BM25,
+    EmbeddingSimilarity,
+    GradientNorm,
+    Loss,
+    PixelDistance,
+)
 from influence_jax.attribution.gradients import Gradients
 from influence_jax.attribution.kfac import KFAC, Fisher, Spectrum
 from influence_jax.attribution.layers import Layer, Network
 from influence_jax.attribution.method import Attribution, Records
 from influence_jax.attribution.model import Model
 from influence_jax.attribution.runs import read_run
+from influence_jax.attribution.trak import TRAK
+
+BUILT_IN: tuple[Attribution, ...] = (
+    Gradients(),
+    Gradients(cosine=True),
+    TRAK(),
+    KFAC(corrected=False),
+    KFAC(),
+    GradientNorm(),
+    Loss(),
+    EmbeddingSimilarity(),
+    PixelDistance(),
+    BM25(),
+)
+"""The methods of this package with their own settings; the one place that lists them."""
+
+
+def by_name(name: str) -> Attribution:
+    """The method of `BUILT_IN` that has this name, in upper or lower case: for flags.
+
+    Raises:
+        ValueError: there is none, listing those that there are.
+    """
+    names = {one.method.name: one for one in BUILT_IN}
+    if name.lower() not in names:
+        raise ValueError(f'no attribution method {name!r}: use one of {", ".join(names)}')
+    return names[name.lower()]
+
 
 __all__ = [
+    'BM25',
+    'BUILT_IN',
     'KFAC',
+    'TRAK',
     'Attribution',
+    'EmbeddingSimilarity',
     'Fisher',
+    'GradientNorm',
     'Gradients',
     'Layer',
+    'Loss',
     'Model',
     'Network',
+    'PixelDistance',
     'Records',
     'Spectrum',
+    'by_name',
     'read_run',
 ]

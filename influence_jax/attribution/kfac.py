@@ -25,6 +25,7 @@ from influence_jax.attribution.method import (
     Records,
     Scorer,
     batches,
+    working_bytes,
 )
 from influence_jax.attribution.model import Model
 from influence_jax.estimators.estimator import Method
@@ -94,10 +95,17 @@ class KFAC(Attribution):
         description = f'the influence function of the Fisher information by {title}'
         return Method(title.lower().replace('-', ''), title, description)
 
-    @property
-    def unit(self) -> str:
+    def unit(self, model: Model, records: Records) -> str:
         """See `Attribution`."""
-        return 'nats'
+        return model.unit(records.measurement)
+
+    def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
+        """Gradients as of every method, and the factors of all models' layers."""
+        layers = models[0].network(records.examples, records.loss).layers
+        width = sum(layer.inputs * layer.outputs for layer in layers)
+        squares = sum(layer.inputs**2 + layer.outputs**2 for layer in layers)
+        # Eigenvectors and eigenvalues in float32; while those of one model are found, in float64.
+        return working_bytes(width, records) + (4 * len(models) + 16) * (squares + width)
 
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
@@ -138,7 +146,8 @@ class KFAC(Attribution):
                 a[1].astype(np.float32),
                 s[1].astype(np.float32),
                 value.astype(np.float32),
-                self.damping or RELATIVE_DAMPING * float(value.mean()),
+                # Where all gradients are 0, so are the scores, whatever the damping.
+                self.damping or RELATIVE_DAMPING * float(value.mean()) or 1.0,
             )
             for layer, (a, s), value in zip(layers, vectors, values, strict=True)
         ]
@@ -147,7 +156,7 @@ class KFAC(Attribution):
         self, model: Model, records: Records
     ) -> tuple[Network, Callable[[], Iterator[tuple[int, Any]]]]:
         """The loss with the labels that the Fisher is of, and its records, batch by batch."""
-        mask = np.ones(records.num_examples, bool) if model.mask is None else model.mask
+        mask = model.trained_on(records.num_examples)
         rows = jax.tree.map(lambda leaf: leaf[mask], records.examples)
         key = jax.random.key(self.seed)
 
@@ -171,7 +180,7 @@ class KFAC(Attribution):
 
     def _features(self, model: Model, records: Records) -> tuple[Features, Features]:
         spectra = self.spectra(model, records)
-        count = records.num_examples if model.mask is None else int(model.mask.sum())
+        count = int(model.trained_on(records.num_examples).sum())
 
         def of(rows: Batch, measurement: str, *, solved: bool) -> Features:
             network = model.network(rows, measurement)

@@ -2,14 +2,13 @@
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from influence_jax.attribution.model import Model, check_finite, same_network
 from influence_jax.estimators import Columns
@@ -29,10 +28,10 @@ class Records:
         targets: pytree with a leading axis T; may be the examples.
         measurement: of the targets, whose change is told.
         loss: of the examples, which training lowers.
-        memory: bytes that a method may hold at once besides the models.
+        memory: bytes that a method may hold at once besides the models. Where the features of all
+            examples fit, they are kept; otherwise they are computed anew for each block of targets.
         batch: records whose gradients are computed at once.
-        block: targets that are scored at once; the gradients of all examples are computed for each
-            block anew.
+        block: targets that are scored at once.
     """
 
     examples: Batch
@@ -72,9 +71,9 @@ class Attribution(abc.ABC):
     def method(self) -> Method:
         """Its name and what its scores are, in words."""
 
-    @property
-    def unit(self) -> str:
+    def unit(self, model: Model, records: Records) -> str:
         """Of the scores; empty where only their order means anything."""
+        del model, records
         return ''
 
     @abc.abstractmethod
@@ -86,7 +85,7 @@ class Attribution(abc.ABC):
 
         By default that of a block of the targets' gradients, twice, and of a batch of examples'.
         """
-        return 4 * models[0].size * (2 * records.block + 3 * records.batch)
+        return working_bytes(models[0].size, records)
 
     def __call__(self, models: Sequence[Model], records: Records) -> Columns:
         """Scores as columns, computed when they are read.
@@ -112,7 +111,13 @@ class Attribution(abc.ABC):
             scores = [scorer[0](_rows(records.targets, targets[block])) for block in blocks]
             return np.concatenate(scores, axis=1)
 
-        return Columns(records.num_examples, records.num_targets, read, self.method, self.unit)
+        unit = self.unit(models[0], records)
+        return Columns(records.num_examples, records.num_targets, read, self.method, unit)
+
+
+def working_bytes(width: int, records: Records) -> int:
+    """Of a block of the targets' features, twice, and of a batch of the examples'."""
+    return 4 * width * (2 * records.block + 3 * records.batch)
 
 
 def batches(rows: Batch, size: int) -> Iterator[tuple[slice, Batch]]:
@@ -142,31 +147,62 @@ def by_batches(compute: Any, rows: Batch, size: int, *, what: str) -> Float[np.n
     return np.concatenate(parts)
 
 
-class FeatureScorer:
-    """Scores that are inner products of features: of the example, and of the target.
+class ExampleFeatures:
+    """Features of all examples by batches, kept on the host where those of all models fit."""
 
-    Features of examples are computed for each block of targets anew, and never kept.
-    """
+    def __init__(self, compute: Features, records: Records, *, models: int) -> None:
+        self._compute, self._records = jax.jit(compute), records
+        _, first = next(batches(records.examples, records.batch))
+        self.width = jax.eval_shape(compute, first).shape[1]
+        whole = 4 * models * records.num_examples * self.width
+        self.keep = whole + working_bytes(self.width, records) <= records.memory
+        self._kept: list[tuple[slice, Float[np.ndarray, 'b D']]] = []
+
+    def __iter__(self) -> Iterator[tuple[slice, Float[np.ndarray, 'b D']]]:
+        """Which examples, and their features; ValueError where one is not finite."""
+        if self._kept:
+            yield from self._kept
+            return
+        kept = []
+        for some, batch in batches(self._records.examples, self._records.batch):
+            part = np.asarray(self._compute(batch))[: some.stop - some.start]
+            check_finite(part, what='gradient', first=some.start)
+            if self.keep:
+                kept.append((some, part))
+            yield some, part
+        self._kept = kept
+
+    def gram(self, counted: Bool[np.ndarray, ' N']) -> Float[np.ndarray, 'D D']:
+        """The sum over some of the examples of the products of their features; float64."""
+        total = np.zeros((self.width, self.width))
+        for some, part in self:
+            chosen = jnp.asarray(part[counted[some]])
+            total += np.asarray(chosen.T @ chosen, np.float64)
+        return total
+
+
+class FeatureScorer:
+    """Scores that are inner products of features of the example and of the target."""
 
     def __init__(
-        self, of_targets: Sequence[Features], of_examples: Sequence[Features], records: Records
+        self,
+        of_targets: Sequence[Features],
+        of_examples: Sequence[Features | ExampleFeatures],
+        records: Records,
     ) -> None:
         """Features are those of each model."""
         self._of_targets, self._records = of_targets, records
-        self._products = [_product(features) for features in of_examples]
+        self._of_examples = [
+            one
+            if isinstance(one, ExampleFeatures)
+            else ExampleFeatures(one, records, models=len(of_examples))
+            for one in of_examples
+        ]
 
     def __call__(self, targets: Batch) -> Float[np.ndarray, 'N t']:
         """The mean over models."""
-        examples, size = self._records.examples, self._records.batch
-        parts = []
-        for of_targets, product in zip(self._of_targets, self._products, strict=True):
+        size, total = self._records.batch, 0.0
+        for of_targets, of_examples in zip(self._of_targets, self._of_examples, strict=True):
             features = jnp.asarray(by_batches(of_targets, targets, size, what='gradient').T)
-            parts.append(
-                by_batches(functools.partial(product, features), examples, size, what='gradient')
-            )
-        return np.mean(parts, axis=0)
-
-
-def _product(of_examples: Features) -> Callable[[Float[Array, 'D t'], Batch], Float[Array, 'b t']]:
-    """Features of a batch times those of targets, compiled once for all blocks of a width."""
-    return jax.jit(lambda of_targets, batch: of_examples(batch) @ of_targets)
+            total = total + np.concatenate([part @ features for _, part in of_examples])
+        return np.asarray(total / len(self._of_targets), np.float32)

@@ -1,9 +1,10 @@
 """A trained member as attribution reads it: what is measured of single records, by parameters."""
 
 import dataclasses
+import difflib
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,17 @@ from jaxtyping import Array, Bool, Float, Key
 
 from influence_jax.attribution.layers import Network
 from influence_jax.trees import map_named, named
-from influence_jax.types import Batch, Params, SamplingTask, Task, Variables
+from influence_jax.types import (
+    Batch,
+    Margin,
+    MarginTask,
+    OutputTask,
+    Params,
+    SamplingTask,
+    Task,
+    UnitTask,
+    Variables,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,9 +50,11 @@ class Model:
     def __post_init__(self) -> None:
         for pattern in self.blocks:
             if not any(re.search(pattern, path) for path in named(self.params)):
+                paths = list(named(self.params))
+                near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0) or paths[:3]
                 raise ValueError(
-                    f'no parameter has a path like {pattern!r}: there are '
-                    f'{", ".join(list(named(self.params))[:8])} ...'
+                    f'blocks={pattern!r} matches none of {len(paths)} parameters; the nearest are '
+                    f'{", ".join(near)}'
                 )
 
     @property
@@ -68,7 +81,51 @@ class Model:
         self, chosen: Mapping[str, Array], record: Any, measurement: str
     ) -> Float[Array, '']:
         """What is measured of one record (a row of a batch), with these chosen parameters."""
-        return self.task.measure(self._with(chosen), _as_batch(record))[measurement][0]
+        return self.losses(chosen, _as_batch(record), measurement)[0]
+
+    def losses(
+        self, chosen: Mapping[str, Array], batch: Batch, measurement: str
+    ) -> Float[Array, ' B']:
+        """What is measured of each record of a batch."""
+        return self.task.measure(self._with(chosen), jax.tree.map(jnp.asarray, batch))[measurement]
+
+    def unit(self, measurement: str) -> str:
+        """Of a measurement; empty where it has none. A loss is in nats unless the task says."""
+        units = self.task.units if isinstance(self.task, UnitTask) else {'loss': 'nats'}
+        return units.get(measurement, '')
+
+    def margin(self, chosen: Mapping[str, Array], record: Any) -> Margin:
+        """Log-odds of one record's label, and the probability of all others.
+
+        Raises:
+            ValueError: the task has no margin.
+        """
+        if not isinstance(self.task, MarginTask):
+            raise ValueError(
+                f'{type(self.task).__name__} has no log-odds of a label: it measures '
+                f'{", ".join(self.task.measurements)}; give it margin '
+                f'(influence_jax.types.MarginTask), or use another method'
+            )
+        found = self.task.margin(self._with(chosen), _as_batch(record))
+        return Margin(found.log_odds[0], found.error[0])
+
+    def outputs(
+        self, chosen: Mapping[str, Array], batch: Batch
+    ) -> tuple[Array, Callable[[Array], Float[Array, ' B']]]:
+        """The network's outputs of a batch, and the measured loss as a function of them.
+
+        Raises:
+            ValueError: the task does not tell its outputs from its loss.
+        """
+        task = self.task
+        if not isinstance(task, OutputTask):
+            raise ValueError(
+                f'{type(task).__name__} does not tell outputs from loss: give it outputs and '
+                f'output_losses (influence_jax.types.OutputTask), or use Curvature.HESSIAN'
+            )
+        return task.outputs(self._with(chosen), batch), lambda found: task.output_losses(
+            found, batch
+        )
 
     def sampled(
         self, chosen: Mapping[str, Array], record: Any, key: Key[Array, '']
@@ -94,12 +151,22 @@ class Model:
 
     def network(self, examples: Batch, measurement: str) -> Network:
         """The layers, found in the trace of one record's measurement."""
+        return self.network_of(
+            lambda chosen, record: self.measure(chosen, record, measurement), examples
+        )
+
+    def network_of(
+        self, compute: Callable[[Mapping[str, Array], Any], Array], examples: Batch
+    ) -> Network:
+        """The layers, found in the trace of a number that is computed of one record."""
         example = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), examples
         )
-        return Network(
-            lambda chosen, record: self.measure(chosen, record, measurement), self.chosen, example
-        )
+        return Network(compute, self.chosen, example)
+
+    def trained_on(self, count: int) -> Bool[np.ndarray, ' N']:
+        """Which of `count` examples it was trained on."""
+        return np.ones(count, bool) if self.mask is None else np.asarray(self.mask)
 
 
 def _as_batch(record: Any) -> Batch:

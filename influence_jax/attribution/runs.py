@@ -9,6 +9,7 @@ from influence_jax import tasks
 from influence_jax.attribution.method import Records
 from influence_jax.attribution.model import Model
 from influence_jax.data.dataset import Dataset
+from influence_jax.training import WarmStart
 from influence_jax.types import BasedTask, Task
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def read_run(
     run.remember(task, dataset)
     problem = tasks.bind(task, dataset)
     engine_task = problem.task
-    if problem.base is not None:
+    if isinstance(engine_task, WarmStart):  # what members started from plays no part any more
+        engine_task = engine_task.task
+    elif problem.base is not None:
         engine_task = cast(BasedTask, engine_task).on(problem.base)
     models = []
     for member in members:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from influence_jax.models.gpt_neo import GPTNeoConfig, network, packed
 from influence_jax.models.lora import Adapters, LoRA
-from influence_jax.types import Params, PRNGKey, Task
+from influence_jax.types import Margin, Params, PRNGKey, Task
 
 
 class TokenBatch(NamedTuple):
@@ -100,7 +100,7 @@ class LanguageModeling:
         its end included; the same where there is no prompt. `token_accuracy`: share of the
         text's tokens that are the likeliest ones given those before them.
         """
-        logits = network.bind(self.config, params)(batch.tokens[:, :-1], adapters)
+        logits = self.outputs(params, batch, adapters=adapters)
         losses, in_text = _losses(logits, batch), _in_text(batch)
         in_answer = in_text & (_place(batch) >= batch.answer_starts[:, None])
         return {
@@ -108,6 +108,48 @@ class LanguageModeling:
             'answer_loss': _mean(losses, in_answer),
             'token_accuracy': _mean(jnp.argmax(logits, axis=2) == batch.tokens[:, 1:], in_text),
         }
+
+    def outputs(
+        self, params: Params, batch: TokenBatch, *, adapters: Adapters | None = None
+    ) -> Float[Array, 'B R V']:
+        """Logits of every token but the first: R = S - 1."""
+        return network.bind(self.config, params)(batch.tokens[:, :-1], adapters)
+
+    def output_losses(
+        self, outputs: Float[Array, 'B R V'], batch: TokenBatch
+    ) -> Float[Array, ' B']:
+        """The `loss` of `measure`, by the logits."""
+        return _mean(_losses(outputs, batch), _in_text(batch))
+
+    def sampled_loss(
+        self,
+        params: Params,
+        batch: TokenBatch,
+        *,
+        key: PRNGKey,
+        adapters: Adapters | None = None,
+    ) -> Float[Array, ' B']:
+        """Minus the log-likelihood of tokens drawn from the model, each after the text's own.
+
+        As many as the loss is the mean over, and scaled so that the second moment of its gradient
+        is the Fisher information of that mean: by 1 / sqrt(tokens) and not 1 / tokens.
+        """
+        logits, in_text = self.outputs(params, batch, adapters=adapters), _in_text(batch)
+        drawn = jax.random.categorical(key, jax.lax.stop_gradient(logits), axis=2)
+        losses = jnp.where(in_text, _losses_of(logits, drawn), 0)
+        return losses.sum(axis=1) / jnp.sqrt(in_text.sum(axis=1))
+
+    def margin(
+        self, params: Params, batch: TokenBatch, *, adapters: Adapters | None = None
+    ) -> Margin:
+        """Log-odds of the text's tokens, summed; the mean probability of all others."""
+        logits, in_text = self.outputs(params, batch, adapters=adapters), _in_text(batch)
+        is_own = jax.nn.one_hot(batch.tokens[:, 1:], logits.shape[2], dtype=bool)
+        rest = jax.nn.logsumexp(jnp.where(is_own, -jnp.inf, logits), axis=2)
+        own = jnp.take_along_axis(logits, batch.tokens[:, 1:, None], axis=2)[..., 0]
+        log_odds = own - rest
+        error = _mean(jax.nn.sigmoid(-log_odds), in_text)
+        return Margin(jnp.where(in_text, log_odds, 0).sum(axis=1), error)
 
 
 @jax.custom_vjp
@@ -171,7 +213,11 @@ token_losses.defvjp(_token_losses_forward, _token_losses_backward)
 
 def _losses(logits: Float[Array, 'B R V'], batch: TokenBatch) -> Float[Array, 'B R']:
     """Of every token but the first: R = S - 1."""
-    own = jnp.take_along_axis(logits, batch.tokens[:, 1:, None], axis=2)[..., 0]
+    return _losses_of(logits, batch.tokens[:, 1:])
+
+
+def _losses_of(logits: Float[Array, 'B R V'], tokens: Int[Array, 'B R']) -> Float[Array, 'B R']:
+    own = jnp.take_along_axis(logits, tokens[..., None], axis=2)[..., 0]
     return jax.nn.logsumexp(logits, axis=2) - own
 
 
@@ -230,3 +276,20 @@ class _Adapted:
 
     def measure(self, params: Adapters, batch: TokenBatch) -> Mapping[str, Float[Array, ' B']]:
         return self.modeling.measure(self.base, batch, adapters=self.lora.scaled(params))
+
+    def outputs(self, params: Adapters, batch: TokenBatch) -> Float[Array, 'B R V']:
+        return self.modeling.outputs(self.base, batch, adapters=self.lora.scaled(params))
+
+    def output_losses(
+        self, outputs: Float[Array, 'B R V'], batch: TokenBatch
+    ) -> Float[Array, ' B']:
+        return self.modeling.output_losses(outputs, batch)
+
+    def sampled_loss(
+        self, params: Adapters, batch: TokenBatch, *, key: PRNGKey
+    ) -> Float[Array, ' B']:
+        scaled = self.lora.scaled(params)
+        return self.modeling.sampled_loss(self.base, batch, key=key, adapters=scaled)
+
+    def margin(self, params: Adapters, batch: TokenBatch) -> Margin:
+        return self.modeling.margin(self.base, batch, adapters=self.lora.scaled(params))

@@ -17,7 +17,7 @@ from influence_jax.tasks.images import as_numbers
 from influence_jax.tasks.networks import MakeModule, Network, as_network
 from influence_jax.training import Executor
 from influence_jax.trees import described
-from influence_jax.types import AnyArray, Batch, Params, PRNGKey, Variables
+from influence_jax.types import AnyArray, Batch, Margin, Params, PRNGKey, Variables
 
 Prepare = Callable[[Array], Array]
 Augment = Callable[..., Array]
@@ -57,7 +57,7 @@ class Supervised(_Options, _Module, abc.ABC):
         del executor
         examples = self._rows(dataset)
         name = type(self).__name__
-        bound = _Bound(self, self._spec(examples))
+        bound = self._bound(self._spec(examples))
         self._check_outputs(bound, examples['label'])
         description = {
             'task': name,
@@ -126,6 +126,9 @@ class Supervised(_Options, _Module, abc.ABC):
         leaves, structure = jax.tree.flatten(rows['inputs'])
         return tuple(map(one, leaves)), structure
 
+    def _bound(self, spec: Any) -> '_Bound':
+        return _Bound(self, spec)
+
     @abc.abstractmethod
     def _labels(self, labels: np.ndarray) -> np.ndarray:
         """Labels as the engine takes them; ValueError where they are of another kind."""
@@ -134,6 +137,11 @@ class Supervised(_Options, _Module, abc.ABC):
     @abc.abstractmethod
     def measurements(self) -> tuple[str, ...]:
         """Names of what `measure` returns."""
+
+    @property
+    @abc.abstractmethod
+    def units(self) -> Mapping[str, str]:
+        """Units of what is measured."""
 
     @abc.abstractmethod
     def losses(self, outputs: Array, labels: AnyArray) -> Float[Array, ' B']:
@@ -159,6 +167,10 @@ class _Bound:
     def measurements(self) -> tuple[str, ...]:
         return self.of.measurements
 
+    @property
+    def units(self) -> Mapping[str, str]:
+        return self.of.units
+
     def blank(self) -> Any:
         """Inputs of one example, all zero."""
         leaves, structure = self.spec
@@ -176,16 +188,25 @@ class _Bound:
         return losses if state is None else (losses, state)
 
     def measure(self, params: Any, batch: Batch) -> Mapping[str, Float[Array, ' B']]:
-        outputs = self._outputs(params, batch)
-        return self.of.measured(outputs, batch['label'])
+        return self.of.measured(self.outputs(params, batch), batch['label'])
 
     def sampled_loss(self, params: Any, batch: Batch, *, key: PRNGKey) -> Float[Array, ' B']:
-        outputs = self._outputs(params, batch)
+        outputs = self.outputs(params, batch)
         drawn = self.of.drawn(jax.lax.stop_gradient(outputs), key=key)
         return self.of.losses(outputs, drawn)
 
-    def _outputs(self, params: Any, batch: Batch) -> Array:
+    def outputs(self, params: Any, batch: Batch) -> Array:
         return self.of.network.predict(params, self.of.prepare(batch['inputs']))
+
+    def output_losses(self, outputs: Array, batch: Batch) -> Float[Array, ' B']:
+        return self.of.losses(outputs, batch['label'])
+
+
+@dataclasses.dataclass(frozen=True)
+class _BoundClassification(_Bound):
+    def margin(self, params: Any, batch: Batch) -> Margin:
+        log_odds = self.measure(params, batch)['logit_gap']
+        return Margin(log_odds, jax.nn.sigmoid(-log_odds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +235,14 @@ class Classification(Supervised):
     def measurements(self) -> tuple[str, ...]:
         """Names of what is recorded of each target."""
         return ('loss', 'logit_gap', 'correct')
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Nats, of both that have a unit."""
+        return {'loss': 'nats', 'logit_gap': 'nats'}
+
+    def _bound(self, spec: Any) -> '_Bound':
+        return _BoundClassification(self, spec)
 
     def losses(self, outputs: Array, labels: AnyArray) -> Float[Array, ' B']:
         """Cross-entropy of each example, in nats."""
@@ -267,6 +296,11 @@ class Regression(Supervised):
     def measurements(self) -> tuple[str, ...]:
         """Names of what is recorded of each target."""
         return ('loss', 'absolute_error')
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """By the labels' own unit."""
+        return {'loss': 'squared unit of the label', 'absolute_error': 'unit of the label'}
 
     def losses(self, outputs: Array, labels: AnyArray) -> Float[Array, ' B']:
         """Squared error of each example."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from influence_jax.attribution import Gradients, Model, Records
+from influence_jax.attribution.method import ExampleFeatures
 from influence_jax.attribution.model import flat
 
 
@@ -71,6 +72,25 @@ def test_blocks_of_parameters(mlp):
     scores = whole(Gradients()([last], Records(examples, examples)))
     own = gradients(last, examples)
     np.testing.assert_allclose(scores, own @ own.T, rtol=1e-3, atol=1e-5)
+
+
+def test_features_are_kept_where_they_fit(mlp):
+    model, examples = mlp
+    seen = []
+
+    def features(batch):
+        jax.debug.callback(lambda: seen.append(1))
+        return flat(model.network(examples, 'loss').gradients(model.chosen, batch))
+
+    for memory, batches in ((2**20, 2), (1000, 6)):
+        seen.clear()
+        records = Records(examples, examples, batch=4, memory=memory)
+        kept = ExampleFeatures(features, records, models=1)
+        first, second = (np.concatenate([part for _, part in kept]) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        np.testing.assert_allclose(kept.gram(np.arange(7) < 5), first[:5].T @ first[:5], rtol=1e-4)
+        jax.effects_barrier()
+        assert len(seen) == batches  # of three passes
 
 
 def test_refusals(mlp):

@@ -1,0 +1,129 @@
+"""TRAK: the linearized log-odds of the right label, projected (Park et al. 2023, 2303.14186)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from influence_jax.attribution.method import (
+    Attribution,
+    ExampleFeatures,
+    Features,
+    FeatureScorer,
+    Records,
+    Scorer,
+    by_batches,
+    working_bytes,
+)
+from influence_jax.attribution.model import Model
+from influence_jax.attribution.projection import project
+from influence_jax.estimators.estimator import Method
+from influence_jax.types import Batch
+
+_LARGEST = 2048
+_EXAMPLES_A_FEATURE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class TRAK(Attribution):
+    """The influence of examples on the log-odds of a target's label, of the model linearized.
+
+    With features phi, the projected gradients of log p/(1-p) of the right label, and Phi those of
+    the examples that a model was trained on, score(i, t) = mean over models of
+    phi_i (Phi^T Phi)^-1 phi_t times mean over models of 1 - p_i: equation 17 of the paper, a
+    product of means. What including i adds to the log-odds of t, in nats. The public code divides
+    the inverse by its mean absolute entry; here nothing is divided.
+
+    The targets' `measurement` plays no part. Log-odds of a text are summed over its tokens.
+
+    Attributes:
+        size: of the projection; by default half of the least number of examples that a model was
+            trained on, at most 2,048 and half of the parameters.
+        seed: of the projections, another one for each model.
+    """
+
+    size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise ValueError(f'size={self.size} of the projection must be at least 1')
+
+    @property
+    def method(self) -> Method:
+        """See `Attribution`."""
+        return Method('trak', 'TRAK', "the example's effect on the target's log-odds by TRAK")
+
+    def unit(self, model: Model, records: Records) -> str:
+        """See `Attribution`."""
+        del model, records
+        return 'nats'
+
+    def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
+        """Features, and the gradients of a batch that are projected."""
+        size = self._size(models, records)
+        gradients = 8 * models[0].size * records.batch
+        return working_bytes(size, records) + gradients + (24 + 4 * len(models)) * size**2
+
+    def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
+        """See `Attribution`.
+
+        Raises:
+            ValueError: a task without log-odds, or projected gradients of too low a rank.
+        """
+        size = self._size(models, records)
+        of_targets, of_examples, errors = [], [], []
+        for number, model in enumerate(models):
+            key = jax.random.fold_in(jax.random.key(self.seed), number)
+            examples = ExampleFeatures(
+                _features(model, records.examples, size, key), records, models=len(models)
+            )
+            inverse = _inverse(examples.gram(model.trained_on(records.num_examples)), number)
+            of_targets.append(_solved(_features(model, records.targets, size, key), inverse))
+            of_examples.append(examples)
+            errors.append(by_batches(_errors(model), records.examples, records.batch, what='error'))
+        products = FeatureScorer(of_targets, of_examples, records)
+        mean_error = np.mean(errors, axis=0)[:, None]
+        return lambda targets: mean_error * products(targets)
+
+    def _size(self, models: Sequence[Model], records: Records) -> int:
+        if self.size is not None:
+            return self.size
+        trained_on = min(int(model.trained_on(records.num_examples).sum()) for model in models)
+        most = min(trained_on // _EXAMPLES_A_FEATURE, models[0].size // 2)
+        return max(1, min(_LARGEST, most))
+
+
+def _features(model: Model, rows: Batch, size: int, key: Array) -> Features:
+    network = model.network_of(lambda chosen, row: model.margin(chosen, row).log_odds, rows)
+    chosen = model.chosen
+
+    @jax.jit
+    def features(batch: Batch) -> Float[Array, 'b D']:
+        return project(network.gradients(chosen, batch), size, key=key)
+
+    return features
+
+
+def _solved(features: Features, inverse: Float[np.ndarray, 'D D']) -> Features:
+    matrix = jnp.asarray(inverse, jnp.float32)
+    return jax.jit(lambda batch: features(batch) @ matrix)
+
+
+def _errors(model: Model) -> Features:
+    chosen = model.chosen
+    return jax.jit(jax.vmap(lambda row: model.margin(chosen, row).error))
+
+
+def _inverse(gram: Float[np.ndarray, 'D D'], model: int) -> Float[np.ndarray, 'D D']:
+    values, vectors = np.linalg.eigh(gram)
+    rank = int((values > values[-1] * len(gram) * np.finfo(np.float32).eps).sum())
+    if rank < len(gram):
+        raise ValueError(
+            f'the projected gradients of model {model} have rank {rank} of size={len(gram)}: '
+            f'choose a smaller size, another seed, or models trained on more examples'
+        )
+    return (vectors / values) @ vectors.T
