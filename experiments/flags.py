@@ -33,7 +33,7 @@ def define(defaults: Any) -> None:
             flags.DEFINE_enum(field.name, value.name, names, text, case_sensitive=False)
         elif field.type is float:  # before int: a default may be written 15
             flags.DEFINE_float(field.name, value, text)
-        elif isinstance(value, int):
+        elif isinstance(value, int) or field.type == int | None:
             flags.DEFINE_integer(field.name, value, text)
         else:
             flags.DEFINE_string(field.name, value, text)

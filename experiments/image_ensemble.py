@@ -34,7 +34,7 @@ class ImageExperiment:
 def run(experiment: ImageExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
     launch.use_devices(experiment.machine.streams)
-    seed = experiment.ensemble.seed
+    seed = experiment.ensemble.of_data
     dataset = image_data.prepare(
         experiment.data,
         experiment.planting,

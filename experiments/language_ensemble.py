@@ -64,7 +64,8 @@ def run(experiment: LanguageExperiment) -> Path | None:
     experiment.processes.join(executor.shape if executor else None)
     if not experiment.processes.coordinator:
         launch.use_devices(executor.shape.devices if executor else machine.streams)
-    records = language_data.prepare(experiment.text, experiment.model, seed=seed)
+    of_data = experiment.ensemble.of_data
+    records = language_data.prepare(experiment.text, experiment.model, seed=of_data)
     with one_after_another():
         task = language_data.task_of(
             experiment.model,
@@ -73,7 +74,7 @@ def run(experiment: LanguageExperiment) -> Path | None:
             default_dir=Path(machine.output_dir).with_name(BASES),
             max_length=experiment.text.max_length,
             extract=experiment.extraction.extract,
-            seed=seed,
+            seed=of_data,
         )
     dataset = records.dataset
     launch.show_notes((*dataset.notes, *task.notes(dataset)))
@@ -132,7 +133,7 @@ def _longest_record(experiment: LanguageExperiment) -> int:
     if text.dataset == 'nq_open' and text.data_dir is None:
         return text.max_length
     try:
-        records = language_data.prepare(text, experiment.model, seed=experiment.ensemble.seed)
+        records = language_data.prepare(text, experiment.model, seed=experiment.ensemble.of_data)
     except NotFetched:
         return text.max_length
     return language_data.longest(records, text.max_length)

@@ -22,7 +22,7 @@ class DataSettings:
             [N C H W], grey or color, 0 to 255 or 0 to 1, and labels (or x_train and y_train, X and
             y, data and target).
         data_dir: folder that holds CIFAR-10, as data_batch_*.bin or prepared by TFDS.
-        num_examples: how many images to use, drawn at random with --seed; 0 takes all.
+        num_examples: how many images to use, drawn at random with --data_seed; 0 takes all.
     """
 
     dataset: str = 'clipart'
@@ -89,6 +89,8 @@ class EnsembleSettings:
             member, or every example in exactly keep * M members.
         repeats: members that share a subset and differ in seed alone; divides --members.
         seed: of subsets, initial parameters, batch order and augmentation.
+        data_seed: of the choice of records and of the near-duplicates made of them; by default
+            --seed. Two runs of one data_seed are of the same records, whatever else differs.
     """
 
     members: int = 128
@@ -96,10 +98,17 @@ class EnsembleSettings:
     design: Design = Design.INDEPENDENT
     repeats: int = 1
     seed: int = 0
+    data_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:  # jax would drop the bits above
-            raise ValueError(f'seed must lie in 0 .. {2**32 - 1}, not {self.seed}')
+        for name, seed in (('seed', self.seed), ('data_seed', self.of_data)):
+            if not 0 <= seed < 2**32:  # jax would drop the bits above
+                raise ValueError(f'{name} must be in 0 .. {2**32 - 1}, not {seed}')
+
+    @property
+    def of_data(self) -> int:
+        """The seed of the records."""
+        return self.seed if self.data_seed is None else self.data_seed
 
 
 @dataclasses.dataclass(frozen=True)

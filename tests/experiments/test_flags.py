@@ -45,15 +45,15 @@ def parse():
     absl_flags.FLAGS.unparse_flags()
 
 
-def _changed(value):
+def _changed(value, field_type):
     if isinstance(value, bool):
         return not value
     if isinstance(value, Estimator):
         return next(other for other in reversed(BUILT_IN) if other is not value)
     if isinstance(value, enum.Enum):
         return next(other for other in reversed(type(value)) if other is not value)
-    if isinstance(value, int):
-        return value + 8
+    if isinstance(value, int) or field_type == int | None:
+        return (value or 0) + 8
     if isinstance(value, float):
         return value / 2
     return 'somewhere else'
@@ -77,7 +77,10 @@ def test_defaults_arrive(parse):
 def test_values_arrive(parse):
     changed = [
         settings(
-            **{f.name: _changed(getattr(settings(), f.name)) for f in dataclasses.fields(settings)}
+            **{
+                f.name: _changed(getattr(settings(), f.name), f.type)
+                for f in dataclasses.fields(settings)
+            }
         )
         for settings in ALL
     ]

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import image_data
-from experiments.settings import DataSettings, PlantingSettings
+from experiments import image_data, image_ensemble
+from experiments.image_ensemble import ImageExperiment
+from experiments.settings import DataSettings, EnsembleSettings, PlantingSettings
 from influence_jax import data
 from influence_jax.data.near_duplicates import ImageChange
 
@@ -102,3 +103,35 @@ def test_a_table_is_refused_with_what_images_look_like(tmp_path, arrays):
     assert '\n' not in str(caught.value)
     with pytest.raises(ValueError, match="no array 'label'"):
         prepare('wordnet')
+
+
+def test_runs_of_one_data_seed_are_of_the_same_records(images, monkeypatch):
+    class Trained(Exception):
+        """Ends the launch where it would train."""
+
+    def launched(**ensemble):
+        given = []
+
+        def train(task, dataset, **arguments):
+            given.append((dataset.fingerprint, arguments['seed']))
+            raise Trained
+
+        monkeypatch.setattr(image_ensemble, 'train_ensemble', train)
+        experiment = ImageExperiment(
+            DataSettings(dataset=str(images), num_examples=20),
+            EnsembleSettings(members=8, **ensemble),
+            planting=PlantingSettings(duplicated=4, copies=2),
+        )
+        with pytest.raises(Trained):
+            image_ensemble.run(experiment)
+        return given[0]
+
+    (first, _), (same, seed), (other, _) = (
+        launched(),
+        launched(seed=1, data_seed=0),
+        launched(seed=1),
+    )
+    assert first == same != other
+    assert seed == 1
+    with pytest.raises(ValueError, match='data_seed must be in 0'):
+        EnsembleSettings(data_seed=-1)
