@@ -124,6 +124,17 @@ class EnsembleAgreement(NamedTuple):
         return self.spearman / self.reliability**0.5 if self.reliability > 0 else float('nan')
 
 
+class Sanity(NamedTuple):
+    """Rank correlation of scores with those of models that know nothing: should be near 0.
+
+    random_weights: of initial parameters.
+    random_labels: of a model trained on permuted labels; None where there is none.
+    """
+
+    random_weights: float
+    random_labels: float | None
+
+
 def sampled_targets(targets: int, *, key: PRNGKey) -> Int[np.ndarray, ' t']:
     """Draws at most 256 targets, whose entries stand for all."""
     chosen = host_generator(key).permutation(targets)[:_SAMPLED_TARGETS]

@@ -13,6 +13,7 @@ from influence_jax.analysis.judge.detection import (
     EnsembleAgreement,
     MislabelScores,
     NearDuplicateScores,
+    Sanity,
     ensemble_agreement,
     mislabel_scores,
     near_duplicate_scores,
@@ -63,6 +64,7 @@ class Row(NamedTuple):
     near_duplicates: None where none are known.
     mislabels: None where no label is known to be wrong.
     cost: of computing the scores.
+    sanity: None where it was not asked for.
     """
 
     method: Method
@@ -75,6 +77,7 @@ class Row(NamedTuple):
     near_duplicates: NearDuplicateScores | None = None
     mislabels: MislabelScores | None = None
     cost: Cost | None = None
+    sanity: Sanity | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
