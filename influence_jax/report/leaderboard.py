@@ -97,7 +97,7 @@ def render(board: Leaderboard) -> dict[str, bytes]:
             parts=list(_tables(board)),
             drawn=drawn.markup(),
             strip_columns=1,
-        light=Markup(Theme.light().css()),
+            light=Markup(Theme.light().css()),
             dark=Markup(Theme.dark().css()),
         )
     )

@@ -18,7 +18,7 @@ from influence_jax.estimators import Columns, Estimator, adjusted, difference_in
 from influence_jax.estimators.ensemble import average_repeats
 
 SMALLEST = 16
-_PARTS = 4
+_PARTS = 2
 
 
 class Worth(NamedTuple):
@@ -53,7 +53,7 @@ class EnsembleCurve(NamedTuple):
     """Linear datamodelling scores of ensembles by their size.
 
     members: `[S]` ascending.
-    scores: `[S]` mean of up to four disjoint ensembles of that size.
+    scores: `[S]` mean of up to two disjoint ensembles of that size.
     """
 
     members: Int[np.ndarray, ' S']

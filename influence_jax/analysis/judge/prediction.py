@@ -16,7 +16,7 @@ from influence_jax.analysis.resampling import Interval
 from influence_jax.estimators import Columns
 from influence_jax.types import AnyArray, PRNGKey
 
-_TILE = 256
+_TILE = 1024
 _ENTRIES_AT_ONCE = 2**18
 _ROUNDING = 1e-10
 
