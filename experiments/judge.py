@@ -224,7 +224,7 @@ def _of_run(settings: JudgeSettings) -> Leaderboard:
         by.ceilings_all,
         left_out,
         facts,
-        tuple(notes),
+        tuple(dict.fromkeys(notes)),
         tuple(leave_outs),
     )
 

@@ -20,8 +20,8 @@ def runs(launch, tmp_path_factory):
     directory = tmp_path_factory.mktemp('runs')
     for name, *more in (
         ('ensemble', '--members=64', '--keep_params'),
-        ('truth', '--members=36', '--repeats=3', '--seed=1'),
-        ('few', '--members=12', '--repeats=2', '--seed=2'),
+        ('truth', '--members=36', '--repeats=3', '--design=balanced', '--seed=1'),
+        ('few', '--members=12', '--repeats=2', '--design=balanced', '--seed=2'),
     ):
         done = launch(*SMALL, *more, f'--output_dir={directory / name}', name='tabular')
         assert done.returncode == 0, done.stderr

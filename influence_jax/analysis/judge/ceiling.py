@@ -67,7 +67,7 @@ def ceilings(
         np.nanmean(degree_one_weight(masks[some], standardized[some], self_index))
         for some in (part >= 0, *(part != left_out for left_out in range(_PARTS)))
     )
-    error = float(jackknife_error(np.array(without)))
+    error = float(jackknife_error(np.array(without)[:, None])[0])
     normal = host_generator(key).normal(size=len(resamples.masks))
     normal[0] = 0  # as observed
     variance = noiseless_variance(held_out, counted, scale, resamples)
@@ -102,7 +102,8 @@ def reliability(
         halves = (order[:half], order[half : 2 * half])
         first, second = (held_out.measured[:, some].mean(axis=1) for some in halves)
         found.append(rank_agreement(first, second, counted, resamples).mean.draws)
-    return spearman_brown(np.mean(found, axis=0), repeats / half)
+    of_halves = np.mean(found, axis=0).tolist()
+    return np.array([spearman_brown(agreement, repeats / half) for agreement in of_halves])
 
 
 def degree_one_weight(

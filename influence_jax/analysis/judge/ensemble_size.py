@@ -19,6 +19,7 @@ from influence_jax.estimators.ensemble import average_repeats
 
 SMALLEST = 16
 _PARTS = 2
+_ROUNDING = 1e-4
 
 
 class Worth(NamedTuple):
@@ -71,7 +72,7 @@ class EnsembleCurve(NamedTuple):
                 return math.nan
             if value < rising[0]:
                 return -math.inf
-            if value > rising[-1]:
+            if value > rising[-1] + _ROUNDING:
                 return math.inf
             return float(np.exp(np.interp(value, rising, np.log(self.members))))
 
