@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -25,6 +25,7 @@ from influence_jax.report.theme import Theme, empty_axes, legend, picture
 
 NAME = 'leaderboard'
 _MIB = 2**20
+_COLUMNS_AT_ONCE = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +112,11 @@ def render(board: Leaderboard) -> dict[str, bytes]:
 def terminal(board: Leaderboard) -> Group:
     """Returns tables, facts and notes, to be printed."""
     parts: list[RenderableType] = []
-    for table in _tables(board):
+    for table in (narrow for table in _tables(board) for narrow in _narrow(table)):
         lines = Table(title=printable(table.caption), title_justify='left', title_style='bold')
         for place, name in enumerate(table.header):
-            lines.add_column(printable(name), justify='right' if place else 'left')
+            justify: Literal['left', 'right'] = 'right' if place else 'left'
+            lines.add_column(printable(name), justify=justify, no_wrap=not place)
         for row in table.rows:
             lines.add_row(*(printable(_plain(cell)) for cell in row))
         parts += [lines, Text()]
@@ -122,6 +124,17 @@ def terminal(board: Leaderboard) -> Group:
     parts += [printable(f'Left out: {name}: {why}') for name, why in board.left_out.items()]
     parts += [printable(f'Note: {note}') for note in board.notes]
     return Group(*parts)
+
+
+def _narrow(table: sections.Table) -> Iterator[sections.Table]:
+    """Yields the columns some at a time, as a terminal has room for them."""
+    for start in range(1, len(table.header), _COLUMNS_AT_ONCE):
+        some = [0, *range(start, min(start + _COLUMNS_AT_ONCE, len(table.header)))]
+        yield sections.Table(
+            table.caption if start == 1 else '',
+            [table.header[place] for place in some],
+            [[row[place] for place in some] for row in table.rows],
+        )
 
 
 def figure(board: Leaderboard, *, theme: Theme) -> Figure:

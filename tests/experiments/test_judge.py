@@ -1,30 +1,41 @@
 """The judge's launch: a leaderboard from finished runs, or from tensors, and what it refuses."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments import judge
+from experiments import judge, remake, tabular
 from experiments.judge import JudgeSettings
-from influence_jax import open_run
+from experiments.tabular import TableSettings, TabularExperiment
+from influence_jax import Design, Recipe, Run, train_ensemble
 
 RTE = Path(__file__).parents[3] / 'shared' / 'data' / 'rte_bert'
-SMALL = ('--dataset=wine', '--width=8', '--epochs=5', '--streams=1')
+
+
+def trained(directory, *, table='wine', **options):
+    """A run as the launch for tables makes it."""
+    experiment = TabularExperiment(TableSettings(table, width=8))
+    dataset, task = tabular.prepare(experiment)
+    train_ensemble(
+        task,
+        dataset,
+        output_dir=directory,
+        recipe=Recipe(epochs=5, batch_size=32, learning_rate=1e-2),
+        command=f'python -m experiments.tabular --dataset={table} --width=8',
+        **options,
+    )
 
 
 @pytest.fixture(scope='module')
-def runs(launch, tmp_path_factory):
-    """An ensemble that keeps its parameters, and one with repeats, of one table."""
+def runs(tmp_path_factory):
+    """An ensemble that keeps its parameters, one with repeats, and a small one, of one table."""
     directory = tmp_path_factory.mktemp('runs')
-    for name, *more in (
-        ('ensemble', '--members=64', '--keep_params'),
-        ('truth', '--members=36', '--repeats=3', '--design=balanced', '--seed=1'),
-        ('few', '--members=12', '--repeats=2', '--design=balanced', '--seed=2'),
-    ):
-        done = launch(*SMALL, *more, f'--output_dir={directory / name}', name='tabular')
-        assert done.returncode == 0, done.stderr
+    trained(directory / 'ensemble', members=64, keep_params=True)
+    trained(directory / 'truth', members=36, repeats=3, design=Design.BALANCED, seed=1)
+    trained(directory / 'few', members=12, repeats=2, design=Design.BALANCED, seed=2)
     return directory
 
 
@@ -54,7 +65,8 @@ def test_a_leaderboard_from_directories_alone(runs, launch, tmp_path):
         name='judge',
     )
     assert done.returncode == 0, done.stderr
-    assert 'ceiling' in done.stdout
+    assert 'ceiling of any' in ' '.join(done.stdout.split())
+    assert 'EK-FAC' in done.stdout
     rows = rows_of(tmp_path)
     assert set(rows) == {'difference', 'adjusted', 'cosine', 'ekfac'}
     for row in rows.values():
@@ -77,6 +89,11 @@ def test_a_run_without_others_holds_out_its_own_last_masks(runs, tmp_path):
 
 
 def test_methods_whose_needs_are_not_met_are_named(runs, tmp_path):
+    judge.run(settings(runs, tmp_path, estimator='none'))
+    page, found = (tmp_path / 'leaderboard.html').read_text(), rows_of(tmp_path)
+    assert {'dot', 'kfac', 'trak'} <= set(found)
+    assert 'left out: bm25' in page  # there are no texts
+    assert 'bm25' not in found
     judge.run(settings(runs, tmp_path, models=str(runs / 'truth'), estimator='difference'))
     assert set(rows_of(tmp_path)) == {'difference'}
     assert '--keep_params' in (tmp_path / 'leaderboard.html').read_text()
@@ -96,20 +113,27 @@ def test_what_it_refuses(runs, tmp_path):
     refused('num_models', num_models=0)
 
 
-def test_other_examples_are_refused(runs, launch, tmp_path):
-    done = launch(
-        '--dataset=breast_cancer',
-        '--members=16',
-        '--epochs=1',
-        '--design=balanced',
-        '--streams=1',
-        f'--output_dir={tmp_path / "other"}',
-        name='tabular',
-    )
-    assert done.returncode == 0, done.stderr
+def test_other_examples_are_refused(runs, tmp_path):
+    trained(tmp_path / 'other', table='breast_cancer', members=16, design=Design.BALANCED)
     with pytest.raises(ValueError, match='other examples'):
         judge.run(settings(runs, tmp_path / 'out', held_out=str(tmp_path / 'other')))
-    assert open_run(runs / 'ensemble').example_ids
+
+
+def test_a_run_of_other_code_cannot_be_made_again(runs, tmp_path):
+    dataset, task = tabular.prepare(TabularExperiment(TableSettings('wine', width=8)))
+    for command, why in (
+        ('python mine.py', 'code of its own'),
+        ('python -m experiments.tabular --flagfile=x', 'file of flags'),
+        ('python -m experiments.tabular --dataset=wine --width=9', 'another task'),
+        ('python -m experiments.tabular --dataset=breast_cancer', 'not the one'),
+    ):
+        run = Run.open(runs / 'ensemble')
+        run.manifest = dataclasses.replace(run.manifest, command=command)
+        with pytest.raises(ValueError, match=why):
+            remake.dataset_and_task(run)
+    found, again = remake.dataset_and_task(Run.open(runs / 'ensemble'))
+    assert found.fingerprint == dataset.fingerprint
+    assert again == task
 
 
 def test_tensors_alone_are_cross_validated(tmp_path, capsys):
