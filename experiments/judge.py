@@ -10,6 +10,7 @@ judged by cross-validation over masks.
 import contextlib
 import dataclasses
 import functools
+import itertools
 import tempfile
 import threading
 import time
@@ -179,8 +180,10 @@ def _of_run(settings: JudgeSettings) -> Leaderboard:
     with tempfile.TemporaryDirectory() as scratch:
         computed: dict[str, Columns] = {}
         rows = []
-        sources = _attributed(models, dataset, split.held_out, settings, left_out)
-        sources = [*_estimated(split, by.self_index, settings, left_out), *sources]
+        sources = itertools.chain(
+            _estimated(split, by.self_index, settings, left_out),
+            _attributed(models, dataset, split.held_out, settings, left_out),
+        )
         for name, columns, sanity in sources:
             try:
                 computed[name], cost = _computed(columns, Path(scratch) / f'{name}.npy')
@@ -188,7 +191,7 @@ def _of_run(settings: JudgeSettings) -> Leaderboard:
                 rows.append(row._replace(sanity=sanity() if settings.sanity and sanity else None))
             except ValueError as error:
                 left_out[name] = str(error)
-        leave_outs = ()
+        leave_outs: list[judge.LeaveOut] = []
         if settings.leave_out:
             if dataset is None:
                 raise ValueError('--leave_out trains: the dataset of the run must be there')
@@ -399,7 +402,7 @@ def _params_of_permuted_labels(run: Run, dataset: Dataset, seed: int) -> Any:
     with tempfile.TemporaryDirectory() as scratch:
         trained = train_full_data_model(
             run.task(),
-            dataclasses.replace(dataset, arrays=arrays, labels=None),
+            Dataset(arrays, ids=dataset.ids, class_names=dataset.class_names),
             output_dir=Path(scratch) / 'permuted',
             recipe=_recipe(run),
             seed=seed,

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -112,7 +113,7 @@ def render(board: Leaderboard) -> dict[str, bytes]:
 def terminal(board: Leaderboard) -> Group:
     """Returns tables, facts and notes, to be printed."""
     parts: list[RenderableType] = []
-    for table in (narrow for table in _tables(board) for narrow in _narrow(table)):
+    for table in itertools.chain.from_iterable(map(_narrow, _tables(board))):
         lines = Table(title=printable(table.caption), title_justify='left', title_style='bold')
         for place, name in enumerate(table.header):
             justify: Literal['left', 'right'] = 'right' if place else 'left'
@@ -259,12 +260,12 @@ def _one(heading: str, name: str, of: Callable[[Row], float | None], form: str =
 _COLUMNS = (
     _with_interval('LDS, target left out', 'lds', lambda row: row.lds.mean.interval()),
     _with_interval(
-        'over ceiling', 'over_any', lambda row: row.over_any and row.over_any.interval()
+        'over ceiling', 'over_any', lambda row: row.over_any.interval() if row.over_any else None
     ),
     _with_interval(
         'over linear ceiling',
         'over_linear',
-        lambda row: row.over_linear and row.over_linear.interval(),
+        lambda row: row.over_linear.interval() if row.over_linear else None,
     ),
     _with_interval('LDS, all members', 'lds_all', lambda row: row.lds_all.mean.interval()),
     _one('constant targets', 'constant', lambda row: row.lds.constant or None, '.0f'),

@@ -89,11 +89,10 @@ def test_a_run_without_others_holds_out_its_own_last_masks(runs, tmp_path):
 
 
 def test_methods_whose_needs_are_not_met_are_named(runs, tmp_path):
-    judge.run(settings(runs, tmp_path, estimator='none'))
+    judge.run(settings(runs, tmp_path, estimator='none', attribution='dot,bm25', num_models=1))
     page, found = (tmp_path / 'leaderboard.html').read_text(), rows_of(tmp_path)
-    assert {'dot', 'kfac', 'trak'} <= set(found)
+    assert set(found) == {'dot'}
     assert 'left out: bm25' in page  # there are no texts
-    assert 'bm25' not in found
     judge.run(settings(runs, tmp_path, models=str(runs / 'truth'), estimator='difference'))
     assert set(rows_of(tmp_path)) == {'difference'}
     assert '--keep_params' in (tmp_path / 'leaderboard.html').read_text()
@@ -139,7 +138,7 @@ def test_a_run_of_other_code_cannot_be_made_again(runs, tmp_path):
 def test_tensors_alone_are_cross_validated(tmp_path, capsys):
     generator = np.random.default_rng(0)
     masks = generator.random((60, 20)) < 0.5
-    losses = -masks @ generator.normal(size=(20, 9)) + 0.1 * generator.normal(size=(60, 9))
+    losses = -1.0 * masks @ generator.normal(size=(20, 9)) + 0.1 * generator.normal(size=(60, 9))
     np.save(tmp_path / 'masks.npy', masks)
     np.save(tmp_path / 'losses.npy', losses.astype(np.float32))
     files = {name: str(tmp_path / f'{name}.npy') for name in ('masks', 'losses')}

@@ -157,8 +157,11 @@ class Judge:
         masks, losses = average_repeats(self.split.masks, self.split.losses)
         if len(masks) < 2 * SMALLEST:
             return None
-        halves = (estimate(masks[half::2], losses[half::2], self.self_index) for half in (0, 1))
-        return estimate(masks, losses, self.self_index), *halves
+        whole, first, second = (
+            estimate(masks[some], losses[some], self.self_index)
+            for some in (slice(None), slice(0, None, 2), slice(1, None, 2))
+        )
+        return whole, first, second
 
     def _agreement(self, columns: Columns) -> EnsembleAgreement:
         assert self._ensemble is not None
