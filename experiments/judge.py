@@ -10,7 +10,6 @@ judged by cross-validation over masks.
 import contextlib
 import dataclasses
 import functools
-import itertools
 import tempfile
 import threading
 import time
@@ -180,10 +179,11 @@ def _of_run(settings: JudgeSettings) -> Leaderboard:
     with tempfile.TemporaryDirectory() as scratch:
         computed: dict[str, Columns] = {}
         rows = []
-        sources = itertools.chain(
-            _estimated(split, by.self_index, settings, left_out),
-            _attributed(models, dataset, split.held_out, settings, left_out),
-        )
+        # What is refused is refused before anything is computed.
+        sources = [
+            *_estimated(split, by.self_index, settings, left_out),
+            *_attributed(models, dataset, split.held_out, settings, left_out),
+        ]
         for name, columns, sanity in sources:
             try:
                 computed[name], cost = _computed(columns, Path(scratch) / f'{name}.npy')
