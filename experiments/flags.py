@@ -18,48 +18,48 @@ Settings = TypeVar('Settings')
 flags.disclaim_key_flags()
 
 
-def define(defaults: Any) -> None:
+def define(defaults: Any, into: flags.FlagValues = flags.FLAGS) -> None:
     """Defines a flag for each field of a dataclass, with the instance's values as defaults."""
     descriptions = _attributes(type(defaults))
     for field in dataclasses.fields(defaults):
         value = getattr(defaults, field.name)
         text = descriptions.get(field.name, '')  # none under python -OO
         if isinstance(value, bool):
-            flags.DEFINE_bool(field.name, value, text)
+            flags.DEFINE_bool(field.name, value, text, into)
         elif isinstance(value, enum.Enum):
-            flags.DEFINE_enum_class(field.name, value, type(value), text)
+            flags.DEFINE_enum_class(field.name, value, type(value), text, into)
         elif isinstance(value, Estimator):
             names = [one.name for one in BUILT_IN]
-            flags.DEFINE_enum(field.name, value.name, names, text, case_sensitive=False)
+            flags.DEFINE_enum(field.name, value.name, names, text, into, case_sensitive=False)
         elif field.type is float:  # before int: a default may be written 15
-            flags.DEFINE_float(field.name, value, text)
+            flags.DEFINE_float(field.name, value, text, flag_values=into)
         elif isinstance(value, int) or field.type == int | None:
-            flags.DEFINE_integer(field.name, value, text)
+            flags.DEFINE_integer(field.name, value, text, flag_values=into)
         else:
-            flags.DEFINE_string(field.name, value, text)
+            flags.DEFINE_string(field.name, value, text, into)
 
 
-def read(settings: type[Settings]) -> Settings:
+def read(settings: type[Settings], of: flags.FlagValues = flags.FLAGS) -> Settings:
     """The dataclass that the command line asks for."""
     assert dataclasses.is_dataclass(settings)
-    values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(settings)}
+    values = {field.name: of[field.name].value for field in dataclasses.fields(settings)}
     for field in dataclasses.fields(settings):
         if field.type is Estimator:
             values[field.name] = by_name(str(values[field.name]))
     return settings(**values)
 
 
-def define_all(experiment: Any) -> None:
+def define_all(experiment: Any, into: flags.FlagValues = flags.FLAGS) -> None:
     """Defines the flags of every field of an experiment, itself a dataclass of settings."""
     for field in dataclasses.fields(experiment):
-        define(getattr(experiment, field.name))
+        define(getattr(experiment, field.name), into)
 
 
-def read_all(experiment: type[Settings]) -> Settings:
+def read_all(experiment: type[Settings], of: flags.FlagValues = flags.FLAGS) -> Settings:
     """The experiment that the command line asks for."""
     assert dataclasses.is_dataclass(experiment)
     hints = typing.get_type_hints(experiment)
-    return experiment(**{name: read(kind) for name, kind in hints.items()})
+    return experiment(**{name: read(kind, of) for name, kind in hints.items()})
 
 
 def _attributes(settings: type) -> dict[str, str]:

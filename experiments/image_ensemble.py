@@ -15,6 +15,8 @@ from experiments.settings import (
     PlantingSettings,
 )
 from influence_jax import train_ensemble
+from influence_jax.data import Dataset
+from influence_jax.tasks import Classification
 from influence_jax.training import Recipe
 
 
@@ -34,6 +36,15 @@ class ImageExperiment:
 def run(experiment: ImageExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
     launch.use_devices(experiment.machine.streams)
+    dataset, task = prepare(experiment)
+    launch.show_notes(dataset.notes)
+    flags = experiment.ensemble, experiment.recipe, experiment.machine, experiment.analysis
+    run = train_ensemble(task, dataset, **launch.arguments(*flags))
+    return launch.report_of(run, dataset, experiment.analysis)
+
+
+def prepare(experiment: ImageExperiment) -> tuple[Dataset, Classification]:
+    """Makes the dataset, and the task that members train."""
     seed = experiment.ensemble.of_data
     dataset = image_data.prepare(
         experiment.data,
@@ -41,7 +52,4 @@ def run(experiment: ImageExperiment) -> Path:
         key=jax.random.split(jax.random.key(seed), 3)[0],
         seed=seed,
     )
-    launch.show_notes(dataset.notes)
-    flags = experiment.ensemble, experiment.recipe, experiment.machine, experiment.analysis
-    run = train_ensemble(experiment.network.task(dataset), dataset, **launch.arguments(*flags))
-    return launch.report_of(run, dataset, experiment.analysis)
+    return dataset, experiment.network.task(dataset)

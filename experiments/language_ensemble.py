@@ -15,11 +15,13 @@ from experiments.plan import PlanSettings
 from experiments.processes import ProcessSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import planning
+from influence_jax.data import Dataset
 from influence_jax.ensemble import train_ensemble, train_full_data_model
 from influence_jax.hub import NotFetched
 from influence_jax.models.gpt_neo import SHARDING_RULES
 from influence_jax.progress import TerminalProgress
 from influence_jax.store import FULL_DATA_MODEL
+from influence_jax.tasks import CausalLM
 from influence_jax.training import Executor, MeshShape, Recipe, sequential, sharded
 from influence_jax.training.multihost import is_primary, one_after_another
 
@@ -64,19 +66,7 @@ def run(experiment: LanguageExperiment) -> Path | None:
     experiment.processes.join(executor.shape if executor else None)
     if not experiment.processes.coordinator:
         launch.use_devices(executor.shape.devices if executor else machine.streams)
-    of_data = experiment.ensemble.of_data
-    records = language_data.prepare(experiment.text, experiment.model, seed=of_data)
-    with one_after_another():
-        task = language_data.task_of(
-            experiment.model,
-            records,
-            recipe,
-            default_dir=Path(machine.output_dir).with_name(BASES),
-            max_length=experiment.text.max_length,
-            extract=experiment.extraction.extract,
-            seed=of_data,
-        )
-    dataset = records.dataset
+    dataset, task = prepare(experiment)
     launch.show_notes((*dataset.notes, *task.notes(dataset)))
     checkpointing = experiment.large.checkpointing() if executor else None
     flags = experiment.ensemble, recipe, machine, experiment.analysis
@@ -106,6 +96,23 @@ def run(experiment: LanguageExperiment) -> Path | None:
         reference=PUBLISHED,
         facts=language_data.facts(task, dataset),
     )
+
+
+def prepare(experiment: LanguageExperiment) -> tuple[Dataset, CausalLM]:
+    """Makes the dataset, and the task that members train."""
+    seed = experiment.ensemble.of_data
+    records = language_data.prepare(experiment.text, experiment.model, seed=seed)
+    with one_after_another():
+        task = language_data.task_of(
+            experiment.model,
+            records,
+            experiment.recipe,
+            default_dir=Path(experiment.machine.output_dir).with_name(BASES),
+            max_length=experiment.text.max_length,
+            extract=experiment.extraction.extract,
+            seed=seed,
+        )
+    return records.dataset, task
 
 
 def _plan(experiment: LanguageExperiment) -> None:

@@ -62,12 +62,18 @@ class TabularExperiment:
 def run(experiment: TabularExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
     launch.use_devices(experiment.machine.streams)
+    dataset, task = prepare(experiment)
+    flags = experiment.ensemble, experiment.recipe, experiment.machine, experiment.analysis
+    run = train_ensemble(task, dataset, **launch.arguments(*flags))
+    return launch.report_of(run, dataset, experiment.analysis)
+
+
+def prepare(experiment: TabularExperiment) -> tuple[Dataset, Classification]:
+    """Makes the dataset, and the task that members train."""
     dataset = table(experiment.table.dataset)
     features = dataset.array('features').shape[1]
     network = MLPConfig(features, dataset.num_classes, (experiment.table.width,))
-    flags = experiment.ensemble, experiment.recipe, experiment.machine, experiment.analysis
-    run = train_ensemble(Classification(network), dataset, **launch.arguments(*flags))
-    return launch.report_of(run, dataset, experiment.analysis)
+    return dataset, Classification(network)
 
 
 def table(name: str) -> Dataset:

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from influence_jax import report
 from influence_jax.report.tables import printable
@@ -25,14 +25,19 @@ def save_and_show(results: report.Results, directory: Path | str) -> Path:
     What is printed has been written to files before; nobody need read it to its end.
     """
     page = report.save(results, directory)
+    show(report.terminal(results), page)
+    return page
+
+
+def show(summary: RenderableType, page: Path) -> None:
+    """Prints a report in short, and where its page is."""
     console = _Console()
     with contextlib.suppress(BrokenPipeError):
-        console.print(report.terminal(results))
+        console.print(summary)
         console.print(printable(f'report: {page}'), soft_wrap=True)
         flush()
-        return page
+        return
     end_quietly()
-    return page
 
 
 class _Console(Console):

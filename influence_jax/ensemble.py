@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from influence_jax import store, subsets, tasks, training
 from influence_jax.analysis.convergence import SequentialStopping, least_half
@@ -183,6 +183,75 @@ def train_full_data_model(
     configuration = {'full_data': True, 'recipe': dataclasses.asdict(recipe)}
     manifest = _manifest(job, dataset, targets, masks, configuration, seed, command)
     return _run(job, manifest, masks, Path(output_dir), dataset)
+
+
+def measure_subsets(
+    task: Any,
+    dataset: Dataset,
+    masks: Bool[np.ndarray, 'M N'],
+    *,
+    recipe: Recipe | None = None,
+    executor: Executor | Automatic | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Float[np.ndarray, 'M T']]:
+    """Trains a member on each mask, keeps nothing of it, and returns what is measured of it.
+
+    For retraining without chosen examples: the masks are the caller's own.
+
+    Args:
+        task: as of `train_ensemble`.
+        dataset: examples, which are the targets, too.
+        masks: `[M N]`; members that share a mask differ in seed.
+        recipe: as of `train_ensemble`; steps are those of the mean subset.
+        executor: likewise.
+        seed: of initial parameters, batch order and augmentation.
+        progress: likewise.
+
+    Returns:
+        Each measurement by name, NaN or infinite where a member has diverged.
+
+    Raises:
+        ValueError: as `train_ensemble`.
+    """
+    recipe, executor = recipe or Recipe(), executor or Automatic()
+    use_cores(_devices(executor))
+    problem = tasks.bind(task, dataset, executor=_given(executor))
+    program = recipe.program(
+        problem.task, masks, float(masks.mean()), measure_batch=problem.measure_batch
+    )
+    if isinstance(executor, Automatic):
+        executor = executor.choose(
+            program,
+            members=len(masks),
+            examples=problem.examples,
+            targets=problem.targets,
+            base=problem.base,
+        )
+    key, progress = jax.random.key(seed), progress or Quiet()
+    if problem.refine is not None:
+        program = problem.refine(program, masks=masks, key=key, executor=executor)
+    found: list[Mapping[str, Any]] = []
+    progress.start(total=len(masks), done=0)
+    try:
+        for trained in training.train(
+            program,
+            key=key,
+            masks=masks,
+            members=range(len(masks)),
+            examples=problem.examples,
+            targets=problem.targets,
+            executor=executor,
+            base=problem.base,
+        ):
+            found.append(trained.result.measurements)
+            progress.advance(len(trained.members))
+    finally:
+        progress.close()
+    return {
+        name: np.concatenate([np.asarray(part[name], np.float32) for part in found])
+        for name in problem.measurements
+    }
 
 
 def use_cores(count: int | None = None) -> None:

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import influence_jax as ij
-from influence_jax import analysis, store, tasks
+from influence_jax import analysis, ensemble, store, tasks
 from influence_jax.data import Dataset
 from influence_jax.training import Automatic, automatic, sequential
 
@@ -315,3 +315,20 @@ def test_importing_is_lazy():
     )
     ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == '[]'
+
+
+def test_subsets_of_the_callers_own_are_measured_and_nothing_is_kept():
+    masks = np.ones((6, N), bool)
+    masks[3:, :4] = False
+    settings = {'recipe': ij.Recipe(epochs=20, batch_size=4, learning_rate=0.05), 'executor': ALONE}
+    found = ensemble.measure_subsets(TASK, _data(), masks, **settings)
+    assert set(found) == {'loss', 'logit_gap', 'correct'}
+    loss = found['loss']
+    assert loss.shape == (6, N)
+    assert loss[:3, :4].mean() < loss[3:, :4].mean()
+    assert (loss[0] != loss[1]).any()  # seeds differ
+    again = ensemble.measure_subsets(TASK, _data(), masks, **settings)
+    np.testing.assert_array_equal(again['loss'], loss)
+    masks[2] = False
+    with pytest.raises(ValueError, match='batch_size'):
+        ensemble.measure_subsets(TASK, _data(), masks, **settings)

@@ -94,11 +94,19 @@ def one_of_each_cluster(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[n
     Raises:
       ValueError: a pair names an example that does not exist.
     """
+    return np.sort(np.unique(clusters(pairs, num_examples), return_index=True)[1])
+
+
+def clusters(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[np.ndarray, ' N']:
+    """Numbers the clusters of examples that pairs join, directly or over others.
+
+    Raises:
+      ValueError: a pair names an example that does not exist.
+    """
     pairs = _checked(pairs, num_examples)
     edges = (np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1]))
     graph = coo_array(edges, shape=(num_examples, num_examples))
-    _, clusters = csgraph.connected_components(graph, directed=False)
-    return np.sort(np.unique(clusters, return_index=True)[1])
+    return csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def without_near_duplicates(dataset: Dataset) -> Dataset:

@@ -57,7 +57,7 @@ def make_page(results: Results) -> Page:
     drawn_of_all = (*drawn, *(one for section in sections for one in section.pictures))
     check_names(drawn_of_all)
     html = (
-        _environment()
+        environment()
         .get_template('report.html.j2')
         .render(
             results=results,
@@ -100,8 +100,9 @@ def _with_short_names(results: Results) -> Results:
     )
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Returns the package's templates, with what they write numbers and names by."""
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader('influence_jax.report'),
         autoescape=True,
         finalize=_finalize,
@@ -109,12 +110,12 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, count=count, visible=clean)
-    environment.tests.update(nan=math.isnan)
-    environment.globals.update(
+    templates.filters.update(number=number, count=count, visible=clean)
+    templates.tests.update(nan=math.isnan)
+    templates.globals.update(
         measured=measured, measured_parts=measured_parts, picture=Picture.markup
     )
-    return environment
+    return templates
 
 
 def _finalize(value: object) -> object:

@@ -1,0 +1,98 @@
+"""Retraining without what a method names."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from influence_jax.analysis.resampling import host_generator
+from influence_jax.types import AnyArray, PRNGKey
+
+Train = Callable[[Bool[np.ndarray, 'M N']], Float[AnyArray, 'M T']]
+"""Trains a model on each mask, each with another seed, and returns what is measured of them."""
+
+
+class Rise(NamedTuple):
+    """How much the measurement of a target rises, in its unit, when examples are left out.
+
+    value: mean over seeds, above that of the models trained on all others.
+    standard_error: of that difference, from the seeds.
+    """
+
+    value: float
+    standard_error: float
+
+
+class LeaveOut(NamedTuple):
+    """What leaving out a target's strongest examples does to it, by method.
+
+    target: its position.
+    methods: by name.
+    random: of as many random examples; its error is that over different draws.
+    """
+
+    target: int
+    methods: Mapping[str, Rise]
+    random: Rise
+
+
+def leave_out(
+    scores: Mapping[str, Float[np.ndarray, 'N G']],
+    targets: Int[np.ndarray, ' G'],
+    self_index: Int[np.ndarray, ' G'],
+    train: Train,
+    *,
+    count: int,
+    repeats: int,
+    key: PRNGKey,
+) -> list[LeaveOut]:
+    """Leaves out the `count` strongest examples of each target, and trains without them.
+
+    The target's own example is in none of the subsets that concern it, so that what rises is due to
+    others. Every subset is trained `repeats` times; there are as many random ones as repeats.
+
+    Args:
+        scores: each method's columns of these targets.
+        targets: `[G]` positions of the targets.
+        self_index: `[G]` their own examples, -1 where they are none.
+        train: see `Train`; called once.
+        count: how many examples are left out.
+        repeats: models a subset, at least 2.
+        key: draws the random examples.
+
+    Raises:
+        ValueError: `count` is not below the number of other examples, or `repeats` below 2.
+    """
+    examples = len(next(iter(scores.values())))
+    if not 0 < count < examples - 1:
+        raise ValueError(f'{count=} must lie in 1 .. {examples - 2}: some examples must be left')
+    if repeats < 2:
+        raise ValueError(f'{repeats=} must be at least 2: one model tells nothing of its noise')
+    generator, masks = host_generator(key), []
+    for place, own in enumerate(self_index):
+        others = np.flatnonzero(np.arange(examples) != own)
+        full = np.isin(np.arange(examples), others)
+        dropped = [np.empty(0, np.int64)] * repeats
+        for columns in scores.values():
+            order = np.argsort(-columns[others, place], kind='stable')
+            dropped += [others[order[:count]]] * repeats
+        dropped += [generator.permutation(others)[:count] for _ in range(repeats)]
+        for some in dropped:
+            mask = full.copy()
+            mask[some] = False
+            masks.append(mask)
+    measured = np.asarray(train(np.array(masks)))
+    by_subset = measured.reshape(len(targets), len(scores) + 2, repeats, -1)
+    found = []
+    for place, target in enumerate(targets):
+        everything, *by_method = by_subset[place, :, :, target].astype(np.float64)
+        rises = [_rise(some, everything) for some in by_method]
+        named = dict(zip(scores, rises[:-1], strict=True))
+        found.append(LeaveOut(int(target), named, rises[-1]))
+    return found
+
+
+def _rise(without: Float[np.ndarray, ' R'], everything: Float[np.ndarray, ' R']) -> Rise:
+    variance = (without.var(ddof=1) + everything.var(ddof=1)) / len(without)
+    return Rise(float(without.mean() - everything.mean()), float(np.sqrt(variance)))
