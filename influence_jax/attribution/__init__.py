@@ -13,11 +13,14 @@ from influence_jax.attribution.controls import (
     PixelDistance,
 )
 from influence_jax.attribution.gradients import Gradients
+from influence_jax.attribution.influence_function import Curvature, InfluenceFunction
 from influence_jax.attribution.kfac import KFAC, Fisher, Spectrum
 from influence_jax.attribution.layers import Layer, Network
 from influence_jax.attribution.method import Attribution, Records
 from influence_jax.attribution.model import Model
+from influence_jax.attribution.relatif import RelatIF
 from influence_jax.attribution.runs import read_run
+from influence_jax.attribution.solvers import Arnoldi, ConjugateGradients, Exact, LiSSA
 from influence_jax.attribution.trak import TRAK
 
 BUILT_IN: tuple[Attribution, ...] = (
@@ -26,6 +29,10 @@ BUILT_IN: tuple[Attribution, ...] = (
     TRAK(),
     KFAC(corrected=False),
     KFAC(),
+    InfluenceFunction(Exact()),
+    InfluenceFunction(ConjugateGradients()),
+    InfluenceFunction(LiSSA()),
+    InfluenceFunction(Arnoldi()),
     GradientNorm(),
     Loss(),
     EmbeddingSimilarity(),
@@ -52,17 +59,24 @@ __all__ = [
     'BUILT_IN',
     'KFAC',
     'TRAK',
+    'Arnoldi',
     'Attribution',
+    'ConjugateGradients',
+    'Curvature',
     'EmbeddingSimilarity',
+    'Exact',
     'Fisher',
     'GradientNorm',
     'Gradients',
+    'InfluenceFunction',
     'Layer',
+    'LiSSA',
     'Loss',
     'Model',
     'Network',
     'PixelDistance',
     'Records',
+    'RelatIF',
     'Spectrum',
     'by_name',
     'read_run',

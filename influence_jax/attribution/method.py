@@ -151,7 +151,7 @@ class ExampleFeatures:
     """Features of all examples by batches, kept on the host where those of all models fit."""
 
     def __init__(self, compute: Features, records: Records, *, models: int) -> None:
-        self._compute, self._records = jax.jit(compute), records
+        self._compute, self._records = compute, records
         _, first = next(batches(records.examples, records.batch))
         self.width = jax.eval_shape(compute, first).shape[1]
         whole = 4 * models * records.num_examples * self.width
@@ -189,9 +189,11 @@ class FeatureScorer:
         of_targets: Sequence[Features],
         of_examples: Sequence[Features | ExampleFeatures],
         records: Records,
+        *,
+        scales: Sequence[Float[np.ndarray, ' N']] | None = None,
     ) -> None:
-        """Features are those of each model."""
-        self._of_targets, self._records = of_targets, records
+        """Features are those of each model; so are scales, which examples' scores are times."""
+        self._of_targets, self._records, self._scales = of_targets, records, scales
         self._of_examples = [
             one
             if isinstance(one, ExampleFeatures)
@@ -201,8 +203,12 @@ class FeatureScorer:
 
     def __call__(self, targets: Batch) -> Float[np.ndarray, 'N t']:
         """The mean over models."""
-        size, total = self._records.batch, 0.0
-        for of_targets, of_examples in zip(self._of_targets, self._of_examples, strict=True):
+        size = self._records.batch
+        total = np.zeros((self._records.num_examples, 1))
+        for model, of_targets in enumerate(self._of_targets):
             features = jnp.asarray(by_batches(of_targets, targets, size, what='gradient').T)
-            total = total + np.concatenate([part @ features for _, part in of_examples])
+            scores = np.concatenate([part @ features for _, part in self._of_examples[model]])
+            if self._scales is not None:
+                scores = self._scales[model][:, None] * scores
+            total = total + scores
         return np.asarray(total / len(self._of_targets), np.float32)

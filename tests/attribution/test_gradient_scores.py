@@ -78,6 +78,7 @@ def test_features_are_kept_where_they_fit(mlp):
     model, examples = mlp
     seen = []
 
+    @jax.jit
     def features(batch):
         jax.debug.callback(lambda: seen.append(1))
         return flat(model.network(examples, 'loss').gradients(model.chosen, batch))
