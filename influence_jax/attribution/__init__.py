@@ -5,6 +5,8 @@ sign of influence (positive where including the example lowers the measurement),
 block. `summarize`, `report` and all that takes columns take them.
 """
 
+from influence_jax.attribution.astra import ASTRA
+from influence_jax.attribution.compression import Compressed, Dropout, LoGra
 from influence_jax.attribution.controls import (
     BM25,
     EmbeddingSimilarity,
@@ -33,6 +35,9 @@ BUILT_IN: tuple[Attribution, ...] = (
     InfluenceFunction(ConjugateGradients()),
     InfluenceFunction(LiSSA()),
     InfluenceFunction(Arnoldi()),
+    ASTRA(),
+    Compressed(LoGra()),
+    Compressed(Dropout()),
     GradientNorm(),
     Loss(),
     EmbeddingSimilarity(),
@@ -55,14 +60,17 @@ def by_name(name: str) -> Attribution:
 
 
 __all__ = [
+    'ASTRA',
     'BM25',
     'BUILT_IN',
     'KFAC',
     'TRAK',
     'Arnoldi',
     'Attribution',
+    'Compressed',
     'ConjugateGradients',
     'Curvature',
+    'Dropout',
     'EmbeddingSimilarity',
     'Exact',
     'Fisher',
@@ -71,6 +79,7 @@ __all__ = [
     'InfluenceFunction',
     'Layer',
     'LiSSA',
+    'LoGra',
     'Loss',
     'Model',
     'Network',

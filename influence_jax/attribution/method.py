@@ -172,13 +172,17 @@ class ExampleFeatures:
             yield some, part
         self._kept = kept
 
-    def gram(self, counted: Bool[np.ndarray, ' N']) -> Float[np.ndarray, 'D D']:
-        """The sum over some of the examples of the products of their features; float64."""
-        total = np.zeros((self.width, self.width))
+    def grams(
+        self, counted: Bool[np.ndarray, ' N'], places: Sequence[slice]
+    ) -> list[Float[np.ndarray, '_ _']]:
+        """Sums over some of the examples of the products of features, of each block; float64."""
+        totals: list[Any] = [0.0] * len(places)
         for some, part in self:
             chosen = jnp.asarray(part[counted[some]])
-            total += np.asarray(chosen.T @ chosen, np.float64)
-        return total
+            for number, place in enumerate(places):
+                block = chosen[:, place]
+                totals[number] = totals[number] + np.asarray(block.T @ block, np.float64)
+        return totals
 
 
 class FeatureScorer:

@@ -81,7 +81,8 @@ class TRAK(Attribution):
             examples = ExampleFeatures(
                 _features(model, records.examples, size, key), records, models=len(models)
             )
-            inverse = _inverse(examples.gram(model.trained_on(records.num_examples)), number)
+            (gram,) = examples.grams(model.trained_on(records.num_examples), [slice(None)])
+            inverse = _inverse(gram, number)
             of_targets.append(_solved(_features(model, records.targets, size, key), inverse))
             of_examples.append(examples)
             errors.append(by_batches(_errors(model), records.examples, records.batch, what='error'))
