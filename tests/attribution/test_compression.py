@@ -74,10 +74,10 @@ def test_more_memory_is_nearer_to_the_whole(masked, sizes):
 def test_texts_are_compressed_without_one_hot_vectors(networks):
     model, records = networks['gpt_neo']()
     network = model.network(records, 'loss')
-    found = LoGra(3).blocks(network, key=jax.random.key(0))(model.chosen, records)
+    found = jax.jit(LoGra(3).blocks(network, key=jax.random.key(0)))(model.chosen, records)
     embedding = network.layers[0]
     side = LoGra(3)._side(30, jax.random.fold_in(jax.random.key(0), 0))
-    factors = network.factors(model.chosen, records)
+    factors = jax.jit(network.factors)(model.chosen, records)
     rows = embedding.rows(factors.inputs[0][0]) @ side
     other = LoGra(3)._side(8, jax.random.fold_in(jax.random.key(0), 1))
     expected = rows.T @ (embedding.columns(factors.gradients[0][0]) @ other)

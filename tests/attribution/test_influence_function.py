@@ -175,3 +175,28 @@ def test_a_task_without_outputs_has_no_gauss_newton_matrix(mlp):
     opaque = Model(Opaque(), model.variables)
     with pytest.raises(ValueError, match=r'Opaque .*Curvature\.HESSIAN'):
         whole(InfluenceFunction()([opaque], Records(examples, examples)))
+
+
+def test_drawn_tokens_have_the_fisher_information_of_the_mean_loss(networks):
+    """Of texts of any length: the second moment of gradients is the Gauss-Newton matrix."""
+    model, records = networks['gpt_neo']()
+    _, unravel = ravel_pytree(model.chosen)
+    direction = np.random.default_rng(0).normal(size=model.size).astype(np.float32)
+    row = jax.tree.map(lambda leaf: leaf[2], records)
+
+    @jax.jit
+    def squares(keys):
+        def slope(key):
+            def loss(chosen):
+                return model.sampled(chosen, row, key)
+
+            # By forward differentiation: attention's softmax has a Jacobian-vector product.
+            return jax.jvp(loss, (model.chosen,), (unravel(jnp.asarray(direction)),))[1]
+
+        return jax.vmap(slope)(keys) ** 2
+
+    found = squares(jax.random.split(jax.random.key(0), 4000)).mean()
+    one = jax.tree.map(lambda leaf: leaf[2:3], records)
+    operator = InfluenceFunction(damping=1e-9).operator(model, Records(one, one))
+    expected = direction @ np.asarray(operator.product(jnp.asarray(direction)[None]))[0]
+    np.testing.assert_allclose(found, expected, rtol=0.1)

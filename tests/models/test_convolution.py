@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from influence_jax.models import convolution
 from influence_jax.models.convolution import conv3x3
 
 
@@ -132,3 +133,18 @@ def test_second_derivatives_are_convolutions_of_the_fast_form():
     found = [line for line in text.splitlines() if 'stablehlo.convolution' in line]
     assert len(found) == 3  # of the images alone, of the tangent, of its gradient
     assert all('[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]' in line for line in found)
+
+
+def test_forms_of_other_platforms_are_the_same_maps():
+    images, kernel, cotangent = _problem()
+    _assert_close(
+        convolution._by_images(cotangent, kernel),
+        convolution._automatic_by_images(cotangent, kernel),
+    )
+    _assert_close(
+        convolution._by_kernel(images, cotangent),
+        convolution._automatic_by_kernel(images, cotangent),
+    )
+    lowered = jax.jit(_gradients(conv3x3)).trace(images, kernel, cotangent)
+    text = lowered.lower(lowering_platforms=('cuda',)).as_text()
+    assert 'optimization_barrier' not in text
