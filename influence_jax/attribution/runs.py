@@ -41,15 +41,21 @@ def read_run(
     task = run.task(base=base)
     run.remember(task, dataset)
     problem = tasks.bind(task, dataset)
-    engine_task = problem.task
-    if isinstance(engine_task, WarmStart):  # what members started from plays no part any more
-        engine_task = engine_task.task
-    elif problem.base is not None:
-        engine_task = cast(BasedTask, engine_task).on(problem.base)
+    engine_task = _engine_task(problem)
     models = []
     for member in members:
         if member in run.diverged:
             raise ValueError(f'{member=} has diverged: choose others')
         mask = np.asarray(run.masks[member])
-        models.append(Model(cast(Task, engine_task), run.params(member), blocks, mask))
+        models.append(Model(engine_task, run.params(member), blocks, mask))
     return models, Records(problem.examples, problem.examples)
+
+
+def _engine_task(problem: tasks.Problem) -> Task:
+    """What measures single records, a base given to what needs one."""
+    task = problem.task
+    if isinstance(task, WarmStart):  # what members started from plays no part once they are trained
+        return task.task
+    if problem.base is not None:
+        return cast(BasedTask, task).on(problem.base)
+    return cast(Task, task)

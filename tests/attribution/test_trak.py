@@ -38,7 +38,7 @@ def models():
 
 
 def reference(models, examples, size, seed):
-    """Equation 17 in float64, from probabilities and projected gradients."""
+    """A product of means over models in float64, from probabilities and projected gradients."""
     scores, errors = [], []
     for number, model in enumerate(models):
 
