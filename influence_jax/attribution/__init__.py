@@ -5,6 +5,8 @@ sign of influence (positive where including the example lowers the measurement),
 block. `summarize`, `report` and all that takes columns take them.
 """
 
+from influence_jax.attribution.astra import ASTRA
+from influence_jax.attribution.compression import Compressed, Dropout, LoGra
 from influence_jax.attribution.controls import (
     BM25,
     EmbeddingSimilarity,
@@ -13,12 +15,15 @@ from influence_jax.attribution.controls import (
     PixelDistance,
 )
 from influence_jax.attribution.gradients import Gradients
+from influence_jax.attribution.influence_function import Curvature, InfluenceFunction
 from influence_jax.attribution.kfac import KFAC, Fisher, Spectrum
 from influence_jax.attribution.layers import Layer, Network
 from influence_jax.attribution.metagradient import Metagradients, metagradients, metasmoothness
 from influence_jax.attribution.method import Attribution, Records
 from influence_jax.attribution.model import Model, Training
+from influence_jax.attribution.relatif import RelatIF
 from influence_jax.attribution.runs import read_run
+from influence_jax.attribution.solvers import Arnoldi, ConjugateGradients, Exact, LiSSA
 from influence_jax.attribution.trak import TRAK
 
 BUILT_IN: tuple[Attribution, ...] = (
@@ -27,6 +32,13 @@ BUILT_IN: tuple[Attribution, ...] = (
     TRAK(),
     KFAC(corrected=False),
     KFAC(),
+    InfluenceFunction(Exact()),
+    InfluenceFunction(ConjugateGradients()),
+    InfluenceFunction(LiSSA()),
+    InfluenceFunction(Arnoldi()),
+    ASTRA(),
+    Compressed(LoGra()),
+    Compressed(Dropout()),
     GradientNorm(),
     Loss(),
     EmbeddingSimilarity(),
@@ -50,22 +62,33 @@ def by_name(name: str) -> Attribution:
 
 
 __all__ = [
+    'ASTRA',
     'BM25',
     'BUILT_IN',
     'KFAC',
     'TRAK',
+    'Arnoldi',
     'Attribution',
+    'Compressed',
+    'ConjugateGradients',
+    'Curvature',
+    'Dropout',
     'EmbeddingSimilarity',
+    'Exact',
     'Fisher',
     'GradientNorm',
     'Gradients',
+    'InfluenceFunction',
     'Layer',
+    'LiSSA',
+    'LoGra',
     'Loss',
     'Metagradients',
     'Model',
     'Network',
     'PixelDistance',
     'Records',
+    'RelatIF',
     'Spectrum',
     'Training',
     'by_name',

@@ -28,6 +28,7 @@ from influence_jax.attribution.method import (
     working_bytes,
 )
 from influence_jax.attribution.model import Model
+from influence_jax.attribution.relatif import RelatIF
 from influence_jax.estimators.estimator import Method
 from influence_jax.types import Batch
 
@@ -77,12 +78,14 @@ class KFAC(Attribution):
         damping: added to every eigenvalue; by default a tenth of each layer's mean eigenvalue.
         fisher: whose labels.
         seed: of the labels that are drawn.
+        relatif: how examples are normalized; None not at all.
     """
 
     corrected: bool = True
     damping: float | None = None
     fisher: Fisher = Fisher.TRUE
     seed: int = 0
+    relatif: RelatIF | None = None
 
     def __post_init__(self) -> None:
         if self.damping is not None and not self.damping > 0:
@@ -92,12 +95,15 @@ class KFAC(Attribution):
     def method(self) -> Method:
         """See `Attribution`."""
         title = 'EK-FAC' if self.corrected else 'K-FAC'
+        name = title.lower().replace('-', '')
+        if self.relatif:
+            name, title = f'{name}_{self.relatif.value}', f'{title}, {self.relatif.title}'
         description = f'the influence function of the Fisher information by {title}'
-        return Method(title.lower().replace('-', ''), title, description)
+        return Method(name, title, description)
 
     def unit(self, model: Model, records: Records) -> str:
         """See `Attribution`."""
-        return model.unit(records.measurement)
+        return '' if self.relatif else model.unit(records.measurement)
 
     def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
         """Gradients as of every method, and the factors of all models' layers."""
@@ -109,9 +115,11 @@ class KFAC(Attribution):
 
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
-        pairs = [self._features(model, records) for model in models]
-        of_targets, of_examples = zip(*pairs, strict=True)
-        return FeatureScorer(of_targets, of_examples, records)
+        found = [self._features(model, records) for model in models]
+        of_targets, of_examples, scales = zip(*found, strict=True)
+        return FeatureScorer(
+            of_targets, of_examples, records, scales=scales if self.relatif else None
+        )
 
     def spectra(self, model: Model, records: Records) -> list[Spectrum]:
         """The Fisher information of every layer; eigenvalues are there to be looked at."""
@@ -178,7 +186,8 @@ class KFAC(Attribution):
         _, first = next(in_batches())
         return Network(loss, model.chosen, jax.tree.map(lambda leaf: leaf[0], first)), in_batches
 
-    def _features(self, model: Model, records: Records) -> tuple[Features, Features]:
+    def _features(self, model: Model, records: Records) -> tuple[Features, Features, Any]:
+        """Of targets, of examples, and what RelatIF scales examples by."""
         spectra = self.spectra(model, records)
         count = int(model.trained_on(records.num_examples).sum())
 
@@ -198,10 +207,12 @@ class KFAC(Attribution):
 
             return features
 
-        return (
-            of(records.targets, records.measurement, solved=True),
-            of(records.examples, records.loss, solved=False),
-        )
+        example = of(records.examples, records.loss, solved=False)
+        scales = None
+        if self.relatif:
+            changes = of(records.examples, records.loss, solved=True)
+            scales = self.relatif.scales(example, changes, records)
+        return of(records.targets, records.measurement, solved=True), example, scales
 
 
 def _moments(

@@ -53,6 +53,12 @@ class Layer:
             return rows
         return jnp.concatenate([rows, jnp.ones((len(rows), 1), rows.dtype)], axis=1)
 
+    def rows_times(self, x: Array, matrix: Float[Array, 'I r']) -> Float[Array, 'L r']:
+        """`rows(x) @ matrix`, by a look-up for an embedding."""
+        if self.kind is Kind.EMBEDDING and self.bias is None:
+            return matrix[self._rows(x)]
+        return self.rows(x) @ matrix
+
     def columns(self, gradient: Array) -> Float[Array, 'L O']:
         """Gradients by what leaves, a row a position."""
         return self._columns(gradient)

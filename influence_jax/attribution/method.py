@@ -151,7 +151,7 @@ class ExampleFeatures:
     """Features of all examples by batches, kept on the host where those of all models fit."""
 
     def __init__(self, compute: Features, records: Records, *, models: int) -> None:
-        self._compute, self._records = jax.jit(compute), records
+        self._compute, self._records = compute, records
         _, first = next(batches(records.examples, records.batch))
         self.width = jax.eval_shape(compute, first).shape[1]
         whole = 4 * models * records.num_examples * self.width
@@ -172,13 +172,17 @@ class ExampleFeatures:
             yield some, part
         self._kept = kept
 
-    def gram(self, counted: Bool[np.ndarray, ' N']) -> Float[np.ndarray, 'D D']:
-        """The sum over some of the examples of the products of their features; float64."""
-        total = np.zeros((self.width, self.width))
+    def grams(
+        self, counted: Bool[np.ndarray, ' N'], places: Sequence[slice]
+    ) -> list[Float[np.ndarray, '_ _']]:
+        """Sums over some of the examples of the products of features, of each block; float64."""
+        totals: list[Any] = [0.0] * len(places)
         for some, part in self:
             chosen = jnp.asarray(part[counted[some]])
-            total += np.asarray(chosen.T @ chosen, np.float64)
-        return total
+            for number, place in enumerate(places):
+                block = chosen[:, place]
+                totals[number] = totals[number] + np.asarray(block.T @ block, np.float64)
+        return totals
 
 
 class FeatureScorer:
@@ -189,9 +193,11 @@ class FeatureScorer:
         of_targets: Sequence[Features],
         of_examples: Sequence[Features | ExampleFeatures],
         records: Records,
+        *,
+        scales: Sequence[Float[np.ndarray, ' N']] | None = None,
     ) -> None:
-        """Features are those of each model."""
-        self._of_targets, self._records = of_targets, records
+        """Features are those of each model; so are scales, which examples' scores are times."""
+        self._of_targets, self._records, self._scales = of_targets, records, scales
         self._of_examples = [
             one
             if isinstance(one, ExampleFeatures)
@@ -201,8 +207,12 @@ class FeatureScorer:
 
     def __call__(self, targets: Batch) -> Float[np.ndarray, 'N t']:
         """The mean over models."""
-        size, total = self._records.batch, 0.0
-        for of_targets, of_examples in zip(self._of_targets, self._of_examples, strict=True):
+        size = self._records.batch
+        total = np.zeros((self._records.num_examples, 1))
+        for model, of_targets in enumerate(self._of_targets):
             features = jnp.asarray(by_batches(of_targets, targets, size, what='gradient').T)
-            total = total + np.concatenate([part @ features for _, part in of_examples])
+            scores = np.concatenate([part @ features for _, part in self._of_examples[model]])
+            if self._scales is not None:
+                scores = self._scales[model][:, None] * scores
+            total = total + scores
         return np.asarray(total / len(self._of_targets), np.float32)

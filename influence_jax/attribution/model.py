@@ -123,23 +123,25 @@ class Model:
         found = self.task.margin(self._with(chosen), _as_batch(record))
         return Margin(found.log_odds[0], found.error[0])
 
-    def outputs(
-        self, chosen: Mapping[str, Array], batch: Batch
-    ) -> tuple[Array, Callable[[Array], Float[Array, ' B']]]:
-        """The network's outputs of a batch, and the measured loss as a function of them.
+    def outputs(self, chosen: Mapping[str, Array], batch: Batch) -> Float[Array, 'B ...']:
+        """The network's outputs of a batch.
 
         Raises:
             ValueError: the task does not tell its outputs from its loss.
         """
-        task = self.task
-        if not isinstance(task, OutputTask):
+        return self._output_task().outputs(self._with(chosen), jax.tree.map(jnp.asarray, batch))
+
+    def output_losses(self, outputs: Float[Array, 'B ...'], batch: Batch) -> Float[Array, ' B']:
+        """The measured loss of each record, by the outputs; raises as `outputs`."""
+        return self._output_task().output_losses(outputs, jax.tree.map(jnp.asarray, batch))
+
+    def _output_task(self) -> OutputTask:
+        if not isinstance(self.task, OutputTask):
             raise ValueError(
-                f'{type(task).__name__} does not tell outputs from loss: give it outputs and '
+                f'{type(self.task).__name__} does not tell outputs from loss: give it outputs and '
                 f'output_losses (influence_jax.types.OutputTask), or use Curvature.HESSIAN'
             )
-        return task.outputs(self._with(chosen), batch), lambda found: task.output_losses(
-            found, batch
-        )
+        return self.task
 
     def sampled(
         self, chosen: Mapping[str, Array], record: Any, key: Key[Array, '']

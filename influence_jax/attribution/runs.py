@@ -43,11 +43,7 @@ def read_run(
     task = run.task(base=base)
     run.remember(task, dataset)
     problem = tasks.bind(task, dataset)
-    engine_task = problem.task
-    if isinstance(engine_task, WarmStart):  # what members started from plays no part any more
-        engine_task = engine_task.task
-    elif problem.base is not None:
-        engine_task = cast(BasedTask, engine_task).on(problem.base)
+    engine_task = _engine_task(problem)
     program, key = _program(run, problem)
     program = program.on(problem.base)
     models = []
@@ -56,7 +52,7 @@ def read_run(
             raise ValueError(f'{member=} has diverged: choose others')
         training = Training(program, jax.random.fold_in(key, member))
         mask = np.asarray(run.masks[member])
-        models.append(Model(cast(Task, engine_task), run.params(member), blocks, mask, training))
+        models.append(Model(engine_task, run.params(member), blocks, mask, training))
     return models, Records(problem.examples, problem.examples)
 
 
@@ -74,3 +70,13 @@ def _program(run: 'Run', problem: Problem) -> tuple[Program, PRNGKey]:
     if problem.refine is not None:
         program = problem.refine(program, masks=run.masks, key=key, executor=sequential(1))
     return program, key
+
+
+def _engine_task(problem: tasks.Problem) -> Task:
+    """What measures single records, a base given to what needs one."""
+    task = problem.task
+    if isinstance(task, WarmStart):  # what members started from plays no part once they are trained
+        return task.task
+    if problem.base is not None:
+        return cast(BasedTask, task).on(problem.base)
+    return cast(Task, task)

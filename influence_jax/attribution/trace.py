@@ -294,6 +294,25 @@ def _convolution(
     return Found(weight.path, Kind.CONVOLUTION, inputs, outputs, rows, columns, as_matrix)
 
 
+def _conv3x3(
+    params: Mapping[str, Any], weight: View, shape: Shape, x_shape: Shape, place: int
+) -> Found | None:
+    """`models.convolution.conv3x3`, a primitive of its own."""
+    del params
+    if len(shape) != 4:
+        return None
+    plain = {
+        'feature_group_count': 1,
+        'batch_group_count': 1,
+        'dimension_numbers': lax.conv_dimension_numbers(x_shape, shape, ('NHWC', 'HWIO', 'NHWC')),
+        'window_strides': (1, 1),
+        'padding': ((1, 1), (1, 1)),
+        'rhs_dilation': (1, 1),
+        'lhs_dilation': (1, 1),
+    }
+    return _convolution(plain, weight, shape, x_shape, place)
+
+
 def _offsets(window: Sequence[int]) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = [()]
     for width in window:
@@ -330,5 +349,6 @@ def _embedding(
 _LAYERS: Mapping[str, Callable[[Any, View, Shape, Shape, int], Found | None]] = {
     'dot_general': _dense,
     'conv_general_dilated': _convolution,
+    'conv3x3': _conv3x3,
     'gather': _embedding,
 }

@@ -33,9 +33,9 @@ class TRAK(Attribution):
 
     With features phi, the projected gradients of log p/(1-p) of the right label, and Phi those of
     the examples that a model was trained on, score(i, t) = mean over models of
-    phi_i (Phi^T Phi)^-1 phi_t times mean over models of 1 - p_i: equation 17 of the paper, a
-    product of means. What including i adds to the log-odds of t, in nats. The public code divides
-    the inverse by its mean absolute entry; here nothing is divided.
+    phi_i (Phi^T Phi)^-1 phi_t times mean over models of 1 - p_i: the paper's estimator, a product
+    of means. What including i adds to the log-odds of t, in nats. The public code divides the
+    features by their mean absolute value; here nothing is divided.
 
     The targets' `measurement` plays no part. Log-odds of a text are summed over its tokens.
 
@@ -81,7 +81,8 @@ class TRAK(Attribution):
             examples = ExampleFeatures(
                 _features(model, records.examples, size, key), records, models=len(models)
             )
-            inverse = _inverse(examples.gram(model.trained_on(records.num_examples)), number)
+            (gram,) = examples.grams(model.trained_on(records.num_examples), [slice(None)])
+            inverse = _inverse(gram, number)
             of_targets.append(_solved(_features(model, records.targets, size, key), inverse))
             of_examples.append(examples)
             errors.append(by_batches(_errors(model), records.examples, records.batch, what='error'))

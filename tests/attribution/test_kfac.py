@@ -86,3 +86,32 @@ def test_only_examples_that_were_trained_on_count(mlp):
     found = whole(method([half], Records(examples, examples)))
     expected = whole(method([model], Records(cut, examples)))
     np.testing.assert_allclose(found[:4], expected, rtol=1e-4)
+
+
+def test_units_are_those_of_the_measurement(regression, mlp):
+    for (model, examples), unit in ((regression, 'squared unit of the label'), (mlp, 'nats')):
+        assert KFAC().unit(model, Records(examples, examples)) == unit
+    model, examples = regression
+    records = Records(examples, examples, measurement='absolute_error')
+    assert KFAC().unit(model, records) == 'unit of the label'
+
+
+def test_a_layer_without_gradients_scores_nothing(mlp):
+    model, examples = mlp
+    dead = {path: 0 * leaf for path, leaf in model.chosen.items()}
+    dead['layers/0/bias'] = dead['layers/0/bias'] - 1  # no unit is ever active
+    tree = jax.tree.unflatten(jax.tree.structure(model.variables), list(dead.values()))
+    silent = Model(model.task, tree)
+    records = Records(examples, examples)
+    first, last = KFAC().spectra(silent, records)
+    assert not first.values.any()
+    assert last.values.any()
+    assert np.isfinite(whole(KFAC()([silent], records))).all()
+
+
+def test_factors_of_all_models_count_as_memory(mlp):
+    model, examples = mlp
+    records = Records(examples, examples)
+    one, many = (KFAC().bytes_needed([model] * count, records) for count in (1, 11))
+    # Layers of 7 x 5 and 6 x 3: A, S and the eigenvalues, 4 bytes each.
+    assert many - one == 10 * 4 * (49 + 25 + 35 + 36 + 9 + 18)

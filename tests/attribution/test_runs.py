@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 
 import influence_jax as ij
-from influence_jax import attribution
+from influence_jax import attribution, tasks
+from influence_jax.attribution import runs
+from influence_jax.models.lora import LoRA
 from influence_jax.models.mlp import MLPConfig
+from influence_jax.tasks.language_modeling import AdapterModeling
+from influence_jax.training import WarmStart
+from influence_jax.types import MarginTask, OutputTask, SamplingTask
 
 
 @pytest.fixture(scope='module')
@@ -53,3 +58,14 @@ def test_a_run_without_parameters_says_which_flag_keeps_them(dataset, tmp_path):
     other = ij.Dataset({'input': np.ones((20, 4), np.float32), 'label': np.arange(20) % 2})
     with pytest.raises(ValueError, match='not the one'):
         attribution.read_run(run, other)
+
+
+def test_texts_that_began_with_a_checkpoint_draw_labels(networks):
+    model, records = networks['gpt_neo']()
+    lora = LoRA(rank=2, alpha=2.0)
+    for task in (WarmStart(model.task), AdapterModeling(model.task, lora)):
+        problem = tasks.Problem(task, records, records, base=model.variables)
+        engine = runs._engine_task(problem)
+        assert isinstance(engine, SamplingTask)
+        assert isinstance(engine, MarginTask)
+        assert isinstance(engine, OutputTask)

@@ -296,25 +296,21 @@ def attention(
     return jnp.einsum('bhsk,bhkd->bhsd', shares.astype(values.dtype), values)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _masked_softmax(
     scores: Float[Array, 'B H S K'], seen: Bool[AnyArray, '#B #H S K']
 ) -> Float[Array, 'B H S K']:
     return jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1)
 
 
-def _forward(scores: Array, seen: AnyArray) -> tuple[Array, Array]:
-    shares = _masked_softmax(scores, seen)
-    return shares, shares
-
-
-def _backward(shares: Array, gradient: Array) -> tuple[Array, None]:
+@_masked_softmax.defjvp
+def _masked_softmax_jvp(
+    primals: tuple[Array, AnyArray], tangents: tuple[Array, Any]
+) -> tuple[Array, Array]:
     # Needs no mask, nor the exponentials: where nothing is seen the share is 0.
-    mean = (gradient * shares).sum(axis=-1, keepdims=True)
-    return shares * (gradient - mean), None
-
-
-_masked_softmax.defvjp(_forward, _backward)
+    shares, tangent = _masked_softmax(*primals), tangents[0]
+    mean = (tangent * shares).sum(axis=-1, keepdims=True)
+    return shares, shares * (tangent - mean)
 
 
 def causal_attention(queries: Heads, keys: Heads, values: Heads, window: Any) -> Heads:
