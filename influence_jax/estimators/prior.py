@@ -9,6 +9,7 @@ weights for entries of small and of large mean.
 Means are cross-fitted: of two halves of the members, each is predicted by what the other taught.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -26,13 +27,15 @@ _TAIL = 1 - np.geomspace(0.5, 2.0**-15, 15)
 _KNOTS = (-4, -2, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 """Standardized scores at which the slope of a mean may change."""
 
-_WIDTHS = np.concatenate([[0.0], 2.0 ** np.arange(0, 9)])
-"""Standard deviations of the mixture's components, in standard errors of the entry."""
+_SLABS = np.concatenate([2.0 ** np.arange(0.5, 4, 0.5), 2.0 ** np.arange(4, 9)])
+"""Standard deviations of the slabs, in standard errors of the entry."""
 
 _CELLS = np.sinh(np.linspace(np.arcsinh(-500), np.arcsinh(500), 1201))
 _NULL_ENTRIES = 10.0  # of none, added to all before the weights are learnt, as in Stephens (2017)
 _POOLED_ENTRIES = 50.0  # of all bins, added to each bin
-_STEPS = 300
+_ROUNDS = 6
+_STEPS = 60
+_BISECTIONS = 24
 _FEWEST_IN_A_BIN = 20
 _SURE = 2.0  # standard errors by which a slope must differ from none
 
@@ -168,57 +171,52 @@ class Odds(NamedTuple):
     """A mixture of normal distributions about the mean, in standard errors of the entry.
 
     edges: of the means, in standard deviations of the target's losses, between bins.
-    weights: `[bins K]` of components of the widths `_WIDTHS`, sum 1.
+    weights: `[bins K]` of the components, sum 1; the first is the spike.
+    variances: `[bins K]` of the same.
     """
 
     edges: Float[np.ndarray, ' E']
     weights: Float[np.ndarray, 'E+1 K']
+    variances: Float[np.ndarray, 'E+1 K']
 
-    def posterior(
-        self, means: Float[np.ndarray, 'N t'], z: Float[np.ndarray, 'N t']
-    ) -> 'Posterior':
-        """Of deviations from the means that were estimated to be `z`, in standard errors."""
-        widths = _WIDTHS**2
-        log_density = -0.5 * (np.log1p(widths) + z[..., None] ** 2 / (1 + widths))
-        with np.errstate(divide='ignore'):
-            weights = np.log(self.weights)[np.searchsorted(self.edges, means)] + log_density
-        weights = np.exp(weights - weights.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        return Posterior(weights, z, widths / (1 + widths))
+    def _components(
+        self, means: Float[np.ndarray, '*shape'], z: Float[np.ndarray, '*shape']
+    ) -> Iterator[tuple[Float[np.ndarray, '*shape'], Float[np.ndarray, '*shape']]]:
+        """Yields of each: by what it shrinks z, its own variance too; and its weight, unscaled."""
+        place, squares = np.searchsorted(self.edges, means), np.square(z)
+        least = 1 / (1 + self.variances.max())
+        for weights, variances in zip(self.weights.T, self.variances.T, strict=True):
+            precision = 1 / (1 + variances)
+            exponent = np.exp(-0.5 * (precision - least)[place] * squares)
+            yield (1 - precision)[place], (weights * np.sqrt(precision))[place] * exponent
 
+    def moments(
+        self, means: Float[np.ndarray, '*shape'], z: Float[np.ndarray, '*shape']
+    ) -> tuple[Float[np.ndarray, '*shape'], Float[np.ndarray, '*shape']]:
+        """Posterior mean and standard deviation of deviations from the means, estimated as z."""
+        total, first, second = (np.zeros(z.shape) for _ in range(3))
+        for shrink, weight in self._components(means, z):
+            total += weight
+            first += weight * shrink
+            second += weight * shrink**2
+        kept = first / total
+        return z * kept, np.sqrt(kept + z**2 * np.maximum(second / total - kept**2, 0))
 
-class Posterior(NamedTuple):
-    """Mixtures: component k is normal with the mean z shrink_k and the variance shrink_k.
-
-    weights: `[N t K]`.
-    z: `[N t]`.
-    shrink: `[K]`.
-    """
-
-    weights: Float[np.ndarray, 'N t K']
-    z: Float[np.ndarray, 'N t']
-    shrink: Float[np.ndarray, ' K']
-
-    def moments(self) -> tuple[Float[np.ndarray, 'N t'], Float[np.ndarray, 'N t']]:
-        """Mean and standard deviation."""
-        kept = self.weights @ self.shrink
-        spread = self.weights @ self.shrink**2 - kept**2
-        return self.z * kept, np.sqrt(kept + self.z**2 * np.maximum(spread, 0))
-
-    def quantile(self, level: float) -> Float[np.ndarray, 'N t']:
-        """By bisection; where the spike holds the quantile, it is 0."""
-        mean, deviation = self.moments()
+    def quantile(
+        self, means: Float[np.ndarray, '*shape'], z: Float[np.ndarray, '*shape'], level: float
+    ) -> Float[np.ndarray, '*shape']:
+        """The posterior's, by bisection."""
+        components = list(self._components(means, z))
+        total = sum(weight for _, weight in components)
+        mean, deviation = self.moments(means, z)
         reach = deviation / np.sqrt(min(level, 1 - level))  # Chebyshev's inequality
         low, high = mean - reach, mean + reach
-        # A spike has no width: a thousandth of a standard error stands for it.
-        scale = np.sqrt(np.maximum(self.shrink, 1e-6))
-        for _ in range(24):
-            middle = (low + high) / 2
-            below = np.zeros_like(middle)
-            for k, width in enumerate(scale):
-                centered = (middle - self.z * self.shrink[k]) / width
-                below += self.weights[..., k] * scipy.special.ndtr(centered)
-            low, high = np.where(below < level, middle, low), np.where(below < level, high, middle)
+        for _ in range(_BISECTIONS):
+            middle, below = (low + high) / 2, np.zeros(z.shape)
+            for shrink, weight in components:
+                below += weight * scipy.special.ndtr((middle - z * shrink) / np.sqrt(shrink))
+            is_below = below < level * total
+            low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
         return (low + high) / 2
 
 
@@ -234,7 +232,7 @@ class Histogram:
             self.edges = np.unique(np.quantile(means, np.concatenate([1 - tail[::-1], tail])))
         bins = len(self.edges) + 1
         self._counts = np.zeros((bins, len(_CELLS) - 1))
-        self._squares, self._entries = np.zeros(bins), np.zeros(bins)
+        self._entries, self._products, self._squares = np.zeros((3, bins))
 
     def add(
         self,
@@ -249,56 +247,58 @@ class Histogram:
         flat = np.bincount(place * cells + cell, minlength=bins * cells)
         self._counts += flat.reshape(bins, cells)
         self._entries += np.bincount(place, minlength=bins)
-        self._squares += np.bincount(place, of_halves.prod(axis=0), minlength=bins)
+        product = of_halves.prod(axis=0)
+        self._products += np.bincount(place, product, minlength=bins)
+        self._squares += np.bincount(place, product**2, minlength=bins)
 
     def odds(self) -> Odds:
-        """The mixture of largest likelihood in each bin, by EM; bins of few entries like all.
+        """The mixture of largest likelihood in each bin; a bin of few entries is like all.
 
-        Errors that are a little too small look like slabs everywhere. So what lies outside of the
-        spike has, in the mean of a bin, at most the square that both halves agree on.
+        Errors that are a little too small look like a wider spike. So the mean square of entries
+        is what both halves of the members agree on, whatever their noise: it gives the spike what
+        slabs leave of it, never less than can be resolved, and bounds the slabs.
         """
-        middle = (_CELLS[1:] + _CELLS[:-1]) / 2
-        variance = 1 + _WIDTHS**2
-        density = np.exp(-0.5 * middle[:, None] ** 2 / variance) / np.sqrt(variance)
-        density = np.maximum(density, 1e-300)
-        start = np.full(len(_WIDTHS), 1 / len(_WIDTHS))
-        null = np.zeros(len(_WIDTHS))
-        null[0] = _NULL_ENTRIES
-        pooled = _mixture(self._counts.sum(axis=0), density, added=null, start=start)
-        weights = np.array(
-            [
-                _mixture(counts, density, added=_POOLED_ENTRIES * pooled, start=pooled)
-                for counts in self._counts
-            ]
-        )
-        agreed = np.maximum(self._squares, 0) / np.maximum(self._entries, 1)
-        implied = np.maximum(weights @ _WIDTHS**2, 1e-300)
-        weights[:, 1:] *= np.minimum(agreed / implied, 1)[:, None]
-        weights[:, 0] = 1 - weights[:, 1:].sum(axis=1)
-        return Odds(self.edges, weights)
+        null = _NULL_ENTRIES * (np.arange(len(_SLABS) + 1) == 0)
+        start = np.full(len(null), 1 / len(null))
+        pooled, _ = self._mixture(slice(None), added=null, start=start)
+        found = [
+            self._mixture(slice(place, place + 1), added=_POOLED_ENTRIES * pooled, start=pooled)
+            for place in range(len(self._counts))
+        ]
+        weights, variances = (np.array(part) for part in zip(*found, strict=True))
+        return Odds(self.edges, weights, variances)
+
+    def _mixture(
+        self, bins: slice, *, added: Float[np.ndarray, ' K'], start: Float[np.ndarray, ' K']
+    ) -> tuple[Float[np.ndarray, ' K'], Float[np.ndarray, ' K']]:
+        """Weights and variances of components, by EM and the square that is agreed on in turn."""
+        entries = max(self._entries[bins].sum(), 1)
+        agreed = self._products[bins].sum() / entries
+        error = max(np.sqrt(self._squares[bins].sum()), 1) / entries
+        counts = self._counts[bins].sum(axis=0)
+        seen = counts > 0
+        counts, squares = counts[seen], ((_CELLS[1:] + _CELLS[:-1])[seen] / 2) ** 2
+        weights, variances = start, np.concatenate([[1.0], _SLABS**2])
+        for _ in range(_ROUNDS):
+            density = np.exp(-0.5 * squares[:, None] / (1 + variances)) / np.sqrt(1 + variances)
+            density = np.maximum(density, 1e-300)
+            for _ in range(_STEPS):
+                joint = density * weights
+                share = counts @ (joint / joint.sum(axis=1, keepdims=True)) + added
+                weights = share / share.sum()
+            slabs = weights[1:] @ variances[1:]
+            spike = np.clip((agreed - slabs) / weights[0], min(error, 1.0), 1.0)
+            variances = np.concatenate([[spike], variances[1:]])
+        most = max(agreed, 0) + _SURE * error
+        weights = np.concatenate([[0.0], weights[1:] * min(1, most / max(slabs, 1e-300))])
+        weights[0] = 1 - weights.sum()
+        return weights, variances
 
 
 def _features(
     score: Float[np.ndarray, '...'], knots: Float[np.ndarray, ' _']
 ) -> list[Float[np.ndarray, '...']]:
     return [score, *(np.maximum(score - np.float32(knot), 0) for knot in knots)]
-
-
-def _mixture(
-    counts: Float[np.ndarray, ' C'],
-    density: Float[np.ndarray, 'C K'],
-    *,
-    added: Float[np.ndarray, ' K'],
-    start: Float[np.ndarray, ' K'],
-) -> Float[np.ndarray, ' K']:
-    weights = start
-    seen = counts > 0
-    counts, density = counts[seen], density[seen]
-    for _ in range(_STEPS):
-        joint = density * weights
-        share = counts @ (joint / joint.sum(axis=1, keepdims=True))
-        weights = (share + added) / (share + added).sum()
-    return weights
 
 
 def normal_z(z: Float[np.ndarray, '...'], *, freedom: int) -> Float[np.ndarray, '...']:

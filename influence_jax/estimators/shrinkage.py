@@ -24,9 +24,8 @@ from influence_jax.estimators.tiling import TILE, padded, standardized_tiles
 from influence_jax.estimators.uncertainty import z_of_p
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
-Scores: TypeAlias = (
-    Columns | Float[AnyArray, 'N T'] | Mapping[str, Columns | Float[AnyArray, 'N T']]
-)
+_Matrix: TypeAlias = Columns | Float[AnyArray, '_ _']
+Scores: TypeAlias = _Matrix | Mapping[str, _Matrix]
 """Of one method, or of several by name; positive where including the example lowers the loss."""
 
 _LEARNING_TARGETS = 2048
@@ -68,9 +67,10 @@ def shrunk(
     """Influence of every example on every target, as an empirical-Bayes posterior.
 
     Values are posterior means, standard errors posterior standard deviations; for intervals see
-    `credible_intervals`. The data are those of `adjusted`. The prior is a spike at zero and slabs of
-    many widths, in standard errors of the entry, whose weights are learnt from all off-diagonal
-    entries (`estimators.prior`). Self-influence, which is well estimated, is that of `adjusted`.
+    `credible_intervals`. The data are those of `adjusted`. The prior is a spike about zero and
+    slabs of many widths, in standard errors of the entry, whose weights are learnt from all
+    off-diagonal entries (`estimators.prior`). Self-influence, which is well estimated, is that of
+    `adjusted`.
 
     Biased towards zero by design: right on average over entries of the same estimate, not for each
     entry over ensembles. So neither `z_scores` nor `intervals` of it are tests.
@@ -100,11 +100,11 @@ def assisted(
 
     The posterior of `shrunk` about means that follow from the scores instead of about zero. Means
     are learnt from the ensemble: a regression of its estimates on the scores, standardized within
-    each target and piecewise linear, with a slope of each target's own, shrunk towards that of all. What
-    the means say of a member's losses is taken out of them before anything else is estimated, by
-    the half of the members that had no part in learning them. How likely an entry is to be far
-    from its mean is learnt apart for entries of small and of large mean. Scores that predict
-    nothing of the other half give means of zero, and so the values of `shrunk`.
+    each target and piecewise linear, with a slope of each target's own, shrunk towards that of
+    all. What the means explain of the losses is taken out of them before anything else is
+    estimated, by the half of the members that had no part in learning them. How likely an entry
+    is to be far from its mean is learnt apart for entries of small and of large mean. Scores that
+    predict nothing of the other half give means of zero, and so the values of `shrunk`.
 
     Args:
       masks: as in `difference_in_means`.
@@ -244,8 +244,8 @@ class _Model:
             if (one.examples, one.targets) != (examples, targets):
                 raise ValueError(
                     f'scores {name!r} are [{one.examples} {one.targets}] and the run has '
-                    f'[examples targets] = [{examples} {targets}]: give scores of the same examples '
-                    f'and targets, in their order'
+                    f'[examples targets] = [{examples} {targets}]: give scores of the same '
+                    f'examples and targets, in their order'
                 )
         self._of, self._scores, self._tile = of, scores, tile
         self._fit = Fitting(*of)
@@ -317,8 +317,8 @@ class _Model:
 
     def _block(
         self,
-        losses: Float[np.ndarray, 'M t'],
-        scale: Float[np.ndarray, ' t'],
+        losses: Float[np.ndarray, 'M width'],
+        scale: Float[np.ndarray, ' width'],
         targets: Int[np.ndarray, ' t'],
     ) -> _Block:
         masks, width = self._of.masks, len(targets)
@@ -359,7 +359,7 @@ class _Model:
 
     def influence(self, block: _Block) -> Influence:
         """Posterior mean and standard deviation; own entries by the ensemble alone."""
-        mean, deviation = self._odds.posterior(block.relative, block.z).moments()
+        mean, deviation = self._odds.moments(block.relative, block.z)
         error, of_own = block.error, block.deviations
         values = np.where(block.is_other, block.means + error * mean, of_own.values)
         errors = np.where(block.is_other, error * deviation, of_own.standard_error)
@@ -370,13 +370,13 @@ class _Model:
         values, errors = self.influence(block)
         reach = z_of_p(1 - level, members=len(self._of.masks))
         ends = []
-        belief = self._odds.posterior(block.relative, block.z)
         for sign, at in ((-1, (1 - level) / 2), (1, (1 + level) / 2)):
-            others = (block.means + block.error * belief.quantile(at)) * block.scale
+            deviation = block.error * self._odds.quantile(block.relative, block.z, at)
+            others = (block.means + deviation) * block.scale
             own = values + sign * reach * errors
             ends.append(np.where(block.is_other, others, own).astype(np.float32))
         return Posterior(values, errors, ends[0], ends[1])
 
 
-def _as_columns(name: str, scores: Columns | Float[AnyArray, 'N T']) -> Columns:
+def _as_columns(name: str, scores: _Matrix) -> Columns:
     return scores if isinstance(scores, Columns) else Columns.of_matrix(scores, name=name)
