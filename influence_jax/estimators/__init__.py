@@ -6,7 +6,12 @@ from influence_jax.estimators.difference_of_means import difference_in_means
 from influence_jax.estimators.ensemble import check_both_sides
 from influence_jax.estimators.estimator import Estimator, EstimatorLike, Method, as_estimator
 from influence_jax.estimators.lasso_regression import lasso, lasso_coefficients
-from influence_jax.estimators.margin import floored_margin, margin_of_largest, z_margin
+from influence_jax.estimators.margin import (
+    floored_margin,
+    joint_margin,
+    margin_of_largest,
+    z_margin,
+)
 from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, SignificantPairs, cross_fitted_values
 from influence_jax.estimators.regression_adjusted import adjusted
 from influence_jax.estimators.ridge_regression import ridge
@@ -68,6 +73,7 @@ __all__ = [
     'difference_in_means',
     'floored_margin',
     'intervals',
+    'joint_margin',
     'largest_of_noise',
     'lasso',
     'lasso_coefficients',

@@ -8,6 +8,7 @@ from influence_jax.estimators import (
     adjusted,
     assisted,
     credible_intervals,
+    joint_margin,
     prior,
     shrunk,
     summarize,
@@ -77,16 +78,15 @@ def test_scores_choose_weak_influencers_that_the_members_alone_do_not_show(plant
     assert together > 1.5 * alone
 
 
-@pytest.mark.parametrize('seed', [0, 1])
-@pytest.mark.parametrize('members', [80, 200])
+@pytest.mark.parametrize('members', [100, 200])
 @pytest.mark.parametrize('helped', [False, True], ids=['shrunk', 'assisted'])
-def test_credible_intervals_cover_planted_truths_with_interactions(members, helped, seed):
-    masks, losses, truth, scores = plant(members=members, seed=seed)
-    covered = [
-        (of.low <= truth[:, columns]) & (truth[:, columns] <= of.high)
-        for columns, of in credible_intervals(masks, losses, scores if helped else None)
-    ]
-    assert 0.93 < off_diagonal(np.concatenate(covered, axis=1)).mean() < 0.97
+def test_credible_intervals_cover_planted_truths_with_interactions(members, helped):
+    covered = []
+    for seed in range(3):
+        masks, losses, truth, scores = plant(members=members, seed=seed)
+        ((_, of),) = credible_intervals(masks, losses, scores if helped else None)
+        covered.append(off_diagonal((of.low <= truth) & (truth <= of.high)))
+    assert 0.93 < np.mean(covered) < 0.97
 
 
 def test_intervals_of_large_estimates_cover_too(planted):
@@ -259,3 +259,11 @@ def test_the_mixture_is_found_and_its_quantiles_are_those_of_draws():
     assert abs(mean[0] - true[near].mean()) < 0.1
     assert abs(deviation[0] - true[near].std()) < 0.1
     assert abs(odds.quantile(*at, 0.975)[0] - np.quantile(true[near], 0.975)) < 0.2
+
+
+def test_a_joint_margin_is_the_mean_of_ranks():
+    first, second = np.array([9.0, 1, 4, np.inf]), np.array([2.0, 1, np.nan, 7])
+    np.testing.assert_allclose(joint_margin(first), [0.75, 0.25, 0.5, 1])
+    np.testing.assert_allclose(joint_margin(first, second), [0.625, 0.25, 0.75, 0.875])
+    with pytest.raises(ValueError, match=r'\[3, 4\]'):
+        joint_margin(first, second[1:])
