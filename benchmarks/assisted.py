@@ -22,9 +22,10 @@ import influence_jax
 from influence_jax import analysis, attribution, data
 from influence_jax.analysis.margins import top1_margin
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
-from influence_jax.estimators import adjusted, as_estimator, joint_margin, shrunk, with_scores
+from influence_jax.estimators import adjusted, joint_margin, shrunk, with_scores
+from influence_jax.types import AnyArray
 
-_HELD_OUT = flags.DEFINE_string('held_out', None, 'run whose masks are to be predicted.')
+_HELD_OUT = flags.DEFINE_string('held_out', '', 'run whose masks are to be predicted.')
 _MODELS = flags.DEFINE_string('models', '', 'run whose parameters give cosine and EK-FAC scores.')
 _NUM_MODELS = flags.DEFINE_integer('num_models', 10, 'how many members of --models.')
 _SCORES = flags.DEFINE_list('scores', [], 'files NAME.npy of scores [examples targets].')
@@ -49,11 +50,9 @@ class HeldOut:
 
     def ceiling(self) -> float:
         """Root of the reliability of the mean over repeats (Spearman and Brown)."""
-        halves = [
-            np.array([of[part].mean(axis=0) for of in self.repeats])
-            for part in (slice(0, None, 2), slice(1, None, 2))
-        ]
-        between = self._spearman(*halves, np.arange(len(self.masks))).mean()
+        even = np.array([of[::2].mean(axis=0) for of in self.repeats])
+        odd = np.array([of[1::2].mean(axis=0) for of in self.repeats])
+        between = self._spearman(even, odd, np.arange(len(self.masks))).mean()
         return float(np.sqrt(2 * between / (1 + between)))
 
     def lds(self, scores: Float[np.ndarray, 'N T'], key: int = 0) -> tuple[float, float, float]:
@@ -105,7 +104,7 @@ def all_scores(dataset: influence_jax.Dataset) -> Iterator[tuple[str, Float[np.n
         models, records = attribution.read_run(run, dataset, range(_NUM_MODELS.value))
         for method in (attribution.Gradients(cosine=True), attribution.KFAC()):
             columns = method(models, records)
-            yield method.method.name, columns.column(np.arange(columns.targets)).values
+            yield method.method.name, np.asarray(columns.column(np.arange(columns.targets)).values)
 
 
 def main(argv: list[str]) -> None:
@@ -125,23 +124,24 @@ def main(argv: list[str]) -> None:
         some = masks[:members], losses[:members]
         for method in (adjusted, shrunk):
             show(f'{method.name}, M = {members}', method(*some).values, truth, {})
-        for name, of in sets.items():
-            chosen = {one: margins[one] for one in of}
-            values = as_estimator(with_scores(of))(*some).values
+        for name, chosen_scores in sets.items():
+            chosen = {one: margins[one] for one in chosen_scores}
+            values = with_scores(chosen_scores)(*some).values
             show(f'assisted by {name}, M = {members}', values, truth, chosen)
             rows = np.random.default_rng(0).permutation(len(values))
-            permuted = {one: scores[rows] for one, scores in of.items()}
+            permuted = {one: matrix[rows] for one, matrix in chosen_scores.items()}
             values = with_scores(permuted)(*some).values
             show(f'  the same with rows permuted, M = {members}', values, truth, {})
 
 
 def show(
     name: str,
-    scores: Float[np.ndarray, 'N T'],
+    matrix: Float[AnyArray, 'N T'],
     truth: HeldOut,
     margins: Mapping[str, Float[np.ndarray, ' T']],
 ) -> None:
     """Prints what the truth says of these scores."""
+    scores = np.asarray(matrix)
     found, low, high = truth.lds(scores)
     margin = top1_margin(scores)
     line = f'{name:48s} LDS {found:.3f} [{low:.3f}, {high:.3f}] AUROC {truth.auroc(margin):.3f}'
@@ -152,5 +152,4 @@ def show(
 
 
 if __name__ == '__main__':
-    flags.mark_flag_as_required('held_out')
     sys.exit(app.run(main))

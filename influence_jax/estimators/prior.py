@@ -9,6 +9,8 @@ weights for entries of small and of large mean.
 Means are cross-fitted: of two halves of the members, each is predicted by what the other taught.
 """
 
+import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -37,6 +39,7 @@ _ROUNDS = 6
 _STEPS = 60
 _BISECTIONS = 24
 _FEWEST_IN_A_BIN = 20
+_EXAMPLE_BLOCKS = 32
 _SURE = 2.0  # standard errors by which a slope must differ from none
 
 
@@ -89,59 +92,85 @@ def knots_of(scores: Float[np.ndarray, 'F N t']) -> tuple[Float[np.ndarray, ' _'
 
 
 class Moments(NamedTuple):
-    """Of each target: products of the features of its entries, with one another and with data.
+    """Products of the features of entries, with one another and with data, by groups of entries.
 
-    squares: `[t P P]`.
-    products: `[2 t P]` with the estimates of either half of the members.
+    squares: `[groups P P]`.
+    products: `[2 groups P]` with the estimates of either half of the members.
     """
 
-    squares: Float[np.ndarray, 't P P']
-    products: Float[np.ndarray, '2 t P']
+    squares: Float[np.ndarray, 'groups P P']
+    products: Float[np.ndarray, '2 groups P']
 
-    @classmethod
-    def of(
-        cls,
-        scores: Float[np.ndarray, 'F N t'],
-        knots: tuple[Float[np.ndarray, ' _'], ...],
-        estimates: Float[np.ndarray, '2 N t'],
-    ) -> 'Moments':
-        """Target by target; estimates are in standard deviations of the target's losses."""
-        squares, products = [], []
-        for target in range(scores.shape[2]):
-            features = np.stack(
-                [
-                    feature
-                    for score, of in zip(scores[:, :, target], knots, strict=True)
-                    for feature in _features(score, of)
-                ]
-            )
-            squares.append(features @ features.T)
-            products.append(estimates[:, :, target] @ features.T)
-        return cls(np.array(squares, np.float64), np.array(products, np.float64).swapaxes(0, 1))
+
+def moments(
+    scores: Float[np.ndarray, 'F N t'],
+    knots: tuple[Float[np.ndarray, ' _'], ...],
+    estimates: Float[np.ndarray, '2 N t'],
+) -> tuple[Moments, Moments]:
+    """The moments of each target, and those of each block of examples over these targets.
+
+    About the mean of the target's column: what all entries have in common, such as the effect of
+    the subsets' size, is not for scores to explain.
+
+    Args:
+      scores: `standardized`.
+      knots: of each score.
+      estimates: by either half, in standard deviations of the target's losses.
+    """
+    examples = np.linspace(0, scores.shape[1], _EXAMPLE_BLOCKS + 1).astype(int)
+    blocks = [slice(*ends) for ends in itertools.pairwise(examples)]
+    size = sum(len(of) + 1 for of in knots)
+    estimates = estimates - estimates.mean(axis=1, keepdims=True)
+    squares = np.zeros((scores.shape[2], len(blocks), size, size))
+    products = np.zeros((2, scores.shape[2], len(blocks), size))
+    for target in range(scores.shape[2]):
+        pairs = zip(scores[:, :, target], knots, strict=True)
+        features = np.stack([feature for score, of in pairs for feature in _features(score, of)])
+        features -= features.mean(axis=1, keepdims=True)
+        for place, block in enumerate(blocks):
+            some = features[:, block]
+            squares[target, place] = some @ some.T
+            products[:, target, place] = estimates[:, block, target] @ some.T
+    return (
+        Moments(squares.sum(axis=1), products.sum(axis=2)),
+        Moments(squares.sum(axis=0), products.sum(axis=1)),
+    )
 
 
 def learn_means(
-    moments: Moments, knots: tuple[Float[np.ndarray, ' _'], ...]
+    by_target: Moments, by_examples: Moments, knots: tuple[Float[np.ndarray, ' _'], ...]
 ) -> tuple[Means, Means]:
     """The regression by either half, times the slope with which it predicts the other half.
 
     That slope is lowered by what noise reaches, so that scores which say nothing give means of 0.
+    The noise of entries is common to a target, and to an example, which the same members have.
+
+    Args:
+      by_target: moments of each target.
+      by_examples: of each block of examples, over the same targets.
+      knots: of each score.
     """
-    total = moments.squares.sum(axis=0)
+    total = by_target.squares.sum(axis=0)
     ridge = 1e-6 * np.trace(total) / len(total) * np.eye(len(total))
-    coefficients = np.linalg.solve(total + ridge, moments.products.sum(axis=1).T).T
-    # Of each half's means: with the other half's estimates, and their own squares.
-    predicted = np.einsum('hp,htp->ht', coefficients, moments.products[::-1])
-    squares = np.einsum('hp,tpq,hq->ht', coefficients, moments.squares, coefficients)
+    coefficients = np.linalg.solve(total + ridge, by_target.products.sum(axis=1).T).T
+
+    def checked(of: Moments) -> tuple[Float[np.ndarray, '2 _'], Float[np.ndarray, '2 _']]:
+        """Products of each half's means with the other half's estimates, and their squares."""
+        predicted = np.einsum('hp,hgp->hg', coefficients, of.products[::-1])
+        return predicted, np.einsum('hp,gpq,hq->hg', coefficients, of.squares, coefficients)
+
+    predicted, squares = checked(by_target)
     whole = max(squares.sum(), np.finfo(np.float64).tiny)
-    slope = predicted.sum() / whole
-    error = np.sqrt(np.square((predicted - slope * squares).sum(axis=0)).sum()) / whole
+    slope, error = predicted.sum() / whole, 0.0
+    for of in (by_target, by_examples):
+        found, expected = checked(of)
+        off = (found - slope * expected).sum(axis=0)
+        error = math.hypot(error, np.linalg.norm(off) / whole)
     slope = min(slope - (_SURE * error) ** 2 / slope, 1.0) if slope > _SURE * error else 0.0
     variance = 0.0
     if slope > 0:
         # Both halves' deviations from the common slope have independent noise.
-        apart = predicted / slope - squares
-        weights = squares.prod(axis=0)
+        apart, weights = predicted / slope - squares, squares.prod(axis=0)
         variance = max(apart.prod(axis=0).sum() / max(weights.sum(), 1e-300), 0.0)
     first, second = (Means(knots, slope * part, float(min(variance, 1.0))) for part in coefficients)
     return first, second
@@ -298,7 +327,8 @@ class Histogram:
 def _features(
     score: Float[np.ndarray, '...'], knots: Float[np.ndarray, ' _']
 ) -> list[Float[np.ndarray, '...']]:
-    return [score, *(np.maximum(score - np.float32(knot), 0) for knot in knots)]
+    hinges = (np.maximum(score - np.float32(knot), 0) - max(-float(knot), 0) for knot in knots)
+    return [score, *hinges]
 
 
 def normal_z(z: Float[np.ndarray, '...'], *, freedom: int) -> Float[np.ndarray, '...']:

@@ -264,12 +264,16 @@ class _Model:
             targets = learning[some]
             left, unit = self._left(centered[:, : len(targets)], targets)
             estimates = prior.halves_of(self._of.masks, left) / np.where(unit > 0, unit, np.inf)
-            parts.append(prior.Moments.of(self._standardized(targets), knots, estimates))
-        moments = prior.Moments(
-            np.concatenate([part.squares for part in parts]),
-            np.concatenate([part.products for part in parts], axis=1),
+            parts.append(prior.moments(self._standardized(targets), knots, estimates))
+        by_target = prior.Moments(
+            np.concatenate([of.squares for of, _ in parts]),
+            np.concatenate([of.products for of, _ in parts], axis=1),
         )
-        means = prior.learn_means(moments, knots)
+        by_examples = prior.Moments(
+            np.sum([of.squares for _, of in parts], axis=0),
+            np.sum([of.products for _, of in parts], axis=0),
+        )
+        means = prior.learn_means(by_target, by_examples, knots)
         return means if means[0].any else None
 
     def _learn_odds(self, learning: Int[np.ndarray, ' t']) -> prior.Odds:
@@ -367,7 +371,7 @@ class _Model:
 
     def posterior(self, block: _Block, *, level: float) -> Posterior:
         """The same with intervals."""
-        values, errors = self.influence(block)
+        values, errors = map(np.asarray, self.influence(block))
         reach = z_of_p(1 - level, members=len(self._of.masks))
         ends = []
         for sign, at in ((-1, (1 - level) / 2), (1, (1 + level) / 2)):

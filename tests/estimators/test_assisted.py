@@ -117,6 +117,7 @@ def test_permuted_scores_are_no_worse_than_none(members):
         alone = error(shrunk(masks, losses).values, truth)
         worse.append(error(assisted(masks, losses, permuted).values, truth) / alone)
     assert np.mean(worse) < 1.01
+    assert np.median(worse) == 1  # what says nothing is left out
 
 
 def test_a_useless_score_beside_a_useful_one_takes_little_away(planted):
