@@ -141,10 +141,11 @@ class Run(store.Run):
         """
         index = self._target(target)
         example = int(self.target_examples[index])
-        values, errors = self.estimator(estimator)(
+        values, errors = self.estimator(estimator).of_targets(
             self.masks,
-            self.measurement(measurement)[:, [index]],
-            target_examples=self.target_examples[[index]],
+            self.measurement(measurement),
+            np.array([index]),
+            target_examples=self.target_examples,
         )
         return Column(
             self.target_ids[index],

@@ -6,10 +6,23 @@ from influence_jax.estimators.difference_of_means import difference_in_means
 from influence_jax.estimators.ensemble import check_both_sides
 from influence_jax.estimators.estimator import Estimator, EstimatorLike, Method, as_estimator
 from influence_jax.estimators.lasso_regression import lasso, lasso_coefficients
-from influence_jax.estimators.margin import floored_margin, margin_of_largest, z_margin
+from influence_jax.estimators.margin import (
+    floored_margin,
+    joint_margin,
+    margin_of_largest,
+    z_margin,
+)
 from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, SignificantPairs, cross_fitted_values
 from influence_jax.estimators.regression_adjusted import adjusted
 from influence_jax.estimators.ridge_regression import ridge
+from influence_jax.estimators.shrinkage import (
+    Posterior,
+    Scores,
+    assisted,
+    credible_intervals,
+    shrunk,
+    with_scores,
+)
 from influence_jax.estimators.standard_errors import RELIABLE
 from influence_jax.estimators.summary import Summary, summarize
 from influence_jax.estimators.uncertainty import (
@@ -21,7 +34,7 @@ from influence_jax.estimators.uncertainty import (
     z_scores,
 )
 
-BUILT_IN: tuple[Estimator, ...] = (difference_in_means, adjusted, ridge, lasso)
+BUILT_IN: tuple[Estimator, ...] = (difference_in_means, adjusted, ridge, lasso, shrunk)
 """The estimators of this package; the one place that lists them."""
 
 
@@ -45,17 +58,22 @@ __all__ = [
     'Estimator',
     'EstimatorLike',
     'Method',
+    'Posterior',
+    'Scores',
     'SignificantPairs',
     'Summary',
     'adjusted',
     'as_estimator',
+    'assisted',
     'benjamini_hochberg',
     'by_name',
     'check_both_sides',
+    'credible_intervals',
     'cross_fitted_values',
     'difference_in_means',
     'floored_margin',
     'intervals',
+    'joint_margin',
     'largest_of_noise',
     'lasso',
     'lasso_coefficients',
@@ -64,7 +82,9 @@ __all__ = [
     'p_values',
     'ridge',
     'selected_intervals',
+    'shrunk',
     'summarize',
+    'with_scores',
     'z_margin',
     'z_scores',
 ]

@@ -138,8 +138,7 @@ class Columns:
         of, method = problem(masks, losses, target_examples), as_estimator(estimator)
 
         def read(targets: Int[np.ndarray, ' t']) -> Influence:
-            index = of.self_index[targets]
-            return method(of.masks, of.losses[:, targets], target_examples=index)
+            return method.of_targets(of.masks, of.losses, targets, target_examples=of.self_index)
 
         (members, examples), targets = of.masks.shape, of.losses.shape[1]
         return cls(examples, targets, read, method, unit, members, of.masks, of.losses)

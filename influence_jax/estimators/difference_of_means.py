@@ -131,7 +131,7 @@ class NoRegressors:
         self,
         losses: Float[np.ndarray, 'M t'],
         self_index: Int[np.ndarray, ' t'],
-        columns: slice,
+        columns: slice | Int[np.ndarray, ' _'],
         scale: Float[np.ndarray, ' t'],
     ) -> Fit:
         """See `BlockFit`."""

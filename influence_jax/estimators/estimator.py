@@ -76,7 +76,7 @@ class BlockFit(Protocol):
         self,
         losses: Float[np.ndarray, 'M t'],
         self_index: Int[np.ndarray, ' t'],
-        columns: slice,
+        columns: slice | Int[np.ndarray, ' _'],
         scale: Float[np.ndarray, ' t'],
     ) -> Fit:
         """Fits losses that are centered and within [-1, 1], of the targets `columns`."""
@@ -93,11 +93,13 @@ class Estimator(Method):
       block_fit: for estimates that are differences of means of what a regression leaves: makes
         of `(masks, losses, self_index)` that regression, so that a summary scans columns without
         holding them. None for all others.
+      pooled: whether a column depends on all targets, as where a prior is learnt from them.
     """
 
     least_members: int
     tiles: Callable[..., Tiles]
     block_fit: Callable[..., BlockFit] | None = None
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, '__doc__', self.tiles.__doc__)  # what help() shows
@@ -114,6 +116,25 @@ class Estimator(Method):
         blocks = self.tiles(masks, losses, target_examples=target_examples, **options)
         return whole(blocks, examples=np.shape(masks)[1], targets=np.shape(losses)[1])
 
+    def of_targets(
+        self,
+        masks: Masks,
+        losses: Measurement,
+        targets: Int[np.ndarray, ' t'],
+        *,
+        target_examples: Int[AnyArray, ' T'],
+    ) -> Influence:
+        """Estimates the columns `[N t]` of these targets among all `[T]`."""
+        if not self.pooled:
+            return self(masks, losses[:, targets], target_examples=target_examples[targets])
+        values = np.empty((np.shape(masks)[1], len(targets)), np.float32)
+        errors = np.empty_like(values)
+        for columns, block in self.tiles(masks, losses, target_examples=target_examples):
+            at = np.flatnonzero((targets >= columns.start) & (targets < columns.stop))
+            place = targets[at] - columns.start
+            values[:, at], errors[:, at] = (np.asarray(part)[:, place] for part in block)
+        return Influence(values, errors)
+
     def __repr__(self) -> str:
         return f'<estimator {self.name}: {self.title}>'
 
@@ -125,11 +146,12 @@ def estimator(
     description: str,
     least_members: int,
     block_fit: Callable[..., BlockFit] | None = None,
+    pooled: bool = False,
 ) -> Callable[[Callable[..., Tiles]], Estimator]:
     """Makes an `Estimator` of a function that yields tiles and has the estimator's docstring."""
 
     def of_tiles(tiles: Callable[..., Tiles]) -> Estimator:
-        return Estimator(name, title, description, least_members, tiles, block_fit)
+        return Estimator(name, title, description, least_members, tiles, block_fit, pooled)
 
     return of_tiles
 

@@ -1,6 +1,7 @@
 """How far the largest influence on a target stands above the second largest."""
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float
 
 
@@ -61,3 +62,21 @@ def z_margin(
     """
     with np.errstate(divide='ignore', invalid='ignore'):
         return (largest - second) / np.hypot(largest_error, second_error)
+
+
+def joint_margin(*margins: Float[np.ndarray, ' T']) -> Float[np.ndarray, ' T']:
+    """The mean rank of each target by several margins, as a share of the targets: in (0, 1].
+
+    Margins of an ensemble and of a cheap score have no common scale, and each overlooks some
+    near-duplicates: the ensemble those that are noise, the score those that only look alike. Low
+    where all margins are; ties, and targets without a margin (NaN), have the mean of their ranks,
+    the latter among infinite ones.
+
+    Raises:
+      ValueError: no margins, or of different lengths.
+    """
+    lengths = {len(margin) for margin in margins}
+    if len(lengths) != 1:
+        raise ValueError(f'margins have {sorted(lengths)} targets: give one or more of one length')
+    ranks = [scipy.stats.rankdata(np.where(np.isnan(m), np.inf, m)) for m in margins]
+    return np.mean(ranks, axis=0) / lengths.pop()

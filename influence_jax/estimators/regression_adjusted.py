@@ -95,7 +95,7 @@ def adjusted(
         for columns, losses, scale in standardized_tiles(ensemble.losses, tile=tile):
             of_block = padded(ensemble.self_index[columns], len(scale), fill=-1)
             fitted = fit(losses, of_block, columns, scale)
-            yield columns, cut(_completed(weights, scale, fitted), columns)
+            yield columns, cut(completed(weights, scale, fitted), columns)
 
     return blocks()
 
@@ -151,7 +151,7 @@ class Fitting:
         self,
         losses: Float[np.ndarray, 'M t'],
         self_index: Int[np.ndarray, ' t'],
-        columns: slice,
+        columns: slice | Int[np.ndarray, ' _'],
         scale: Float[np.ndarray, ' t'],
     ) -> Fit:
         """See `BlockFit`."""
@@ -392,12 +392,12 @@ def _least_squares(
     return _einsum('tkl,tl->tk', inverse, jnp.where(used, right, 0)), inverse
 
 
-def _completed(
+def completed(
     masks: Float[Array, 'M N'],
     scale: Float[np.ndarray, ' t'],
     fit: Fit,
 ) -> Influence:
-    """All entries: of the residual, and in their places those of the regressors."""
+    """Returns all entries: of the residual, and in their places those of the regressors."""
     rest = estimate(masks, jnp.asarray(fit.residual), jnp.asarray(scale))
     targets, places = np.nonzero(fit.examples >= 0)
     at = fit.examples[targets, places], targets

@@ -19,6 +19,7 @@ from influence_jax.estimators import (
     difference_in_means,
     lasso,
     ridge,
+    shrunk,
     summarize,
 )
 from influence_jax.types import Influence
@@ -43,10 +44,11 @@ def values_alone(masks, losses, *, target_examples=None):
 
 
 def test_the_package_lists_its_estimators_once():
-    assert (difference_in_means, adjusted, ridge, lasso) == BUILT_IN
-    assert [one.name for one in BUILT_IN] == ['difference', 'adjusted', 'ridge', 'lasso']
+    assert (difference_in_means, adjusted, ridge, lasso, shrunk) == BUILT_IN
+    names = ['difference', 'adjusted', 'ridge', 'lasso', 'shrunk']
+    assert [one.name for one in BUILT_IN] == names
     assert by_name('RIDGE') is ridge
-    with pytest.raises(ValueError, match=r"'mean'.*difference, adjusted, ridge, lasso"):
+    with pytest.raises(ValueError, match=r"'mean'.*difference, adjusted, ridge, lasso, shrunk"):
         by_name('mean')
 
 
