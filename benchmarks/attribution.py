@@ -54,12 +54,13 @@ def _jax_problem(problem: Any) -> Any:
 
     dataset = Dataset({'image': problem.images, 'label': problem.labels})
     task = _task(problem.network, dataset, problem.params)
-    bound = tasks.bind(task, dataset)
     import jax
 
-    like = bound.task.init(key=jax.random.key(0))
+    bound = tasks.bind(task, dataset)
+    engine_task: Any = bound.task
+    like = engine_task.init(key=jax.random.key(0))
     params = map_named(lambda path, leaf: problem.params[path], like)
-    return attribution.Model(bound.task, params), attribution.Records(
+    return attribution.Model(engine_task, params), attribution.Records(
         bound.examples, bound.examples
     )
 

@@ -325,18 +325,19 @@ class Metagradients(Attribution):
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
         trainings = [_training(model) for model in models]
-        program = trainings[0].program
+        program, task = trainings[0].program, models[0].task
         masks = np.stack([model.trained_on(records.num_examples) for model in models])
 
         @jax.jit
         def of_member(key: PRNGKey, mask: Array, examples: Batch, targets: Batch) -> Array:
             def measure(variables: Any) -> Array:
-                return program.task.measure(variables, targets)[records.measurement]
+                return task.measure(variables, targets)[records.measurement]
 
             return metagradients(program, key=key, mask=mask, examples=examples, measure=measure)[1]
 
         def score(targets: Batch) -> Float[np.ndarray, 'N t']:
-            total, count = 0.0, np.maximum(masks.sum(axis=0), 1)[:, None]
+            count = np.maximum(masks.sum(axis=0), 1)[:, None]
+            total = np.zeros((1, 1))
             for training, mask in zip(trainings, masks, strict=True):
                 total = (
                     total

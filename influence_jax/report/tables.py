@@ -116,7 +116,7 @@ def attribution_csv(results: Results) -> str:
         for one in results.attributed:
             yield _id(results.example_ids[int(one.strongest_other[target])])
 
-    numbers = {}
+    numbers: dict[str, np.ndarray | None] = {}
     for name, one in zip(names, results.attributed, strict=True):
         numbers |= {
             f'{name}_self': one.self_score,
