@@ -102,7 +102,7 @@ def test_damping_is_a_tenth_of_the_mean_eigenvalue_unless_given(dense):
 
 def test_lissa_draws_batches(dense):
     model, examples, (_, gauss_newton), own = dense
-    method = InfluenceFunction(LiSSA(steps=400, repeats=8), damping=0.2)
+    method = InfluenceFunction(LiSSA(steps=200, repeats=4), damping=0.2)
     found = whole(method([model], Records(examples, examples, batch=3)))
     expected = own @ np.linalg.solve(gauss_newton + 0.2 * np.eye(len(gauss_newton)), own.T) / 6
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
