@@ -64,7 +64,7 @@ def z_margin(
         return (largest - second) / np.hypot(largest_error, second_error)
 
 
-def joint_margin(*margins: Float[np.ndarray, ' T']) -> Float[np.ndarray, ' T']:
+def joint_margin(*margins: Float[np.ndarray, ' _']) -> Float[np.ndarray, ' T']:
     """The mean rank of each target by several margins, as a share of the targets: in (0, 1].
 
     Margins of an ensemble and of a cheap score have no common scale, and each overlooks some
