@@ -21,6 +21,7 @@ from absl import app, flags
 
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'turns of every contender')
 _PROJECTION = flags.DEFINE_integer('projection', 512, 'size of the projection of TRAK')
+_COMPARED = flags.DEFINE_list('compared', ['resnet', 'trak', 'mlp'], 'what is compared')
 _BATCH = flags.DEFINE_integer('batch', 64, 'records at once')
 
 _MLP = (256, 128)
@@ -38,10 +39,11 @@ def ours(problem: Any, method: str) -> Any:
     if method == 'ekfac':
         chosen: Any = attribution.KFAC(damping=problem.damping, fisher=attribution.Fisher.EMPIRICAL)
     else:
-        chosen = attribution.TRAK(problem.projection)
+        chosen = attribution.TRAK(problem.projection, seed=int('another' in method))
 
     def run() -> np.ndarray:
-        scores = chosen([model], dataclasses.replace(records, batch=problem.batch))
+        roomy = dataclasses.replace(records, batch=problem.batch, memory=2**33)
+        scores = chosen([model], roomy)
         return np.asarray(scores.read(np.arange(scores.targets)))
 
     return run
@@ -159,7 +161,7 @@ def compete(names: list[str], problem: Any) -> None:
     parameters = sum(leaf.size for leaf in problem.params.values())
     print(f'\n{problem.network}, {parameters:,} parameters, {len(own):,} records, damping', end=' ')
     print('a tenth of the mean eigenvalue' if problem.damping is None else problem.damping)
-    print(f'{"":24}{"first":>8}{"median":>8}{"ratio":>8}   scores beside ours')
+    print(f'{"":38}{"first":>8}{"median":>8}{"ratio":>8}   scores beside ours')
     ours_seconds = statistics.median(seconds[names[0]][1:])
     for name in names:
         first, *others = seconds[name]
@@ -167,7 +169,7 @@ def compete(names: list[str], problem: Any) -> None:
         error = np.linalg.norm(scores[name] - own) / np.linalg.norm(own)
         alike = np.corrcoef(scores[name].ravel(), own.ravel())[0, 1]
         print(
-            f'{name:24}{first:7.1f}s{middle:7.1f}s{middle / ours_seconds:8.2f}'
+            f'{name:38}{first:7.1f}s{middle:7.1f}s{middle / ours_seconds:8.2f}'
             f'   relative error {error:.1e}, correlation {alike:.4f}',
             flush=True,
         )
@@ -186,8 +188,13 @@ def main(arguments: list[str]) -> None:
     resnet = {path: np.asarray(leaf) for path, leaf in named(run.params(0)).items()}
     sizes = _BATCH.value, _PROJECTION.value
     problem = peers.Problem(resnet, 'resnet', images, labels, None, *sizes)
-    compete(['influence_jax, ekfac', 'kronfluence, ekfac'], problem)
-    compete(['influence_jax, trak', 'traker, trak'], problem)
+    if 'resnet' in _COMPARED.value:
+        compete(['influence_jax, ekfac', 'kronfluence, ekfac'], problem)
+    if 'trak' in _COMPARED.value:
+        again = 'influence_jax, trak with another seed'
+        compete(['influence_jax, trak', again, 'traker, trak'], problem)
+    if 'mlp' not in _COMPARED.value:
+        return
     mlp = peers.Problem(_trained_mlp(images, labels), 'mlp', images, labels, 1e-4, *sizes)
     compete(['influence_jax, ekfac', 'kronfluence, ekfac', 'dattri, ekfac'], mlp)
 

@@ -56,6 +56,8 @@ class JudgeSettings:
         attribution: methods, separated by commas; by default all that can be computed, and none
             for the word none.
         estimator: estimators, likewise.
+        assisted: of these methods the scores that the ensemble is estimated with, beside all
+            others; separated by commas.
         data_dir: folder of the data, where it is no longer the one of the run's command.
         masks: instead of --run: .npy file, bool [M N]; see experiments.estimate.
         losses: .npy file, floating [M T], lower being better.
@@ -76,6 +78,7 @@ class JudgeSettings:
     num_models: int = 4
     attribution: str = ''
     estimator: str = ''
+    assisted: str = ''
     data_dir: str | None = None
     masks: str = ''
     losses: str = ''
@@ -122,6 +125,7 @@ class JudgeSettings:
 def run(settings: JudgeSettings) -> Path:
     """Judges, writes the leaderboard, prints it and returns the page's path."""
     settings.check()
+    launch.use_devices(0)
     board = _of_tensors(settings) if settings.masks else _of_run(settings)
     if not board.rows:
         why = '; '.join(f'{name}: {reason}' for name, reason in board.left_out.items())
@@ -189,8 +193,13 @@ def _of_run(settings: JudgeSettings) -> Leaderboard:
                 computed[name], cost = _computed(columns, Path(scratch) / f'{name}.npy')
                 row = by(computed[name])._replace(cost=cost)
                 rows.append(row._replace(sanity=sanity() if settings.sanity and sanity else None))
+                launch.show_notes([f'{name}: {cost.seconds:.0f} s'])
             except ValueError as error:
                 left_out[name] = str(error)
+        if settings.assisted:
+            columns = _assisted(split, by.self_index, computed, settings)
+            computed['assisted'], cost = _computed(columns, Path(scratch) / 'assisted.npy')
+            rows.append(by(computed['assisted'])._replace(cost=cost))
         leave_outs: list[judge.LeaveOut] = []
         if settings.leave_out:
             if dataset is None:
@@ -319,6 +328,28 @@ def _estimated(
             continue
         columns = judge.estimate(split.masks, split.losses, own, estimator=estimator)
         yield estimator.name, columns, None
+
+
+def _assisted(
+    split: judge.Split,
+    own: Int[np.ndarray, ' T'],
+    computed: Mapping[str, Columns],
+    settings: JudgeSettings,
+) -> Columns:
+    """The ensemble's estimate with scores beside it.
+
+    Raises:
+        ValueError: there are no such scores.
+    """
+    names = [name.strip() for name in settings.assisted.split(',')]
+    for name in names:
+        if name not in computed:
+            raise ValueError(
+                f'--assisted={settings.assisted}: there are no scores {name!r}, only '
+                f'{", ".join(computed)}; add it to --attribution'
+            )
+    estimator = estimators.with_scores({name: computed[name] for name in names})
+    return judge.estimate(split.masks, split.losses, own, estimator=estimator)
 
 
 def _attributed(

@@ -1,5 +1,7 @@
 """What every launch does around its main function."""
 
+import dataclasses
+import hashlib
 import os
 import re
 import shlex
@@ -12,14 +14,16 @@ from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 import jax
+import numpy as np
 from absl import app, flags, logging
 
 from experiments import terminal
 from experiments.flags import define_all, read_all
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import attribution, ensemble, report
+from influence_jax import attribution, ensemble, report, store
+from influence_jax.attribution import Attribution
 from influence_jax.data import Dataset
-from influence_jax.estimators import Columns
+from influence_jax.estimators import Columns, with_scores
 from influence_jax.progress import TerminalProgress
 from influence_jax.run import Run
 from influence_jax.store import RunError
@@ -92,19 +96,35 @@ def arguments(
 
 def report_of(run: Run, dataset: Dataset, analysis: AnalysisSettings, **more: Any) -> Path:
     """Writes the report of a run, prints it in short, and returns the page's path."""
-    results = report.gather(
-        run, estimator=analysis.estimator, attributions=attributions(run, dataset, analysis), **more
-    )
+    scores = attributions(run, dataset, analysis)
+    estimator = analysis.estimator
+    if analysis.assisted:
+        estimator = with_scores({columns.method.name: columns for columns in scores})
+    results = report.gather(run, estimator=estimator, attributions=scores, **more)
     return terminal.save_and_show(results, run.directory / 'report')
 
 
 def attributions(run: Run, dataset: Dataset, analysis: AnalysisSettings) -> list[Columns]:
-    """Scores of the methods that are asked for, computed when they are read."""
+    """Scores of the methods that are asked for, kept with the run while they are computed."""
     if not analysis.attribution:
         return []
     members = run.complete[: analysis.attribution_models].tolist()
     models, records = attribution.read_run(run, dataset, members)
-    return [method(models, records) for method in analysis.methods()]
+    return [_kept(method, method(models, records), run, members) for method in analysis.methods()]
+
+
+def _kept(method: Attribution, columns: Columns, run: Run, members: list[int]) -> Columns:
+    """The same columns, from the disk as far as they are there."""
+    owner = f'{run.manifest.identity} {members} {method} {store.versions()["influence_jax"]}'
+    name = columns.method.name
+    scores = store.kept_scores(
+        run.directory / store.SCORES / f'{name}-{len(members)}.npy',
+        lambda block: columns.column(np.arange(block.start, block.stop)).values,
+        examples=columns.examples,
+        targets=columns.targets,
+        identity=hashlib.sha256(owner.encode()).hexdigest(),
+    )
+    return dataclasses.replace(columns, read=lambda targets: np.asarray(scores[:, targets]))
 
 
 _FOR_MEMORY = {

@@ -126,6 +126,8 @@ class AnalysisSettings:
         attribution: methods of attribution, separated by commas, whose scores stand beside the
             ensemble's, such as cosine,ekfac; they read trained parameters (--keep_params).
         attribution_models: how many members they read; scores are averaged over them.
+        assisted: instead of --estimator: the ensemble's estimate with these scores beside it, which
+            has no p-values and is biased towards what they foretell.
     """
 
     estimator: Estimator = adjusted
@@ -133,9 +135,15 @@ class AnalysisSettings:
     max_members: int = 1000
     attribution: str = ''
     attribution_models: int = 1
+    assisted: bool = False
 
     def __post_init__(self) -> None:
         self.methods()
+        if self.assisted and not self.attribution:
+            raise ValueError(
+                '--assisted is of scores, but none are computed: add --attribution, such as '
+                '--attribution=cosine,trak'
+            )
         if self.attribution_models < 1:
             raise ValueError(
                 f'attribution_models must be at least 1, not {self.attribution_models}'

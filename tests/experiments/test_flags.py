@@ -46,7 +46,7 @@ def parse():
 
 
 def _changed(value, field):
-    if field.name == 'attribution':
+    if field.name == 'attribution':  # --assisted needs one
         return 'dot,ekfac'
     if isinstance(value, bool):
         return not value

@@ -1,5 +1,6 @@
 """The launch for tables: a small run from flags to the page, and what it refuses."""
 
+import numpy as np
 import pytest
 
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
@@ -19,6 +20,7 @@ def test_a_small_run(launch, tmp_path):
         '--keep_params',
         '--attribution=Cosine,ekfac',
         '--attribution_models=2',
+        '--assisted',
         f'--output_dir={directory}',
         name='tabular',
     )
@@ -28,6 +30,8 @@ def test_a_small_run(launch, tmp_path):
     assert 'cosine_margin' in header
     assert 'ekfac_strongest_other' in header
     assert len(lines) == 178
+    assert 'estimator: assisted' in done.stdout
+    assert np.load(directory / 'scores' / 'ekfac-2.npy').shape == (178, 178)
     assert f'report: {directory}/report/index.html' in done.stdout
     found = open_run(directory)
     assert found['loss'].shape == (64, 178)
@@ -77,6 +81,8 @@ def test_methods_of_attribution_are_looked_up_at_once():
         AnalysisSettings(attribution='dot,magic')
     with pytest.raises(ValueError, match='attribution_models must be at least 1, not 0'):
         AnalysisSettings(attribution_models=0)
+    with pytest.raises(ValueError, match=r'--assisted is of scores .* --attribution'):
+        AnalysisSettings(assisted=True)
 
 
 def test_a_network_without_width():
