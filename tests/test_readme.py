@@ -10,6 +10,7 @@ import pytest
 
 import influence_jax as ij
 from influence_jax import store
+from influence_jax.models.mlp import MLPConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -36,13 +37,13 @@ def test_flags_of_every_launch_exist(module, arguments):
 
 
 def test_the_first_program_is_the_example():
-    first, _ = _programs()
+    first, *_ = _programs()
     example = (ROOT / 'docs' / 'examples' / 'own_network.py').read_text(encoding='utf-8')
     assert example.endswith(first)
 
 
 def test_the_second_program_runs(tmp_path):
-    _, second = _programs()
+    _, second, _ = _programs()
     rng = np.random.default_rng(0)
     ids = tuple(f'image-{i}' for i in range(12))
     masks = rng.random((48, 12)) < 0.5
@@ -63,6 +64,30 @@ def test_the_second_program_runs(tmp_path):
     names = {'ij': ij, 'run': run, 'scores': run.influence().values}
     exec(second, names)
     np.testing.assert_allclose(names['summary'].self_influence, 3, atol=0.2)
+
+
+def test_the_third_program_runs(tmp_path):
+    *_, third = _programs()
+    generator = np.random.default_rng(0)
+    data = ij.Dataset(
+        {
+            'input': generator.normal(size=(30, 4)).astype(np.float32),
+            'label': generator.integers(0, 2, 30),
+        }
+    )
+    run = ij.train_ensemble(
+        ij.tasks.Classification(MLPConfig(4, 2, (3,))),
+        data,
+        members=32,
+        output_dir=tmp_path / 'run',
+        recipe=ij.Recipe(epochs=8, batch_size=8, learning_rate=2e-2),
+        design=ij.subsets.Design.BALANCED,
+        keep_params=True,
+    )
+    names = {'ij': ij, 'run': run, 'data': data}
+    exec(third, names)
+    assert names['scores'].unit == 'nats'
+    assert (names['scores'].examples, names['scores'].targets) == (30, 30)
 
 
 def _programs():
