@@ -105,7 +105,7 @@ class EnsembleSettings:
     def __post_init__(self) -> None:
         for name, seed in (('seed', self.seed), ('data_seed', self.of_data)):
             if not 0 <= seed < 2**32:  # jax would drop the bits above
-                raise ValueError(f'{name} must be in 0 .. {2**32 - 1}, not {seed}')
+                raise ValueError(f'{name} must lie in 0 .. {2**32 - 1}, not {seed}')
 
     @property
     def of_data(self) -> int:

@@ -39,8 +39,17 @@ def test_factors_of_one_linear_layer_are_its_hessian(regression):
     assert np.abs(found - expected).max() < 0.15 * np.abs(expected).max()
 
 
-def test_scores_are_of_the_inverse_of_what_the_spectrum_says(network):
-    model, examples = network
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mlp',
+        'strided',
+        pytest.param('resnet', marks=pytest.mark.slow),
+        pytest.param('gpt_neo', marks=pytest.mark.slow),
+    ],
+)
+def test_scores_are_of_the_inverse_of_what_the_spectrum_says(networks, name):
+    model, examples = networks[name]()
     count = len(jax.tree.leaves(examples)[0])
     records = Records(examples, examples, batch=3)
     method = KFAC(fisher=Fisher.EMPIRICAL, damping=0.01)

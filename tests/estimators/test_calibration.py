@@ -19,6 +19,7 @@ from influence_jax.estimators import (
     p_values,
     ridge,
     selected_intervals,
+    shrunk,
     summarize,
     z_scores,
 )
@@ -212,7 +213,14 @@ def test_what_is_selected_is_not_exaggerated_once_cross_fitted():
     assert np.mean(np.concatenate(of_others)) > 0.94
 
 
-@pytest.mark.parametrize('estimator', BUILT_IN)
+def test_a_posterior_does_not_exaggerate_the_strongest_other_of_noise():
+    generator = np.random.default_rng(0)
+    masks = drawn(100, 0.5, generator)
+    found = summarize(masks, generator.normal(size=(100, N)), estimator=shrunk)
+    assert (found.other_value / found.other_standard_error).mean() < 1
+
+
+@pytest.mark.parametrize('estimator', [one for one in BUILT_IN if one is not shrunk])
 def test_the_strongest_other_of_noise_is_nothing_to_the_members_held_out(estimator):
     generator = np.random.default_rng(0)
     masks = drawn(100, 0.5, generator)

@@ -14,6 +14,7 @@ from influence_jax.estimators import (
     lasso,
     p_values,
     selected_intervals,
+    shrunk,
     summarize,
     z_margin,
     z_scores,
@@ -39,7 +40,17 @@ def test_z_of_no_error_is_infinite_and_of_nothing_undefined():
     )
 
 
-@pytest.mark.parametrize('estimator', BUILT_IN)
+def test_a_posterior_of_null_data_is_near_zero_and_its_intervals_hold_zero():
+    masks, losses = ensemble(examples=150)
+    none = np.full(150, -1)
+    found = shrunk(masks, losses, target_examples=none)
+    low, high = intervals(found, members=400)
+    assert ((low <= 0) & (high >= 0)).mean() > 0.94
+    plain = difference_in_means(masks, losses, target_examples=none)
+    assert found.values.std() < 0.5 * plain.values.std()
+
+
+@pytest.mark.parametrize('estimator', [one for one in BUILT_IN if one is not shrunk])
 def test_intervals_cover_and_z_is_standard_normal_on_null_data(estimator):
     masks, losses = ensemble(examples=150)
     none = np.full(150, -1)

@@ -250,4 +250,4 @@ def test_help_of_estimate_reads_well(launch):
     assert 'python -m experiments.estimate' in text
     for field in TensorSettings.__dataclass_fields__:
         assert f'--{field}: ' in text or f'--[no]{field}: ' in text
-    assert '<difference|adjusted|ridge|lasso>' in text
+    assert '<difference|adjusted|ridge|lasso|shrunk>' in text

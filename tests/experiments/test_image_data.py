@@ -133,5 +133,5 @@ def test_runs_of_one_data_seed_are_of_the_same_records(images, monkeypatch):
     )
     assert first == same != other
     assert seed == 1
-    with pytest.raises(ValueError, match='data_seed must be in 0'):
+    with pytest.raises(ValueError, match='data_seed must lie in 0'):
         EnsembleSettings(data_seed=-1)

@@ -81,7 +81,7 @@ def test_methods_of_attribution_are_looked_up_at_once():
         AnalysisSettings(attribution='dot,magic')
     with pytest.raises(ValueError, match='attribution_models must be at least 1, not 0'):
         AnalysisSettings(attribution_models=0)
-    with pytest.raises(ValueError, match=r'--assisted is of scores .* --attribution'):
+    with pytest.raises(ValueError, match=r'--assisted is of scores.* --attribution'):
         AnalysisSettings(assisted=True)
 
 
