@@ -93,7 +93,8 @@ def _resnet(params: Flat) -> nn.Module:
     _set(network.stem.weight, stem.reshape(3, 3, -1, width).transpose(3, 2, 0, 1))
     _norm(network.stem_norm, params, 'stem_norm')
     for number in range(stages):
-        block, path = network.stages[number][0], f'stages/{number}/0'
+        stage: Any = network.stages[number]
+        block, path = stage[0], f'stages/{number}/0'
         for name in ('first', 'second'):
             kernel = params[f'{path}/{name}/kernel']
             _set(getattr(block, name).weight, kernel.transpose(3, 2, 0, 1))
@@ -110,7 +111,7 @@ def _norm(norm: nn.GroupNorm, params: Flat, path: str) -> None:
     _set(norm.bias, params[f'{path}/shift'])
 
 
-def _set(parameter: nn.Parameter, values: np.ndarray) -> None:
+def _set(parameter: torch.Tensor, values: np.ndarray) -> None:
     assert tuple(parameter.shape) == values.shape
     parameter.data = torch.tensor(np.ascontiguousarray(values))
 
