@@ -53,9 +53,9 @@ class JudgeSettings:
         models: directory of a run of the same dataset with --keep_params, whose models are
             attributed by; by default --run.
         num_models: how many of them.
-        attribution: methods, separated by commas; by default all that can be computed, and none
-            for the word none.
-        estimator: estimators, likewise.
+        attribution: methods, separated by commas; by default all that can be computed, but for
+            those that are for chosen targets, and none for the word none.
+        estimator: estimators, separated by commas; by default all, and none for the word none.
         assisted: of these methods the scores that the ensemble is estimated with, beside all
             others; separated by commas.
         data_dir: folder of the data, where it is no longer the one of the run's command.
@@ -119,7 +119,8 @@ class JudgeSettings:
     @property
     def methods(self) -> tuple[Attribution, ...]:
         """The methods of attribution that are asked for."""
-        return _named(self.attribution, attribution.BUILT_IN, attribution.by_name)
+        usual = tuple(one for one in attribution.BUILT_IN if not one.for_chosen_targets)
+        return _named(self.attribution, usual, attribution.by_name)
 
 
 def run(settings: JudgeSettings) -> Path:

@@ -64,6 +64,11 @@ class ASTRA(Attribution):
         factors = KFAC(seed=self.seed).bytes_needed(models, records)
         return factors + working_bytes(size, records) + iterations
 
+    @property
+    def for_chosen_targets(self) -> bool:
+        """See `Attribution`."""
+        return True
+
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
         solves = [self._solve(model, records) for model in models]

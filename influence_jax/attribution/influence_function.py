@@ -23,7 +23,14 @@ from influence_jax.attribution.method import (
 )
 from influence_jax.attribution.model import Model
 from influence_jax.attribution.relatif import RelatIF
-from influence_jax.attribution.solvers import Arnoldi, Operator, Product, Solver
+from influence_jax.attribution.solvers import (
+    Arnoldi,
+    ConjugateGradients,
+    LiSSA,
+    Operator,
+    Product,
+    Solver,
+)
 from influence_jax.estimators.estimator import Method
 from influence_jax.types import Batch
 
@@ -91,6 +98,11 @@ class InfluenceFunction(Attribution):
         size = models[0].size
         solver = len(models) * self.solver.bytes_needed(size, max(records.batch, _PROBES))
         return working_bytes(size, records) + solver
+
+    @property
+    def for_chosen_targets(self) -> bool:
+        """See `Attribution`."""
+        return isinstance(self.solver, ConjugateGradients | LiSSA)
 
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""

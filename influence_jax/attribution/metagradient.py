@@ -322,6 +322,11 @@ class Metagradients(Attribution):
         state = 3 * 4 * models[0].size
         return max(STATES, state * 2 * math.isqrt(_training(models[0]).program.steps))
 
+    @property
+    def for_chosen_targets(self) -> bool:
+        """See `Attribution`."""
+        return True
+
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
         trainings = [_training(model) for model in models]

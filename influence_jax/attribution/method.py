@@ -76,6 +76,11 @@ class Attribution(abc.ABC):
         del model, records
         return ''
 
+    @property
+    def for_chosen_targets(self) -> bool:
+        """Whether every target costs passes over all examples, or trainings."""
+        return False
+
     @abc.abstractmethod
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """What is computed once, of models and examples."""

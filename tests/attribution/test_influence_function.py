@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from influence_jax import tasks
+from influence_jax import attribution, tasks
 from influence_jax.attribution import (
     Arnoldi,
     ConjugateGradients,
@@ -200,3 +200,9 @@ def test_drawn_tokens_have_the_fisher_information_of_the_mean_loss(networks):
     operator = InfluenceFunction(damping=1e-9).operator(model, Records(one, one))
     expected = direction @ np.asarray(operator.product(jnp.asarray(direction)[None]))[0]
     np.testing.assert_allclose(found, expected, rtol=0.1)
+
+
+def test_what_is_for_chosen_targets():
+    """Iterations for each target, or trainings: nobody wants them of thousands by default."""
+    chosen = {one.method.name for one in attribution.BUILT_IN if one.for_chosen_targets}
+    assert chosen == {'conjugate_gradients', 'lissa', 'astra', 'metagradient'}
