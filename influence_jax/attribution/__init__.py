@@ -14,6 +14,7 @@ from influence_jax.attribution.controls import (
     Loss,
     PixelDistance,
 )
+from influence_jax.attribution.costs import Cost, Stage, cost
 from influence_jax.attribution.gradients import Gradients
 from influence_jax.attribution.influence_function import Curvature, InfluenceFunction
 from influence_jax.attribution.kfac import KFAC, Fisher, Spectrum
@@ -71,6 +72,7 @@ __all__ = [
     'Attribution',
     'Compressed',
     'ConjugateGradients',
+    'Cost',
     'Curvature',
     'Dropout',
     'EmbeddingSimilarity',
@@ -90,8 +92,10 @@ __all__ = [
     'Records',
     'RelatIF',
     'Spectrum',
+    'Stage',
     'Training',
     'by_name',
+    'cost',
     'metagradients',
     'metasmoothness',
     'read_run',

@@ -86,6 +86,7 @@ class LoGra:
         ]
 
         def compute(chosen: Any, batch: Batch) -> list[Float[Array, 'b d']]:
+            network.check_layers()
             found = network.factors(chosen, batch)
             parts = []
             for number, layer in enumerate(network.layers):

@@ -129,6 +129,15 @@ class Network:
         self.layers = _layers(walk.found)
         self.others = tuple(path for path in self.shapes if path in walk.elsewhere)
         self._outputs = tuple(walk.shapes)
+        self._hidden = walk.hidden
+
+    def check_layers(self) -> None:
+        """Refuses (ValueError) weights in a loop or a branch, whose layers cannot be seen."""
+        for path, name in self._hidden.items():
+            raise ValueError(
+                f'{path} enters a {name}, inside of which layers are not known: use lax.scan or a '
+                f'Python loop there, leave it out (blocks=), or use a method of whole gradients'
+            )
 
     def factors(self, params: Params, batch: Batch) -> Factors:
         """Inputs and gradients of every layer, example by example, in one pass."""
@@ -151,7 +160,8 @@ class Network:
         return Factors(value, tuple(inputs), tuple(shifts), others)
 
     def blocks(self, params: Params, batch: Batch) -> list[Float[Array, 'B I O']]:
-        """The gradient of each example by the block of each layer."""
+        """The gradient of each example by the block of each layer; raises as `check_layers`."""
+        self.check_layers()
         found = self.factors(params, batch)
         return [
             jax.vmap(layer.gradient)(x, gradient)

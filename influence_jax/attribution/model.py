@@ -48,7 +48,8 @@ class Model:
 
     Attributes:
         task: as the engine has it (`tasks.bind(...).task`), its base given.
-        variables: trained parameters, or `Variables` with state.
+        variables: trained parameters, or `Variables` with state; shapes where only the cost is
+            wanted.
         blocks: patterns (`re.search`) of the paths of the parameters that gradients are taken by;
             all by default.
         mask: on which examples it was trained; all by default.
@@ -77,11 +78,11 @@ class Model:
         return self.variables.params if isinstance(self.variables, Variables) else self.variables
 
     @functools.cached_property
-    def chosen(self) -> dict[str, Array]:
+    def chosen(self) -> dict[str, Any]:
         """The parameters that gradients are taken by, by path."""
         patterns = self.blocks or ('',)
         return {
-            path: jnp.asarray(leaf)
+            path: leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf)
             for path, leaf in named(self.params).items()
             if any(re.search(pattern, path) for pattern in patterns)
         }
@@ -160,7 +161,9 @@ class Model:
         return self.task.sampled_loss(variables, one, key=key)[0]
 
     def _with(self, chosen: Mapping[str, Array]) -> Params | Variables:
-        params = map_named(lambda path, leaf: chosen.get(path, leaf), self.params)
+        params = map_named(
+            lambda path, leaf: chosen[path] if path in chosen else _traced(leaf), self.params
+        )
         if isinstance(self.variables, Variables):
             return self.variables._replace(params=params)
         return params
@@ -183,6 +186,11 @@ class Model:
     def trained_on(self, count: int) -> Bool[np.ndarray, ' N']:
         """Which of `count` examples it was trained on."""
         return np.ones(count, bool) if self.mask is None else np.asarray(self.mask)
+
+
+def _traced(leaf: Any) -> Any:
+    """A parameter that is not chosen; of one that is a shape, only the trace is wanted."""
+    return jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
 
 
 def _as_batch(record: Any) -> Batch:

@@ -87,6 +87,8 @@ class Walk:
         self.inputs: list[Array] = []
         self.shapes: list[jax.ShapeDtypeStruct] = []
         self.elsewhere: set[str] = set()
+        self.hidden: dict[str, str] = {}
+        """Parameters that enter a loop or a branch that is not looked into, and its name."""
 
     def through(
         self, jaxpr: core.Jaxpr, consts: Sequence[Value], arguments: Sequence[Value]
@@ -121,13 +123,31 @@ class Walk:
             layer_found, view = found
             layer_found.bias = view.path, view.of
             return [output]
+        if name == 'scan':
+            return self._scanned(equation.params, given)
         inner = equation.params.get(_CALLS.get(name, ''))
         if inner is not None:
             closed = inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
             consts = [Value(const) for const in closed.consts]
             return self.through(closed.jaxpr, consts, given)
         self.elsewhere |= {view.path for view in views}
+        if any(_has_jaxpr(param) for param in equation.params.values()):
+            self.hidden |= {view.path: name for view in views}
         return _bound(equation, given)
+
+    def _scanned(self, params: Mapping[str, Any], given: list[Value]) -> list[Value]:
+        """Goes through a scan step by step: in each, a row of the parameters is a weight."""
+        body, steps, count = params['jaxpr'], params['length'], params['num_consts']
+        consts, rest = given[:count], given[count:]
+        carried, stacked = rest[: params['num_carry']], rest[params['num_carry'] :]
+        own = [Value(const) for const in body.consts]
+        kept: dict[int, list[Value]] = {}
+        for step in reversed(range(steps)) if params['reverse'] else range(steps):
+            rows = [_row(value, step) for value in stacked]
+            found = self.through(body.jaxpr, own, [*consts, *carried, *rows])
+            carried, kept[step] = found[: len(carried)], found[len(carried) :]
+        columns = zip(*(kept[step] for step in range(steps)), strict=True)
+        return [*carried, *(Value(jnp.stack([one.value for one in of])) for of in columns)]
 
     def _reshaped(self, name: str, given: list[Value], outputs: list[Value]) -> list[Value]:
         """Outputs of a layer remain known for what they are while only their shape changes."""
@@ -187,6 +207,23 @@ def _part(equation: Any, given: Value, view: View) -> Value:
 
     size = min(view.size, math.prod(jnp.shape(output.value)))
     return Value(output.value, View(view.path, of, size))
+
+
+def _row(value: Value, step: int) -> Value:
+    row = value.value[step]
+    view = value.view
+    if view is None:
+        return Value(row)
+
+    def of(leaf: Array) -> Array:
+        return view.of(leaf)[step]
+
+    return Value(row, View(view.path, of, min(view.size, math.prod(jnp.shape(row)))))
+
+
+def _has_jaxpr(param: Any) -> bool:
+    parts = param if isinstance(param, tuple | list) else (param,)
+    return any(isinstance(part, core.Jaxpr | core.ClosedJaxpr) for part in parts)
 
 
 def _as_layer(equation: Any, given: list[Value]) -> tuple[Found, int] | None:

@@ -64,7 +64,7 @@ class TRAK(Attribution):
 
     def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
         """Features, and the gradients of a batch that are projected."""
-        size = self._size(models, records)
+        size = self.projection_size(models, records)
         gradients = 8 * models[0].size * records.batch
         return working_bytes(size, records) + gradients + (24 + 4 * len(models)) * size**2
 
@@ -74,7 +74,7 @@ class TRAK(Attribution):
         Raises:
             ValueError: a task without log-odds, or projected gradients of too low a rank.
         """
-        size = self._size(models, records)
+        size = self.projection_size(models, records)
         of_targets, of_examples, errors = [], [], []
         for number, model in enumerate(models):
             key = jax.random.fold_in(jax.random.key(self.seed), number)
@@ -90,7 +90,8 @@ class TRAK(Attribution):
         mean_error = np.mean(errors, axis=0)[:, None]
         return lambda targets: mean_error * products(targets)
 
-    def _size(self, models: Sequence[Model], records: Records) -> int:
+    def projection_size(self, models: Sequence[Model], records: Records) -> int:
+        """`size`, or what stands for it."""
         if self.size is not None:
             return self.size
         trained_on = min(int(model.trained_on(records.num_examples).sum()) for model in models)

@@ -1,11 +1,15 @@
 """Layers found in the trace of a loss, and gradients of each example made of them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from influence_jax.attribution import Model, Network
 from influence_jax.attribution.trace import Kind
+from influence_jax.tasks.language_modeling import LanguageModeling
 from influence_jax.trees import named
 
 
@@ -59,3 +63,56 @@ def test_a_block_and_its_leaves_are_transposes(network):
         leaves = layer.leaves(block, found.shapes)
         there = sum(float((params[path] * leaf).sum()) for path, leaf in leaves.items())
         np.testing.assert_allclose((layer.block(params) * block).sum(), there, rtol=1e-4)
+
+
+@pytest.mark.parametrize('reverse', [False, True])
+def test_layers_in_a_scan_are_those_of_each_step(reverse):
+    generator = np.random.default_rng(0)
+    params = {
+        'kernel': jnp.asarray(generator.normal(size=(3, 4, 4)), jnp.float32),
+        'bias': jnp.asarray(generator.normal(size=(3, 4)), jnp.float32),
+    }
+    rows = jnp.asarray(generator.normal(size=(2, 4)), jnp.float32)
+
+    def step(x, now):
+        x = jnp.tanh(x @ now['kernel'] + now['bias'])
+        return x, x.sum()
+
+    def scanned(params, row):
+        x, sums = jax.lax.scan(jax.checkpoint(step), row, params, reverse=reverse)
+        return x.sum() + (jnp.arange(3) * sums).sum()
+
+    def unrolled(params, row):
+        x, total = row, jnp.zeros(())
+        for number in (2, 1, 0) if reverse else (0, 1, 2):
+            x, sums = step(x, jax.tree.map(lambda leaf, number=number: leaf[number], params))
+            total += number * sums
+        return x.sum() + total
+
+    one, other = (Network(loss, params, rows[0]) for loss in (scanned, unrolled))
+    assert [layer.name for layer in one.layers] == ['kernel#0', 'kernel#1', 'kernel#2']
+    assert not one.others and all(layer.bias == 'bias' for layer in one.layers)
+    for found, expected in zip(one.blocks(params, rows), other.blocks(params, rows), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_deep_language_model_has_the_layers_of_every_block(networks):
+    model, examples = networks['gpt_neo']()
+    deep = dataclasses.replace(model.task.config, remat=True)
+    scanned = Model(LanguageModeling(deep), model.params).network(examples, 'loss')
+    unrolled = model.network(examples, 'loss')
+    assert [layer.name for layer in scanned.layers] == [layer.name for layer in unrolled.layers]
+    found, expected = (
+        jax.jit(network.blocks)(model.chosen, examples) for network in (scanned, unrolled)
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_weights_in_a_loop_that_is_not_looked_into_are_refused():
+    def loss(params, row):
+        return jax.lax.while_loop(lambda x: x.sum() > 1, lambda x: x @ params['kernel'], row).sum()
+
+    params, rows = {'kernel': jnp.eye(3) / 2}, jnp.ones((2, 3))
+    with pytest.raises(ValueError, match='kernel enters a while'):
+        Network(loss, params, rows[0]).blocks(params, rows)
