@@ -1,6 +1,6 @@
 """How the cost of attribution grows: with examples, targets and parameters, and to GPT-Neo 125M.
 
-    python -m benchmarks.attribution_growth [--width=16]
+    python -m benchmarks.attribution_growth [--width=32]
 
 Measured: seconds of scores by one untrained network on clip art, from parameters to scores, the
 second of two calls, one size varied at a time; cost does not depend on what was learnt. On paper:
@@ -25,11 +25,11 @@ from influence_jax.tasks.images import standardized
 from influence_jax.tasks.language_modeling import LanguageModeling, TokenBatch
 from influence_jax.types import Task
 
-_WIDTH = flags.DEFINE_integer('width', 16, 'channels of the first stage, where not varied.')
+_WIDTH = flags.DEFINE_integer('width', 32, 'channels of the first stage, where not varied.')
 
 METHODS: tuple[Attribution, ...] = (Gradients(cosine=True), KFAC(), TRAK(256), Compressed())
 SIZES = (392, 784, 1567)
-WIDTHS = (8, 16, 32)
+WIDTHS = (16, 32, 64)
 GIB = 2**30
 
 GPT_NEO_125M = GPTNeoConfig(
@@ -42,7 +42,7 @@ def clipart(width: int, examples: int, targets: int) -> tuple[Model, Records]:
     """A fresh network, and the first records."""
     dataset = data.load('clipart')
     classes = int(dataset.array('label').max()) + 1
-    config = ResNetConfig(classes, width, (1, 1, 1), 2)
+    config = ResNetConfig(classes, width, (1, 1), 4)
     problem = tasks.bind(
         tasks.Classification(config, inputs='image', prepare=standardized), dataset
     )
