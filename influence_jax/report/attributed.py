@@ -10,7 +10,7 @@ import scipy.stats
 from jaxtyping import Float, Int
 
 from influence_jax import analysis
-from influence_jax.estimators import Columns, summarize
+from influence_jax.estimators import Columns, joint_margin, summarize
 from influence_jax.report.results import Attributed, Results
 from influence_jax.report.sections import (
     MINUS,
@@ -65,14 +65,15 @@ def attribution_section(results: Results) -> Iterator[Section]:
         'and units of their own: compare their order. AUROC: how well a low margin finds targets '
         'that have near-duplicates. Same other: of the targets whose strongest other example is no '
         'noise to the ensemble, the share for which the method names the same. Self: rank '
-        'correlation with self-influence. Below, the strongest examples for the targets of lowest '
+        'correlation with self-influence. Joint margin: the mean rank of a target by all margins, '
+        'as a share of the targets. Below, the strongest examples for the targets of lowest '
         'margin. All is in attribution.csv.',
         (_table(results), _gallery(results, targets)),
     )
 
 
 def attribution_rows(results: Results) -> Iterator[tuple[str, ...]]:
-    """Yields the ensemble, and each method: its name, and what `HEADER` says."""
+    """Yields the ensemble, each method, and all together: the name, and what `HEADER` says."""
     summary = results.summary
     ensemble = Attributed(
         results.method,
@@ -92,10 +93,17 @@ def attribution_rows(results: Results) -> Iterator[tuple[str, ...]]:
         yield (
             one.method.title if one is not ensemble else f'ensemble, {one.method.title}',
             _median(one.margin),
-            _auroc(results, one),
+            _auroc(results, one.margin),
             same,
             MISSING if one is ensemble else _alike(one.self_score, summary.self_influence),
         )
+    joint = jointly(results)
+    yield 'all of them, joint margin', _median(joint), _auroc(results, joint), MISSING, MISSING
+
+
+def jointly(results: Results) -> Float[np.ndarray, ' T']:
+    """`estimators.joint_margin` of the ensemble and all methods: low where all margins are."""
+    return joint_margin(results.summary.margin, *(one.margin for one in results.attributed))
 
 
 HEADER = ('', 'margin', 'AUROC', 'same other', 'self')
@@ -132,11 +140,11 @@ def _score(value: float) -> str:
     return number(value, 3) if abs(value) >= _SMALL else f'{value:.0e}'.replace('-', MINUS)
 
 
-def _auroc(results: Results, one: Attributed) -> str:
-    truth, known = results.near_duplicates, ~np.isnan(one.margin)
+def _auroc(results: Results, margin: Float[np.ndarray, ' T']) -> str:
+    truth, known = results.near_duplicates, ~np.isnan(margin)
     if truth is None or not 0 < truth[known].sum() < known.sum():
         return MISSING
-    return number(analysis.auroc(-one.margin[known], truth[known]), 3)
+    return number(analysis.auroc(-margin[known], truth[known]), 3)
 
 
 def _median(values: Float[np.ndarray, ' T']) -> str:

@@ -20,7 +20,7 @@ from influence_jax.analysis.extraction import Siblings
 from influence_jax.analysis.near_duplicate_comparison import Comparison
 from influence_jax.analysis.resampling import Interval
 from influence_jax.estimators import selected_intervals, z_scores
-from influence_jax.report.attributed import HEADER, attribution_rows
+from influence_jax.report.attributed import HEADER, attribution_rows, jointly
 from influence_jax.report.comparison import auroc_cell, score_texts
 from influence_jax.report.facts import own_influences
 from influence_jax.report.results import Reference, Results
@@ -108,7 +108,7 @@ def pairs_csv(results: Results) -> str:
 
 
 def attribution_csv(results: Results) -> str:
-    """Returns a line a target: scores of each method of attribution, and the strongest other."""
+    """Returns a line a target: the joint margin, each method's scores, the strongest other."""
     names = [one.method.name for one in results.attributed]
 
     def texts(target: int) -> Iterator[str]:
@@ -116,7 +116,7 @@ def attribution_csv(results: Results) -> str:
         for one in results.attributed:
             yield _id(results.example_ids[int(one.strongest_other[target])])
 
-    numbers: dict[str, np.ndarray | None] = {}
+    numbers: dict[str, np.ndarray | None] = {'joint_margin': jointly(results)}
     for name, one in zip(names, results.attributed, strict=True):
         numbers |= {
             f'{name}_self': one.self_score,

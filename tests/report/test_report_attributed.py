@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from influence_jax import report
-from influence_jax.estimators import Columns
+from influence_jax import analysis, report
+from influence_jax.estimators import Columns, joint_margin
 from influence_jax.report import Results
 from influence_jax.report.attributed import attributed, attribution_rows
 from influence_jax.report.tables import attribution_csv, terminal
@@ -43,13 +43,25 @@ def test_what_is_kept_of_scores(results, scores):
 
 
 def test_rows_compare_methods_with_the_ensemble(results):
-    ensemble, cosine = attribution_rows(results)
+    ensemble, cosine, _ = attribution_rows(results)
     assert ensemble[0].startswith('ensemble')
     assert cosine[0] == 'gradient cosine <b>'
     assert cosine[2] == '1.000'  # low margins mark the two near-duplicates, 0 and 1
     summary, (kept,) = results.summary, results.attributed
     same = (kept.strongest_other == summary.strongest_other)[summary.other_stands_out].mean()
     assert cosine[3] == f'{same:.0%}'
+
+
+def test_the_joint_margin_is_that_of_ensemble_and_methods(results):
+    (kept,) = results.attributed
+    joint = joint_margin(results.summary.margin, kept.margin)
+    *_, (name, median, auroc, *_) = attribution_rows(results)
+    assert 'joint margin' in name
+    assert float(median) == pytest.approx(np.sort(joint)[N // 2], abs=0.01)
+    expected = analysis.auroc(-joint, results.near_duplicates)
+    assert float(auroc) == pytest.approx(expected, abs=1e-3)
+    lines = csv.DictReader(io.StringIO(attribution_csv(results)))
+    np.testing.assert_allclose([float(line['joint_margin']) for line in lines], joint, rtol=1e-4)
 
 
 def test_the_file_has_a_line_a_target(results, scores):
