@@ -1,6 +1,6 @@
 """Time and scores of EK-FAC and TRAK beside other libraries, on one clip-art member.
 
-    python -m benchmarks.attribution RUN [--rounds=3]
+    python -m benchmarks.attribution RUN [--rounds=3] [--held_out=DIR]
 
 RUN is a clip-art run with kept parameters (experiments.image_resnet --keep_params). The peers come
 beside the project: pip install torch==2.13.0 kronfluence==1.0.1 dattri==0.3.0 traker==0.3.2.
@@ -8,6 +8,10 @@ Examples and targets are all images, labels those of the data (the empirical Fis
 so that scores can be compared number by number. Contenders take turns in processes of their own,
 on all cores, and are timed from parameters to scores, without their imports; the first turn, with
 compilation, stands beside the others.
+
+With HELD_OUT, a run of the same images on other subsets with repeats, each contender's scores are
+judged by it: the linear datamodelling score (analysis.judge), and how much it differs from the
+first contender's, both with 95 % intervals over subsets and targets.
 """
 
 import dataclasses
@@ -22,6 +26,7 @@ from absl import app, flags
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'turns of every contender')
 _PROJECTION = flags.DEFINE_integer('projection', 512, 'size of the projection of TRAK')
 _COMPARED = flags.DEFINE_list('compared', ['resnet', 'trak', 'mlp'], 'what is compared')
+_HELD_OUT = flags.DEFINE_string('held_out', '', 'run whose members judge the scores')
 _BATCH = flags.DEFINE_integer('batch', 64, 'records at once')
 
 _MLP = (256, 128)
@@ -136,6 +141,37 @@ def _serve(name: str, problem: Any, pipe: Any) -> None:
         pipe.send((time.perf_counter() - start, scores))
 
 
+def judge(scores: dict[str, np.ndarray]) -> None:
+    """Prints how well each contender's scores predict the held-out members."""
+    import jax
+
+    from influence_jax import open_run
+    from influence_jax.analysis import judge as judges
+    from influence_jax.estimators import Columns
+
+    run = open_run(_HELD_OUT.value)
+    held_out = judges.held_out_members(
+        run.masks[run.complete], run.measurement('loss')[run.complete]
+    )
+    targets = np.arange(held_out.measured.shape[2])
+    resamples = judges.Resamples.draw(jax.random.key(0), masks=len(held_out.masks), groups=targets)
+    first = None
+    for name, matrix in scores.items():
+        predicted = judges.predictions(Columns.of_matrix(matrix), held_out.masks)
+        found = judges.rank_agreement(
+            predicted, held_out.mean, held_out.without(targets), resamples
+        ).mean
+        low, high = found.interval()
+        line = f'{name:38} LDS {found.value:.4f} ({low:.3f} .. {high:.3f})'
+        if first is None:
+            first = found
+        else:
+            apart = judges.Estimate(found.draws - first.draws)
+            low, high = apart.interval()
+            line += f', minus ours {apart.value:+.4f} ({low:+.4f} .. {high:+.4f})'
+        print(line, flush=True)
+
+
 def compete(names: list[str], problem: Any) -> None:
     """Prints seconds of every contender, and how their scores agree with the first."""
     context = multiprocessing.get_context('spawn')
@@ -173,6 +209,8 @@ def compete(names: list[str], problem: Any) -> None:
             f'   relative error {error:.1e}, correlation {alike:.4f}',
             flush=True,
         )
+    if _HELD_OUT.value:
+        judge(scores)
 
 
 def main(arguments: list[str]) -> None:
