@@ -17,6 +17,11 @@ from influence_jax.estimators.tiling import tile_slices
 from influence_jax.types import AnyArray, Batch
 
 GIB = 2**30
+_USUAL_BLOCK = 512
+"""Targets at once where a larger block would save nothing."""
+
+_SCORE_BYTES = 16
+"""Of a score while it is computed: twice in float32, and once in float64."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Records:
         memory: bytes that a method may hold at once besides the models. Where the features of all
             examples fit, they are kept; otherwise they are computed anew for each block of targets.
         batch: records whose gradients are computed at once.
-        block: targets that are scored at once.
+        block: targets that are scored at once; 0 for as many as memory holds.
     """
 
     examples: Batch
@@ -40,7 +45,7 @@ class Records:
     loss: str = 'loss'
     memory: int = 2 * GIB
     batch: int = 64
-    block: int = 512
+    block: int = 0
 
     @property
     def num_examples(self) -> int:
@@ -92,21 +97,45 @@ class Attribution(abc.ABC):
         """
         return working_bytes(models[0].size, records)
 
+    def target_block(self, models: Sequence[Model], records: Records) -> int:
+        """Returns how many targets are scored at once: `records.block`, or what memory allows.
+
+        Examples whose features are not kept are gone through once for each block: the largest that
+        fits is then the cheapest. Readers of the columns should ask for as many at once.
+
+        Raises:
+            ValueError: no models, models of different networks, or more memory than allowed.
+        """
+        same_network(models)
+
+        def needed(block: int) -> int:
+            return self.bytes_needed(models, dataclasses.replace(records, block=block))
+
+        examples, targets, memory = records.num_examples, records.num_targets, records.memory
+        least = min(records.block or records.batch, targets)
+        if needed(least) > memory:
+            raise ValueError(
+                f'{self.method.title} would hold about {needed(least) / GIB:.1f} GiB, more than '
+                f'memory={memory / GIB:.1f} GiB: allow more, or choose fewer parameters '
+                f'(blocks=) or a smaller projection'
+            )
+        usual, features = min(_USUAL_BLOCK, targets), needed(least + 1) - needed(least)
+        if records.block or not features:
+            return least if records.block else usual
+        room, of_target = memory - needed(0), features + _SCORE_BYTES * examples
+        # A target's features are held twice, an example's once for each model.
+        kept = len(models) * examples * features // 2
+        if (beside := (room - kept) // of_target) >= least:
+            return min(beside, usual)
+        return max(least, min(targets, room // of_target))
+
     def __call__(self, models: Sequence[Model], records: Records) -> Columns:
         """Scores as columns, computed when they are read.
 
         Raises:
-            ValueError: no models, models of different networks, more memory than allowed, or a
-                record whose gradient is not finite.
+            ValueError: as `target_block`, or a record whose gradient is not finite.
         """
-        same_network(models)
-        needed = self.bytes_needed(models, records)
-        if needed > records.memory:
-            raise ValueError(
-                f'{self.method.title} would hold about {needed / GIB:.1f} GiB, more than '
-                f'memory={records.memory / GIB:.1f} GiB: allow more, or choose fewer parameters '
-                f'(blocks=) or a smaller projection'
-            )
+        records = dataclasses.replace(records, block=self.target_block(models, records))
         scorer: list[Scorer] = []
 
         def read(targets: Int[np.ndarray, ' t']) -> Float[AnyArray, 'N t']:
@@ -159,7 +188,7 @@ class ExampleFeatures:
         self._compute, self._records = compute, records
         _, first = next(batches(records.examples, records.batch))
         self.width = jax.eval_shape(compute, first).shape[1]
-        whole = 4 * models * records.num_examples * self.width
+        whole = (4 * models * self.width + _SCORE_BYTES * records.block) * records.num_examples
         self.keep = whole + working_bytes(self.width, records) <= records.memory
         self._kept: list[tuple[slice, Float[np.ndarray, 'b D']]] = []
 

@@ -6,9 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+from influence_jax import tasks
 from influence_jax.attribution import Gradients, Model, Records
-from influence_jax.attribution.method import ExampleFeatures
+from influence_jax.attribution.gradients import gradient_features
+from influence_jax.attribution.method import ExampleFeatures, FeatureScorer
 from influence_jax.attribution.model import flat
+from influence_jax.data import Dataset
+from influence_jax.models.mlp import MLPConfig
 
 
 def gradients(model, rows):
@@ -110,3 +114,45 @@ def test_refusals(mlp):
     damaged['inputs'][4] = np.nan
     with pytest.raises(ValueError, match='record 4 is not finite'):
         whole(Gradients()([model], Records(damaged, examples, batch=3)))
+
+
+def passes(memory, *, targets=40, block=0):
+    """How often a method goes through the examples, and its blocks of targets."""
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(20, 6)).astype(np.float32)
+    dataset = Dataset({'input': inputs, 'label': generator.integers(0, 3, 20)})
+    problem = tasks.bind(tasks.Classification(MLPConfig(6, 3, (5,))), dataset)
+    model = Model(problem.task, problem.task.init(key=jax.random.key(1)))
+    some = jax.tree.map(lambda leaf: np.resize(leaf, (targets, *leaf.shape[1:])), problem.examples)
+    records = Records(problem.examples, some, batch=20, memory=memory, block=block)
+    seen = []
+
+    class Counting(Gradients):
+        def prepare(self, models, records):
+            features = gradient_features(models[0], records.examples, 'loss')
+
+            def counted(batch):
+                if not isinstance(batch['label'], jax.core.Tracer):
+                    seen.append(1)
+                return features(batch)
+
+            return FeatureScorer([features], [counted], records)
+
+    method = Counting()
+    columns, block = method([model], records), method.target_block([model], records)
+    for _, found in columns.tiles(tile=block):
+        assert np.isfinite(found.values).all()
+    return len(seen), block
+
+
+def test_blocks_of_targets_are_the_largest_that_memory_holds():
+    size = 4 * (6 * 5 + 5 + 5 * 3 + 3)  # of a record's gradient
+    batch, of_target = 3 * 20 * size, 2 * size + 16 * 20
+    tight = batch + 25 * of_target
+    assert 20 * size + batch + 20 * of_target > tight  # examples' gradients are not kept
+    assert passes(tight) == (2, 25)
+    assert passes(batch + 40 * of_target) == (1, 34)  # kept beside these
+    assert passes(batch + 22 * of_target, targets=100) == (5, 22)
+    assert passes(tight, block=24) == (2, 24)
+    # Kept, they are gone through once, in whatever blocks.
+    assert passes(2**22, targets=600) == (1, 512)
