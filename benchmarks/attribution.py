@@ -161,13 +161,13 @@ def judge(scores: dict[str, np.ndarray]) -> None:
         found = judges.rank_agreement(
             predicted, held_out.mean, held_out.without(targets), resamples
         ).mean
-        low, high = found.interval()
+        _, low, high = found.interval()
         line = f'{name:38} LDS {found.value:.4f} ({low:.3f} .. {high:.3f})'
         if first is None:
             first = found
         else:
             apart = judges.Estimate(found.draws - first.draws)
-            low, high = apart.interval()
+            _, low, high = apart.interval()
             line += f', minus ours {apart.value:+.4f} ({low:+.4f} .. {high:+.4f})'
         print(line, flush=True)
 

@@ -1,5 +1,6 @@
 """What a method's scores cost, stage by stage, before any is computed; parameters may be shapes."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from influence_jax.attribution.compression import Compressed
 from influence_jax.attribution.gradients import Gradients
 from influence_jax.attribution.kfac import KFAC
 from influence_jax.attribution.layers import Network
-from influence_jax.attribution.method import Attribution, Records
+from influence_jax.attribution.method import Attribution, Records, features_fit
 from influence_jax.attribution.model import Model
 from influence_jax.attribution.trak import TRAK
 from influence_jax.types import Batch
@@ -62,6 +63,7 @@ def cost(method: Attribution, model: Model, records: Records) -> Cost:
 
     Raises:
         TypeError: of this method the cost is not known.
+        ValueError: more memory than `Records.memory` allows.
     """
     del model, records
     raise TypeError(f'the cost of {method.method.title} is not known before it runs')
@@ -127,8 +129,9 @@ def _products(
     before: tuple[Stage, ...] = (),
 ) -> Cost:
     """Of features that are compared by their inner products."""
+    records = dataclasses.replace(records, block=method.target_block([model], records))
     held = method.bytes_needed([model], records)
-    kept = 4 * records.num_examples * width + held <= records.memory
+    kept = features_fit(width, records, models=1)
     passes = 1 if kept else math.ceil(records.num_targets / records.block)
     stages = (
         *before,

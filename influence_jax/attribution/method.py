@@ -167,40 +167,54 @@ def _rows(rows: Batch, indices: Int[np.ndarray, ' b']) -> Batch:
     return jax.tree.map(lambda leaf: leaf[indices], rows)
 
 
-def by_batches(compute: Any, rows: Batch, size: int, *, what: str) -> Float[np.ndarray, 'n ...']:
-    """`compute` of all rows, batch by batch, on the host.
+def computed(
+    compute: Features, rows: Batch, size: int, *, what: str
+) -> Iterator[tuple[slice, Float[Array, 'b ...']]]:
+    """Yields which rows, and what is computed of them, batch by batch, where it was computed.
 
     Raises:
         ValueError: a row of the result is not finite; `what` names it.
     """
-    parts = []
     for some, batch in batches(rows, size):
-        part = np.asarray(compute(batch))[: some.stop - some.start]
+        part, count = compute(batch), some.stop - some.start
+        part = part if len(part) == count else part[:count]
         check_finite(part, what=what, first=some.start)
-        parts.append(part)
-    return np.concatenate(parts)
+        yield some, part
+
+
+def by_batches(
+    compute: Features, rows: Batch, size: int, *, what: str
+) -> Float[np.ndarray, 'n ...']:
+    """All of what `computed` yields, on the host; raises as it does."""
+    return np.concatenate(
+        [np.asarray(part) for _, part in computed(compute, rows, size, what=what)]
+    )
+
+
+def features_fit(width: int, records: Records, *, models: int) -> bool:
+    """Whether the features of all examples can be kept, beside what is worked on."""
+    kept = 4 * models * width * records.num_examples
+    scores = _SCORE_BYTES * records.block * records.num_examples
+    return kept + scores + working_bytes(width, records) <= records.memory
 
 
 class ExampleFeatures:
-    """Features of all examples by batches, kept on the host where those of all models fit."""
+    """Features of all examples by batches, kept where those of all models fit, on their device."""
 
     def __init__(self, compute: Features, records: Records, *, models: int) -> None:
         self._compute, self._records = compute, records
         _, first = next(batches(records.examples, records.batch))
         self.width = jax.eval_shape(compute, first).shape[1]
-        whole = (4 * models * self.width + _SCORE_BYTES * records.block) * records.num_examples
-        self.keep = whole + working_bytes(self.width, records) <= records.memory
-        self._kept: list[tuple[slice, Float[np.ndarray, 'b D']]] = []
+        self.keep = features_fit(self.width, records, models=models)
+        self._kept: list[tuple[slice, Float[Array, 'b D']]] = []
 
-    def __iter__(self) -> Iterator[tuple[slice, Float[np.ndarray, 'b D']]]:
+    def __iter__(self) -> Iterator[tuple[slice, Float[Array, 'b D']]]:
         """Which examples, and their features; ValueError where one is not finite."""
         if self._kept:
             yield from self._kept
             return
-        kept = []
-        for some, batch in batches(self._records.examples, self._records.batch):
-            part = np.asarray(self._compute(batch))[: some.stop - some.start]
-            check_finite(part, what='gradient', first=some.start)
+        kept, of = [], self._records
+        for some, part in computed(self._compute, of.examples, of.batch, what='gradient'):
             if self.keep:
                 kept.append((some, part))
             yield some, part
@@ -210,12 +224,19 @@ class ExampleFeatures:
         self, counted: Bool[np.ndarray, ' N'], places: Sequence[slice]
     ) -> list[Float[np.ndarray, '_ _']]:
         """Sums over some of the examples of the products of features, of each block; float64."""
+
+        @jax.jit
+        def products(part: Array, counts: Array) -> list[Array]:
+            chosen = part * counts[:, None]
+            return [chosen[:, place].T @ chosen[:, place] for place in places]
+
         totals: list[Any] = [0.0] * len(places)
         for some, part in self:
-            chosen = jnp.asarray(part[counted[some]])
-            for number, place in enumerate(places):
-                block = chosen[:, place]
-                totals[number] = totals[number] + np.asarray(block.T @ block, np.float64)
+            found = products(part, counted[some].astype(np.float32))
+            totals = [
+                total + np.asarray(one, np.float64)
+                for total, one in zip(totals, found, strict=True)
+            ]
         return totals
 
 
@@ -244,7 +265,8 @@ class FeatureScorer:
         size = self._records.batch
         total = np.zeros((self._records.num_examples, 1))
         for model, of_targets in enumerate(self._of_targets):
-            features = jnp.asarray(by_batches(of_targets, targets, size, what='gradient').T)
+            parts = [part for _, part in computed(of_targets, targets, size, what='gradient')]
+            features = jnp.concatenate(parts).T
             scores = np.concatenate([part @ features for _, part in self._of_examples[model]])
             if self._scales is not None:
                 scores = self._scales[model][:, None] * scores

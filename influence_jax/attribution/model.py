@@ -202,9 +202,9 @@ def flat(gradients: Mapping[str, Float[Array, 'B ...']]) -> Float[Array, 'B P']:
     return jnp.concatenate([leaf.reshape(len(leaf), -1) for leaf in gradients.values()], axis=1)
 
 
-def check_finite(values: np.ndarray, *, what: str, first: int) -> None:
+def check_finite(values: Array, *, what: str, first: int) -> None:
     """Refuses (ValueError) rows that are not finite, naming the first of them."""
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+    bad = np.flatnonzero(~jnp.isfinite(values).all(axis=tuple(range(1, values.ndim))))
     if bad.size:
         raise ValueError(
             f'the {what} of record {first + bad[0]} is not finite ({bad.size} in this block): the '
