@@ -20,7 +20,7 @@ from influence_jax.analysis.judge.held_out import (
     split_by,
 )
 from influence_jax.analysis.judge.interventions import LeaveOut, Rise, leave_out
-from influence_jax.analysis.judge.leaderboard import Cost, Judge, Row, cross_validated
+from influence_jax.analysis.judge.leaderboard import Judge, Leaderboard, Row, cross_validated
 from influence_jax.analysis.judge.prediction import (
     Agreement,
     Estimate,
@@ -32,12 +32,12 @@ from influence_jax.analysis.judge.prediction import (
 __all__ = [
     'Agreement',
     'Ceilings',
-    'Cost',
     'EnsembleAgreement',
     'EnsembleCurve',
     'Estimate',
     'HeldOut',
     'Judge',
+    'Leaderboard',
     'LeaveOut',
     'MislabelScores',
     'NearDuplicateScores',
