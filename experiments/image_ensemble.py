@@ -10,6 +10,7 @@ from experiments.settings import (
     AnalysisSettings,
     DataSettings,
     EnsembleSettings,
+    LabelSettings,
     MachineSettings,
     NetworkSettings,
     PlantingSettings,
@@ -31,6 +32,7 @@ class ImageExperiment:
     machine: MachineSettings = dataclasses.field(default_factory=MachineSettings)
     analysis: AnalysisSettings = dataclasses.field(default_factory=AnalysisSettings)
     planting: PlantingSettings = dataclasses.field(default_factory=PlantingSettings)
+    labels: LabelSettings = dataclasses.field(default_factory=LabelSettings)
 
 
 def run(experiment: ImageExperiment) -> Path:
@@ -52,4 +54,5 @@ def prepare(experiment: ImageExperiment) -> tuple[Dataset, Classification]:
         key=jax.random.split(jax.random.key(seed), 3)[0],
         seed=seed,
     )
+    dataset = experiment.labels.plant(dataset, seed=seed)
     return dataset, experiment.network.task(dataset)

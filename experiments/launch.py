@@ -1,7 +1,5 @@
 """What every launch does around its main function."""
 
-import dataclasses
-import hashlib
 import os
 import re
 import shlex
@@ -14,14 +12,12 @@ from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 import jax
-import numpy as np
 from absl import app, flags, logging
 
 from experiments import terminal
 from experiments.flags import define_all, read_all
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import attribution, ensemble, report, store
-from influence_jax.attribution import Attribution
+from influence_jax import attribution, ensemble, judging, report, store
 from influence_jax.data import Dataset
 from influence_jax.estimators import Columns, with_scores
 from influence_jax.progress import TerminalProgress
@@ -110,21 +106,17 @@ def attributions(run: Run, dataset: Dataset, analysis: AnalysisSettings) -> list
         return []
     members = run.complete[: analysis.attribution_models].tolist()
     models, records = attribution.read_run(run, dataset, members)
-    return [_kept(method, method(models, records), run, members) for method in analysis.methods()]
-
-
-def _kept(method: Attribution, columns: Columns, run: Run, members: list[int]) -> Columns:
-    """The same columns, from the disk as far as they are there."""
-    owner = f'{run.manifest.identity} {members} {method} {store.versions()["influence_jax"]}'
-    name = columns.method.name
-    scores = store.kept_scores(
-        run.directory / store.SCORES / f'{name}-{len(members)}.npy',
-        lambda block: columns.column(np.arange(block.start, block.stop)).values,
-        examples=columns.examples,
-        targets=columns.targets,
-        identity=hashlib.sha256(owner.encode()).hexdigest(),
-    )
-    return dataclasses.replace(columns, read=lambda targets: np.asarray(scores[:, targets]))
+    axes = store.ScoreAxes.of(run.manifest)
+    return [
+        judging.kept_columns(
+            method(models, records),
+            run.directory / store.SCORES,
+            axes=axes,
+            identity=judging.scores_identity(method, run, members),
+            block=method.target_block(models, records),
+        )[0]
+        for method in analysis.methods()
+    ]
 
 
 _FOR_MEMORY = {

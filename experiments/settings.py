@@ -7,6 +7,7 @@ from influence_jax import attribution
 from influence_jax.attribution import Attribution
 from influence_jax.data import Dataset
 from influence_jax.data.near_duplicates import ImageChange
+from influence_jax.data.wrong_labels import plant_wrong_labels
 from influence_jax.estimators import Estimator, adjusted
 from influence_jax.models import ResNetConfig
 from influence_jax.subsets import Design
@@ -77,6 +78,29 @@ class PlantingSettings:
                     f'--{field.name} is of near-duplicates, but none are planted: '
                     f'add --duplicated, the number of images to write several times'
                 )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSettings:
+    """Which labels are made wrong.
+
+    Attributes:
+        wrong_labels: share of the examples, drawn at random with --data_seed, that get the label of
+            another class, such as 0.1; the judge then scores how well they are found; 0 leaves all
+            as they are.
+    """
+
+    wrong_labels: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.wrong_labels < 1:
+            raise ValueError(f'wrong_labels must lie in [0, 1), not {self.wrong_labels}')
+
+    def plant(self, dataset: Dataset, *, seed: int) -> Dataset:
+        """Returns the dataset with these labels."""
+        if not self.wrong_labels:
+            return dataset
+        return plant_wrong_labels(dataset, self.wrong_labels, seed=seed)
 
 
 @dataclasses.dataclass(frozen=True)

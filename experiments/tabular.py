@@ -12,7 +12,12 @@ import numpy as np
 import sklearn.datasets
 
 from experiments import launch
-from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
+from experiments.settings import (
+    AnalysisSettings,
+    EnsembleSettings,
+    LabelSettings,
+    MachineSettings,
+)
 from influence_jax import train_ensemble
 from influence_jax.data import Dataset
 from influence_jax.models import MLPConfig
@@ -57,12 +62,14 @@ class TabularExperiment:
         default_factory=lambda: MachineSettings(output_dir='runs/tabular')
     )
     analysis: AnalysisSettings = dataclasses.field(default_factory=AnalysisSettings)
+    labels: LabelSettings = dataclasses.field(default_factory=LabelSettings)
 
 
 def run(experiment: TabularExperiment) -> Path:
     """Trains what is missing of the ensemble, writes its report and returns the page's path."""
     launch.use_devices(experiment.machine.streams)
     dataset, task = prepare(experiment)
+    launch.show_notes(dataset.notes)
     flags = experiment.ensemble, experiment.recipe, experiment.machine, experiment.analysis
     run = train_ensemble(task, dataset, **launch.arguments(*flags))
     return launch.report_of(run, dataset, experiment.analysis)
@@ -71,6 +78,7 @@ def run(experiment: TabularExperiment) -> Path:
 def prepare(experiment: TabularExperiment) -> tuple[Dataset, Classification]:
     """Makes the dataset, and the task that members train."""
     dataset = table(experiment.table.dataset)
+    dataset = experiment.labels.plant(dataset, seed=experiment.ensemble.of_data)
     features = dataset.array('features').shape[1]
     network = MLPConfig(features, dataset.num_classes, (experiment.table.width,))
     return dataset, Classification(network)

@@ -30,6 +30,7 @@ _SUBPACKAGES = (
     'attribution',
     'data',
     'estimators',
+    'judging',
     'models',
     'planning',
     'report',

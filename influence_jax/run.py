@@ -139,7 +139,7 @@ class Run(store.Run):
         Raises:
             ValueError: there is no such target.
         """
-        index = self._target(target)
+        index = self.position_of_target(target)
         example = int(self.target_examples[index])
         values, errors = self.estimator(estimator).of_targets(
             self.masks,
@@ -313,7 +313,12 @@ class Run(store.Run):
             written.append(path)
         return tuple(written)
 
-    def _target(self, target: int | str) -> int:
+    def position_of_target(self, target: int | str) -> int:
+        """Returns the position of the target of this id, or at this position.
+
+        Raises:
+            ValueError: there is no such target.
+        """
         if isinstance(target, str):
             try:
                 return self.target_ids.index(target)

@@ -16,7 +16,7 @@ import influence_jax
 ROOT = Path(influence_jax.__file__).parent
 SOURCES = sorted(ROOT.rglob('*.py'))
 
-HELPERS = {'files', 'hub', 'json_files', 'text', 'trees', 'types'}
+HELPERS = {'files', 'hub', 'json_files', 'resources', 'text', 'trees', 'types'}
 """Import nothing of the package but one another; anybody may import them."""
 
 ALLOWED = {
@@ -34,6 +34,18 @@ ALLOWED = {
     'report': {'analysis', 'data', 'estimators', 'store'},
     'tensors': {'data', 'estimators', 'report', 'store'},
     'planning': {'models', 'tasks', 'training'},
+    # Reads models, trains and keeps scores, of which analysis knows nothing.
+    'judging': {
+        'analysis',
+        'attribution',
+        'data',
+        'ensemble',
+        'estimators',
+        'progress',
+        'run',
+        'store',
+        'training',
+    },
     'run': {'data', 'estimators', 'store', 'tasks', 'training'},
     'ensemble': {
         'analysis',

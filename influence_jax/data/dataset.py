@@ -36,6 +36,7 @@ class Dataset:
         another, the examples of one user); None where nothing is known.
       changes: `[N]` how each example differs from the one of which it is a near-duplicate; ''
         for originals.
+      mislabelled: `[N]` which examples are known to have a wrong label; None where nothing is.
       class_names: the name of each class, which the integers of the array `label` index.
       columns: names of the columns of a table, its array of shape `[N columns]`.
       name: what the dataset is called in a run's manifest.
@@ -49,6 +50,7 @@ class Dataset:
     labels: tuple[str, ...]
     groups: Int64[np.ndarray, ' N'] | None
     changes: tuple[str, ...]
+    mislabelled: Bool[np.ndarray, ' N'] | None
     class_names: tuple[str, ...]
     columns: tuple[str, ...]
     name: str
@@ -64,6 +66,7 @@ class Dataset:
         labels: Iterable[str] | None = None,
         groups: AnyArray | Sequence[int] | None = None,
         changes: Sequence[str] = (),
+        mislabelled: AnyArray | Sequence[bool] | None = None,
         class_names: Iterable[str] = (),
         columns: Iterable[str] = (),
         name: str = 'dataset',
@@ -96,6 +99,7 @@ class Dataset:
                 'labels': by_class if labels is None else _texts('labels', labels, length),
                 'groups': None if groups is None else _groups(groups, length),
                 'changes': _texts('changes', changes or ('',) * length, length),
+                'mislabelled': None if mislabelled is None else _marks(mislabelled, length),
                 'class_names': class_names,
                 'columns': _texts('columns', columns, None),
                 'name': name,
@@ -169,7 +173,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256, in hex, over the arrays with their names, the ids and the groups.
 
-        What people read (names, labels, changes, provenance) is left out: it changes no result.
+        What changes no result (names, changes, which labels are wrong, provenance) is left out.
         """
         digest = hashlib.sha256()
         for path, array in _by_path(self.arrays):
@@ -267,6 +271,7 @@ class Dataset:
         return {
             'arrays': jax.tree.map(lambda array: array[indices], self.arrays),
             'groups': None if self.groups is None else self.groups[indices],
+            'mislabelled': None if self.mislabelled is None else self.mislabelled[indices],
             **{what: tuple(getattr(self, what)[i] for i in indices) for what in texts},
         }
 
@@ -386,6 +391,17 @@ def _groups(given: AnyArray | Sequence[int], count: int) -> Int64[np.ndarray, ' 
     groups = groups.astype(np.int64)
     groups.setflags(write=False)
     return groups
+
+
+def _marks(given: AnyArray | Sequence[bool], count: int) -> Bool[np.ndarray, ' N']:
+    marks = np.array(given)
+    if marks.shape != (count,) or marks.dtype != bool:
+        raise ValueError(
+            f'mislabelled must be {count} of true and false, one an example; '
+            f'found {marks.dtype} of shape {marks.shape}'
+        )
+    marks.setflags(write=False)
+    return marks
 
 
 def _update_with_texts(digest: 'hashlib._Hash', texts: Iterable[str]) -> None:

@@ -1,12 +1,11 @@
 """The judge's leaderboard: a page, a CSV file, a figure, and a table for the terminal."""
 
 import csv
-import dataclasses
 import io
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from influence_jax.analysis.judge import Ceilings, LeaveOut, Row
+from influence_jax.analysis.judge import Leaderboard, Row
 from influence_jax.analysis.resampling import Interval
 from influence_jax.report import sections
 from influence_jax.report.page import environment
@@ -27,38 +26,6 @@ from influence_jax.report.theme import Theme, empty_axes, legend, picture
 NAME = 'leaderboard'
 _MIB = 2**20
 _COLUMNS_AT_ONCE = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Leaderboard:
-    """What was judged, by what, and what came of it.
-
-    Attributes:
-        title: of the page.
-        rows: a line a method.
-        ceilings: on members that left the target out; None where they are not known.
-        ceilings_all: on all held-out members.
-        left_out: why methods were not judged, by name.
-        facts: of the run and the held-out members, by name.
-        notes: sentences for the reader.
-        leave_outs: of retraining without the strongest examples, a target each.
-        unit: of the measurement.
-    """
-
-    title: str
-    rows: tuple[Row, ...]
-    ceilings: Ceilings | None = None
-    ceilings_all: Ceilings | None = None
-    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    leave_outs: tuple[LeaveOut, ...] = ()
-    unit: str = 'nats'
-
-    @property
-    def ranked(self) -> list[Row]:
-        """Rows, best linear datamodelling score first."""
-        return sorted(self.rows, key=lambda row: -_or_least(row.lds.mean.value))
 
 
 class _Column(NamedTuple):
@@ -223,10 +190,6 @@ def _alt(board: Leaderboard) -> str:
     return f'Linear datamodelling scores: {scores}'
 
 
-def _or_least(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
-
-
 def _plain(cell: Cell) -> str:
     return f'{cell.text} ({cell.note})' if cell.note else cell.text
 
@@ -301,8 +264,13 @@ _COLUMNS = (
         'mislabels_auroc',
         lambda row: row.mislabels and row.mislabels.auroc,
     ),
-    _one('found in 10 %', 'found_10', lambda row: row.mislabels and row.mislabels.found[0]),
-    _one('found in 20 %', 'found_20', lambda row: row.mislabels and row.mislabels.found[1]),
+    _one('wrong labels in 10 %', 'found_10', lambda row: row.mislabels and row.mislabels.found[0]),
+    _one('wrong labels in 20 %', 'found_20', lambda row: row.mislabels and row.mislabels.found[1]),
+    _with_interval(
+        'AUROC of wrong labels, by margin',
+        'mislabels_margin_auroc',
+        lambda row: row.mislabels_by_margin and row.mislabels_by_margin.auroc,
+    ),
     _one('random weights', 'random_weights', lambda row: row.sanity and row.sanity.random_weights),
     _one('random labels', 'random_labels', lambda row: row.sanity and row.sanity.random_labels),
     _one('seconds', 'seconds', lambda row: row.cost and row.cost.seconds, '.1f'),

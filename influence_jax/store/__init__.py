@@ -6,7 +6,7 @@
     DIR/digests.zarr             uint8 [M 1+K 16], bind the rows of K measurements to member and run
     DIR/status.zarr              uint8 [M], a member's entry written after all of its rows
     DIR/examples.json            what reports show of the examples; their pixels in examples.zarr
-    DIR/scores/METHOD.npy        float32 [N T] of attribution, METHOD.json says whose
+    DIR/scores/NAME.npy          float32 [N T] of attribution, NAME.json says whose
     DIR/texts/NAME.json          a text for each target, where there are any
     DIR/notes.json               choices kept for whoever continues the run; holds no results
     DIR/lock                     held by the one writer
@@ -33,7 +33,14 @@ from influence_jax.store.layout import COMPLETIONS, FULL_DATA_MODEL, PARAMS, rea
 from influence_jax.store.manifest import DatasetIdentity, Manifest, git_commit, versions
 from influence_jax.store.members import MemberStatus, ReadOnlyRun
 from influence_jax.store.run import Run, create_or_resume, open_run
-from influence_jax.store.scores import SCORES, kept_scores
+from influence_jax.store.scores import (
+    SCORES,
+    KeptScores,
+    ScoreAxes,
+    ScoreSource,
+    kept_scores,
+    open_scores,
+)
 from influence_jax.store.shown import Shown
 
 __all__ = [
@@ -46,6 +53,7 @@ __all__ = [
     'CorruptRun',
     'DatasetIdentity',
     'FewerMembers',
+    'KeptScores',
     'Manifest',
     'MemberStatus',
     'NotARun',
@@ -54,12 +62,15 @@ __all__ = [
     'RunError',
     'RunGone',
     'RunLocked',
+    'ScoreAxes',
+    'ScoreSource',
     'Shown',
     'StorageFailed',
     'create_or_resume',
     'git_commit',
     'kept_scores',
     'open_run',
+    'open_scores',
     'read_manifest',
     'versions',
 ]

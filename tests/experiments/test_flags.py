@@ -11,6 +11,7 @@ from experiments.settings import (
     AnalysisSettings,
     DataSettings,
     EnsembleSettings,
+    LabelSettings,
     MachineSettings,
     NetworkSettings,
     PlantingSettings,
@@ -26,6 +27,7 @@ ALL = [
     MachineSettings,
     AnalysisSettings,
     PlantingSettings,
+    LabelSettings,
 ]
 
 
@@ -57,7 +59,7 @@ def _changed(value, field):
     if isinstance(value, int) or field.type == int | None:
         return (value or 0) + 8
     if isinstance(value, float):
-        return value / 2
+        return value / 2 or 0.25
     return 'somewhere else'
 
 

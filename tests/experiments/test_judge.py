@@ -9,6 +9,7 @@ import pytest
 
 from experiments import judge, remake, tabular
 from experiments.judge import JudgeSettings
+from experiments.settings import LabelSettings
 from experiments.tabular import TableSettings, TabularExperiment
 from influence_jax import Design, Recipe, Run, train_ensemble
 
@@ -110,6 +111,45 @@ def test_what_it_refuses(runs, tmp_path):
     refused('no attribution method', attribution='nonsense')
     refused('--run=DIR', run='')
     refused('num_models', num_models=0)
+    refused('memory', memory=0.0)
+    refused('repeats', leave_out=2, leave_out_repeats=1)
+    refused('178', targets='200')
+    refused("'nobody'", targets='nobody,3')
+
+
+def test_some_targets_and_the_scores_of_before(runs, tmp_path):
+    judge.run(settings(runs, tmp_path, targets='30', attribution='cosine', estimator='none'))
+    (scores,) = (tmp_path / 'scores').glob('cosine-*.npy')
+    assert np.load(scores).shape == (178, 30)
+    assert '30, drawn at random (seed 0)' in (tmp_path / 'leaderboard.html').read_text()
+    before = rows_of(tmp_path)
+    again = settings(
+        runs, tmp_path, targets='30', scores=str(scores), attribution='none', estimator='none'
+    )
+    judge.run(again)
+    assert rows_of(tmp_path) == before
+    with pytest.raises(ValueError, match='other targets'):
+        judge.run(dataclasses.replace(again, targets='wine-3,5'))
+    assert again.methods == ()
+    assert dataclasses.replace(again, targets='wine-3,5').chosen_targets == ['wine-3', 5]
+
+
+def test_wrong_labels_are_planted_again(tmp_path):
+    experiment = TabularExperiment(TableSettings('wine', width=8), labels=LabelSettings(0.1))
+    dataset, task = tabular.prepare(experiment)
+    assert dataset.mislabelled.sum() == 18
+    run = train_ensemble(
+        task,
+        dataset,
+        members=12,
+        design=Design.BALANCED,
+        output_dir=tmp_path,
+        recipe=Recipe(epochs=1, batch_size=32),
+        command='python -m experiments.tabular --dataset=wine --width=8 --wrong_labels=0.1',
+    )
+    found, _ = remake.dataset_and_task(run)
+    np.testing.assert_array_equal(found.mislabelled, dataset.mislabelled)
+    assert '18 labels were replaced' in run.shown.provenance
 
 
 def test_other_examples_are_refused(runs, tmp_path):

@@ -1,64 +1,129 @@
 """Scores on the disk: a stop costs a block, and other scores are never taken for these."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
+from influence_jax.store import DatasetIdentity, Manifest, ScoreAxes, ScoreSource, open_scores
 from influence_jax.store.files import CorruptRun
 from influence_jax.store.scores import kept_scores
 
 MATRIX = np.random.default_rng(0).normal(size=(5, 11)).astype(np.float32)
+SOURCE = ScoreSource('a', 'dot', 'gradient product', 'the inner product', 'nats')
+
+
+def manifest(examples=5, prefix='', contents='0' * 64):
+    return Manifest(
+        configuration={},
+        seeds={},
+        dataset=DatasetIdentity('d', contents),
+        example_ids=tuple(f'{prefix}e{number}' for number in range(examples)),
+        target_ids=tuple(f't{number}' for number in range(11)),
+        measurements=('loss',),
+        members=4,
+        masks_sha256='1' * 64,
+    )
+
+
+AXES = ScoreAxes.of(manifest())
 
 
 def kept(path, compute=None, **changes):
-    arguments = {'examples': 5, 'targets': 11, 'identity': 'a', 'block': 4}
+    arguments = {'axes': AXES, 'source': SOURCE, 'block': 4}
     return kept_scores(path, compute or (lambda some: MATRIX[:, some]), **arguments | changes)
+
+
+def never(some):
+    raise AssertionError(some)
 
 
 def test_scores_come_back(tmp_path):
     path = tmp_path / 'scores' / 'one.npy'
-    np.testing.assert_array_equal(kept(path), MATRIX)
+    np.testing.assert_array_equal(kept(path).values, MATRIX)
     np.testing.assert_array_equal(np.load(path), MATRIX)
-    assert not kept(path).flags.writeable
+    assert not kept(path).values.flags.writeable
+    again = kept(path, never)
+    np.testing.assert_array_equal(again.values, MATRIX)
+    opened = open_scores(path, AXES)
+    np.testing.assert_array_equal(opened.values, MATRIX)
+    assert opened.source == SOURCE
+    assert opened.cost == again.cost
+    assert opened.cost.seconds > 0
 
-    def never(some):
-        raise AssertionError(some)
 
-    np.testing.assert_array_equal(kept(path, never), MATRIX)
-
-
-def test_a_stop_is_continued(tmp_path):
+def test_a_stop_is_continued_in_blocks_of_any_size(tmp_path):
     path, seen = tmp_path / 'one.npy', []
 
     def stopped(some):
-        seen.append(some)
+        seen.append((some.start, some.stop))
         if len(seen) == 2:
             raise KeyboardInterrupt
         return MATRIX[:, some]
 
     with pytest.raises(KeyboardInterrupt):
         kept(path, stopped)
-    np.testing.assert_array_equal(kept(path, stopped), MATRIX)
-    assert [some.start for some in seen] == [0, 4, 4, 8]
+    with pytest.raises(ValueError, match='4 of 11 targets'):
+        open_scores(path, AXES)
+    np.testing.assert_array_equal(kept(path, stopped, block=6).values, MATRIX)
+    assert seen == [(0, 4), (4, 8), (4, 10), (10, 11)]
 
 
-@pytest.mark.parametrize('changes', [{'identity': 'b'}, {'targets': 12}, {'block': 3}])
-def test_other_scores_are_refused(tmp_path, changes):
+@pytest.mark.parametrize(
+    ('axes', 'match'),
+    [
+        (ScoreAxes.of(manifest(6)), r'other examples \(5, here 6'),
+        (ScoreAxes.of(manifest(prefix='x')), 'other examples'),
+        (ScoreAxes.of(manifest(), [2, 0]), r'other targets \(11, here 2'),
+        (ScoreAxes.of(manifest(contents='f' * 64)), 'other contents'),
+    ],
+)
+def test_scores_of_other_examples_are_refused(tmp_path, axes, match):
     path = tmp_path / 'one.npy'
     kept(path)
-    with pytest.raises(ValueError, match=r'other models, records or settings.*one\.json'):
-        kept(path, **changes)
+    for read in (lambda: open_scores(path, axes), lambda: kept(path, never, axes=axes)):
+        with pytest.raises(ValueError, match=match) as error:
+            read()
+        assert '\n' not in str(error.value)
+        assert 'one.npy' in str(error.value)
+
+
+def test_runs_of_earlier_versions_have_no_digest_of_contents(tmp_path):
+    path = tmp_path / 'one.npy'
+    kept(path)
+    old = dataclasses.replace(manifest(contents='f' * 64), masks_sha256=None)
+    np.testing.assert_array_equal(open_scores(path, ScoreAxes.of(old)).values, MATRIX)
+
+
+def test_other_scores_are_refused(tmp_path):
+    path = tmp_path / 'one.npy'
+    kept(path)
+    with pytest.raises(ValueError, match=r'other models or settings.*one\.json'):
+        kept(path, source=dataclasses.replace(SOURCE, identity='b'))
+    with pytest.raises(FileNotFoundError, match=r'two\.npy'):
+        open_scores(tmp_path / 'two.npy', AXES)
+    nan = np.where(np.arange(11) == 9, np.nan, 0).astype(np.float32)
+    with pytest.raises(ValueError, match=r'5 scores that are not finite, of targets 8 \.\. 10'):
+        kept(tmp_path / 'bad.npy', lambda some: MATRIX[:, some] + nan[some])
 
 
 def test_damage_is_noticed(tmp_path):
     path = tmp_path / 'one.npy'
     kept(path)
     beside = path.with_suffix('.json')
-    beside.write_text(json.dumps({**json.loads(beside.read_text()), 'done': 9}))
-    with pytest.raises(CorruptRun, match='counts 9 blocks'):
-        kept(path)
-    beside.write_text(json.dumps({**json.loads(beside.read_text()), 'done': 3}))
+    whole = json.loads(beside.read_text())
+    for wrong, match in (
+        ({'done': 12}, 'counts 12 of 11'),
+        ({'done': '3'}, 'counts'),
+        ({'cost': {'seconds': 'x', 'peak_bytes': None}}, 'cost'),
+        ({'axes': {}}, 'needs examples'),
+        ({'source': {**whole['source'], 'unit': 3}}, 'needs identity'),
+    ):
+        beside.write_text(json.dumps({**whole, **wrong}))
+        with pytest.raises(CorruptRun, match=match):
+            kept(path)
+    beside.write_text(json.dumps(whole))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CorruptRun, match=r'one\.npy is damaged'):
         kept(path)

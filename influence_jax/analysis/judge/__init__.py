@@ -20,7 +20,13 @@ from influence_jax.analysis.judge.held_out import (
     split_by,
 )
 from influence_jax.analysis.judge.interventions import LeaveOut, Rise, leave_out
-from influence_jax.analysis.judge.leaderboard import Cost, Judge, Row, cross_validated
+from influence_jax.analysis.judge.leaderboard import Judge, Leaderboard, Row, cross_validated
+from influence_jax.analysis.judge.leave_one_out import (
+    LeaveOneOut,
+    LeaveOneOutAgreement,
+    leave_one_out,
+    leave_one_out_agreement,
+)
 from influence_jax.analysis.judge.prediction import (
     Agreement,
     Estimate,
@@ -32,12 +38,14 @@ from influence_jax.analysis.judge.prediction import (
 __all__ = [
     'Agreement',
     'Ceilings',
-    'Cost',
     'EnsembleAgreement',
     'EnsembleCurve',
     'Estimate',
     'HeldOut',
     'Judge',
+    'Leaderboard',
+    'LeaveOneOut',
+    'LeaveOneOutAgreement',
     'LeaveOut',
     'MislabelScores',
     'NearDuplicateScores',
@@ -53,6 +61,8 @@ __all__ = [
     'estimate',
     'held_out_members',
     'hold_out_last',
+    'leave_one_out',
+    'leave_one_out_agreement',
     'leave_out',
     'mislabel_scores',
     'near_duplicate_scores',

@@ -69,10 +69,10 @@ def near_duplicate_scores(
 
 
 class MislabelScores(NamedTuple):
-    """How well self-influence finds examples of a wrong label.
+    """How well a score of examples, such as self-influence, finds those of a wrong label.
 
-    auroc: of high self-influence.
-    found: share of the wrong labels among the 10 % and 20 % of highest self-influence.
+    auroc: of high scores.
+    found: share of the wrong labels among the 10 % and 20 % of highest scores.
     """
 
     auroc: Interval
@@ -80,25 +80,26 @@ class MislabelScores(NamedTuple):
 
 
 def mislabel_scores(
-    self_influence: Float[np.ndarray, ' T'],
+    suspicion: Float[np.ndarray, ' T'],
     mislabelled: Bool[np.ndarray, ' T'],
     *,
     key: PRNGKey,
     inspected: Sequence[float] = INSPECTED,
 ) -> MislabelScores | None:
-    """Scores self-influence as a detector; None where no label, or every one, is wrong.
+    """Scores a detector of wrong labels; None where no label, or every one, is wrong.
 
     Args:
-        self_influence: NaN where the target is no example; these are left out.
+        suspicion: self-influence, margin, loss ..., higher for what looks wrong. NaN where the
+            target is no example; these are left out.
         mislabelled: which targets have a wrong label.
         key: of the bootstrap.
-        inspected: shares of the examples that are looked at, highest self-influence first.
+        inspected: shares of the examples that are looked at, highest score first.
     """
-    known = ~np.isnan(self_influence)
-    values, wrong = self_influence[known], mislabelled[known]
+    known = ~np.isnan(suspicion)
+    values, wrong = suspicion[known], mislabelled[known]
     if wrong.all() or not wrong.any():
         return None
-    score = Score('self-influence', values, low_marks=False)
+    score = Score('suspicion', values, low_marks=False)
     (auroc,) = aurocs([score], wrong, groups=np.arange(len(values)), key=key)
     found = []
     for share in inspected:

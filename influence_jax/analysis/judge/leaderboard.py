@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -26,6 +28,7 @@ from influence_jax.analysis.judge.ensemble_size import (
     estimate,
 )
 from influence_jax.analysis.judge.held_out import LEAST_MASKS, HeldOut, Split, held_out_members
+from influence_jax.analysis.judge.interventions import LeaveOut
 from influence_jax.analysis.judge.prediction import (
     Agreement,
     Estimate,
@@ -35,20 +38,10 @@ from influence_jax.analysis.judge.prediction import (
 )
 from influence_jax.estimators import Columns, Estimator, Method, Summary, summarize
 from influence_jax.estimators.ensemble import average_repeats
+from influence_jax.resources import Cost
 from influence_jax.types import Masks, Measurement, PRNGKey
 
 _FOLDS = 5
-
-
-class Cost(NamedTuple):
-    """What computing the scores took.
-
-    seconds: of wall time.
-    peak_bytes: memory beyond what was there before; None where the system does not say.
-    """
-
-    seconds: float
-    peak_bytes: int | None
 
 
 class Row(NamedTuple):
@@ -62,7 +55,8 @@ class Row(NamedTuple):
     worth: how many members it is worth.
     ensemble: agreement with the ensemble's influences; None of estimates from the same members.
     near_duplicates: None where none are known.
-    mislabels: None where no label is known to be wrong.
+    mislabels: by self-influence; None where no label is known to be wrong.
+    mislabels_by_margin: by high Top-1 Influence Margins; likewise.
     cost: of computing the scores.
     sanity: None where it was not asked for.
     """
@@ -76,6 +70,7 @@ class Row(NamedTuple):
     ensemble: EnsembleAgreement | None = None
     near_duplicates: NearDuplicateScores | None = None
     mislabels: MislabelScores | None = None
+    mislabels_by_margin: MislabelScores | None = None
     cost: Cost | None = None
     sanity: Sanity | None = None
 
@@ -171,18 +166,62 @@ class Judge:
             columns, ensemble, (halves[0], halves[1]), self.self_index, key=key
         )
 
-    def _found(self, columns: Columns) -> tuple[NearDuplicateScores | None, MislabelScores | None]:
+    def _found(
+        self, columns: Columns
+    ) -> tuple[NearDuplicateScores | None, MislabelScores | None, MislabelScores | None]:
+        """How well near-duplicates and wrong labels are found, the latter in two ways."""
         is_example = self.self_index >= 0
         if (self.groups is None and self.mislabelled is None) or not is_example.any():
-            return None, None
+            return None, None, None
         summary: Summary = summarize(columns, target_examples=self.self_index, top_k=2)
-        key, twins, wrong = jax.random.fold_in(self.key, 3), None, None
+        key, twins = jax.random.fold_in(self.key, 3), None
         if self.groups is not None:
             twins = near_duplicate_scores(summary, self.groups, self.self_index, key=key)
-        if self.mislabelled is not None:
-            mislabelled = self.mislabelled[self.self_index] & is_example
-            wrong = mislabel_scores(summary.self_influence, mislabelled, key=key)
-        return twins, wrong
+        if self.mislabelled is None:
+            return twins, None, None
+        mislabelled = self.mislabelled[self.self_index] & is_example
+        by_self, by_margin = (
+            mislabel_scores(score, mislabelled, key=key)
+            for score in (summary.self_influence, summary.margin)
+        )
+        return twins, by_self, by_margin
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaderboard:
+    """What was judged, by what, and what came of it.
+
+    Attributes:
+        title: in a few words.
+        rows: a line a method.
+        ceilings: on members that left the target out; None where they are not known.
+        ceilings_all: on all held-out members.
+        left_out: why methods were not judged, by name.
+        facts: of the run and the held-out members, by name.
+        notes: sentences for the reader.
+        leave_outs: of retraining without the strongest examples, a target each.
+        unit: of the measurement.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    ceilings: Ceilings | None = None
+    ceilings_all: Ceilings | None = None
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    leave_outs: tuple[LeaveOut, ...] = ()
+    unit: str = 'nats'
+
+    @property
+    def ranked(self) -> list[Row]:
+        """Rows, best linear datamodelling score first."""
+
+        def score(row: Row) -> float:
+            value = row.lds.mean.value
+            return -math.inf if math.isnan(value) else value
+
+        return sorted(self.rows, key=score, reverse=True)
 
 
 def cross_validated(

@@ -13,7 +13,8 @@ from influence_jax.text import quoted
 # are commonly saved, in any case of letters.
 _IMAGES = ('images', 'image', 'x_train', 'train_x', 'train_images', 'x', 'data', 'imgs')
 _LABELS = ('labels', 'label', 'y_train', 'train_y', 'train_labels', 'y', 'target', 'targets')
-_OPTIONAL = ('class_names', 'names', 'ids', 'groups')
+_TEXTS = ('class_names', 'names', 'ids')
+_OPTIONAL = (*_TEXTS, 'groups', 'mislabelled')
 _LEAST_IMAGE_AXES = 3
 
 
@@ -29,8 +30,9 @@ def load(path: str | Path) -> Dataset:
     N.
 
     Either may hold `class_names` (text, one a class; of images by default the labels' numbers),
-    `names` (text), `ids` (text or integers, unique; by default the file's name and the position)
-    and `groups` (integers). Nothing in the file can run code: Python objects are refused.
+    `names` (text), `ids` (text or integers, unique; by default the file's name and the position),
+    `groups` (integers) and `mislabelled` (bool: which labels are known to be wrong). Nothing in
+    the file can run code: Python objects are refused.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -85,9 +87,8 @@ def _about(path: Path, arrays: Arrays) -> dict:
     given = {key: arrays.read(key) for key in _OPTIONAL if key in arrays.headers}
     if 'ids' in given and given['ids'].dtype.kind in 'iu' and given['ids'].ndim == 1:
         given['ids'] = given['ids'].astype(str)
-    texts = {key: image_arrays.to_texts(key, given[key]) for key in given if key != 'groups'}
-    groups = {'groups': given['groups']} if 'groups' in given else {}
-    return {'name': path.stem, 'provenance': path.name} | texts | groups
+    texts = {key: image_arrays.to_texts(key, given[key]) for key in _TEXTS if key in given}
+    return {'name': path.stem, 'provenance': path.name} | given | texts
 
 
 def _candidates(arrays: Arrays, names: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,60 @@
+"""What a computation costs: seconds, and memory beyond what was there before."""
+
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+_STATM = Path('/proc/self/statm')
+_PAGE, _INTERVAL = 4096, 0.01
+
+
+class Cost(NamedTuple):
+    """What computing something took.
+
+    seconds: of wall time.
+    peak_bytes: memory beyond what was there before; None where the system does not report it.
+    """
+
+    seconds: float
+    peak_bytes: int | None
+
+    def plus(self, other: 'Cost') -> 'Cost':
+        """Returns the cost of this, and then of another computation."""
+        peaks = [one for one in (self.peak_bytes, other.peak_bytes) if one is not None]
+        return Cost(self.seconds + other.seconds, max(peaks, default=None))
+
+
+class Stopwatch:
+    """Measures the cost of a `with` block, and has it in `cost` afterwards."""
+
+    cost: Cost
+
+    def __enter__(self) -> 'Stopwatch':
+        self._before = self._most = _resident_bytes()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        seconds = time.perf_counter() - self._start
+        self._ended.set()
+        self._thread.join()
+        self.cost = Cost(seconds, self._most - self._before if _STATM.exists() else None)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_INTERVAL):
+            self._most = max(self._most, _resident_bytes())
+
+
+def _resident_bytes() -> int:
+    """Memory of this process; 0 where the system does not report it."""
+    return int(_STATM.read_text().split()[1]) * _PAGE if _STATM.exists() else 0
