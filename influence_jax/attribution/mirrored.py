@@ -115,17 +115,17 @@ class Mirrored(Attribution):
     ) -> tuple[Mapping[str, Array], Float[Array, '']]:
         """Parameters after the steps, and the sum of what gradients were multiplied by."""
         slope = jax.grad(lambda chosen: model.measure(chosen, target, records.measurement))
-        step = self.step
-        if step is None:
-            steepness = _norm(slope(model.chosen))
-            whole = RELATIVE_STEP * _norm(model.chosen)
-            step = whole / jnp.where(steepness > 0, steepness, 1) / self.steps
+        if self.step is None:
+            steepness, size = _norm(slope(model.chosen)), _norm(model.chosen)
+            step = RELATIVE_STEP * size / jnp.where(steepness > 0, steepness, 1) / self.steps
+        else:
+            step = jnp.asarray(self.step)
 
         def advance(_: Array, chosen: Mapping[str, Array]) -> Mapping[str, Array]:
             return jax.tree.map(lambda leaf, by: leaf + step * by, chosen, slope(chosen))
 
         moved = jax.lax.fori_loop(0, self.steps, advance, model.chosen)
-        return moved, jnp.asarray(step * self.steps)
+        return moved, step * self.steps
 
 
 def _norm(tree: Mapping[str, Array]) -> Float[Array, '']:
