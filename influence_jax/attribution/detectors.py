@@ -154,9 +154,9 @@ class SelfInfluence(Detector):
 
     def __call__(self, models: Sequence[Model], records: Records) -> Float[np.ndarray, ' N']:
         """See `Detector`; also raises what the method does."""
-        columns = self.of(models, dataclasses.replace(records, targets=records.examples))
-        found = []
-        for block in tile_slices(records.num_examples, records.block):
+        records = dataclasses.replace(records, targets=records.examples)
+        columns, found = self.of(models, records), []
+        for block in tile_slices(records.num_examples, self.of.target_block(models, records)):
             own = np.arange(block.start, block.stop)
             found.append(columns.column(own).values[own, own - block.start])
         return np.concatenate(found).astype(np.float64)
