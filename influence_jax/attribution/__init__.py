@@ -23,6 +23,7 @@ from influence_jax.attribution.metagradient import Metagradients, metagradients,
 from influence_jax.attribution.method import Attribution, Records
 from influence_jax.attribution.mirrored import Mirrored
 from influence_jax.attribution.model import Model, Training
+from influence_jax.attribution.parts import by_module, by_token
 from influence_jax.attribution.relatif import RelatIF
 from influence_jax.attribution.runs import read_run
 from influence_jax.attribution.solvers import Arnoldi, ConjugateGradients, Exact, LiSSA
@@ -101,7 +102,9 @@ __all__ = [
     'Training',
     'Z0Inf',
     'Z0InfCheckpoints',
+    'by_module',
     'by_name',
+    'by_token',
     'cost',
     'metagradients',
     'metasmoothness',

@@ -67,6 +67,11 @@ class Z0Inf(Attribution):
             'parameters (reconstruction)',
         )
 
+    @property
+    def linear_in_targets(self) -> bool:
+        """See `Attribution`."""
+        return True
+
     def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
         """Differences of losses, and a few copies of the parameters."""
         return working_bytes(self.perturbations, records) + 16 * models[0].size
@@ -123,6 +128,11 @@ class Z0InfCheckpoints(Attribution):
             'the sum over checkpoints of the product of both '
             "records' changes of loss (reconstruction)",
         )
+
+    @property
+    def linear_in_targets(self) -> bool:
+        """See `Attribution`."""
+        return True
 
     def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
         """Changes of losses, and the parameters of all checkpoints."""

@@ -103,12 +103,23 @@ class LanguageModeling:
         """
         logits = self.outputs(params, batch, adapters=adapters)
         losses, in_text = _losses(logits, batch), _in_text(batch)
-        in_answer = in_text & (_place(batch) >= batch.answer_starts[:, None])
         return {
             'loss': _mean(losses, in_text),
-            'answer_loss': _mean(losses, in_answer),
+            'answer_loss': _mean(losses, _in_answer(batch)),
             'token_accuracy': _mean(jnp.argmax(logits, axis=2) == batch.tokens[:, 1:], in_text),
         }
+
+    def measure_tokens(
+        self, params: Params, batch: TokenBatch, *, adapters: Adapters | None = None
+    ) -> Mapping[str, Float[Array, 'B S']]:
+        """What each token adds to `loss` and to `answer_loss`; the first one nothing."""
+        losses = _losses(self.outputs(params, batch, adapters=adapters), batch)
+
+        def shares(counted: Bool[Array, 'B R']) -> Float[Array, 'B S']:
+            found = jnp.where(counted, losses, 0) / counted.sum(axis=1, keepdims=True)
+            return jnp.pad(found, ((0, 0), (1, 0)))
+
+        return {'loss': shares(_in_text(batch)), 'answer_loss': shares(_in_answer(batch))}
 
     def outputs(
         self, params: Params, batch: TokenBatch, *, adapters: Adapters | None = None
@@ -229,6 +240,10 @@ def _in_text(batch: TokenBatch) -> Bool[Array, 'B R']:
     return _place(batch) < batch.lengths[:, None]
 
 
+def _in_answer(batch: TokenBatch) -> Bool[Array, 'B R']:
+    return _in_text(batch) & (_place(batch) >= batch.answer_starts[:, None])
+
+
 def _mean(values: Shaped[Array, 'B R'], counted: Bool[Array, 'B R']) -> Float[Array, ' B']:
     return jnp.where(counted, values, 0).sum(axis=1) / counted.sum(axis=1)
 
@@ -276,6 +291,11 @@ class _Adapted:
 
     def measure(self, params: Adapters, batch: TokenBatch) -> Mapping[str, Float[Array, ' B']]:
         return self.modeling.measure(self.base, batch, adapters=self.lora.scaled(params))
+
+    def measure_tokens(
+        self, params: Adapters, batch: TokenBatch
+    ) -> Mapping[str, Float[Array, 'B S']]:
+        return self.modeling.measure_tokens(self.base, batch, adapters=self.lora.scaled(params))
 
     def outputs(self, params: Adapters, batch: TokenBatch) -> Float[Array, 'B R V']:
         return self.modeling.outputs(self.base, batch, adapters=self.lora.scaled(params))
