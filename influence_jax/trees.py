@@ -23,6 +23,11 @@ def map_named(change: Callable[[str, Any], Any], tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: change(path_name(path), leaf), tree)
 
 
+def module_of(path: str) -> str:
+    """Returns the path of what a leaf belongs to; its own where that is the whole tree."""
+    return path.rpartition('/')[0] or path
+
+
 def described(tree: Any) -> dict[str, str]:
     """Returns each leaf's type and shape by its path, such as `float32[64, 10]`."""
     return {name: f'{leaf.dtype}{list(leaf.shape)}' for name, leaf in named(tree).items()}

@@ -104,6 +104,14 @@ class MarginTask(Protocol):
 
 
 @runtime_checkable
+class TokenTask(Protocol):
+    """A task of texts whose measurements are sums over tokens: what scores of tokens need."""
+
+    def measure_tokens(self, params: Any, batch: Batch) -> Mapping[str, Float[Array, 'B S']]:
+        """What each token adds to a measurement; 0 where it is not predicted, as in padding."""
+
+
+@runtime_checkable
 class OutputTask(Protocol):
     """A task whose measured loss is a convex function of outputs: what Gauss-Newton needs."""
 

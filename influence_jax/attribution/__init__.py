@@ -21,11 +21,14 @@ from influence_jax.attribution.kfac import KFAC, Fisher, Spectrum
 from influence_jax.attribution.layers import Layer, Network
 from influence_jax.attribution.metagradient import Metagradients, metagradients, metasmoothness
 from influence_jax.attribution.method import Attribution, Records
+from influence_jax.attribution.mirrored import Mirrored
 from influence_jax.attribution.model import Model, Training
+from influence_jax.attribution.parts import by_module, by_token
 from influence_jax.attribution.relatif import RelatIF
 from influence_jax.attribution.runs import read_run
 from influence_jax.attribution.solvers import Arnoldi, ConjugateGradients, Exact, LiSSA
 from influence_jax.attribution.trak import TRAK
+from influence_jax.attribution.z0_inf import Z0Inf, Z0InfCheckpoints
 
 BUILT_IN: tuple[Attribution, ...] = (
     Gradients(),
@@ -46,6 +49,8 @@ BUILT_IN: tuple[Attribution, ...] = (
     PixelDistance(),
     BM25(),
     Metagradients(),
+    Mirrored(),
+    Z0Inf(),
 )
 """The methods of this package with their own settings; the one place that lists them."""
 
@@ -86,6 +91,7 @@ __all__ = [
     'LoGra',
     'Loss',
     'Metagradients',
+    'Mirrored',
     'Model',
     'Network',
     'PixelDistance',
@@ -94,7 +100,11 @@ __all__ = [
     'Spectrum',
     'Stage',
     'Training',
+    'Z0Inf',
+    'Z0InfCheckpoints',
+    'by_module',
     'by_name',
+    'by_token',
     'cost',
     'metagradients',
     'metasmoothness',

@@ -43,6 +43,10 @@ class Compression(Protocol):
     def widths(self, network: Network) -> list[int]:
         """How many numbers each block has."""
 
+    @property
+    def by_layer(self) -> bool:
+        """Whether each block is of one layer, in their order."""
+
     def blocks(self, network: Network, *, key: Key[Array, '']) -> Blocks:
         """Draws what is random."""
 
@@ -68,6 +72,11 @@ class LoGra:
     def method(self) -> Method:
         """See `Compression`."""
         return Method('logra', 'LoGra', 'the influence function of gradients projected by LoGra')
+
+    @property
+    def by_layer(self) -> bool:
+        """See `Compression`."""
+        return True
 
     def widths(self, network: Network) -> list[int]:
         """See `Compression`."""
@@ -129,6 +138,11 @@ class Dropout:
             'the influence function of random coordinates of gradients (reconstruction)',
         )
 
+    @property
+    def by_layer(self) -> bool:
+        """See `Compression`."""
+        return False
+
     def widths(self, network: Network) -> list[int]:
         """See `Compression`."""
         return [min(self.count, self._size(network))]
@@ -178,6 +192,11 @@ class Compressed(Attribution):
         """See `Attribution`."""
         return model.unit(records.measurement)
 
+    @property
+    def linear_in_targets(self) -> bool:
+        """See `Attribution`."""
+        return True
+
     def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
         """Compressed gradients, the Fisher information of blocks, a batch of whole gradients."""
         widths = self.compression.widths(models[0].network(records.examples, records.loss))
@@ -200,7 +219,12 @@ class Compressed(Attribution):
             target = self._features(model, model.network(records.targets, records.measurement))
             of_targets.append(_times(target, inverses, places))
             of_examples.append(examples)
-        return FeatureScorer(of_targets, of_examples, records)
+        modules: list[tuple[str, int]] = []
+        if self.compression.by_layer:
+            network = models[0].network(records.examples, records.loss)
+            names = [layer.module for layer in network.layers]
+            modules = list(zip(names, self.compression.widths(network), strict=True))
+        return FeatureScorer(of_targets, of_examples, records, modules=modules)
 
     def _features(self, model: Model, network: Network) -> Features:
         blocks = self.compression.blocks(network, key=jax.random.key(self.seed))

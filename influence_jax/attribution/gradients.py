@@ -64,6 +64,11 @@ class Gradients(Attribution):
             return Method('cosine', 'gradient cosine', "the cosine of both records' gradients")
         return Method('dot', 'gradient product', "the inner product of both records' gradients")
 
+    @property
+    def linear_in_targets(self) -> bool:
+        """See `Attribution`."""
+        return not self.cosine
+
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
         if self.weights and len(self.weights) != len(models):
@@ -77,7 +82,7 @@ class Gradients(Attribution):
                 target, example = _unit(target), _unit(example)
             of_targets.append(_scaled(target, scale))
             of_examples.append(example)
-        return FeatureScorer(of_targets, of_examples, records)
+        return FeatureScorer(of_targets, of_examples, records, modules=models[0].modules)
 
 
 def _scaled(features: Features, scale: float) -> Features:

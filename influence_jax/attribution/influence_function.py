@@ -100,6 +100,11 @@ class InfluenceFunction(Attribution):
         return working_bytes(size, records) + solver
 
     @property
+    def linear_in_targets(self) -> bool:
+        """See `Attribution`."""
+        return True
+
+    @property
     def for_chosen_targets(self) -> bool:
         """See `Attribution`."""
         return isinstance(self.solver, ConjugateGradients | LiSSA)
@@ -154,7 +159,9 @@ def scorer(
         of_examples.append(example)
         if relatif:
             scales.append(relatif.scales(example, solved(example), records))
-    return FeatureScorer(of_targets, of_examples, records, scales=scales or None)
+    return FeatureScorer(
+        of_targets, of_examples, records, scales=scales or None, modules=models[0].modules
+    )
 
 
 def _products(

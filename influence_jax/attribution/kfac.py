@@ -113,12 +113,22 @@ class KFAC(Attribution):
         # Eigenvectors and eigenvalues in float32; while those of one model are found, in float64.
         return working_bytes(width, records) + (4 * len(models) + 16) * (squares + width)
 
+    @property
+    def linear_in_targets(self) -> bool:
+        """See `Attribution`."""
+        return True
+
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
         found = [self._features(model, records) for model in models]
         of_targets, of_examples, scales = zip(*found, strict=True)
+        layers = models[0].network(records.examples, records.loss).layers
         return FeatureScorer(
-            of_targets, of_examples, records, scales=scales if self.relatif else None
+            of_targets,
+            of_examples,
+            records,
+            scales=scales if self.relatif else None,
+            modules=[(layer.module, layer.inputs * layer.outputs) for layer in layers],
         )
 
     def spectra(self, model: Model, records: Records) -> list[Spectrum]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from influence_jax.attribution.trace import Found, Kind, Linear, Value, View, Walk, same
-from influence_jax.trees import map_named, named
+from influence_jax.trees import map_named, module_of, named
 from influence_jax.types import Batch, Params
 
 
@@ -43,6 +43,11 @@ class Layer:
     _rows: Callable[[Array], Array]
     _columns: Callable[[Array], Array]
     _views: Mapping[str, Linear]
+
+    @property
+    def module(self) -> str:
+        """What the weight is a parameter of."""
+        return module_of(self.path)
 
     def rows(self, x: Array) -> Float[Array, 'L I']:
         """What enters, a row a position; a one for the bias; one-hot for an embedding."""

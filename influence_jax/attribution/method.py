@@ -82,6 +82,11 @@ class Attribution(abc.ABC):
         return ''
 
     @property
+    def linear_in_targets(self) -> bool:
+        """Whether scores are linear in the target's measurement, so that those of parts add up."""
+        return False
+
+    @property
     def for_chosen_targets(self) -> bool:
         """Whether every target costs passes over all examples, or trainings."""
         return False
@@ -250,8 +255,13 @@ class FeatureScorer:
         records: Records,
         *,
         scales: Sequence[Float[np.ndarray, ' N']] | None = None,
+        modules: Sequence[tuple[str, int]] = (),
     ) -> None:
-        """Features are those of each model; so are scales, which examples' scores are times."""
+        """Features are those of each model; so are scales, which examples' scores are times.
+
+        `modules` are the parts of the network that features belong to, and how many of each, in
+        the order of the features; a module may come more than once. None where they do not.
+        """
         self._of_targets, self._records, self._scales = of_targets, records, scales
         self._of_examples = [
             one
@@ -259,16 +269,42 @@ class FeatureScorer:
             else ExampleFeatures(one, records, models=len(of_examples))
             for one in of_examples
         ]
+        self.modules: dict[str, list[slice]] = {}
+        first = 0
+        for name, width in modules:
+            self.modules.setdefault(name, []).append(slice(first, first + width))
+            first += width
 
     def __call__(self, targets: Batch) -> Float[np.ndarray, 'N t']:
         """The mean over models."""
+        return self._products(targets, [[slice(None)]])[0]
+
+    def by_module(self, targets: Batch) -> Float[np.ndarray, 'modules N t']:
+        """The mean over models, of the features of each module alone, in the order of `modules`."""
+        return self._products(targets, list(self.modules.values()))
+
+    def _products(
+        self, targets: Batch, modules: Sequence[Sequence[slice]]
+    ) -> Float[np.ndarray, 'modules N t']:
         size = self._records.batch
-        total = np.zeros((self._records.num_examples, 1))
+        total = np.zeros((len(modules), self._records.num_examples, 1))
         for model, of_targets in enumerate(self._of_targets):
             parts = [part for _, part in computed(of_targets, targets, size, what='gradient')]
             features = jnp.concatenate(parts).T
-            scores = np.concatenate([part @ features for _, part in self._of_examples[model]])
+            pieces = [[(place, features[place]) for place in module] for module in modules]
+            scores = np.concatenate(
+                [_module_products(part, pieces) for _, part in self._of_examples[model]], axis=1
+            )
             if self._scales is not None:
-                scores = self._scales[model][:, None] * scores
+                scores = self._scales[model][None, :, None] * scores
             total = total + scores
         return np.asarray(total / len(self._of_targets), np.float32)
+
+
+def _module_products(
+    examples: Float[Array, 'b D'], pieces: Sequence[Sequence[tuple[slice, Array]]]
+) -> Float[np.ndarray, 'modules b t']:
+    """Products with the targets' features `[d t]` of each module, by places of the examples'."""
+    return np.stack(
+        [sum(np.asarray(examples[:, place] @ own) for place, own in module) for module in pieces]
+    )

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from influence_jax.attribution.layers import Network
 from influence_jax.training import Program
-from influence_jax.trees import map_named, named
+from influence_jax.trees import map_named, module_of, named
 from influence_jax.types import (
     Batch,
     Margin,
@@ -86,6 +86,11 @@ class Model:
             for path, leaf in named(self.params).items()
             if any(re.search(pattern, path) for pattern in patterns)
         }
+
+    @property
+    def modules(self) -> list[tuple[str, int]]:
+        """The module of each chosen parameter and its size, in the order of `flat` gradients."""
+        return [(module_of(path), leaf.size) for path, leaf in named(self.chosen).items()]
 
     @property
     def size(self) -> int:

@@ -42,15 +42,19 @@ class TRAK(Attribution):
     Attributes:
         size: of the projection; by default half of the least number of examples that a model was
             trained on, at most 2,048 and half of the parameters.
+        damping: added to every eigenvalue of Phi^T Phi, as a share of their mean; 0 in the paper.
         seed: of the projections, another one for each model.
     """
 
     size: int | None = None
+    damping: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
             raise ValueError(f'size={self.size} of the projection must be at least 1')
+        if not self.damping >= 0:
+            raise ValueError(f'damping={self.damping} must not be negative')
 
     @property
     def method(self) -> Method:
@@ -72,7 +76,8 @@ class TRAK(Attribution):
         """See `Attribution`.
 
         Raises:
-            ValueError: a task without log-odds, or projected gradients of too low a rank.
+            ValueError: a task without log-odds, or, without damping, projected gradients of too low
+                a rank.
         """
         size = self.projection_size(models, records)
         of_targets, of_examples, errors = [], [], []
@@ -82,7 +87,7 @@ class TRAK(Attribution):
                 _features(model, records.examples, size, key), records, models=len(models)
             )
             (gram,) = examples.grams(model.trained_on(records.num_examples), [slice(None)])
-            inverse = _inverse(gram, number)
+            inverse = self._inverse(gram, number)
             of_targets.append(_solved(_features(model, records.targets, size, key), inverse))
             of_examples.append(examples)
             errors.append(by_batches(_errors(model), records.examples, records.batch, what='error'))
@@ -97,6 +102,17 @@ class TRAK(Attribution):
         trained_on = min(int(model.trained_on(records.num_examples).sum()) for model in models)
         most = min(trained_on // _EXAMPLES_A_FEATURE, models[0].size // 2)
         return max(1, min(_LARGEST, most))
+
+    def _inverse(self, gram: Float[np.ndarray, 'D D'], model: int) -> Float[np.ndarray, 'D D']:
+        values, vectors = np.linalg.eigh(gram)
+        values = values + self.damping * values.mean()
+        rank = int((values > values[-1] * len(gram) * np.finfo(np.float32).eps).sum())
+        if rank < len(gram):
+            raise ValueError(
+                f'the projected gradients of model {model} have rank {rank} of size={len(gram)}: '
+                f'choose a smaller size, damping, another seed, or models trained on more examples'
+            )
+        return (vectors / values) @ vectors.T
 
 
 def _features(model: Model, rows: Batch, size: int, key: Array) -> Features:
@@ -118,14 +134,3 @@ def _solved(features: Features, inverse: Float[np.ndarray, 'D D']) -> Features:
 def _errors(model: Model) -> Features:
     chosen = model.chosen
     return jax.jit(jax.vmap(lambda row: model.margin(chosen, row).error))
-
-
-def _inverse(gram: Float[np.ndarray, 'D D'], model: int) -> Float[np.ndarray, 'D D']:
-    values, vectors = np.linalg.eigh(gram)
-    rank = int((values > values[-1] * len(gram) * np.finfo(np.float32).eps).sum())
-    if rank < len(gram):
-        raise ValueError(
-            f'the projected gradients of model {model} have rank {rank} of size={len(gram)}: '
-            f'choose a smaller size, another seed, or models trained on more examples'
-        )
-    return (vectors / values) @ vectors.T

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from influence_jax.models.gpt_neo import GPTNeoConfig, network, packed
@@ -102,12 +103,23 @@ class LanguageModeling:
         """
         logits = self.outputs(params, batch, adapters=adapters)
         losses, in_text = _losses(logits, batch), _in_text(batch)
-        in_answer = in_text & (_place(batch) >= batch.answer_starts[:, None])
         return {
             'loss': _mean(losses, in_text),
-            'answer_loss': _mean(losses, in_answer),
+            'answer_loss': _mean(losses, _in_answer(batch)),
             'token_accuracy': _mean(jnp.argmax(logits, axis=2) == batch.tokens[:, 1:], in_text),
         }
+
+    def measure_tokens(
+        self, params: Params, batch: TokenBatch, *, adapters: Adapters | None = None
+    ) -> Mapping[str, Float[Array, 'B S']]:
+        """What each token adds to `loss` and to `answer_loss`; the first one nothing."""
+        losses = _losses(self.outputs(params, batch, adapters=adapters), batch)
+
+        def shares(counted: Bool[Array, 'B R']) -> Float[Array, 'B S']:
+            found = jnp.where(counted, losses, 0) / counted.sum(axis=1, keepdims=True)
+            return jnp.pad(found, ((0, 0), (1, 0)))
+
+        return {'loss': shares(_in_text(batch)), 'answer_loss': shares(_in_answer(batch))}
 
     def outputs(
         self, params: Params, batch: TokenBatch, *, adapters: Adapters | None = None
@@ -152,63 +164,62 @@ class LanguageModeling:
         return Margin(jnp.where(in_text, log_odds, 0).sum(axis=1), error)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def token_losses(
     hidden: Float[Array, 'n D'], table: Float[Array, 'V D'], labels: Int[Array, ' n']
 ) -> Float[Array, ' n']:
     """Returns -log p(label) in nats, float32, for logits `hidden @ table.T`.
 
     Where a small model's time goes: at a width of 64 and a vocabulary of 1,000 the last layer costs
-    as much as all others. So it is computed for real tokens only, and its gradient is written by
-    hand: the exponentials of the forward pass are all that the backward pass needs.
+    as much as all others. So it is computed for real tokens only, and its derivative is written by
+    hand: the exponentials of the forward pass are all that it needs. It is a Jacobian-vector
+    product, which JAX transposes into the gradient; derivatives of every order are there.
 
     Args:
         hidden: features of n tokens; float32 or bfloat16.
         table: one row a token of the vocabulary; converted to the type of `hidden`.
         labels: the token that is to be predicted from each.
     """
-    return _token_losses_forward(hidden, table, labels)[0]
+    return _token_losses(hidden, table, labels)[0]
 
 
-def _token_losses_forward(
+def _token_losses(
     hidden: Float[Array, 'n D'], table: Float[Array, 'V D'], labels: Int[Array, ' n']
-) -> tuple[Float[Array, ' n'], tuple]:
-    rows = table.astype(hidden.dtype)
-    logits = lax.dot_general(
-        hidden, rows, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
+) -> tuple[Float[Array, ' n'], Float[Array, 'n V']]:
+    """The losses, and the derivative of each by its logits."""
+    logits = _logits(hidden, table.astype(hidden.dtype), jnp.float32)
     largest = logits.max(axis=1)
     exponentials = jnp.exp(logits - largest[:, None])
     total = exponentials.sum(axis=1)
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-    losses = jnp.log(total) + largest - own
-    return losses, (hidden, table, labels, exponentials, total)
+    is_own = labels[:, None] == jnp.arange(len(table))[None, :]
+    return jnp.log(total) + largest - own, exponentials / total[:, None] - is_own
 
 
-def _token_losses_backward(
-    residuals: tuple, gradient: Float[Array, ' n']
-) -> tuple[Array, Array, None]:
-    hidden, table, labels, exponentials, total = residuals
-    is_own = labels[:, None] == jnp.arange(table.shape[0])[None, :]
-    by_logit = exponentials * (gradient / total)[:, None] - is_own * gradient[:, None]
-    by_logit = by_logit.astype(hidden.dtype)
-    by_hidden = lax.dot_general(
-        by_logit,
-        table.astype(hidden.dtype),
-        (((1,), (0,)), ((), ())),
-        preferred_element_type=jnp.float32,
-    )
-    # The narrower one on the left, and the transpose kept out of the product: on a CPU the other
-    # order takes three to four times as long.
-    by_table = lax.optimization_barrier(
-        lax.dot_general(
-            hidden, by_logit, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
-        )
-    )
-    return by_hidden.astype(hidden.dtype), by_table.T.astype(table.dtype), None
+def _logits(hidden: Float[Array, 'n D'], rows: Float[Array, 'V D'], dtype: Any) -> Array:
+    return lax.dot_general(hidden, rows, (((1,), (1,)), ((), ())), preferred_element_type=dtype)
 
 
-token_losses.defvjp(_token_losses_forward, _token_losses_backward)
+def _token_losses_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Any, Any, Any]
+) -> tuple[Float[Array, ' n'], Float[Array, ' n']]:
+    hidden, table, _ = primals
+    by_hidden, by_table, _ = tangents
+    losses, by_logit = _token_losses(*primals)
+    moved = jnp.zeros(by_logit.shape, hidden.dtype)
+    # In the type of `hidden`, so that the products of the gradient are, too.
+    if not isinstance(by_hidden, SymbolicZero):
+        moved = moved + _logits(by_hidden, table.astype(hidden.dtype), hidden.dtype)
+    if not isinstance(by_table, SymbolicZero):
+        # The barrier keeps the transpose out of the product of the gradient, which would have the
+        # wider operand on the left: on a CPU that takes three to four times as long.
+        columns = lax.optimization_barrier(by_table.astype(hidden.dtype).T)
+        moved = moved + lax.dot(hidden, columns, preferred_element_type=hidden.dtype)
+    return losses, (by_logit * moved).sum(axis=1)
+
+
+# A frozen table costs nothing.
+token_losses.defjvp(_token_losses_jvp, symbolic_zeros=True)
 
 
 def _losses(logits: Float[Array, 'B R V'], batch: TokenBatch) -> Float[Array, 'B R']:
@@ -227,6 +238,10 @@ def _place(batch: TokenBatch) -> Int[Array, '1 R']:
 
 def _in_text(batch: TokenBatch) -> Bool[Array, 'B R']:
     return _place(batch) < batch.lengths[:, None]
+
+
+def _in_answer(batch: TokenBatch) -> Bool[Array, 'B R']:
+    return _in_text(batch) & (_place(batch) >= batch.answer_starts[:, None])
 
 
 def _mean(values: Shaped[Array, 'B R'], counted: Bool[Array, 'B R']) -> Float[Array, ' B']:
@@ -276,6 +291,11 @@ class _Adapted:
 
     def measure(self, params: Adapters, batch: TokenBatch) -> Mapping[str, Float[Array, ' B']]:
         return self.modeling.measure(self.base, batch, adapters=self.lora.scaled(params))
+
+    def measure_tokens(
+        self, params: Adapters, batch: TokenBatch
+    ) -> Mapping[str, Float[Array, 'B S']]:
+        return self.modeling.measure_tokens(self.base, batch, adapters=self.lora.scaled(params))
 
     def outputs(self, params: Adapters, batch: TokenBatch) -> Float[Array, 'B R V']:
         return self.modeling.outputs(self.base, batch, adapters=self.lora.scaled(params))

@@ -22,6 +22,7 @@ from influence_jax.attribution import (
 )
 from influence_jax.data import Dataset
 from influence_jax.models.mlp import MLPConfig
+from influence_jax.tasks.language_modeling import LanguageModeling
 
 SOLVERS = [
     Exact(),
@@ -29,6 +30,26 @@ SOLVERS = [
     LiSSA(steps=600),
     Arnoldi(iterations=10_000, rank=10_000),
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedLoss:
+    """Measures texts by the loss that they are trained with."""
+
+    task: LanguageModeling
+
+    @property
+    def measurements(self):
+        return ('loss',)
+
+    def init(self, *, key):
+        return self.task.init(key=key)
+
+    def train_loss(self, params, batch, *, key):
+        return self.task.train_loss(params, batch, key=key)
+
+    def measure(self, params, batch):
+        return {'loss': self.train_loss(params, batch, key=jax.random.key(0))}
 
 
 def whole(columns):
@@ -202,7 +223,19 @@ def test_drawn_tokens_have_the_fisher_information_of_the_mean_loss(networks):
     np.testing.assert_allclose(found, expected, rtol=0.1)
 
 
+@pytest.mark.slow
+def test_a_packed_training_loss_has_products_with_its_hessian(networks):
+    """Through `token_losses`, attention and embeddings: scores are those of `measure`."""
+    model, records = networks['gpt_neo']()
+    packed = dataclasses.replace(
+        model, task=PackedLoss(dataclasses.replace(model.task, capacity=64))
+    )
+    method = InfluenceFunction(ConjugateGradients(tolerance=1e-6), Curvature.HESSIAN, damping=200.0)
+    found, plain = (whole(method([one], Records(records, records))) for one in (packed, model))
+    np.testing.assert_allclose(found, plain, atol=1e-4 * np.abs(plain).max())
+
+
 def test_what_is_for_chosen_targets():
     """Iterations for each target, or trainings: nobody wants them of thousands by default."""
     chosen = {one.method.name for one in attribution.BUILT_IN if one.for_chosen_targets}
-    assert chosen == {'conjugate_gradients', 'lissa', 'astra', 'metagradient'}
+    assert chosen == {'conjugate_gradients', 'lissa', 'astra', 'metagradient', 'mirrored'}

@@ -37,7 +37,7 @@ def models():
     ], problem.examples
 
 
-def reference(models, examples, size, seed):
+def reference(models, examples, size, seed, damping):
     """A product of means over models in float64, from probabilities and projected gradients."""
     scores, errors = [], []
     for number, model in enumerate(models):
@@ -50,16 +50,20 @@ def reference(models, examples, size, seed):
         key = jax.random.fold_in(jax.random.key(seed), number)
         phi = np.asarray(project(gradients, size, key=key), np.float64)
         trained = phi[model.mask]
-        scores.append(phi @ np.linalg.inv(trained.T @ trained) @ phi.T)
+        gram = trained.T @ trained
+        gram += damping * np.trace(gram) / size * np.eye(size)
+        scores.append(phi @ np.linalg.inv(gram) @ phi.T)
         errors.append(1 - np.exp(-np.asarray(model.losses(model.chosen, examples, 'loss'))))
     return np.mean(errors, axis=0)[:, None] * np.mean(scores, axis=0)
 
 
-def test_scores_are_the_formula_of_the_paper(models):
+@pytest.mark.parametrize(('size', 'damping'), [(6, 0.0), (6, 0.1), (29, 0.5)])
+def test_scores_are_the_formula_of_the_paper(models, size, damping):
+    """Whose damping is 0; with damping the projection may be larger than the rank."""
     models, examples = models
     records = Records(examples, examples, batch=8, block=9)
-    found = whole(TRAK(size=6, seed=3)(models, records))
-    expected = reference(models, examples, 6, 3)
+    found = whole(TRAK(size, damping, seed=3)(models, records))
+    expected = reference(models, examples, size, 3, damping)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
 
 
@@ -134,6 +138,8 @@ def test_refusals(models):
         whole(TRAK(size=29)(models, records))
     with pytest.raises(ValueError, match='size=0'):
         TRAK(size=0)
+    with pytest.raises(ValueError, match='damping=-1'):
+        TRAK(damping=-1.0)
     rows = {'input': np.ones((6, 4), np.float32), 'label': np.ones(6, np.float32)}
     problem = tasks.bind(tasks.Regression(MLPConfig(4, 1, ())), Dataset(rows))
     model = Model(problem.task, problem.task.init(key=jax.random.key(0)))

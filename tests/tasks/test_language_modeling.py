@@ -184,6 +184,40 @@ def test_token_losses_and_their_gradients_are_optax(dtype):
         )
 
 
+def test_token_losses_have_derivatives_of_every_order():
+    """Jacobian-vector products and products with Hessians, as of the plain formula."""
+    rng = np.random.default_rng(4)
+    primals, tangents = (
+        (jnp.asarray(rng.normal(size=(12, 8))), jnp.asarray(rng.normal(size=(V, 8))))
+        for _ in range(2)
+    )
+    labels = jnp.asarray(rng.integers(0, V, 12))
+
+    def plain(hidden, table):
+        return optax.softmax_cross_entropy_with_integer_labels(hidden @ table.T, labels)
+
+    def ours(hidden, table):
+        return token_losses(hidden, table, labels)
+
+    def curved(losses):
+        def gradient(*primals):
+            return jax.grad(lambda *p: (losses(*p) ** 2).sum(), (0, 1))(*primals)
+
+        return jax.jvp(gradient, primals, tangents)
+
+    for derivative in (lambda losses: jax.jvp(losses, primals, tangents), curved):
+        for a, b in zip(
+            *(jax.tree.leaves(derivative(losses)) for losses in (ours, plain)), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_token_losses_of_a_frozen_table_have_no_gradient_by_it():
+    hidden, table, labels = jnp.ones((5, 3)), jnp.ones((7, 3)), jnp.zeros(5, jnp.int32)
+    text = str(jax.make_jaxpr(jax.grad(lambda h: token_losses(h, table, labels).sum()))(hidden))
+    assert text.count('dot_general') == 2
+
+
 def test_token_losses_of_far_logits_are_finite():
     hidden = jnp.full((1, 2), 300.0)
     table = jnp.array([[300.0, 0], [0, 0], [-300.0, 0]])

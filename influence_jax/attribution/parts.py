@@ -1,0 +1,144 @@
+"""Scores in parts: by modules of the network, and by tokens of the target."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from influence_jax.attribution.method import Attribution, FeatureScorer, Records
+from influence_jax.attribution.model import Model
+from influence_jax.estimators import Columns
+from influence_jax.estimators.tiling import tile_slices
+from influence_jax.types import AnyArray, Batch, TokenTask
+
+
+def by_module(method: Attribution, models: Sequence[Model], records: Records) -> dict[str, Columns]:
+    """Splits scores by the modules whose gradients they are products of; they add up to the whole.
+
+    Methods that are sums over parameters: gradients (of their cosine, each module's share), K-FAC
+    and EK-FAC, influence functions, LoGra. What an influence function solves for all parameters at
+    once is split after solving, by the example's gradient.
+
+    All modules are computed when one is read; the last targets that were read are kept, so that
+    others of the same targets cost nothing.
+
+    Returns:
+        Scores by path, such as `layers/0`.
+
+    Raises:
+        ValueError: the method is no such sum, or as `Attribution.__call__`.
+    """
+    block = method.target_block(models, records)
+    scorer = method.prepare(models, dataclasses.replace(records, block=block))
+    if not isinstance(scorer, FeatureScorer) or not scorer.modules:
+        raise ValueError(
+            f'{method.method.title} is no sum over modules: use one that is, such as ekfac or dot'
+        )
+    modules, unit = list(scorer.modules), method.unit(models[0], records)
+    at_once = max(1, block // len(modules))
+    last: dict[bytes, Float[np.ndarray, 'modules N t']] = {}
+
+    def scores(targets: Int[np.ndarray, ' t']) -> Float[np.ndarray, 'modules N t']:
+        key = targets.tobytes()
+        if key not in last:
+            rows = [targets[some] for some in tile_slices(len(targets), at_once)]
+            found = [scorer.by_module(_rows(records.targets, some)) for some in rows]
+            last.clear()
+            last[key] = np.concatenate(found, axis=2)
+        return last[key]
+
+    def columns(number: int) -> Columns:
+        def read(targets: Int[np.ndarray, ' t']) -> Float[AnyArray, 'N t']:
+            return scores(targets)[number]
+
+        title = f'{method.method.title}, {modules[number]}'
+        own = dataclasses.replace(method.method, title=title)
+        return Columns(records.num_examples, records.num_targets, read, own, unit)
+
+    return {module: columns(number) for number, module in enumerate(modules)}
+
+
+def by_token(
+    method: Attribution, models: Sequence[Model], records: Records, target: int
+) -> Float[np.ndarray, 'N S']:
+    """Splits the scores for a text by its tokens, whose losses its measurement is the sum of.
+
+    Entry (i, s) is the score of example i for what token s adds to the target's measurement;
+    positive where including the example lowers it. Rows add up to the target's column. Tokens that
+    are not predicted, and padding, have 0. Each token costs a target.
+
+    Scores of an example's tokens for a target are, of the gradient product, those of the target for
+    the example: pass it as the target.
+
+    Args:
+        method: one whose scores are linear in what is measured of the target.
+        models: of a task that measures tokens (`influence_jax.types.TokenTask`).
+        records: the target is one of its targets.
+        target: its position.
+
+    Raises:
+        ValueError: the method is not linear, the task does not measure tokens or not this
+            measurement, or as `Attribution.__call__`.
+    """
+    if not method.linear_in_targets:
+        raise ValueError(
+            f'{method.method.title} is not linear in what is measured, so that scores of tokens '
+            f'would not add up: use another method, such as ekfac or dot'
+        )
+    text = _rows(records.targets, np.array([target]))
+    shares = _shares(models[0], text, records.measurement)
+    places = np.flatnonzero(shares)
+    tokens = TokenOf(jax.tree.map(lambda leaf: np.repeat(leaf, len(places), axis=0), text), places)
+    fields = [field.name for field in dataclasses.fields(Model)]
+    measured = [_OfTokens(**{name: getattr(one, name) for name in fields}) for one in models]
+    columns = method(measured, dataclasses.replace(records, targets=tokens))
+    found = np.zeros((records.num_examples, len(shares)), np.float32)
+    found[:, places] = columns.column(np.arange(len(places))).values
+    return found
+
+
+class TokenOf(NamedTuple):
+    """A record, and the place of the token that alone is measured of it."""
+
+    record: Any
+    place: Any
+
+
+class _OfTokens(Model):
+    """A model that also measures single tokens, in the shares of the record's measurement."""
+
+    def losses(
+        self, chosen: Mapping[str, Array], batch: Batch, measurement: str
+    ) -> Float[Array, ' B']:
+        if not isinstance(batch, TokenOf):
+            return super().losses(chosen, batch, measurement)
+        found = _token_task(self).measure_tokens(
+            self._with(chosen), jax.tree.map(jnp.asarray, batch.record)
+        )
+        return jnp.take_along_axis(found[measurement], batch.place[:, None], axis=1)[:, 0]
+
+
+def _shares(model: Model, text: Batch, measurement: str) -> Float[np.ndarray, ' S']:
+    found = _token_task(model).measure_tokens(model.variables, jax.tree.map(jnp.asarray, text))
+    if measurement not in found:
+        raise ValueError(
+            f'{measurement!r} is not measured by tokens: choose measurement= of {", ".join(found)}'
+        )
+    return np.asarray(found[measurement][0])
+
+
+def _token_task(model: Model) -> TokenTask:
+    if not isinstance(model.task, TokenTask):
+        raise ValueError(
+            f'{type(model.task).__name__} does not measure tokens: give it measure_tokens '
+            f'(influence_jax.types.TokenTask)'
+        )
+    return model.task
+
+
+def _rows(rows: Batch, indices: Int[np.ndarray, ' b']) -> Batch:
+    return jax.tree.map(lambda leaf: leaf[indices], rows)
