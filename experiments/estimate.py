@@ -1,8 +1,12 @@
 """Influence from anyone's masks and losses: the tables and the report of the image experiments.
 
     python -m experiments.estimate --masks=FILE.npy --losses=FILE.npy --output_dir=DIR
+    python -m experiments.estimate --lira=FOLDER --output_dir=DIR
+    python -m experiments.estimate --feldman_zhang=FILE.npz --output_dir=DIR
 
-Row m of both files is member m; no model is needed. The report is DIR/index.html.
+Row m of both files is member m; no model is needed. Files may be .npy, .npz, .pt, .safetensors,
+.csv or .parquet, an array in them named FILE.npz:NAME, and several of them, separated by commas,
+shards of the members (influence_jax.interchange). The report is DIR/index.html.
 """
 
 import dataclasses
@@ -11,8 +15,9 @@ import sys
 from pathlib import Path
 
 from experiments import flags, launch, terminal
-from influence_jax import report, store, tensors
+from influence_jax import interchange, report, store, tensors
 from influence_jax.estimators import Estimator, adjusted
+from influence_jax.report.run import ArrayRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +25,16 @@ class TensorSettings:
     """Which tensors, and how influence is estimated from them.
 
     Attributes:
-        masks: .npy file, bool [M N]: whether member m was trained on example n.
-        losses: .npy file, floating [M T]: what was measured of member m on target t, lower being
+        masks: file, bool [M N]: whether member m was trained on example n; also numbers 0 and 1,
+            or -1 and 1, or, with --examples, lists of positions.
+        losses: file, floating [M T]: what was measured of member m on target t, lower being
             better (negate a probability). Members with anything that is not finite are left out.
+        logits: instead of losses: file, floating [M T C].
+        labels: of the targets, with --logits: file, integers [T].
+        examples: how many there are, where masks are lists of positions.
+        lira: folder of the reference code of LiRA, instead of files.
+        feldman_zhang: .npz in the layout of Feldman and Zhang, instead of files.
+        test: of --feldman_zhang: targets are the test examples, not the training examples.
         unit: of the losses, for labels.
         ids: names of the N examples: a text file (one a line), .json (a list) or .npy; by default
             their positions.
@@ -39,6 +51,12 @@ class TensorSettings:
 
     masks: str = ''
     losses: str = ''
+    logits: str = ''
+    labels: str = ''
+    examples: int | None = None
+    lira: str = ''
+    feldman_zhang: str = ''
+    test: bool = False
     unit: str = 'nats'
     ids: str = ''
     target_ids: str = ''
@@ -55,9 +73,58 @@ class TensorSettings:
         """
         if not (self.unit.isprintable() and self.unit.strip()) or '$' in self.unit:
             raise ValueError(f'--unit must be a word for labels without $, not {self.unit!r}')
-        for name, value in (('masks', 'FILE.npy'), ('losses', 'FILE.npy'), ('output_dir', 'DIR')):
+        kinds = [name for name in ('masks', 'lira', 'feldman_zhang') if getattr(self, name)]
+        if len(kinds) > 1:
+            raise ValueError(f'--{" and --".join(kinds)} exclude each other: give one of them')
+        needed = {'output_dir': 'DIR'}
+        if kinds in ([], ['masks']):
+            needed = {'masks': 'FILE.npy', **needed}
+            needed |= {'labels': 'FILE.npy'} if self.logits else {'losses': 'FILE.npy'}
+        for name, value in needed.items():
             if not getattr(self, name):
                 raise ValueError(f'--{name} is missing: give --{name}={value}')
+
+    @property
+    def of_plain_files(self) -> bool:
+        """Whether masks and losses are one .npy file each, which are mapped and not read."""
+        both = self.masks, self.losses
+        return all(one.endswith('.npy') and ',' not in one for one in both)
+
+    @property
+    def name(self) -> str:
+        """Of what is estimated, for the title."""
+        return Path(self.losses or self.logits or self.lira or self.feldman_zhang).stem
+
+    def read(self) -> ArrayRun:
+        """Reads what is asked for; raises as its reader does."""
+        if self.of_plain_files and self.examples is None:
+            return tensors.as_run(
+                self.masks,
+                self.losses,
+                ids=self.ids or None,
+                target_ids=self.target_ids or None,
+                member_ids=self.member_ids or None,
+                drop_inestimable=self.drop_inestimable,
+            )
+        if self.lira:
+            imported = interchange.read_lira(self.lira)
+        elif self.feldman_zhang:
+            imported = interchange.read_feldman_zhang(self.feldman_zhang, test=self.test)
+        else:
+            imported = interchange.read_ensemble(
+                self.masks,
+                self.losses,
+                logits=self.logits,
+                labels=self.labels,
+                examples=self.examples,
+            )
+        imported = dataclasses.replace(
+            imported,
+            ids=self.ids or imported.ids,
+            target_ids=self.target_ids or imported.target_ids,
+            member_ids=self.member_ids or imported.member_ids,
+        )
+        return imported.run(drop_inestimable=self.drop_inestimable)
 
 
 def run_from_flags() -> None:
@@ -74,38 +141,39 @@ def run(settings: TensorSettings) -> Path:
     """Reads the tensors, estimates, writes the report and returns the page's path."""
     settings.check()
     report.check_directory(settings.output_dir)  # before minutes are spent
-    given = tensors.as_run(
-        settings.masks,
-        settings.losses,
-        ids=settings.ids or None,
-        target_ids=settings.target_ids or None,
-        member_ids=settings.member_ids or None,
-        drop_inestimable=settings.drop_inestimable,
-    )
+    given = settings.read()
     results = report.gather(
         given,
         estimator=settings.estimator,
-        unit=settings.unit,
-        title=f'Influence distributions: {Path(settings.losses).stem}',
+        unit='error' if settings.feldman_zhang else settings.unit,
+        title=f'Influence distributions: {settings.name}',
         facts=_facts(settings),
     )
     return terminal.save_and_show(results, settings.output_dir)
 
 
 def _facts(settings: TensorSettings) -> dict[str, str]:
+    sources = {
+        name: _described(value)
+        for name in ('masks', 'losses', 'logits', 'labels', 'lira', 'feldman_zhang')
+        if (value := getattr(settings, name))
+    }
     return {
-        'masks': _described(settings.masks),
-        'losses': _described(settings.losses),
+        **sources,
         'command': launch.command(),
         'versions': ', '.join(f'{name} {version}' for name, version in store.versions().items()),
         'commit': store.git_commit() or 'unknown',
     }
 
 
-def _described(path: str) -> str:
-    with Path(path).open('rb') as file:
+def _described(source: str) -> str:
+    """The name of a file and its digest; of several, or of a folder, their names."""
+    path = Path(source)
+    if not path.is_file():
+        return ', '.join(Path(one).name for one in source.split(','))
+    with path.open('rb') as file:
         digest = hashlib.file_digest(file, 'sha256').hexdigest()
-    return f'{Path(path).name}, sha256 {digest[:16]}'
+    return f'{path.name}, sha256 {digest[:16]}'
 
 
 if __name__ == '__main__':

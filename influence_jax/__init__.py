@@ -30,6 +30,7 @@ _SUBPACKAGES = (
     'attribution',
     'data',
     'estimators',
+    'interchange',
     'judging',
     'models',
     'planning',

@@ -33,6 +33,7 @@ ALLOWED = {
     'analysis': {'data', 'estimators'},
     'report': {'analysis', 'data', 'estimators', 'store'},
     'tensors': {'data', 'estimators', 'report', 'store'},
+    'interchange': {'data', 'report', 'tensors'},
     'planning': {'models', 'tasks', 'training'},
     # Reads models, trains and keeps scores, of which analysis knows nothing.
     'judging': {

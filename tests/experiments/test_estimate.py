@@ -251,3 +251,46 @@ def test_help_of_estimate_reads_well(launch):
     for field in TensorSettings.__dataclass_fields__:
         assert f'--{field}: ' in text or f'--[no]{field}: ' in text
     assert '<difference|adjusted|ridge|lasso|shrunk>' in text
+
+
+def test_other_layouts_give_the_same_report(saved, tmp_path, undrawn):
+    settings = saved()
+    masks, losses = drawn()
+    estimate.run(settings)
+    expected = (tmp_path / 'report' / 'targets.csv').read_text()
+    np.savez(tmp_path / 'both.npz', masks=2 * masks.astype(int) - 1, losses=losses)
+    for folder, others in (
+        (
+            'archive',
+            {'masks': f'{tmp_path}/both.npz:masks', 'losses': f'{tmp_path}/both.npz:losses'},
+        ),
+        ('scores', {'masks': '', 'losses': '', 'lira': str(tmp_path / 'lira')}),
+    ):
+        if others.get('lira'):
+            for member in range(M):
+                one = tmp_path / 'lira' / f'experiment-{member}_{M}'
+                (one / 'scores').mkdir(parents=True)
+                np.save(one / 'keep.npy', masks[member])
+                gap = -np.log(np.expm1(losses[member].astype(float)))
+                np.save(one / 'scores' / '0000000001.npy', gap[:, None])
+        estimate.run(dataclasses.replace(settings, output_dir=str(tmp_path / folder), **others))
+        found = (tmp_path / folder / 'targets.csv').read_text()
+        for one, other in zip(
+            csv.DictReader(found.splitlines()), csv.DictReader(expected.splitlines()), strict=True
+        ):
+            np.testing.assert_allclose(
+                float(one['self_influence']), float(other['self_influence']), rtol=1e-3
+            )
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        ({'lira': 'folder'}, '--masks and --lira exclude each other'),
+        ({'losses': '', 'logits': 'l.npy'}, '--labels is missing'),
+        ({'masks': ''}, '--masks is missing'),
+    ],
+)
+def test_sources_that_do_not_go_together(saved, changed, message):
+    with pytest.raises(ValueError, match=message):
+        estimate.run(dataclasses.replace(saved(), **changed))
