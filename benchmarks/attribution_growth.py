@@ -95,11 +95,16 @@ def on_paper() -> None:
             roomy = Records(records, records, memory=64 * GIB, batch=4, block=16)
             if isinstance(method, TRAK):
                 method = dataclasses.replace(method, size=None)  # as many as the records allow
-            found = attribution.cost(method, model, roomy)
+            row = f'| {model.size:,} | {method.method.title} |'
+            try:
+                found = attribution.cost(method, model, roomy)
+            except ValueError as error:  # more memory than there is
+                print(row, f'{str(error).partition(":")[0]} |||||')
+                continue
             most = max(found.stages, key=lambda stage: stage.flops)
             kept = '' if found.kept else ', computed for each block of targets'
             print(
-                f'| {model.size:,} | {method.method.title} | {found.width:,} | '
+                f'{row} {found.width:,} | '
                 f'{found.bytes / GIB:.1f} | {found.flops / 1e15:.3g} | {most.name}{kept} |'
             )
 
