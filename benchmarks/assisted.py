@@ -1,155 +1,145 @@
 """Ensemble and cheap scores, apart and together, judged by members trained on other subsets.
 
-    python -m benchmarks.assisted RUN --held_out=DIR [--models=DIR] [--scores=FILE.npy,...]
+    python -m experiments.judge --run=RUN --held_out=DIR --models=DIR --num_models=10 \
+        --attribution=cosine,trak,ekfac --estimator=none --output_dir=OUT
+    python -m benchmarks.assisted RUN --held_out=DIR --scores=OUT/scores
 
-All three are runs of the embedded clip art with one recipe; HELD_OUT has another seed and repeats
-of its masks, MODELS kept its parameters. LDS: Spearman, target by target, between what scores
-predict of a held-out mask and the mean loss over its repeats, on masks that leave the target out;
-mean over targets, with 95 % bootstrap intervals over masks and targets. 'ceiling' is what the
-repeats' own reliability leaves any method to reach. AUROC is that of margins for near-duplicates
-by pixels, 'with scores' that of `estimators.joint_margin` with each score's own margin; 'twin' how
-often the strongest other example of a near-duplicate is one of its near-duplicates.
+All runs are of the embedded clip art with one recipe; HELD_OUT has another seed and repeats of its
+masks. The first command computes the scores of ten models. LDS and its ceiling are those of
+`analysis.judge`, on masks that leave the target out, with 95 % bootstrap intervals over masks and
+targets. AUROC is that of low margins for near-duplicates by pixels, 'with scores' that of
+`estimators.joint_margin` with each score's own margin; 'twin' how often the strongest other example
+of a near-duplicate is one of its group.
 """
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
+import jax
 import numpy as np
-from absl import app, flags
-from jaxtyping import Float
+from absl import app, flags, logging
+from jaxtyping import Bool, Float, Int
 
-import influence_jax
-from influence_jax import analysis, attribution, data
-from influence_jax.analysis.margins import top1_margin
-from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
-from influence_jax.estimators import adjusted, joint_margin, shrunk, with_scores
-from influence_jax.types import AnyArray
+from influence_jax import analysis, data, judging, open_run
+from influence_jax.analysis import judge
+from influence_jax.data.pixel_distance import clusters, near_duplicates
+from influence_jax.estimators import (
+    Columns,
+    Estimator,
+    adjusted,
+    joint_margin,
+    shrunk,
+    summarize,
+    with_scores,
+)
+from influence_jax.store import ScoreAxes
 
-_HELD_OUT = flags.DEFINE_string('held_out', '', 'run whose masks are to be predicted.')
-_MODELS = flags.DEFINE_string('models', '', 'run whose parameters give cosine and EK-FAC scores.')
-_NUM_MODELS = flags.DEFINE_integer('num_models', 10, 'how many members of --models.')
-_SCORES = flags.DEFINE_list('scores', [], 'files NAME.npy of scores [examples targets].')
-_MEMBERS = flags.DEFINE_list('members', ['50', '100', '250'], 'sizes of the ensemble.')
+_HELD_OUT = flags.DEFINE_string(
+    'held_out', None, 'run whose masks are to be predicted', required=True
+)
+_SCORES = flags.DEFINE_string('scores', None, 'directory of scores, all of which are used')
+_MEMBERS = flags.DEFINE_list('members', ['50', '100', '250'], 'sizes of the ensemble')
 
 _RESAMPLES = 300
+_KEY = jax.random.key(0)
 
 
-class HeldOut:
-    """Held-out masks, the ranks of their losses, and the near-duplicates among the examples."""
+class Truth(NamedTuple):
+    """What scores are judged by.
 
-    def __init__(self, run: influence_jax.Run, dataset: influence_jax.Dataset) -> None:
-        masks, losses = run.masks[run.complete], run.measurement('loss')[run.complete]
-        self.masks, index = np.unique(masks, axis=0, return_inverse=True)
-        index = index.ravel()
-        self.repeats = [losses[index == mask] for mask in range(len(self.masks))]
-        self.losses = np.array([of.mean(axis=0) for of in self.repeats])
+    held_out: masks with repeats.
+    counted: `[K T]` which masks left each target out.
+    resamples: of masks and targets.
+    groups: `[N]` of near-duplicates.
+    twins: `[T]` whether a target has a near-duplicate.
+    """
+
+    held_out: judge.HeldOut
+    counted: Bool[np.ndarray, 'K T']
+    resamples: judge.Resamples
+    groups: Int[np.ndarray, ' N']
+    twins: Bool[np.ndarray, ' T']
+
+    @classmethod
+    def of(cls, held_out: judge.HeldOut, dataset: data.Dataset) -> 'Truth':
+        """Draws resamples and looks for near-duplicates."""
+        count = dataset.num_examples
         pairs = near_duplicates(dataset)
-        self.near_duplicated = has_near_duplicate(pairs, dataset.num_examples)
-        self.twins = np.zeros((dataset.num_examples,) * 2, bool)
-        self.twins[pairs[:, 0], pairs[:, 1]] = self.twins[pairs[:, 1], pairs[:, 0]] = True
+        groups = clusters(pairs, count)
+        resamples = judge.Resamples.draw(
+            _KEY, masks=len(held_out.masks), groups=groups, resamples=_RESAMPLES
+        )
+        twins = np.isin(np.arange(count), pairs)
+        return cls(held_out, held_out.without(np.arange(count)), resamples, groups, twins)
 
+    @property
     def ceiling(self) -> float:
-        """Root of the reliability of the mean over repeats (Spearman and Brown)."""
-        even = np.array([of[::2].mean(axis=0) for of in self.repeats])
-        odd = np.array([of[1::2].mean(axis=0) for of in self.repeats])
-        between = self._spearman(even, odd, np.arange(len(self.masks))).mean()
-        return float(np.sqrt(2 * between / (1 + between)))
+        """What any prediction can reach."""
+        found = judge.reliability(self.held_out, self.counted, self.resamples, key=_KEY)
+        return float(np.sqrt(max(found[0], 0)))
 
-    def lds(self, scores: Float[np.ndarray, 'N T'], key: int = 0) -> tuple[float, float, float]:
-        """LDS, and the ends of its interval."""
-        predicted = -(self.masks.astype(np.float32) @ scores)
-        found = self._spearman(predicted, self.losses, np.arange(len(self.masks))).mean()
-        generator, resampled = np.random.default_rng(key), []
-        for _ in range(_RESAMPLES):
-            masks = generator.integers(len(self.masks), size=len(self.masks))
-            of_targets = self._spearman(predicted, self.losses, masks)
-            resampled.append(generator.choice(of_targets, len(of_targets)).mean())
-        # Resampled masks hold ties, which move the mean: only the spread is taken from them.
-        half = 1.96 * np.std(resampled)
-        return float(found), float(found - half), float(found + half)
-
-    def _spearman(
-        self, a: Float[np.ndarray, 'K T'], b: Float[np.ndarray, 'K T'], masks: np.ndarray
+    def show(
+        self, name: str, columns: Columns, margins: Mapping[str, Float[np.ndarray, ' T']]
     ) -> Float[np.ndarray, ' T']:
-        """By target, on those of the masks that leave it out."""
-        out = ~self.masks[masks]
-        ranks = [_ranks(np.where(out, of[masks], np.inf)) * out for of in (a, b)]
-        count = out.sum(axis=0)
-        centered = [(of - of.sum(axis=0) / count) * out for of in ranks]
-        norm = np.sqrt(np.prod([np.square(of).sum(axis=0) for of in centered], axis=0))
-        return (centered[0] * centered[1]).sum(axis=0) / np.where(norm > 0, norm, np.inf)
-
-    def auroc(self, margin: Float[np.ndarray, ' T']) -> float:
-        """Of low margins for near-duplicates."""
-        return analysis.auroc(-np.where(np.isnan(margin), np.inf, margin), self.near_duplicated)
-
-    def twin_rate(self, scores: Float[np.ndarray, 'N T']) -> float:
-        """Share of near-duplicates whose strongest other example is one of theirs."""
-        others = np.where(np.eye(len(scores), dtype=bool), -np.inf, scores)
-        strongest = others.argmax(axis=0)
-        found = self.twins[strongest, np.arange(len(strongest))]
-        return float(found[self.near_duplicated].mean())
+        """Prints how well these scores do, and returns their margins."""
+        own = np.arange(columns.targets)
+        values = np.asarray(columns.column(own).values)
+        columns = Columns.of_matrix(values)
+        predicted = judge.predictions(columns, self.held_out.masks)
+        lds = judge.rank_agreement(predicted, self.held_out.mean, self.counted, self.resamples).mean
+        found, low, high = lds.interval()
+        summary = summarize(columns, target_examples=own, top_k=2)
+        twins = judge.near_duplicate_scores(summary, self.groups, own, key=_KEY)
+        assert twins is not None
+        line = f'{name:48s} LDS {found:.3f} [{low:.3f}, {high:.3f}] AUROC {twins.auroc.value:.3f}'
+        if margins:
+            joint = joint_margin(summary.margin, *margins.values())
+            line += f' (with scores {analysis.auroc(-joint, self.twins):.3f})'
+        print(f'{line} twin {twins.twin_first:.3f}', flush=True)
+        return summary.margin
 
 
-def _ranks(values: Float[np.ndarray, 'K T']) -> Float[np.ndarray, 'K T']:
-    return values.argsort(axis=0).argsort(axis=0).astype(np.float64)
-
-
-def all_scores(dataset: influence_jax.Dataset) -> Iterator[tuple[str, Float[np.ndarray, 'N T']]]:
-    """Yields scores by name: those of files, and of models."""
-    for path in _SCORES.value:
-        yield path.rsplit('/', 1)[-1].removesuffix('.npy'), np.load(path, allow_pickle=False)
-    if _MODELS.value:
-        run = influence_jax.open_run(_MODELS.value)
-        models, records = attribution.read_run(run, dataset, range(_NUM_MODELS.value))
-        for method in (attribution.Gradients(cosine=True), attribution.KFAC()):
-            columns = method(models, records)
-            yield method.method.name, np.asarray(columns.column(np.arange(columns.targets)).values)
-
-
-def main(argv: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Prints a line for each part, and for both together, at each size of the ensemble."""
-    run, dataset = influence_jax.open_run(argv[1]), data.load('clipart')
-    truth = HeldOut(influence_jax.open_run(_HELD_OUT.value), dataset)
-    masks, losses = run.masks[run.complete], run.measurement('loss')[run.complete]
-    print(f'ceiling {truth.ceiling():.3f}')
-    scores = dict(all_scores(dataset))
-    margins = {name: top1_margin(of) for name, of in scores.items()}
-    for name, of in scores.items():
-        show(name, of, truth, {})
-    sets = {name: {name: of} for name, of in scores.items()}
+    logging.set_verbosity(logging.WARNING)
+    run, held_out = open_run(arguments[1]), open_run(_HELD_OUT.value)
+    own = run.target_examples
+    measured = judge.held_out_members(held_out.masks, held_out.measurement('loss'))
+    split = judge.split_by(run.masks, run.measurement('loss'), measured)
+    truth = Truth.of(measured, data.load('clipart'))
+    print(f'ceiling {truth.ceiling:.3f}')
+    scores: dict[str, Columns] = {}
+    for path in sorted(Path(_SCORES.value).glob('*.npy')) if _SCORES.value else []:
+        columns, _, _ = judging.opened_columns(path, ScoreAxes.of(run.manifest))
+        scores[columns.method.name] = columns
+    margins = {name: truth.show(name, columns, {}) for name, columns in scores.items()}
+    sets = {name: {name: columns} for name, columns in scores.items()}
     if len(scores) > 1:
         sets['all scores'] = scores
+
     for members in map(int, _MEMBERS.value):
-        some = masks[:members], losses[:members]
-        for method in (adjusted, shrunk):
-            show(f'{method.name}, M = {members}', method(*some).values, truth, {})
-        for name, chosen_scores in sets.items():
-            chosen = {one: margins[one] for one in chosen_scores}
-            values = with_scores(chosen_scores)(*some).values
-            show(f'assisted by {name}, M = {members}', values, truth, chosen)
-            rows = np.random.default_rng(0).permutation(len(values))
-            permuted = {one: matrix[rows] for one, matrix in chosen_scores.items()}
-            values = with_scores(permuted)(*some).values
-            show(f'  the same with rows permuted, M = {members}', values, truth, {})
+
+        def estimate(estimator: Estimator, members: int = members) -> Columns:
+            masks, losses = split.masks[:members], split.losses[:members]
+            return judge.estimate(masks, losses, own, estimator=estimator)
+
+        for estimator in (adjusted, shrunk):
+            truth.show(f'{estimator.name}, M = {members}', estimate(estimator), {})
+        for name, chosen in sets.items():
+            of_chosen = {one: margins[one] for one in chosen}
+            columns = estimate(with_scores(chosen))
+            truth.show(f'assisted by {name}, M = {members}', columns, of_chosen)
+            permuted = {one: _permuted(columns) for one, columns in chosen.items()}
+            columns = estimate(with_scores(permuted))
+            truth.show(f'  the same with rows permuted, M = {members}', columns, {})
 
 
-def show(
-    name: str,
-    matrix: Float[AnyArray, 'N T'],
-    truth: HeldOut,
-    margins: Mapping[str, Float[np.ndarray, ' T']],
-) -> None:
-    """Prints what the truth says of these scores."""
-    scores = np.asarray(matrix)
-    found, low, high = truth.lds(scores)
-    margin = top1_margin(scores)
-    line = f'{name:48s} LDS {found:.3f} [{low:.3f}, {high:.3f}] AUROC {truth.auroc(margin):.3f}'
-    if margins:
-        joint = joint_margin(margin, *margins.values())
-        line += f' (with scores {truth.auroc(joint):.3f})'
-    print(f'{line} twin {truth.twin_rate(scores):.3f}', flush=True)
+def _permuted(columns: Columns) -> Columns:
+    """Scores that know nothing: those of other examples."""
+    rows = np.random.default_rng(0).permutation(columns.examples)
+    return Columns.of_matrix(columns.column(np.arange(columns.targets)).values[rows])
 
 
 if __name__ == '__main__':
-    sys.exit(app.run(main))
+    app.run(main)

@@ -10,17 +10,19 @@ out and another; 'itself' is over what examples do to themselves.
 
 import dataclasses
 import time
+from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
 import sklearn.datasets
-from absl import app, flags
+from absl import app, flags, logging
 
 from influence_jax import attribution, tasks
 from influence_jax.analysis import judge
 from influence_jax.attribution import ASTRA, KFAC, Attribution, InfluenceFunction, Model, Records
 from influence_jax.data import Dataset
 from influence_jax.models import MLPConfig
+from influence_jax.types import Task
 
 _TABLES = {
     'digits': sklearn.datasets.load_digits,
@@ -40,6 +42,7 @@ _NEGLIGIBLE = 1e-3
 def main(arguments: list[str]) -> None:
     """Prints a line for each method, best first."""
     del arguments
+    logging.set_verbosity(logging.WARNING)
     found = _TABLES[_DATASET.value]()
     scale = np.maximum(found.data.std(axis=0), 1e-6)
     features = ((found.data - found.data.mean(axis=0)) / scale).astype(np.float32)
@@ -55,7 +58,7 @@ def main(arguments: list[str]) -> None:
     network = MLPConfig(features.shape[1], int(labels.max()) + 1, ())
     problem = tasks.bind(tasks.Classification(network), dataset)
     layer = {'kernel': jnp.float32(truth.kernel), 'bias': jnp.float32(truth.bias)}
-    model = Model(problem.task, {'layers': {0: layer}})
+    model = Model(cast(Task, problem.task), {'layers': {0: layer}})
     records = Records(problem.examples, problem.examples)
     named = [attribution.by_name(name) for name in _METHODS.value]
     lines = []

@@ -227,6 +227,18 @@ def test_wrong_labels_are_found_by_self_influence():
     assert judge.mislabel_scores(values, np.zeros(100, bool), key=KEY) is None
 
 
+def test_wrong_labels_are_found_by_high_margins_too():
+    _, split = planted(members=20, repeats=2)
+    wrong = np.arange(N) % 10 == 3
+    values = np.full((N, N), 0.1, np.float32)
+    values[np.diag_indices(N)] = 1 + wrong  # all others are alike: the margin is that of the self
+    of = judge.Judge(split, np.arange(N), KEY, mislabelled=wrong, resamples=10)
+    row = of(Columns.of_matrix(values))
+    assert row.mislabels.auroc.value == row.mislabels_by_margin.auroc.value == 1
+    assert row.mislabels.found == (1, 1)
+    assert row.near_duplicates is None
+
+
 def test_leaving_out_what_matters_raises_the_loss():
     generator = np.random.default_rng(0)
     weights = np.zeros((N, 3))

@@ -137,7 +137,7 @@ def _minimum(
     for _ in range(_STEPS):
         likely = scipy.special.softmax(inputs @ found, axis=1)
         gradient = inputs.T @ (weights[:, None] * (likely - targets)) / count + weight_decay * found
-        norm = np.linalg.norm(gradient)
+        norm = float(np.linalg.norm(gradient))
         if norm <= tolerance:
             return found
         if factor is None or norm > _HELPS * before:
