@@ -29,6 +29,7 @@ from influence_jax.attribution import (
     Model,
     Records,
 )
+from influence_jax.attribution.compression import Compression
 
 _MODELS = flags.DEFINE_string('models', None, 'run with parameters', required=True)
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'of the data')
@@ -55,12 +56,13 @@ def main(arguments: list[str]) -> None:
         found, seconds = timed(method, models, records)
         references.append(found)
         line(f'whole, {method.method.title}', 4 * models[0].size, references, found, seconds)
-    compressions = [LoGra(int(rank)) for rank in _RANKS.value]
-    for compression in (*compressions, *(Dropout(int(count)) for count in _COUNTS.value)):
+    compressions: dict[str, Compression] = {
+        **{f'LoGra, rank {rank}': LoGra(int(rank)) for rank in _RANKS.value},
+        **{f'dropout, {count} coordinates': Dropout(int(count)) for count in _COUNTS.value},
+    }
+    for name, compression in compressions.items():
         found, seconds = timed(Compressed(compression), models, records)
         network = models[0].network(records.examples, records.loss)
-        (size,) = vars(compression).values()
-        name = f'{compression.method.title}, {size}'
         line(name, 4 * sum(compression.widths(network)), references, found, seconds)
 
 
