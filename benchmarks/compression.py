@@ -4,9 +4,10 @@
         [--ranks=1,2,4,8,16,32] [--counts=64,256,1024,4096]
 
 DIR is a run of image models with parameters (--keep_params). For LoGra of each rank and dropout of
-each number of coordinates: bytes kept of a record, seconds for all examples and some targets, drawn
-at random (compiling included), and the mean over targets of Spearman's correlation with EK-FAC and
-with the inner product of gradients, neither of which compresses anything.
+each number of coordinates: bytes kept of a record, seconds for all examples and some targets drawn
+at random (compiling included), and the mean over targets of Spearman's correlation with methods
+that compress nothing: EK-FAC, EK-FAC of the empirical Fisher information (which is what compressed
+gradients have), and the inner product of gradients.
 """
 
 import time
@@ -24,6 +25,7 @@ from influence_jax.attribution import (
     Attribution,
     Compressed,
     Dropout,
+    Fisher,
     Gradients,
     LoGra,
     Model,
@@ -49,13 +51,17 @@ def main(arguments: list[str]) -> None:
     records = Records(records.examples, targets)
 
     print(f'{records.num_examples} examples, {records.num_targets} targets, {len(models)} models')
-    print('| gradients | bytes a record | Spearman with EK-FAC | with the product | seconds |')
-    print('|---|---|---|---|---|')
-    references: list[Float[np.ndarray, 'N T']] = []
-    for method in (KFAC(), Gradients()):
-        found, seconds = timed(method, models, records)
-        references.append(found)
-        line(f'whole, {method.method.title}', 4 * models[0].size, references, found, seconds)
+    references: dict[str, Attribution] = {
+        'EK-FAC': KFAC(),
+        'EK-FAC, empirical': KFAC(fisher=Fisher.EMPIRICAL),
+        'product': Gradients(),
+    }
+    print(f'| gradients | bytes a record | {" | ".join(references)} | seconds |')
+    print('|---|---|---|---|---|---|')
+    whole = {name: timed(method, models, records) for name, method in references.items()}
+    scores = [found for found, _ in whole.values()]
+    for name, (found, seconds) in whole.items():
+        line(f'whole, {name}', 4 * models[0].size, scores, found, seconds)
     compressions: dict[str, Compression] = {
         **{f'LoGra, rank {rank}': LoGra(int(rank)) for rank in _RANKS.value},
         **{f'dropout, {count} coordinates': Dropout(int(count)) for count in _COUNTS.value},
@@ -63,7 +69,7 @@ def main(arguments: list[str]) -> None:
     for name, compression in compressions.items():
         found, seconds = timed(Compressed(compression), models, records)
         network = models[0].network(records.examples, records.loss)
-        line(name, 4 * sum(compression.widths(network)), references, found, seconds)
+        line(name, 4 * sum(compression.widths(network)), scores, found, seconds)
 
 
 def timed(
@@ -87,14 +93,8 @@ def line(
     found: Float[np.ndarray, 'N T'],
     seconds: float,
 ) -> None:
-    agreement = [
-        np.mean(
-            [scipy.stats.spearmanr(*pair).statistic for pair in zip(one.T, found.T, strict=True)]
-        )
-        for one in references
-    ]
-    columns = [f'{value:.3f}' for value in agreement] + [''] * (2 - len(agreement))
-    print(f'| {name} | {width:,} | {" | ".join(columns)} | {seconds:.1f} |', flush=True)
+    agreement = ' | '.join(f'{spearman(one, found):.3f}' for one in references)
+    print(f'| {name} | {width:,} | {agreement} | {seconds:.1f} |', flush=True)
 
 
 if __name__ == '__main__':
