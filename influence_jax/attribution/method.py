@@ -147,7 +147,7 @@ class Attribution(abc.ABC):
             if not scorer:
                 scorer.append(self.prepare(models, records))
             blocks = tile_slices(len(targets), records.block)
-            scores = [scorer[0](_rows(records.targets, targets[block])) for block in blocks]
+            scores = [scorer[0](take_rows(records.targets, targets[block])) for block in blocks]
             return np.concatenate(scores, axis=1)
 
         unit = self.unit(models[0], records)
@@ -165,10 +165,11 @@ def batches(rows: Batch, size: int) -> Iterator[tuple[slice, Batch]]:
     size = min(size, count)
     for first in range(0, count, size):
         indices = np.minimum(np.arange(first, first + size), count - 1)
-        yield slice(first, min(first + size, count)), _rows(rows, indices)
+        yield slice(first, min(first + size, count)), take_rows(rows, indices)
 
 
-def _rows(rows: Batch, indices: Int[np.ndarray, ' b']) -> Batch:
+def take_rows(rows: Batch, indices: Int[np.ndarray, ' b']) -> Batch:
+    """These rows of a batch."""
     return jax.tree.map(lambda leaf: leaf[indices], rows)
 
 

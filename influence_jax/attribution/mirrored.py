@@ -32,13 +32,13 @@ _AT_ONCE = 4  # targets, each with a copy of the parameters
 class Mirrored(Attribution):
     """score(i, t) = (loss of i after ascending on t - loss of i before) / length of the ascent.
 
-    The mirrored influence hypothesis (Ko et al. 2024, arXiv 2402.08922): what training on the
-    example does to the target is told by what training on the target does to the example. A copy of
-    the model takes gradient steps that *raise* the target's measurement; where the example's loss
-    rises too, the two have something in common, and the score is positive. The length is the sum of
-    what gradients are multiplied by, so that for short steps a score is the inner product of both
-    gradients: nats of the example's loss per unit step. The examples need forward passes only. The
-    paper takes steps of Adam; plain ones keep scores of different targets comparable.
+    The mirrored influence hypothesis (Ko et al. 2024, arXiv 2402.08922): the effect of training on
+    the example upon the target can be read from that of training on the target upon the example. A
+    copy of the model takes gradient steps that *raise* the target's measurement; where the
+    example's loss rises too, the score is positive. The length is the sum of what gradients are
+    multiplied by, so that for short steps a score is the inner product of both gradients: nats of
+    the example's loss per unit step. The examples need forward passes only. The paper takes steps
+    of Adam; plain ones keep scores of different targets comparable.
 
     Attributes:
         steps: of the ascent.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from influence_jax.attribution.method import Attribution, FeatureScorer, Records
+from influence_jax.attribution.method import Attribution, FeatureScorer, Records, take_rows
 from influence_jax.attribution.model import Model
 from influence_jax.estimators import Columns
 from influence_jax.estimators.tiling import tile_slices
@@ -46,7 +46,7 @@ def by_module(method: Attribution, models: Sequence[Model], records: Records) ->
         key = targets.tobytes()
         if key not in last:
             rows = [targets[some] for some in tile_slices(len(targets), at_once)]
-            found = [scorer.by_module(_rows(records.targets, some)) for some in rows]
+            found = [scorer.by_module(take_rows(records.targets, some)) for some in rows]
             last.clear()
             last[key] = np.concatenate(found, axis=2)
         return last[key]
@@ -89,7 +89,7 @@ def by_token(
             f'{method.method.title} is not linear in what is measured, so that scores of tokens '
             f'would not add up: use another method, such as ekfac or dot'
         )
-    text = _rows(records.targets, np.array([target]))
+    text = take_rows(records.targets, np.array([target]))
     shares = _shares(models[0], text, records.measurement)
     places = np.flatnonzero(shares)
     tokens = TokenOf(jax.tree.map(lambda leaf: np.repeat(leaf, len(places), axis=0), text), places)
@@ -138,7 +138,3 @@ def _token_task(model: Model) -> TokenTask:
             f'(influence_jax.types.TokenTask)'
         )
     return model.task
-
-
-def _rows(rows: Batch, indices: Int[np.ndarray, ' b']) -> Batch:
-    return jax.tree.map(lambda leaf: leaf[indices], rows)

@@ -19,7 +19,13 @@ from influence_jax.analysis.judge.held_out import (
     hold_out_last,
     split_by,
 )
-from influence_jax.analysis.judge.interventions import LeaveOut, Rise, leave_out
+from influence_jax.analysis.judge.interventions import (
+    LeaveOut,
+    Removal,
+    Rise,
+    leave_out,
+    remove_group,
+)
 from influence_jax.analysis.judge.leaderboard import Judge, Leaderboard, Row, cross_validated
 from influence_jax.analysis.judge.leave_one_out import (
     LeaveOneOut,
@@ -49,6 +55,7 @@ __all__ = [
     'LeaveOut',
     'MislabelScores',
     'NearDuplicateScores',
+    'Removal',
     'Resamples',
     'Rise',
     'Row',
@@ -69,6 +76,7 @@ __all__ = [
     'predictions',
     'rank_agreement',
     'reliability',
+    'remove_group',
     'sampled_targets',
     'split_by',
 ]

@@ -67,8 +67,7 @@ def leave_out(
     examples = len(next(iter(scores.values())))
     if not 0 < count < examples - 1:
         raise ValueError(f'{count=} must lie in 1 .. {examples - 2}: some examples must be left')
-    if repeats < 2:
-        raise ValueError(f'{repeats=} must be at least 2: one model tells nothing of its noise')
+    _check_repeats(repeats)
     generator, masks = host_generator(key), []
     for place, own in enumerate(self_index):
         others = np.flatnonzero(np.arange(examples) != own)
@@ -93,6 +92,71 @@ def leave_out(
     return found
 
 
+class Removal(NamedTuple):
+    """What the removal of a group does to the mean measurement of the targets that stay.
+
+    examples: how many are removed.
+    targets: positions of those that are measured.
+    removed: without the group; negative where the others are better off without it.
+    random: without as many random examples; its error is that over different draws.
+    """
+
+    examples: int
+    targets: Int[np.ndarray, ' t']
+    removed: Rise
+    random: Rise
+
+
+def remove_group(
+    group: Bool[np.ndarray, ' N'],
+    targets: Int[np.ndarray, ' t'],
+    self_index: Int[np.ndarray, ' T'],
+    train: Train,
+    *,
+    repeats: int,
+    key: PRNGKey,
+) -> Removal:
+    """Retrains without a group of examples, and without random groups of its size.
+
+    Measured are the targets whose own example none of the subsets lacks, so that they are the same
+    ones, and hold no trace of having been left out themselves.
+
+    Args:
+        group: which examples are removed.
+        targets: positions of the targets that may be measured, such as those of right labels.
+        self_index: `[T]` position of each target's own example, -1 where it is none.
+        train: see `Train`; called once, with three times `repeats` masks.
+        repeats: models a subset, at least 2; as many random groups.
+        key: draws the random groups.
+
+    Raises:
+        ValueError: a group of none or of all examples, too few `repeats`, or no target left.
+    """
+    count, examples = int(group.sum()), len(group)
+    if not 0 < count < examples:
+        raise ValueError(f'the group has {count} of {examples} examples: some must go, some stay')
+    _check_repeats(repeats)
+    generator = host_generator(key)
+    drawn = [generator.permutation(examples)[:count] for _ in range(repeats)]
+    random = np.array([~np.isin(np.arange(examples), some) for some in drawn])
+    masks = np.concatenate([np.ones_like(random), np.tile(~group, (repeats, 1)), random])
+    own, always = self_index[targets], np.logical_and.reduce(masks)
+    stay = targets[(own < 0) | always[own]]
+    if not stay.size:
+        raise ValueError(
+            f'every target is in one of the {repeats} random groups of {count}, or in the group: '
+            f'lower repeats, or give targets that are no examples'
+        )
+    measured = np.asarray(train(masks), np.float64)[:, stay].mean(axis=1)
+    everything, removed, others = measured.reshape(3, repeats)
+    return Removal(count, stay, _rise(removed, everything), _rise(others, everything))
+
+
 def _rise(without: Float[np.ndarray, ' R'], everything: Float[np.ndarray, ' R']) -> Rise:
     variance = (without.var(ddof=1) + everything.var(ddof=1)) / len(without)
     return Rise(float(without.mean() - everything.mean()), float(np.sqrt(variance)))
+
+
+def _check_repeats(repeats: int) -> None:
+    if repeats < 2:
+        raise ValueError(f'{repeats=} must be at least 2: one model tells nothing of its noise')
