@@ -14,11 +14,19 @@ from influence_jax.attribution.controls import (
     Loss,
     PixelDistance,
 )
+from influence_jax.attribution.data_value_embedding import DataValueEmbedding
 from influence_jax.attribution.gradients import Gradients
 from influence_jax.attribution.influence_function import Curvature, InfluenceFunction
 from influence_jax.attribution.kfac import KFAC, Fisher, Spectrum
 from influence_jax.attribution.layers import Layer, Network
-from influence_jax.attribution.metagradient import Metagradients, metagradients, metasmoothness
+from influence_jax.attribution.metagradient import (
+    Metagradients,
+    combined_metagradients,
+    metagradients,
+    metasmoothness,
+    random_combinations,
+    sketch,
+)
 from influence_jax.attribution.method import Attribution, Records
 from influence_jax.attribution.model import Model, Training
 from influence_jax.attribution.relatif import RelatIF
@@ -45,6 +53,7 @@ BUILT_IN: tuple[Attribution, ...] = (
     PixelDistance(),
     BM25(),
     Metagradients(),
+    DataValueEmbedding(),
 )
 """The methods of this package with their own settings; the one place that lists them."""
 
@@ -72,6 +81,7 @@ __all__ = [
     'Compressed',
     'ConjugateGradients',
     'Curvature',
+    'DataValueEmbedding',
     'Dropout',
     'EmbeddingSimilarity',
     'Exact',
@@ -92,7 +102,10 @@ __all__ = [
     'Spectrum',
     'Training',
     'by_name',
+    'combined_metagradients',
     'metagradients',
     'metasmoothness',
+    'random_combinations',
     'read_run',
+    'sketch',
 ]

@@ -20,16 +20,20 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from influence_jax.attribution.method import Attribution, Records, Scorer
-from influence_jax.attribution.model import Model
+from influence_jax.attribution.model import Model, same_network
 from influence_jax.attribution.replay import (
     STATES,
     Adjoint,
     Replay,
+    mean_effect,
+    state_bytes,
+    training_of,
     training_of_all_parameters,
 )
+from influence_jax.estimators import Columns
 from influence_jax.estimators.estimator import Method
 from influence_jax.training.member import Program, State
-from influence_jax.types import Batch, PRNGKey, Variables
+from influence_jax.types import AnyArray, Batch, PRNGKey, Variables
 
 
 def metagradients(
@@ -203,10 +207,8 @@ class Metagradients(Attribution):
 
     def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
         """See `Attribution`."""
-        state = 3 * 4 * models[0].size
-        return max(
-            STATES, state * 2 * math.isqrt(training_of_all_parameters(models[0]).program.steps)
-        )
+        training = training_of_all_parameters(models[0])
+        return max(STATES, 2 * math.isqrt(training.program.steps) * state_bytes(training))
 
     @property
     def for_chosen_targets(self) -> bool:
@@ -215,27 +217,96 @@ class Metagradients(Attribution):
 
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
-        trainings = [training_of_all_parameters(model) for model in models]
-        program, task = trainings[0].program, models[0].task
-        masks = np.stack([model.trained_on(records.num_examples) for model in models])
-
-        @jax.jit
-        def of_member(key: PRNGKey, mask: Array, examples: Batch, targets: Batch) -> Array:
-            def measure(variables: Any) -> Array:
-                return task.measure(variables, targets)[records.measurement]
-
-            return metagradients(program, key=key, mask=mask, examples=examples, measure=measure)[1]
+        effects = _effects(models, records)
 
         def score(targets: Batch) -> Float[np.ndarray, 'N t']:
-            count = np.maximum(masks.sum(axis=0), 1)[:, None]
-            total = np.zeros((1, 1))
-            for training, mask in zip(trainings, masks, strict=True):
-                total = (
-                    total
-                    - np.asarray(
-                        of_member(training.key, mask, records.examples, targets), np.float64
-                    ).T
-                )
-            return np.asarray(total / count, np.float32)
+            count = len(jax.tree.leaves(targets)[0])
+            return effects(targets, np.eye(count, dtype=np.float32))
 
         return score
+
+
+def combined_metagradients(
+    models: Sequence[Model], records: Records, combinations: Float[AnyArray, 'C T']
+) -> Float[np.ndarray, 'N C']:
+    """Returns minus the derivatives of weighted sums over targets by examples' weights in training.
+
+    Averaged over the models that were trained on the example, as `Metagradients` are, so that with
+    many models this is the derivative of what an ensemble estimates. C combinations cost what C
+    targets do, however many targets they are of: see `sketch`. An LDS can be judged on them
+    directly, beside the same combinations of the measurements.
+
+    Args:
+        models: each with its training.
+        records: examples, and the T targets.
+        combinations: weights of the targets in each sum, such as `random_combinations`.
+
+    Raises:
+        ValueError: a model without its training, models of different networks, or combinations of
+            another number of targets.
+    """
+    same_network(models)
+    if combinations.shape[1] != records.num_targets:
+        raise ValueError(
+            f'combinations are of {combinations.shape[1]} targets, but records have '
+            f'{records.num_targets}: give one weight for each target'
+        )
+    return _effects(models, records)(records.targets, combinations)
+
+
+def random_combinations(count: int, targets: int, *, key: PRNGKey) -> Float[np.ndarray, 'C T']:
+    """Draws the weights -1 and 1 of each target in each of C combinations."""
+    return np.asarray(jax.random.rademacher(key, (count, targets), np.float32))
+
+
+def sketch(
+    combined: Float[AnyArray, 'N C'], combinations: Float[AnyArray, 'C T'], *, unit: str = ''
+) -> Columns:
+    """Returns estimates `[N T]` of scores from those of C random combinations of targets.
+
+    score(i, t) = mean over combinations of weight(t) * combined(i): unbiased, the weights being
+    independent of mean 0 and variance 1. Its variance is the sum of squares of i's other scores
+    over C, so that it finds what stands out in a row, with C far below T.
+
+    Args:
+        combined: from `combined_metagradients`.
+        combinations: what they are of.
+        unit: of the scores.
+    """
+    found, weights = np.asarray(combined), np.asarray(combinations)
+
+    def read(targets: Int[np.ndarray, ' t']) -> Float[np.ndarray, 'N t']:
+        return found @ weights[:, targets] / len(weights)
+
+    method = Method(
+        'metagradient_sketch',
+        'metagradient (sketch)',
+        'metagradients estimated from those of random combinations of targets',
+    )
+    return Columns(len(found), weights.shape[1], read, method, unit)
+
+
+def _effects(
+    models: Sequence[Model], records: Records
+) -> Callable[[Batch, Float[AnyArray, 'C t']], Float[np.ndarray, 'N C']]:
+    """What removing examples adds to combinations of what is measured of targets."""
+    trainings = [training_of_all_parameters(model) for model in models]
+    program, task = trainings[0].program, models[0].task
+
+    @jax.jit
+    def of_member(
+        key: PRNGKey, mask: Array, examples: Batch, targets: Batch, combinations: Array
+    ) -> Array:
+        def measure(variables: Any) -> Array:
+            return combinations @ task.measure(variables, targets)[records.measurement]
+
+        return metagradients(program, key=key, mask=mask, examples=examples, measure=measure)[1]
+
+    def effects(targets: Batch, combinations: Float[AnyArray, 'C t']) -> Float[np.ndarray, 'N C']:
+        def derivatives(model: Model, mask: Bool[np.ndarray, ' N']) -> Float[np.ndarray, 'C N']:
+            key = training_of(model).key
+            return np.asarray(of_member(key, mask, records.examples, targets, combinations))
+
+        return mean_effect(models, derivatives, records.num_examples)
+
+    return effects

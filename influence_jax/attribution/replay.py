@@ -6,11 +6,12 @@ segment, so that memory grows with the root of the steps.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -120,8 +121,11 @@ class Replay(NamedTuple):
 
 def _segment(steps: int, state: State, states: int) -> int:
     """Steps whose states are held at once."""
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    return min(steps, max(math.isqrt(steps - 1) + 1, states // size))
+    return min(steps, max(math.isqrt(steps - 1) + 1, states // _bytes(state)))
+
+
+def _bytes(state: State) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
 def _buffer(state: Any, count: int) -> Any:
@@ -214,8 +218,34 @@ def training_of(model: Model) -> Training:
     return model.training
 
 
+def state_bytes(training: Training) -> int:
+    """Returns the size of a state of this training, in bytes."""
+    return _bytes(jax.eval_shape(lambda: member.begin(training.program, key=training.key)))
+
+
 def training_of_all_parameters(model: Model) -> Training:
     """As `training_of`, for methods that differentiate through all of it; ValueError for blocks."""
     if model.blocks:
         raise ValueError(f'blocks={model.blocks} cannot be chosen: training changes all parameters')
     return training_of(model)
+
+
+def mean_effect(
+    models: Sequence[Model],
+    derivatives: Callable[[Model, Bool[np.ndarray, ' N']], Float[np.ndarray, 'C N']],
+    examples: int,
+) -> Float[np.ndarray, 'N C']:
+    """Returns what removing each of N examples adds to each of C numbers, to first order.
+
+    Args:
+        models: of which an example's effect is averaged over those that were trained on it; it is
+            0 where none was.
+        derivatives: of a model and its subset, by the examples' weights.
+        examples: N.
+    """
+    total, trained = np.zeros((examples, 1)), np.zeros(examples)
+    for model in models:
+        mask = model.trained_on(examples)
+        total = total - np.asarray(derivatives(model, mask), np.float64).T
+        trained += mask
+    return np.asarray(total / np.maximum(trained, 1)[:, None], np.float32)

@@ -205,4 +205,10 @@ def test_drawn_tokens_have_the_fisher_information_of_the_mean_loss(networks):
 def test_what_is_for_chosen_targets():
     """Iterations for each target, or trainings: nobody wants them of thousands by default."""
     chosen = {one.method.name for one in attribution.BUILT_IN if one.for_chosen_targets}
-    assert chosen == {'conjugate_gradients', 'lissa', 'astra', 'metagradient'}
+    assert chosen == {
+        'conjugate_gradients',
+        'lissa',
+        'astra',
+        'metagradient',
+        'data_value_embedding',
+    }
