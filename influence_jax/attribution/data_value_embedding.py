@@ -37,7 +37,7 @@ _COPIES = 4
 
 @dataclasses.dataclass(frozen=True)
 class DataValueEmbedding(Attribution):
-    """score(i, t) = sum over steps k that saw i of eta_k / B g_t . prod_{j > k} (1 - eta_j H_j) g_i.
+    """score(i, t) = sum over steps k that saw i of eta_k / B g_t . prod_{j>k} (1 - eta_j H_j) g_i.
 
     Of plain SGD with learning rates eta; g_i is the gradient at step k, H_j the mean of g g^T over
     the batch of step j, g_t the gradient of the target's measurement in the end: what removing i
