@@ -32,6 +32,7 @@ from influence_jax.attribution.model import Model, Training
 from influence_jax.attribution.relatif import RelatIF
 from influence_jax.attribution.runs import read_run
 from influence_jax.attribution.solvers import Arnoldi, ConjugateGradients, Exact, LiSSA
+from influence_jax.attribution.source import SOURCE
 from influence_jax.attribution.trak import TRAK
 
 BUILT_IN: tuple[Attribution, ...] = (
@@ -54,6 +55,7 @@ BUILT_IN: tuple[Attribution, ...] = (
     BM25(),
     Metagradients(),
     DataValueEmbedding(),
+    SOURCE(),
 )
 """The methods of this package with their own settings; the one place that lists them."""
 
@@ -75,6 +77,7 @@ __all__ = [
     'BM25',
     'BUILT_IN',
     'KFAC',
+    'SOURCE',
     'TRAK',
     'Arnoldi',
     'Attribution',

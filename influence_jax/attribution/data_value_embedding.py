@@ -120,7 +120,7 @@ def _derivatives(
         number: Array, state: State, carried: tuple[Adjoint, Array]
     ) -> tuple[Adjoint, Array]:
         after, weights = carried
-        here = dataclasses.replace(model, variables=state.variables)
+        here = model.at(state.variables)
         network = here.network(replay.examples, records.loss)
         gradients = network.gradients(here.chosen, replay.batch(number))
         mean = jax.tree.unflatten(
