@@ -72,8 +72,8 @@ def in_basis(
     values: Float[AnyArray, 'I O'],
 ) -> Float[Array, 'B I O']:
     """Returns blocks times the matrix of these eigenvectors and eigenvalues."""
-    turned = inputs.T @ blocks @ outputs
-    return inputs @ (turned * values[None]) @ outputs.T
+    turned = jnp.asarray(inputs.T @ blocks @ outputs)
+    return jnp.asarray(inputs @ (turned * values[None]) @ outputs.T)
 
 
 @dataclasses.dataclass(frozen=True)
