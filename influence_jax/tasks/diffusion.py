@@ -55,6 +55,11 @@ class Diffusion:
             raise ValueError(f'draws={self.draws} must be at least 1')
 
     @property
+    def units(self) -> Mapping[str, str]:
+        """Of what is measured."""
+        return {'loss': 'mean squared error'}
+
+    @property
     def network(self) -> Network:
         """The module as pure functions."""
         return as_network(self.make_module)
@@ -115,11 +120,11 @@ class _Bound:
 
     @property
     def measurements(self) -> tuple[str, ...]:
-        return ('loss',)
+        return tuple(self.of.units)
 
     @property
     def units(self) -> Mapping[str, str]:
-        return {'loss': 'mean squared error'}
+        return self.of.units
 
     def init(self, *, key: PRNGKey) -> Params | Variables:
         return self.of.network.init((jnp.zeros((1, *self.shape)), jnp.zeros(1)), key=key)
