@@ -9,6 +9,7 @@ from absl import flags
 
 from experiments import (
     cifar10_resnet,
+    image_diffusion,
     image_ensemble,
     language_ensemble,
     language_model,
@@ -23,6 +24,10 @@ from influence_jax.run import Run
 _LAUNCHES: Mapping[str, tuple[Callable[[Any], tuple[Dataset, Any]], Any]] = {
     'experiments.image_resnet': (image_ensemble.prepare, image_ensemble.ImageExperiment()),
     'experiments.cifar10_resnet': (image_ensemble.prepare, cifar10_resnet.PAPER),
+    'experiments.image_diffusion': (
+        image_diffusion.prepare,
+        image_diffusion.DiffusionExperiment(),
+    ),
     'experiments.language_model': (language_ensemble.prepare, language_model.DEFAULTS),
     'experiments.nq_gpt_neo': (language_ensemble.prepare, nq_gpt_neo.PAPER),
     'experiments.tabular': (tabular.prepare, tabular.TabularExperiment()),

@@ -15,11 +15,19 @@ from influence_jax.attribution.controls import (
     PixelDistance,
 )
 from influence_jax.attribution.costs import Cost, Stage, cost
+from influence_jax.attribution.data_value_embedding import DataValueEmbedding
 from influence_jax.attribution.gradients import Gradients
 from influence_jax.attribution.influence_function import Curvature, InfluenceFunction
 from influence_jax.attribution.kfac import KFAC, Fisher, Spectrum
 from influence_jax.attribution.layers import Layer, Network
-from influence_jax.attribution.metagradient import Metagradients, metagradients, metasmoothness
+from influence_jax.attribution.metagradient import (
+    Metagradients,
+    combined_metagradients,
+    metagradients,
+    metasmoothness,
+    random_combinations,
+    sketch,
+)
 from influence_jax.attribution.method import Attribution, Records
 from influence_jax.attribution.mirrored import Mirrored
 from influence_jax.attribution.model import Model, Training
@@ -27,6 +35,7 @@ from influence_jax.attribution.parts import by_module, by_token
 from influence_jax.attribution.relatif import RelatIF
 from influence_jax.attribution.runs import read_run
 from influence_jax.attribution.solvers import Arnoldi, ConjugateGradients, Exact, LiSSA
+from influence_jax.attribution.source import SOURCE
 from influence_jax.attribution.trak import TRAK
 from influence_jax.attribution.z0_inf import Z0Inf, Z0InfCheckpoints
 
@@ -51,6 +60,8 @@ BUILT_IN: tuple[Attribution, ...] = (
     Metagradients(),
     Mirrored(),
     Z0Inf(),
+    DataValueEmbedding(),
+    SOURCE(),
 )
 """The methods of this package with their own settings; the one place that lists them."""
 
@@ -72,6 +83,7 @@ __all__ = [
     'BM25',
     'BUILT_IN',
     'KFAC',
+    'SOURCE',
     'TRAK',
     'Arnoldi',
     'Attribution',
@@ -79,6 +91,7 @@ __all__ = [
     'ConjugateGradients',
     'Cost',
     'Curvature',
+    'DataValueEmbedding',
     'Dropout',
     'EmbeddingSimilarity',
     'Exact',
@@ -105,8 +118,11 @@ __all__ = [
     'by_module',
     'by_name',
     'by_token',
+    'combined_metagradients',
     'cost',
     'metagradients',
     'metasmoothness',
+    'random_combinations',
     'read_run',
+    'sketch',
 ]

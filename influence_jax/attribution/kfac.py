@@ -30,7 +30,7 @@ from influence_jax.attribution.method import (
 from influence_jax.attribution.model import Model
 from influence_jax.attribution.relatif import RelatIF
 from influence_jax.estimators.estimator import Method
-from influence_jax.types import Batch
+from influence_jax.types import AnyArray, Batch
 
 RELATIVE_DAMPING = 0.1
 """Of the mean eigenvalue of a layer, as in Grosse et al. (2023)."""
@@ -61,8 +61,19 @@ class Spectrum(NamedTuple):
 
     def solve(self, blocks: Float[Array, 'B I O']) -> Float[Array, 'B I O']:
         """(Fisher + damping)^-1 times each block."""
-        turned = self.inputs.T @ blocks @ self.outputs
-        return self.inputs @ (turned / (self.values + self.damping)[None]) @ self.outputs.T
+        values = jnp.asarray(1 / (self.values + self.damping))
+        return in_basis(blocks, self.inputs, self.outputs, values)
+
+
+def in_basis(
+    blocks: Float[Array, 'B I O'],
+    inputs: Float[AnyArray, 'I I'],
+    outputs: Float[AnyArray, 'O O'],
+    values: Float[AnyArray, 'I O'],
+) -> Float[Array, 'B I O']:
+    """Returns blocks times the matrix of these eigenvectors and eigenvalues."""
+    turned = jnp.asarray(inputs.T @ blocks @ outputs)
+    return jnp.asarray(inputs @ (turned * values[None]) @ outputs.T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,29 +144,41 @@ class KFAC(Attribution):
 
     def spectra(self, model: Model, records: Records) -> list[Spectrum]:
         """The Fisher information of every layer; eigenvalues are there to be looked at."""
-        network, rows = self._network(model, records)
-        layers = network.layers
+        return self.mean_spectra([model], records)
 
-        def moments(batch: Any, real: Array) -> list[tuple[Array, Array]]:
-            found = network.factors(model.chosen, batch)
+    def mean_spectra(self, checkpoints: Sequence[Model], records: Records) -> list[Spectrum]:
+        """As `spectra`, the mean over checkpoints of one member."""
+        first = checkpoints[0]
+        _, row = next(self._rows(first, records))
+        layers = self._network(first, records, row).layers
+
+        def moments(variables: Any, batch: Any, real: Array) -> list[tuple[Array, Array]]:
+            model = first.at(variables)
+            found = self._network(model, records, batch).factors(model.chosen, batch)
             return [
                 _moments(layer, x, gradient, real)
                 for layer, x, gradient in zip(layers, found.inputs, found.gradients, strict=True)
             ]
 
-        both = _mean(moments, rows())
-        vectors = [tuple(np.linalg.eigh(np.asarray(m, np.float64)) for m in pair) for pair in both]
+        def mean(compute: Callable[[Any, Any, Array], list[Any]]) -> list[Any]:
+            summed = jax.jit(compute)
+            return _mean(summed, [(model, self._rows(model, records)) for model in checkpoints])
+
+        vectors = [
+            tuple(np.linalg.eigh(np.asarray(m, np.float64)) for m in pair) for pair in mean(moments)
+        ]
         if self.corrected:
             turns = [(jnp.float32(a[1]), jnp.float32(s[1])) for a, s in vectors]
 
-            def squares(batch: Any, real: Array) -> list[Array]:
-                blocks = network.blocks(model.chosen, batch)
+            def squares(variables: Any, batch: Any, real: Array) -> list[Array]:
+                model = first.at(variables)
+                blocks = self._network(model, records, batch).blocks(model.chosen, batch)
                 return [
                     jnp.einsum('bio,b->io', (a.T @ block @ s) ** 2, real)
                     for (a, s), block in zip(turns, blocks, strict=True)
                 ]
 
-            values = _mean(squares, rows())
+            values = mean(squares)
         else:
             values = [np.maximum(a[0], 0)[:, None] * np.maximum(s[0], 0)[None] for a, s in vectors]
         return [
@@ -170,18 +193,8 @@ class KFAC(Attribution):
             for layer, (a, s), value in zip(layers, vectors, values, strict=True)
         ]
 
-    def _network(
-        self, model: Model, records: Records
-    ) -> tuple[Network, Callable[[], Iterator[tuple[int, Any]]]]:
-        """The loss with the labels that the Fisher is of, and its records, batch by batch."""
-        mask = model.trained_on(records.num_examples)
-        rows = jax.tree.map(lambda leaf: leaf[mask], records.examples)
-        key = jax.random.key(self.seed)
-
-        def with_keys(some: slice, batch: Batch) -> Any:
-            size = len(jax.tree.leaves(batch)[0])
-            numbers = np.arange(some.start, some.start + size)
-            return batch, jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
+    def _network(self, model: Model, records: Records, rows: Any) -> Network:
+        """The loss of a record and a key, with the labels that the Fisher is of."""
 
         def loss(chosen: Any, row: Any) -> Array:
             record, own = row
@@ -189,12 +202,17 @@ class KFAC(Attribution):
                 return model.measure(chosen, record, records.loss)
             return model.sampled(chosen, record, own)
 
-        def in_batches() -> Iterator[tuple[int, Any]]:
-            for some, batch in batches(rows, records.batch):
-                yield some.stop - some.start, with_keys(some, batch)
+        return Network(loss, model.chosen, jax.tree.map(lambda leaf: leaf[0], rows))
 
-        _, first = next(in_batches())
-        return Network(loss, model.chosen, jax.tree.map(lambda leaf: leaf[0], first)), in_batches
+    def _rows(self, model: Model, records: Records) -> Iterator[tuple[int, Any]]:
+        """Examples that it was trained on, each with a key; how many of a batch are real."""
+        mask = model.trained_on(records.num_examples)
+        rows = jax.tree.map(lambda leaf: leaf[mask], records.examples)
+        key = jax.random.key(self.seed)
+        for some, batch in batches(rows, records.batch):
+            numbers = np.arange(some.start, some.start + len(jax.tree.leaves(batch)[0]))
+            keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
+            yield some.stop - some.start, (batch, keys)
 
     def _features(self, model: Model, records: Records) -> tuple[Features, Features, Any]:
         """Of targets, of examples, and what RelatIF scales examples by."""
@@ -236,15 +254,18 @@ def _moments(
     return rows.T @ rows, columns.T @ columns / length
 
 
-def _mean(compute: Callable[[Any, Array], Any], rows: Iterator[tuple[int, Any]]) -> list[Any]:
-    """The mean over all records of what is summed over each batch; float64, on the host."""
-    summed, parts, total = jax.jit(compute), [], 0
-    for count, batch in rows:
-        size = len(jax.tree.leaves(batch)[0])
-        real = (jnp.arange(size) < count).astype(jnp.float32)
-        parts.append(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), summed(batch, real)))
-        total += count
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = jax.tree.map(np.add, whole, part)
+def _mean(
+    summed: Callable[[Any, Any, Array], list[Any]],
+    checkpoints: Sequence[tuple[Model, Iterator[tuple[int, Any]]]],
+) -> list[Any]:
+    """The mean over all records and checkpoints of sums over batches; float64, on the host."""
+    whole: list[Any] = []
+    total = 0
+    for model, rows in checkpoints:
+        for count, batch in rows:
+            real = (jnp.arange(len(jax.tree.leaves(batch)[0])) < count).astype(jnp.float32)
+            found = summed(model.variables, batch, real)
+            part = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
+            whole = jax.tree.map(np.add, whole, part) if whole else part
+            total += count
     return jax.tree.map(lambda leaf: leaf / total, whole)

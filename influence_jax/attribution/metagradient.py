@@ -9,10 +9,9 @@ segment, so that a target costs about four trainings and memory grows with the r
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +20,20 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from influence_jax.attribution.method import Attribution, Records, Scorer
-from influence_jax.attribution.model import Model, Training
+from influence_jax.attribution.model import Model, same_network
+from influence_jax.attribution.replay import (
+    STATES,
+    Adjoint,
+    Replay,
+    mean_effect,
+    state_bytes,
+    training_of,
+    training_of_all_parameters,
+)
+from influence_jax.estimators import Columns
 from influence_jax.estimators.estimator import Method
-from influence_jax.training import member
 from influence_jax.training.member import Program, State
-from influence_jax.types import Batch, PRNGKey, Variables
-
-STATES = 2**28
-"""Bytes of a member's states that are held at once, where the root of all of them needs no more."""
+from influence_jax.types import AnyArray, Batch, PRNGKey, Variables
 
 
 def metagradients(
@@ -62,130 +67,30 @@ def metagradients(
     Returns:
         The C numbers, and their derivatives by the N weights; 0 for examples outside of the subset.
     """
-    order = member.schedule(program, mask, key=key)
-    start = member.begin(program, key=key)
-    segment = _segment(program, start, states)
-    count = -(-program.steps // segment)
-    take_step = functools.partial(_step, program, order, examples, key)
+    replay = Replay.of(program, key=key, mask=mask, examples=examples)
 
-    def advance(first: Array, state: State) -> State:
-        return lax.fori_loop(first, jnp.minimum(first + segment, program.steps), take_step, state)
+    def at_end(trained: State) -> tuple[Array, Adjoint, Array]:
+        values, adjoint = Adjoint.at_end(measure, trained)
+        return values, adjoint, jnp.zeros((len(values), len(mask)), values.dtype)
 
-    def keep(number: Array, kept: tuple[Any, State]) -> tuple[Any, State]:
-        starts, state = kept
-        starts = _written(starts, number, state)
-        return starts, advance(number * segment, state)
+    def step_back(
+        number: Array, state: State, carried: tuple[Array, Adjoint, Array]
+    ) -> tuple[Array, Adjoint, Array]:
+        values, after, weights = carried
+        before, by_weights = _step_back(replay, number, state, after)
+        return values, before, weights.at[:, replay.order[number]].add(by_weights)
 
-    starts, trained = lax.fori_loop(0, count, keep, (_buffer(start, count), start))
-    values, pull = jax.vjp(lambda variables: measure(variables), trained.variables)
-    (cotangents,) = jax.vmap(pull)(jnp.eye(len(values), dtype=values.dtype))
-    adjoint = _Adjoint.of_variables(cotangents, trained)
-    weights = jnp.zeros((len(values), len(mask)), values.dtype)
-    step_back = functools.partial(_step_back, program, order, examples, key)
-
-    def back(number: Array, carried: tuple['_Adjoint', Array]) -> tuple['_Adjoint', Array]:
-        first = (count - 1 - number) * segment
-        last = jnp.minimum(first + segment, program.steps)
-
-        def fill(number: Array, kept: tuple[Any, State]) -> tuple[Any, State]:
-            states, state = kept
-            return _written(states, number - first, state), take_step(number, state)
-
-        state = _read(starts, count - 1 - number)
-        states, _ = lax.fori_loop(first, last, fill, (_buffer(state, segment), state))
-
-        def one(taken: Array, carried: tuple['_Adjoint', Array]) -> tuple['_Adjoint', Array]:
-            number = last - 1 - taken
-            return step_back(number, _read(states, number - first), *carried)
-
-        return lax.fori_loop(0, last - first, one, carried)
-
-    _, weights = lax.fori_loop(0, count, back, (adjoint, weights))
+    values, _, weights = replay.backwards(at_end, step_back, states=states)
     return values, weights
 
 
-def _segment(program: Program, state: State, states: int) -> int:
-    """Steps whose states are held at once."""
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    return min(program.steps, max(math.isqrt(program.steps - 1) + 1, states // size))
-
-
-def _step(
-    program: Program,
-    order: Int[Array, 'steps B'],
-    examples: Batch,
-    key: PRNGKey,
-    number: Array,
-    state: State,
-) -> State:
-    return member.step(program, state, number, member.take(examples, order[number]), key=key)
-
-
-def _buffer(state: Any, count: int) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros((count, *jnp.shape(leaf)), leaf.dtype), state)
-
-
-def _written(buffer: Any, number: Array, state: Any) -> Any:
-    return jax.tree.map(lambda rows, leaf: rows.at[number].set(leaf), buffer, state)
-
-
-def _read(buffer: Any, number: Array) -> Any:
-    return jax.tree.map(lambda rows: rows[number], buffer)
-
-
-class _Adjoint(NamedTuple):
-    """Derivatives `[C ...]` by what of a state is real numbers.
-
-    params, model_state: trees of the state's.
-    optimizer_state: its leaves of real numbers, in their order.
-    """
-
-    params: Any
-    model_state: Any
-    optimizer_state: list[Array]
-
-    @classmethod
-    def of_variables(cls, cotangents: Any, state: State) -> '_Adjoint':
-        """Of what is measured of the last state, which does not see the optimizer's."""
-        params, model_state = cotangents, None
-        if isinstance(cotangents, Variables):
-            params, model_state = cotangents.params, cotangents.state
-        count = len(jax.tree.leaves(params)[0])
-        rest, _ = _real(state.optimizer_state)
-        return cls(
-            params, model_state, [jnp.zeros((count, *leaf.shape), leaf.dtype) for leaf in rest]
-        )
-
-
-def _real(tree: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
-    """The leaves of real numbers, and how others are put in their place."""
-    leaves, structure = jax.tree.flatten(tree)
-    places = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-
-    def whole(real: list[Array]) -> Any:
-        given = dict(zip(places, real, strict=True))
-        return jax.tree.unflatten(structure, [given.get(i, leaf) for i, leaf in enumerate(leaves)])
-
-    return [leaves[i] for i in places], whole
-
-
 def _step_back(
-    program: Program,
-    order: Int[Array, 'steps B'],
-    examples: Batch,
-    key: PRNGKey,
-    number: Array,
-    state: State,
-    after: _Adjoint,
-    weights: Float[Array, 'C N'],
-) -> tuple[_Adjoint, Float[Array, 'C N']]:
-    """From derivatives by the state after a step to those by the state before it."""
-    indices = order[number]
-    batch = member.take(examples, indices)
+    replay: Replay, number: Int[Array, ''], state: State, after: Adjoint
+) -> tuple[Adjoint, Float[Array, 'C B']]:
+    """From derivatives by the state after a step to those before it, and by the batch's weights."""
 
     def losses(params: Any, model_state: Any) -> tuple[Array, Any]:
-        given = state._replace(model_state=model_state)
-        return member.batch_losses(program, given, params, number, batch, key=key)
+        return replay.losses(number, state._replace(model_state=model_state), params)
 
     def gradient_of(params: Any) -> tuple[Any, Array, Any]:
         def mean_loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
@@ -195,20 +100,10 @@ def _step_back(
         gradient, (own, model_state) = jax.grad(mean_loss, has_aux=True)(params)
         return gradient, own, model_state
 
-    (gradient, _, _), along = jax.linearize(gradient_of, state.params)
-    moments, whole = _real(state.optimizer_state)
-
-    def update(gradient: Any, moments: list[Array], params: Any) -> tuple[Any, list[Array]]:
-        params, optimizer_state = member.update(program, gradient, whole(moments), params)
-        return params, _real(optimizer_state)[0]
-
-    _, pull = jax.vjp(update, gradient, moments, state.params)
-    by_gradient, by_moments, by_params = jax.vmap(pull)((after.params, after.optimizer_state))
-    by_gradient = jax.tree.map(_finite_where_nothing_is, by_gradient, gradient)
-    by_moments = jax.tree.map(_finite_where_nothing_is, by_moments, moments)
-    curved, own, _ = jax.vmap(along)(by_gradient)
-    by_params = jax.tree.map(jnp.add, by_params, curved)
-    weights = weights.at[:, indices].add(own / len(indices))
+    (gradient, own, _), along = jax.linearize(gradient_of, state.params)
+    by_gradient, before = after.through_update(replay.program, state, gradient)
+    curved, slopes, _ = jax.vmap(along)(by_gradient)
+    by_params = jax.tree.map(jnp.add, before.params, curved)
     by_model_state = None
     if state.model_state is not None:
 
@@ -227,11 +122,7 @@ def _step_back(
 
         read = jax.vmap(lambda direction: jax.grad(slope)(state.model_state, direction))
         by_model_state = jax.tree.map(jnp.add, by_model_state, read(by_gradient))
-    return _Adjoint(by_params, by_model_state, by_moments), weights
-
-
-def _finite_where_nothing_is(derivative: Array, primal: Array) -> Array:
-    return jnp.where((primal == 0)[None] & ~jnp.isfinite(derivative), 0, derivative)
+    return Adjoint(by_params, by_model_state, before.optimizer_state), slopes / len(own)
 
 
 def weighted_member(
@@ -243,15 +134,12 @@ def weighted_member(
     examples: Batch,
 ) -> Any:
     """Trains a member whose examples have these weights; returns its parameters, or `Variables`."""
-    order = member.schedule(program, mask, key=key)
+    replay = Replay.of(program, key=key, mask=mask, examples=examples)
 
     def take_step(number: Array, state: State) -> State:
-        indices = order[number]
-        batch = member.take(examples, indices)
-        return member.step(program, state, number, batch, key=key, weights=weights[indices])
+        return replay.step(number, state, weights)
 
-    start = member.begin(program, key=key)
-    return lax.fori_loop(0, program.steps, take_step, start).variables
+    return lax.fori_loop(0, program.steps, take_step, replay.begin()).variables
 
 
 def metasmoothness(
@@ -319,8 +207,8 @@ class Metagradients(Attribution):
 
     def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
         """See `Attribution`."""
-        state = 3 * 4 * models[0].size
-        return max(STATES, state * 2 * math.isqrt(_training(models[0]).program.steps))
+        training = training_of_all_parameters(models[0])
+        return max(STATES, 2 * math.isqrt(training.program.steps) * state_bytes(training))
 
     @property
     def for_chosen_targets(self) -> bool:
@@ -329,38 +217,96 @@ class Metagradients(Attribution):
 
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
-        trainings = [_training(model) for model in models]
-        program, task = trainings[0].program, models[0].task
-        masks = np.stack([model.trained_on(records.num_examples) for model in models])
-
-        @jax.jit
-        def of_member(key: PRNGKey, mask: Array, examples: Batch, targets: Batch) -> Array:
-            def measure(variables: Any) -> Array:
-                return task.measure(variables, targets)[records.measurement]
-
-            return metagradients(program, key=key, mask=mask, examples=examples, measure=measure)[1]
+        effects = _effects(models, records)
 
         def score(targets: Batch) -> Float[np.ndarray, 'N t']:
-            count = np.maximum(masks.sum(axis=0), 1)[:, None]
-            total = np.zeros((1, 1))
-            for training, mask in zip(trainings, masks, strict=True):
-                total = (
-                    total
-                    - np.asarray(
-                        of_member(training.key, mask, records.examples, targets), np.float64
-                    ).T
-                )
-            return np.asarray(total / count, np.float32)
+            count = len(jax.tree.leaves(targets)[0])
+            return effects(targets, np.eye(count, dtype=np.float32))
 
         return score
 
 
-def _training(model: Model) -> Training:
-    if model.training is None:
+def combined_metagradients(
+    models: Sequence[Model], records: Records, combinations: Float[AnyArray, 'C T']
+) -> Float[np.ndarray, 'N C']:
+    """Returns minus the derivatives of weighted sums over targets by examples' weights in training.
+
+    Averaged over the models that were trained on the example, as `Metagradients` are, so that with
+    many models this is the derivative of what an ensemble estimates. C combinations cost what C
+    targets do, however many targets they are of: see `sketch`. An LDS can be judged on them
+    directly, beside the same combinations of the measurements.
+
+    Args:
+        models: each with its training.
+        records: examples, and the T targets.
+        combinations: weights of the targets in each sum, such as `random_combinations`.
+
+    Raises:
+        ValueError: a model without its training, models of different networks, or combinations of
+            another number of targets.
+    """
+    same_network(models)
+    if combinations.shape[1] != records.num_targets:
         raise ValueError(
-            'a model without its training cannot be differentiated through it: read the models by '
-            'attribution.read_run, or give Model(training=Training(program, key))'
+            f'combinations are of {combinations.shape[1]} targets, but records have '
+            f'{records.num_targets}: give one weight for each target'
         )
-    if model.blocks:
-        raise ValueError(f'blocks={model.blocks} cannot be chosen: training changes all parameters')
-    return model.training
+    return _effects(models, records)(records.targets, combinations)
+
+
+def random_combinations(count: int, targets: int, *, key: PRNGKey) -> Float[np.ndarray, 'C T']:
+    """Draws the weights -1 and 1 of each target in each of C combinations."""
+    return np.asarray(jax.random.rademacher(key, (count, targets), np.float32))
+
+
+def sketch(
+    combined: Float[AnyArray, 'N C'], combinations: Float[AnyArray, 'C T'], *, unit: str = ''
+) -> Columns:
+    """Returns estimates `[N T]` of scores from those of C random combinations of targets.
+
+    score(i, t) = mean over combinations of weight(t) * combined(i): unbiased, the weights being
+    independent of mean 0 and variance 1. Its variance is the sum of squares of i's other scores
+    over C, so that it finds what stands out in a row, with C far below T.
+
+    Args:
+        combined: from `combined_metagradients`.
+        combinations: what they are of.
+        unit: of the scores.
+    """
+    found, weights = np.asarray(combined), np.asarray(combinations)
+
+    def read(targets: Int[np.ndarray, ' t']) -> Float[np.ndarray, 'N t']:
+        return found @ weights[:, targets] / len(weights)
+
+    method = Method(
+        'metagradient_sketch',
+        'metagradient (sketch)',
+        'metagradients estimated from those of random combinations of targets',
+    )
+    return Columns(len(found), weights.shape[1], read, method, unit)
+
+
+def _effects(
+    models: Sequence[Model], records: Records
+) -> Callable[[Batch, Float[AnyArray, 'C t']], Float[np.ndarray, 'N C']]:
+    """What removing examples adds to combinations of what is measured of targets."""
+    trainings = [training_of_all_parameters(model) for model in models]
+    program, task = trainings[0].program, models[0].task
+
+    @jax.jit
+    def of_member(
+        key: PRNGKey, mask: Array, examples: Batch, targets: Batch, combinations: Array
+    ) -> Array:
+        def measure(variables: Any) -> Array:
+            return combinations @ task.measure(variables, targets)[records.measurement]
+
+        return metagradients(program, key=key, mask=mask, examples=examples, measure=measure)[1]
+
+    def effects(targets: Batch, combinations: Float[AnyArray, 'C t']) -> Float[np.ndarray, 'N C']:
+        def derivatives(model: Model, mask: Bool[np.ndarray, ' N']) -> Float[np.ndarray, 'C N']:
+            key = training_of(model).key
+            return np.asarray(of_member(key, mask, records.examples, targets, combinations))
+
+        return mean_effect(models, derivatives, records.num_examples)
+
+    return effects

@@ -77,6 +77,10 @@ class Model:
         """What was trained."""
         return self.variables.params if isinstance(self.variables, Variables) else self.variables
 
+    def at(self, variables: Params | Variables) -> 'Model':
+        """The same member with other variables, such as those at a step of its training."""
+        return dataclasses.replace(self, variables=variables)
+
     @functools.cached_property
     def chosen(self) -> dict[str, Any]:
         """The parameters that gradients are taken by, by path."""

@@ -140,7 +140,7 @@ class ResNet(nnx.Module):
         x = jax.nn.relu(self.stem_norm(self.stem(_patches_as_channels(images, self.patch))))
         for number, stage in enumerate(self.stages):
             if number:
-                x = _halve(x)
+                x = halve(x)
             for block in stage:
                 x = block(x)
         return self.head(x.max((1, 2)))
@@ -158,6 +158,7 @@ def _patches_as_channels(x: Float[Array, 'B H W C'], side: int) -> Array:
     return x.reshape(batch, height // side, width // side, side * side * channels)
 
 
-def _halve(x: Float[Array, 'B H W C']) -> Array:
+def halve(x: Float[Array, 'B H W C']) -> Float[Array, 'B h w C']:
+    """Returns the mean of each square of four pixels; H and W are even."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))

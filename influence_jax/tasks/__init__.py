@@ -3,6 +3,7 @@
 from influence_jax.tasks.base import DatasetTask, Problem, bind
 from influence_jax.tasks.causal_lm import CausalLM
 from influence_jax.tasks.descriptions import describe, recreate, texts_of
+from influence_jax.tasks.diffusion import Diffusion
 from influence_jax.tasks.pretraining import pretrained
 from influence_jax.tasks.supervised import Classification, Regression
 
@@ -10,6 +11,7 @@ __all__ = [
     'CausalLM',
     'Classification',
     'DatasetTask',
+    'Diffusion',
     'Problem',
     'Regression',
     'bind',

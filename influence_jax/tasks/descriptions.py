@@ -9,21 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from influence_jax.data.text import tokenizer
-from influence_jax.models import MLPConfig, ResNetConfig
+from influence_jax.models import DenoiserConfig, MLPConfig, ResNetConfig
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face
 from influence_jax.models.lora import LoRA
 from influence_jax.tasks.causal_lm import CausalLM, fingerprint
-from influence_jax.tasks.images import as_numbers, random_crop_and_flip, standardized
+from influence_jax.tasks.diffusion import Diffusion
+from influence_jax.tasks.images import as_numbers, centered, random_crop_and_flip, standardized
 from influence_jax.tasks.supervised import Classification, Regression, Supervised
 from influence_jax.types import Params
 
-_SUPERVISED: dict[str, type[Supervised]] = {of.__name__: of for of in (Classification, Regression)}
-_NETWORKS: dict[str, type[MLPConfig | ResNetConfig]] = {
-    of.__name__: of for of in (ResNetConfig, MLPConfig)
+_OF_NETWORKS: dict[str, type[Supervised | Diffusion]] = {
+    of.__name__: of for of in (Classification, Regression, Diffusion)
+}
+_NETWORKS: dict[str, type[DenoiserConfig | MLPConfig | ResNetConfig]] = {
+    of.__name__: of for of in (DenoiserConfig, MLPConfig, ResNetConfig)
 }
 _FUNCTIONS: dict[str, Callable] = {
-    of.__name__: of for of in (as_numbers, standardized, random_crop_and_flip)
+    of.__name__: of for of in (as_numbers, centered, standardized, random_crop_and_flip)
 }
+_NAMED = ('prepare', 'augment')
+"""Settings that are functions."""
+
 _TOKENIZER = 'tokenizer'
 
 
@@ -31,21 +37,25 @@ def describe(task: Any) -> dict[str, Any] | None:
     """Returns a description of a task, as JSON has it; None where a part of it is not built in."""
     if type(task) is CausalLM:
         return _describe_language_task(task)
-    if type(task) not in _SUPERVISED.values():
+    if type(task) not in _OF_NETWORKS.values():
         return None
-    made = task.make_module
+    made, settings = task.make_module, _settings(task)
+    functions = {name: _name(settings[name]) for name in _NAMED if name in settings}
     network = type(made).__name__
-    prepare, augment = (_name(of) for of in (task.prepare, task.augment))
-    if type(made) is not _NETWORKS.get(network) or '' in (prepare, augment):
+    if type(made) is not _NETWORKS.get(network) or '' in functions.values():
         return None
     return {
         'task': type(task).__name__,
         'network': {'name': network, **dataclasses.asdict(made)},
-        'inputs': task.inputs,
-        'label': task.label,
-        'prepare': prepare,
-        'augment': augment,
+        **settings,
+        **functions,
     }
+
+
+def _settings(task: Supervised | Diffusion) -> dict[str, Any]:
+    """All but the network."""
+    names = [field.name for field in dataclasses.fields(task)]
+    return {name: getattr(task, name) for name in names if name != 'make_module'}
 
 
 def texts_of(task: Any) -> dict[str, str]:
@@ -58,7 +68,7 @@ def recreate(
     *,
     read_text: Callable[[str], str],
     base: Params | str | Path | None = None,
-) -> Supervised | CausalLM:
+) -> Supervised | Diffusion | CausalLM:
     """Makes the task of a description again.
 
     Args:
@@ -72,7 +82,7 @@ def recreate(
     """
     try:
         if description['task'] != CausalLM.__name__:
-            return _supervised_task(description)
+            return _network_task(description)
         task, checksum = _language_task(description, read_text(_TOKENIZER))
         lora = description['lora'] and LoRA(
             **{**description['lora'], 'matrices': tuple(description['lora']['matrices'])}
@@ -87,18 +97,18 @@ def recreate(
     return dataclasses.replace(task, params=_checked_base(base, checksum), lora=lora)
 
 
-def _supervised_task(description: Mapping[str, Any]) -> Supervised:
+def _network_task(description: Mapping[str, Any]) -> Supervised | Diffusion:
     network = dict(description['network'])
     make: Any = _NETWORKS[network.pop('name')]
     # JSON has lists where the configurations have tuples.
     sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in network.items()}
-    return _SUPERVISED[description['task']](
-        make(**sizes),
-        inputs=description['inputs'],
-        label=description['label'],
-        prepare=_FUNCTIONS[description['prepare']],
-        augment=description['augment'] and _FUNCTIONS[description['augment']],
-    )
+    kind = _OF_NETWORKS[description['task']]
+    names = [field.name for field in dataclasses.fields(kind) if field.name != 'make_module']
+    settings = {name: description[name] for name in names}
+    functions = {
+        name: _FUNCTIONS[settings[name]] for name in _NAMED if settings.get(name) is not None
+    }
+    return kind(make(**sizes), **{**settings, **functions})
 
 
 def _describe_language_task(task: CausalLM) -> dict[str, Any]:

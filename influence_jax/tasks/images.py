@@ -18,6 +18,12 @@ def as_numbers(inputs: Any) -> Any:
     return jax.tree.map(scaled, inputs)
 
 
+def centered(images: UInt8[AnyArray, 'B H W C'] | Float[AnyArray, 'B H W C']) -> Any:
+    """Returns bytes (uint8) as float32 from -1 to 1, numbers as they are."""
+    images = jnp.asarray(images)
+    return images.astype(jnp.float32) / 127.5 - 1 if images.dtype == jnp.uint8 else images
+
+
 def standardized(images: UInt8[AnyArray, 'B H W C']) -> Float[Array, 'B H W C']:
     """Returns every image with mean 0 and variance 1: a scale in which no other has a part."""
     pixels = jnp.asarray(images, jnp.float32) / 255

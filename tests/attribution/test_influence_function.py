@@ -238,4 +238,11 @@ def test_a_packed_training_loss_has_products_with_its_hessian(networks):
 def test_what_is_for_chosen_targets():
     """Iterations for each target, or trainings: nobody wants them of thousands by default."""
     chosen = {one.method.name for one in attribution.BUILT_IN if one.for_chosen_targets}
-    assert chosen == {'conjugate_gradients', 'lissa', 'astra', 'metagradient', 'mirrored'}
+    assert chosen == {
+        'conjugate_gradients',
+        'lissa',
+        'astra',
+        'metagradient',
+        'data_value_embedding',
+        'mirrored',
+    }

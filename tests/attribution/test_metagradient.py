@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import linalg
 
 import influence_jax as ij
 from influence_jax import attribution
-from influence_jax.attribution import metagradients, metasmoothness
+from influence_jax.attribution import Records, metagradients, metasmoothness
 from influence_jax.attribution.metagradient import weighted_member
 from influence_jax.models.mlp import MLPConfig
 from influence_jax.training import Program, Recipe
@@ -195,6 +196,35 @@ def test_scores_are_averaged_over_the_models_trained_on_the_example(models):
     count = np.maximum(read[0].mask.astype(int) + read[1].mask, 1)[:, None]
     np.testing.assert_allclose(both, (one + other) / count, rtol=1e-5, atol=1e-7)
     assert one[held, 0] > 0  # what is trained on more, is known better
+
+
+def test_combinations_are_sums_of_scores_and_give_them_back(models):
+    read, records = models
+    some = Records(records.examples, jax.tree.map(lambda leaf: leaf[:4], records.targets))
+    single = np.asarray(attribution.Metagradients()(read, some).read(np.arange(4)))
+    signs = linalg.hadamard(4).astype(np.float32)  # orthogonal, so that the estimate is exact
+    combined = attribution.combined_metagradients(read, some, signs)
+    np.testing.assert_allclose(combined, single @ signs.T, rtol=1e-3, atol=1e-6)
+    columns = attribution.sketch(combined, signs, unit='nats')
+    assert (columns.examples, columns.targets, columns.unit) == (40, 4, 'nats')
+    np.testing.assert_allclose(
+        columns.read(np.array([3, 1])), single[:, [3, 1]], rtol=1e-3, atol=1e-6
+    )
+    with pytest.raises(ValueError, match='5 targets'):
+        attribution.combined_metagradients(read, some, np.ones((2, 5), np.float32))
+
+
+def test_sketches_are_unbiased():
+    scores = np.random.default_rng(0).normal(size=(6, 5))
+    found = []
+    for seed in range(2000):
+        weights = attribution.random_combinations(2, 5, key=jax.random.key(seed))
+        found.append(attribution.sketch(scores @ weights.T, weights).read(np.arange(5)))
+    error = np.std(found, axis=0) / np.sqrt(len(found))
+    assert np.abs((np.mean(found, axis=0) - scores) / error).max() < 4.5
+    # The variance is the sum of squares of the other scores of the row, over C.
+    expected = ((scores**2).sum(axis=1, keepdims=True) - scores**2) / 2
+    np.testing.assert_allclose(np.var(found, axis=0), expected, rtol=0.2)
 
 
 def test_models_without_their_training_are_refused(models):
