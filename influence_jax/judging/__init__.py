@@ -13,7 +13,7 @@ from influence_jax.judging.kept import (
     scores_identity,
 )
 from influence_jax.judging.retraining import Retraining
-from influence_jax.judging.story import USUAL_METHODS, choose_targets, judge_members, judge_run
+from influence_jax.judging.runs import USUAL_METHODS, choose_targets, judge_members, judge_run
 
 __all__ = [
     'USUAL_METHODS',

@@ -13,14 +13,17 @@ from influence_jax import attribution, store
 from influence_jax import estimators as estimating
 from influence_jax.analysis import judge
 from influence_jax.attribution import Attribution, Model, Records
+from influence_jax.attribution.detectors import Detector
 from influence_jax.data.dataset import Dataset
 from influence_jax.estimators import Columns, Estimator
 from influence_jax.estimators.ensemble import average_repeats
 from influence_jax.estimators.tiling import TILE
 from influence_jax.judging.kept import estimate_identity, scores_identity
 from influence_jax.judging.retraining import params_of_permuted_labels, sanity_check
+from influence_jax.resources import Stopwatch
 from influence_jax.run import Run
 from influence_jax.training.checkpoint import kept_members
+from influence_jax.types import PRNGKey
 
 
 class Source(NamedTuple):
@@ -176,3 +179,45 @@ def attributed(
             sanity_check, method, models[0], records, self_index, permuted, seed=seed
         )
         yield Source(columns, scores_identity(method, run, members), block, sanity)
+
+
+def detected(
+    run: Run,
+    dataset: Dataset,
+    held_out: judge.HeldOut,
+    detectors: Sequence[Detector],
+    left_out: MutableMapping[str, str],
+    *,
+    num_models: int,
+    memory: int,
+    key: PRNGKey,
+) -> Iterator[judge.Detection]:
+    """Yields what each detector finds of a dataset's wrong labels; nothing where none is known.
+
+    Args:
+        run: whose models detect.
+        dataset: of the run.
+        held_out: no model of whose masks is used.
+        detectors: which.
+        left_out: reasons by name.
+        num_models: whose scores are averaged, at most.
+        memory: bytes that a detector may hold.
+        key: of the bootstrap.
+
+    Raises:
+        ValueError: as `models_of`.
+    """
+    if dataset.mislabelled is None or not detectors:
+        return
+    _, models, records = models_of(run, dataset, held_out, num_models)
+    records = dataclasses.replace(records, memory=memory)
+    for detector in detectors:
+        try:
+            with Stopwatch() as watch:
+                suspicion = detector(models, records)
+        except ValueError as error:
+            left_out[detector.method.name] = str(error)
+            continue
+        scores = judge.mislabel_scores(suspicion, dataset.mislabelled, key=key)
+        if scores is not None:
+            yield judge.Detection(detector.method, scores, watch.cost)

@@ -170,6 +170,22 @@ def _tables(board: Leaderboard) -> Iterator[sections.Table]:
                 for one in board.leave_outs
             ],
         )
+    if board.detections:
+        yield sections.Table(
+            'Detectors of wrong labels',
+            ['', 'AUROC', 'found in 10 %', 'found in 20 %', 'seconds'],
+            [
+                [
+                    Cell(one.method.title),
+                    _interval(one.scores.auroc),
+                    *(Cell(f'{share:.3f}') for share in one.scores.found),
+                    Cell(f'{one.cost.seconds:.1f}'),
+                ]
+                for one in sorted(
+                    board.detections, key=lambda one: one.scores.auroc.value, reverse=True
+                )
+            ],
+        )
 
 
 def _csv(board: Leaderboard) -> str:

@@ -11,6 +11,7 @@ from influence_jax.attribution import Gradients
 from influence_jax.data.wrong_labels import plant_wrong_labels
 from influence_jax.estimators import adjusted, as_estimator, difference_in_means
 from influence_jax.models import MLPConfig
+from influence_jax.report import leaderboard
 
 N = 60
 
@@ -99,6 +100,9 @@ def test_a_leaderboard_in_a_few_lines(runs, dataset, tmp_path):
         assert row.near_duplicates is not None
         assert 0 <= row.mislabels_by_margin.auroc.value <= 1
     assert board.rows[2].mislabels.auroc.value > 0.8  # of high losses
+    by_detector = {one.method.name: one for one in board.detections}
+    assert 'outlier_gradients' in by_detector and by_detector['own_loss'].scores.auroc.value > 0.8
+    assert 'Detectors of wrong labels' in leaderboard.render(board)['leaderboard.html'].decode()
     assert len(list(tmp_path.glob('*.npy'))) == 4
     assert Counting.prepared == [25]
     again = judged()

@@ -2,6 +2,7 @@
 
 from influence_jax.analysis.judge.ceiling import Ceilings, degree_one_weight, reliability
 from influence_jax.analysis.judge.detection import (
+    Detection,
     EnsembleAgreement,
     MislabelScores,
     NearDuplicateScores,
@@ -44,6 +45,7 @@ from influence_jax.analysis.judge.prediction import (
 __all__ = [
     'Agreement',
     'Ceilings',
+    'Detection',
     'EnsembleAgreement',
     'EnsembleCurve',
     'Estimate',

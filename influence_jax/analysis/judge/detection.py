@@ -12,7 +12,8 @@ from influence_jax.analysis.near_duplicate_comparison import in_a_group
 from influence_jax.analysis.ranking import average_precision, precision_at_k
 from influence_jax.analysis.resampling import Interval, host_generator
 from influence_jax.analysis.scores import Score, aurocs
-from influence_jax.estimators import Columns, Summary
+from influence_jax.estimators import Columns, Method, Summary
+from influence_jax.resources import Cost
 from influence_jax.types import PRNGKey
 
 _SAMPLED_TARGETS = 256
@@ -77,6 +78,19 @@ class MislabelScores(NamedTuple):
 
     auroc: Interval
     found: tuple[float, ...]
+
+
+class Detection(NamedTuple):
+    """How well a detector of wrong labels does.
+
+    method: of the detector.
+    scores: of what it finds.
+    cost: of computing it.
+    """
+
+    method: Method
+    scores: MislabelScores
+    cost: Cost
 
 
 def mislabel_scores(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 
 from influence_jax.analysis.judge.ceiling import Ceilings, ceilings
 from influence_jax.analysis.judge.detection import (
+    Detection,
     EnsembleAgreement,
     MislabelScores,
     NearDuplicateScores,
@@ -200,6 +201,7 @@ class Leaderboard:
         facts: of the run and the held-out members, by name.
         notes: sentences for the reader.
         leave_outs: of retraining without the strongest examples, a target each.
+        detections: of wrong labels, a detector each.
         unit: of the measurement.
     """
 
@@ -211,6 +213,7 @@ class Leaderboard:
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     leave_outs: tuple[LeaveOut, ...] = ()
+    detections: tuple[Detection, ...] = ()
     unit: str = 'nats'
 
     @property

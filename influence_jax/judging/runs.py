@@ -1,4 +1,4 @@
-"""The story of a judgment: hold members out, compute scores, judge each by the same members."""
+"""Judges finished runs: members are held out, scores computed, each judged by the same members."""
 
 import contextlib
 import tempfile
@@ -13,6 +13,7 @@ from influence_jax import attribution, store
 from influence_jax import estimators as estimating
 from influence_jax.analysis import judge
 from influence_jax.attribution import Attribution
+from influence_jax.attribution.detectors import DETECTORS, Detector
 from influence_jax.attribution.method import GIB
 from influence_jax.data.dataset import Dataset
 from influence_jax.data.pixel_distance import clusters, near_duplicates
@@ -39,6 +40,7 @@ def judge_run(
     dataset: Dataset | None = None,
     estimators: Sequence[Estimator] = estimating.BUILT_IN,
     methods: Sequence[Attribution] | None = None,
+    detectors: Sequence[Detector] = DETECTORS,
     num_models: int = 4,
     scores: Sequence[Path] = (),
     assisted: Sequence[str] = (),
@@ -63,6 +65,7 @@ def judge_run(
         dataset: of the run: for attribution, near-duplicates and wrong labels.
         estimators: which are judged.
         methods: of attribution; by default all of `USUAL_METHODS` that can be computed.
+        detectors: of wrong labels, judged where the dataset says which are wrong.
         num_models: whose scores are averaged.
         scores: files of scores of the same examples and targets, judged too; see
             `store.open_scores`.
@@ -158,6 +161,21 @@ def judge_run(
                 compute(sources.assisted(split, by.self_index, computed, assisted))
             except ValueError as error:
                 left_out['assisted'] = str(error)
+        detections: list[judge.Detection] = []
+        if dataset is not None and dataset.mislabelled is not None:
+            try:
+                detections += sources.detected(
+                    models,
+                    dataset,
+                    split.held_out,
+                    detectors,
+                    left_out,
+                    num_models=num_models,
+                    memory=memory,
+                    key=jax.random.key(seed),
+                )
+            except ValueError as error:  # no models, which methods have said already
+                left_out |= {one.method.name: str(error) for one in detectors}
         removed: list[judge.LeaveOut] = []
         if retraining is not None:
             if dataset is None:
@@ -185,6 +203,7 @@ def judge_run(
         _facts(run, held_out or run, by, targets, seed),
         tuple(dict.fromkeys(notes)),
         tuple(removed),
+        tuple(detections),
     )
 
 
