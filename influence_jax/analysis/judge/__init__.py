@@ -1,6 +1,12 @@
 """How well scores of influence, of whatever source, agree with retraining."""
 
 from influence_jax.analysis.judge.ceiling import Ceilings, degree_one_weight, reliability
+from influence_jax.analysis.judge.convex import (
+    LeaveOneOut,
+    LeaveOneOutAgreement,
+    leave_one_out,
+    leave_one_out_agreement,
+)
 from influence_jax.analysis.judge.detection import (
     Detection,
     EnsembleAgreement,
@@ -28,12 +34,6 @@ from influence_jax.analysis.judge.interventions import (
     remove_group,
 )
 from influence_jax.analysis.judge.leaderboard import Judge, Leaderboard, Row, cross_validated
-from influence_jax.analysis.judge.leave_one_out import (
-    LeaveOneOut,
-    LeaveOneOutAgreement,
-    leave_one_out,
-    leave_one_out_agreement,
-)
 from influence_jax.analysis.judge.prediction import (
     Agreement,
     Estimate,
