@@ -233,8 +233,8 @@ def combined_metagradients(
 
     Averaged over the models that were trained on the example, as `Metagradients` are, so that with
     many models this is the derivative of what an ensemble estimates. C combinations cost what C
-    targets do, however many targets they are of: see `sketch`. An LDS can be judged on them
-    directly, beside the same combinations of the measurements.
+    targets do, some four trainings each, however many targets they are of: see `sketch`. An LDS can
+    be judged on them directly, beside the same combinations of the measurements.
 
     Args:
         models: each with its training.

@@ -85,7 +85,7 @@ class SOURCE(Attribution):
     def bytes_needed(self, models: Sequence[Model], records: Records) -> int:
         """As of EK-FAC of every segment's curvature, and the checkpoints."""
         kept = self.segments * (self.checkpoints + 1) * state_bytes(training_of(models[0]))
-        spectra = self._curvature.bytes_needed([models[0]] * (2 * self.segments), records)
+        spectra = self._curvature.bytes_needed([*models] * (2 * self.segments), records)
         return spectra + len(models) * kept
 
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
