@@ -7,6 +7,7 @@ the matrix and without a projection: the product of two matrices can be taken fr
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,11 @@ from influence_jax.estimators.estimator import Method
 from influence_jax.training.member import State
 from influence_jax.trees import named
 from influence_jax.types import Batch, PRNGKey
+
+_log = logging.getLogger(__name__)
+
+_GROWTH = 10.0
+"""With learning rates for which g g^T serves as curvature, derivatives do not grow going back."""
 
 _COPIES = 4
 """Of the derivatives by a state that are there at once, while they go back through a step."""
@@ -95,7 +101,9 @@ class DataValueEmbedding(Attribution):
                 def of_block(some: Batch) -> Array:
                     return of_member(training_of(model).key, mask, records.examples, some)
 
-                return by_batches(of_block, targets, block, what='derivative')
+                found = by_batches(of_block, targets, block, what='derivative')
+                _warn_of_growth(found[:, -1])
+                return found[:, :-1]
 
             return mean_effect(models, derivatives, records.num_examples)
 
@@ -110,21 +118,24 @@ class DataValueEmbedding(Attribution):
 
 def _derivatives(
     replay: Replay, model: Model, records: Records, examples: int, targets: Batch
-) -> Float[Array, 't N']:
-    """Derivatives of what is measured of targets by the examples' weights."""
+) -> Float[Array, 't _']:
+    """Derivatives of what is measured of targets by the examples' weights.
+
+    The last column is how many times as long those by the parameters became on the way back.
+    """
 
     def measure(variables: Any) -> Float[Array, ' t']:
         return model.task.measure(variables, targets)[records.measurement]
 
-    def at_end(trained: State) -> tuple[Adjoint, Array]:
+    def at_end(trained: State) -> tuple[Adjoint, Array, Array]:
         values, adjoint = Adjoint.at_end(measure, trained)
         adjoint = adjoint._replace(model_state=None)
-        return adjoint, jnp.zeros((len(values), examples), values.dtype)
+        return adjoint, jnp.zeros((len(values), examples), values.dtype), _length(adjoint)
 
     def step_back(
-        number: Array, state: State, carried: tuple[Adjoint, Array]
-    ) -> tuple[Adjoint, Array]:
-        after, weights = carried
+        number: Array, state: State, carried: tuple[Adjoint, Array, Array]
+    ) -> tuple[Adjoint, Array, Array]:
+        after, weights, length = carried
         here = model.at(state.variables)
         network = here.network(replay.examples, records.loss)
         gradients = network.gradients(here.chosen, replay.batch(number))
@@ -136,9 +147,25 @@ def _derivatives(
         by_weights = flat(named(by_gradient)) @ rows.T / len(rows)  # [t B]
         curved = by_weights @ rows  # [t P]
         before = before._replace(params=_added(before.params, curved))
-        return before, weights.at[:, replay.order[number]].add(by_weights)
+        return before, weights.at[:, replay.order[number]].add(by_weights), length
 
-    return replay.backwards(at_end, step_back)[1]
+    adjoint, weights, length = replay.backwards(at_end, step_back)
+    growth = _length(adjoint) / jnp.where(length > 0, length, 1)
+    return jnp.concatenate([weights, growth[:, None]], axis=1)
+
+
+def _length(adjoint: Adjoint) -> Float[Array, ' t']:
+    return jnp.linalg.norm(flat(named(adjoint.params)), axis=1)
+
+
+def _warn_of_growth(growth: Float[np.ndarray, ' t']) -> None:
+    if growth.max(initial=0) > _GROWTH:
+        _log.warning(
+            'data value embeddings became up to %.0f times as long on the way back through '
+            'training: at this learning rate g g^T is no stand-in for the curvature, and they say '
+            'little; use metagradients',
+            growth.max(),
+        )
 
 
 def _added(tree: Any, rows: Float[Array, 't P']) -> Any:

@@ -1,5 +1,7 @@
 """Data value embeddings against differentiation of training, where their curvature is exact."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,3 +119,18 @@ def test_what_cannot_be_trained_again_is_refused(classifier):
         DataValueEmbedding()([part], records)
     with pytest.raises(ValueError, match='more than memory'):
         DataValueEmbedding()([model], Records(examples, examples, memory=2**28))
+
+
+def test_growth_on_the_way_back_is_warned_of(classifier, caplog):
+    model, examples = classifier
+    some = np.arange(3)
+    with caplog.at_level('WARNING'):
+        DataValueEmbedding()([model], Records(examples, examples)).read(some)
+    assert not caplog.records
+    fast = model.training._replace(
+        program=model.training.program._replace(optimizer=optax.sgd(3.0))
+    )
+    wild = dataclasses.replace(model, training=fast)
+    with caplog.at_level('WARNING'):
+        DataValueEmbedding()([wild], Records(examples, examples)).read(some)
+    assert 'times as long on the way back' in caplog.text
