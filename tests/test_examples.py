@@ -25,6 +25,7 @@ def _run(name, cwd):
     return ran.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_masks_and_losses_of_anybody(tmp_path):
     pair, page = _run('own_losses', tmp_path)
     assert pair.startswith('example 3 lowers the loss on target 7 by 0.3')

@@ -25,15 +25,44 @@ def test_there_are_two_setup_lines_and_ci_runs_both():
     assert '^python3 -m venv' in ci and 'main_line=${lines[0]} test_line=${lines[1]}' in ci
 
 
-@pytest.mark.parametrize(('module', 'arguments'), LAUNCHES)
-def test_flags_of_every_launch_exist(module, arguments):
+CHECKED = """
+import importlib, os, runpy, sys, warnings
+
+warnings.simplefilter('ignore')
+launches = [tuple(line.split(' ', 1)) for line in sys.stdin.read().splitlines()]
+for module, _ in launches:
+    importlib.import_module(module)  # once for all
+failed = []
+for module, arguments in launches:
+    child = os.fork()
+    if not child:
+        sys.argv = [module, *arguments.split(), '--only_check_args']
+        runpy.run_module(module, run_name='__main__', alter_sys=True)
+    if os.waitpid(child, 0)[1]:
+        failed.append(f'{module} {arguments}')
+sys.exit('; '.join(failed) or 0)
+"""
+
+
+def test_flags_of_every_launch_exist():
     # absl parses and checks all flags, then exits without running the program.
-    subprocess.run(
-        [sys.executable, '-m', module, *arguments.split(), '--only_check_args'],
-        cwd=ROOT,
-        check=True,
-        timeout=120,
-    )
+    launches = '\n'.join(f'{module} {arguments.strip()}' for module, arguments in LAUNCHES)
+
+    def check(lines):
+        return subprocess.run(
+            [sys.executable, '-c', CHECKED],
+            cwd=ROOT,
+            input=lines,
+            text=True,
+            capture_output=True,
+            timeout=120,
+        )
+
+    assert len(LAUNCHES) > 10
+    found = check(launches)
+    assert found.returncode == 0, found.stderr
+    wrong = check('experiments.estimate --no_such_flag=1')
+    assert wrong.returncode and wrong.stderr.endswith('experiments.estimate --no_such_flag=1\n')
 
 
 def test_the_first_program_is_the_example():
@@ -66,6 +95,7 @@ def test_the_second_program_runs(tmp_path):
     np.testing.assert_allclose(names['summary'].self_influence, 3, atol=0.2)
 
 
+@pytest.mark.slow
 def test_the_third_program_runs(tmp_path):
     *_, third = _programs()
     generator = np.random.default_rng(0)

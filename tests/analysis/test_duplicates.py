@@ -225,6 +225,7 @@ def test_a_resample_counts_pairs_as_often_as_their_examples_were_drawn(monkeypat
         assert interval.low == interval.high == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_other_records_would_give():
     """Of a score whose chance of being right is the same for every record."""
     generator = np.random.default_rng(5)

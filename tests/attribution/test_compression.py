@@ -71,6 +71,7 @@ def test_more_memory_is_nearer_to_the_whole(masked, sizes):
     assert needed[1] > needed[0]
 
 
+@pytest.mark.slow
 def test_texts_are_compressed_without_one_hot_vectors(networks):
     model, records = networks['gpt_neo']()
     network = model.network(records, 'loss')
@@ -84,6 +85,7 @@ def test_texts_are_compressed_without_one_hot_vectors(networks):
     np.testing.assert_allclose(found[0][0], expected.ravel(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_refinement_goes_from_ekfac_to_the_exact_solution(masked):
     model, examples, _, _ = masked
     records = Records(examples, examples)

@@ -121,6 +121,7 @@ def test_damping_is_a_tenth_of_the_mean_eigenvalue_unless_given(dense):
         InfluenceFunction(damping=0)
 
 
+@pytest.mark.slow
 def test_lissa_draws_batches(dense):
     model, examples, (_, gauss_newton), own = dense
     method = InfluenceFunction(LiSSA(steps=200, repeats=4), damping=0.2)

@@ -110,6 +110,7 @@ def test_combinations_of_targets(problem):
     np.testing.assert_allclose(mixed, matrix @ single, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_members_are_vmapped(problem):
     program, arguments, targets = problem
 
@@ -130,6 +131,7 @@ def test_members_are_vmapped(problem):
         np.testing.assert_allclose(one, alone(key, mask), rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_smoothness_is_one_of_a_linear_answer_and_less_of_another():
     """Parameters that follow the weights linearly: one step of plain gradient descent."""
     with jax.enable_x64(True):

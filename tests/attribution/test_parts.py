@@ -81,6 +81,7 @@ def texts(networks):
     return small, Records(records, records, batch=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'method',
     [

@@ -33,6 +33,7 @@ def trained(dataset, directory, **options):
     )
 
 
+@pytest.mark.slow
 def test_models_measure_what_is_on_record(dataset, tmp_path):
     run = trained(dataset, tmp_path / 'run', keep_params=True)
     models, records = attribution.read_run(run, dataset, (0, 5))

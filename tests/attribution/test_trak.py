@@ -117,6 +117,7 @@ def test_projection_keeps_inner_products_on_average_and_does_not_depend_on_batch
     )
 
 
+@pytest.mark.slow
 def test_texts_have_log_odds_summed_over_their_tokens(networks):
     model, records = networks['gpt_neo']()
     tokens, length = records.tokens[2], int(records.lengths[2])

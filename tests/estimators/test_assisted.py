@@ -78,6 +78,7 @@ def test_scores_choose_weak_influencers_that_the_members_alone_do_not_show(plant
     assert together > 1.5 * alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('members', [100, 200])
 @pytest.mark.parametrize('helped', [False, True], ids=['shrunk', 'assisted'])
 def test_credible_intervals_cover_planted_truths_with_interactions(members, helped):

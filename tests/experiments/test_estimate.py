@@ -220,6 +220,7 @@ def test_inputs_that_mean_something_else_are_told_by_their_numbers(
         assert words is None or words in ' '.join(shown.split())
 
 
+@pytest.mark.slow
 def test_the_report_is_there_when_nobody_reads_what_is_printed(saved, launch, start, tmp_path):
     """`| head -1` reads one line; an ASCII terminal cannot show all."""
     settings = saved(masks=MASKS[:30], losses=LOSSES[:30])
@@ -232,6 +233,7 @@ def test_the_report_is_there_when_nobody_reads_what_is_printed(saved, launch, st
     begun.stderr.close()
 
 
+@pytest.mark.slow
 def test_from_the_command_line(saved, launch, tmp_path, assert_refused):
     settings = saved(masks=MASKS[:30], losses=LOSSES[:30])
     flags = [f'--{name}={getattr(settings, name)}' for name in ('masks', 'losses', 'output_dir')]

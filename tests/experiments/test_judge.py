@@ -117,6 +117,7 @@ def test_what_it_refuses(runs, tmp_path):
     refused("'nobody'", targets='nobody,3')
 
 
+@pytest.mark.slow
 def test_some_targets_and_the_scores_of_before(runs, tmp_path):
     judge.run(settings(runs, tmp_path, targets='30', attribution='cosine', estimator='none'))
     (scores,) = (tmp_path / 'scores').glob('cosine-*.npy')

@@ -157,6 +157,7 @@ def test_page_and_terminal_say_which_regime_of_extraction_the_run_is_in(
         assert '--epochs=8 instead of 4' in shown
 
 
+@pytest.mark.slow
 def test_a_tokenizer_of_its_own_and_records_that_are_cut(run, source, tmp_path, unreported, capsys):
     tokenizer = train_byte_bpe(data.load(str(source)).texts, 290)
     tokenizer.save(tmp_path / 'tokenizer')
@@ -180,6 +181,7 @@ def test_the_same_command_again_trains_nothing(whole, run, source, finished, tmp
     assert page == finished / 'report' / 'index.html'
 
 
+@pytest.mark.slow
 def test_members_that_are_missing_are_trained_alone(whole, run, finished, tmp_path, monkeypatch):
     directory = tmp_path / 'half'
     shutil.copytree(finished, directory)
@@ -205,6 +207,7 @@ def test_another_duplication_in_the_same_directory(whole, run, finished):
         run(finished, text={'unique': 11})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('unreported')
 def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
     pretrain, calls = pretraining._pretrain, []
@@ -236,6 +239,7 @@ def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
     assert gains[0] > gains[1] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('unreported')
 def test_members_start_from_a_checkpoint(run, source, tmp_path):
     folder = tmp_path / 'checkpoint'

@@ -84,6 +84,7 @@ def test_help_reads_well(launch):
     assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('flags', 'texts'),
     [
@@ -254,6 +255,7 @@ def test_a_continued_run_keeps_to_the_measured_way(run_here, monkeypatch):
     assert len(store.open_run(directory).complete) == 24
 
 
+@pytest.mark.slow
 def test_kept_parameters_give_what_was_measured(run_here, images):
     run, directory = run_here
     run(keep_params=True)

@@ -17,6 +17,7 @@ def unsaved(monkeypatch):
     monkeypatch.setattr(theme, 'png', lambda _: b'')
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('unsaved')
 def test_a_run_with_planted_images(run_here, capsys):
     run, directory = run_here

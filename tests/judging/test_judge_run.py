@@ -112,11 +112,13 @@ def test_a_leaderboard_in_a_few_lines(runs, dataset, tmp_path):
         assert one.cost == other.cost
 
 
+@pytest.mark.slow
 def test_scores_are_the_same_on_some_targets(runs, dataset, tmp_path):
     run, truth = runs
     for targets in (None, [3, '7', 21]):
         judging.judge_run(
             run,
+            detectors=(),
             held_out=truth,
             dataset=dataset,
             estimators=(),
@@ -136,6 +138,7 @@ def test_scores_of_other_examples_are_refused(runs, dataset, tmp_path):
     run, truth = runs
     judging.judge_run(
         run,
+        detectors=(),
         held_out=truth,
         dataset=dataset,
         estimators=(),
@@ -149,21 +152,23 @@ def test_scores_of_other_examples_are_refused(runs, dataset, tmp_path):
         judging.judge_run(other, scores=[path], estimators=(), methods=())
     assert '\n' not in str(error.value)
     with pytest.raises(ValueError, match='other targets'):
-        judging.judge_run(run, held_out=truth, scores=[path], targets=5)
+        judging.judge_run(run, detectors=(), held_out=truth, scores=[path], targets=5)
 
 
 def test_what_cannot_be_read_is_refused_only_where_it_was_asked_for(runs, dataset):
     run, truth = runs
     options = {'held_out': truth, 'estimators': [difference_in_means], 'resamples': 2}
-    board = judging.judge_run(run, **options)
+    board = judging.judge_run(run, detectors=(), **options)
     assert [row.method.name for row in board.rows] == ['difference']
     assert 'give the dataset' in board.left_out['ekfac']
     with pytest.raises(ValueError, match='give the dataset'):
-        judging.judge_run(run, methods=[Gradients()], **options)
+        judging.judge_run(run, detectors=(), methods=[Gradients()], **options)
     with pytest.raises(ValueError, match='keep_params'):
-        judging.judge_run(run, models=truth, dataset=dataset, methods=[Gradients()], **options)
+        judging.judge_run(
+            run, detectors=(), models=truth, dataset=dataset, methods=[Gradients()], **options
+        )
     with pytest.raises(ValueError, match='no scores'):
-        judging.judge_run(run, methods=(), assisted=['cosine'], **options)
+        judging.judge_run(run, detectors=(), methods=(), assisted=['cosine'], **options)
 
 
 def test_targets_are_drawn_or_named(runs):

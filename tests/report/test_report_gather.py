@@ -239,6 +239,7 @@ def test_extraction_needs_prompts_and_what_was_decoded(language):
     assert gather(run, shown=unknown, decoded=decoded).text is None
 
 
+@pytest.mark.slow
 def test_without_a_reference_there_are_no_published_numbers(language):
     results = language_run.results(reference=None)
     page = report.render(results)['index.html'].decode()

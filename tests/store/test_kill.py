@@ -83,6 +83,7 @@ def _child_until_killed(here, seconds, *, after):
     assert child.returncode == -signal.SIGKILL, errors.decode()
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments(tmp_path, changed_manifest):
     masks = np.random.default_rng(0).random((MEMBERS, 10)) < 0.5
     ids = tuple(map(str, range(TARGETS)))

@@ -243,6 +243,7 @@ READS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'read'), READS.items())
 def test_no_flipped_bit_of_what_was_configured_goes_unnoticed(whole, name, read):
     path = whole / name

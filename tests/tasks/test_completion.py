@@ -105,6 +105,7 @@ def _alone(records, config, record, params, adapters=None):
     return records.tokenizer.decode(np.asarray(decoded[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('lora', 'executor'),
     [

@@ -126,6 +126,7 @@ def run(tmp_path_factory):
     return trained, dataset
 
 
+@pytest.mark.slow
 def test_an_ensemble_learns_and_its_task_is_made_again(run):
     trained, dataset = run
     losses = trained['loss']

@@ -258,6 +258,7 @@ def _train(program, batch, masks, base=None):
     return next(iter(chunks)).result
 
 
+@pytest.mark.slow
 def test_capacity_is_known_before_anything_is_trained(program, batch):
     """Too small by one token, some batch would have a loss of NaN, and so would the member."""
     masks = np.random.default_rng(1).random((3, RECORDS)) < 0.8

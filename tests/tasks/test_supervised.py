@@ -72,6 +72,7 @@ def _train(problem, program, executor=None, members=3):
     return jax.tree.map(lambda *rows: np.concatenate(rows), *[chunk.result for chunk in chunks])
 
 
+@pytest.mark.slow
 def test_training_is_that_of_flax_step_by_step():
     """BatchNorm's statistics included; without Dropout, so that nothing is random."""
     task = tasks.Classification(lambda rngs: Net(rngs=rngs, rate=0.0))

@@ -64,6 +64,7 @@ def alone(program, images, masks):
     return _losses(program, images, masks, sequential(1, in_turn=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('executor', [sequential(1, in_turn=2), sequential(4)], ids=str)
 def test_in_turn_and_in_streams_are_exactly_the_same(program, images, masks, alone, executor):
     np.testing.assert_array_equal(_losses(program, images, masks, executor), alone)
