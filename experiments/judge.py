@@ -39,8 +39,9 @@ class JudgeSettings:
         models: directory of a run of the same dataset with --keep_params, whose models are
             attributed by; by default --run.
         num_models: how many of them.
-        attribution: methods, separated by commas; by default all that can be computed, but for
-            those that are for chosen targets, and none for the word none.
+        attribution: methods, separated by commas; by default those that score all targets for a
+            few passes over the examples, as far as they can be computed, and none for the word
+            none.
         estimator: estimators, separated by commas; by default all, and none for the word none.
         scores: files NAME.npy of scores, separated by commas, as they are kept in
             OUTPUT_DIR/scores, to be judged too.
