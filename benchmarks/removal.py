@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> None:
         share = f'{(group & ~right).sum()} of {wrong}' if wrong else ''
         line = f'| {name} | {group.sum()} | {share} |'
         if not 0 < group.sum() <= _MOST * len(group):
-            print(f'{line} | too many to be removed | |', flush=True)
+            print(f'{line} | none, or too many, to be removed | |', flush=True)
             continue
         removal = judge.remove_group(
             group, targets, self_index, train, repeats=_REPEATS.value, key=jax.random.key(0)

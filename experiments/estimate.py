@@ -26,7 +26,7 @@ class TensorSettings:
 
     Attributes:
         masks: file, bool [M N]: whether member m was trained on example n; also numbers 0 and 1,
-            or -1 and 1, or, with --examples, lists of positions.
+            or -1 and 1, or, with --examples, lists of positions. Of one .npy: bool alone.
         losses: file, floating [M T]: what was measured of member m on target t, lower being
             better (negate a probability). Members with anything that is not finite are left out.
         logits: instead of losses: file, floating [M T C].
@@ -76,6 +76,19 @@ class TensorSettings:
         kinds = [name for name in ('masks', 'lira', 'feldman_zhang') if getattr(self, name)]
         if len(kinds) > 1:
             raise ValueError(f'--{" and --".join(kinds)} exclude each other: give one of them')
+        sources = 'masks', 'losses', 'logits', 'labels', 'examples'
+        used = {
+            'lira': (),
+            'feldman_zhang': ('test',),
+            'masks': sources,
+        }[kinds[0] if kinds else 'masks']
+        for name in (*sources, 'test'):
+            if getattr(self, name) and name not in (*used, *kinds):
+                raise ValueError(f'--{name} is of no use with --{(kinds or ["masks"])[0]}: omit it')
+        if self.losses and self.logits:
+            raise ValueError('--losses and --logits exclude each other: give one of them')
+        if self.labels and not self.logits:
+            raise ValueError('--labels are of --logits: give both, or neither')
         needed = {'output_dir': 'DIR'}
         if kinds in ([], ['masks']):
             needed = {'masks': 'FILE.npy', **needed}

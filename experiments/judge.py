@@ -96,6 +96,11 @@ class JudgeSettings:
             raise ValueError('give --run=DIR, or --masks=FILE.npy and --losses=FILE.npy')
         if of_tensors and not (self.masks and self.losses and self.output_dir):
             raise ValueError('--masks, --losses and --output_dir go together: give all three')
+        if of_tensors:
+            known = {'masks', 'losses', 'estimator', 'resamples', 'seed', 'output_dir'}
+            for field in dataclasses.fields(self):
+                if field.name not in known and getattr(self, field.name) != field.default:
+                    raise ValueError(f'--{field.name} is of no use with --masks: omit it')
         for name, least in (('num_models', 1), ('leave_out', 0), ('resamples', 2)):
             if getattr(self, name) < least:
                 raise ValueError(f'{name} must be at least {least}, not {getattr(self, name)}')

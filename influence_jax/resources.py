@@ -1,5 +1,6 @@
 """What a computation costs: seconds, and memory beyond what was there before."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -7,7 +8,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 _STATM = Path('/proc/self/statm')
-_PAGE, _INTERVAL = 4096, 0.01
+_PAGE, _INTERVAL = os.sysconf('SC_PAGE_SIZE'), 0.01
 
 
 class Cost(NamedTuple):

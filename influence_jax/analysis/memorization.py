@@ -55,4 +55,4 @@ def split_by_sign(columns: Columns, self_index: Int[np.ndarray, ' T']) -> SignSp
         )
     on_others = total / others
     generalized = on_others > 0
-    return SignSplit(on_self, on_others, generalized, ~generalized & (on_self > 0))
+    return SignSplit(on_self, on_others, generalized, (on_others <= 0) & (on_self > 0))

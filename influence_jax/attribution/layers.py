@@ -184,7 +184,11 @@ class Network:
 
             for path, leaf in jax.vmap(leaves)(x, gradient).items():
                 whole[path] = whole[path] + leaf if path in whole else leaf
-        return {path: whole[path] for path in self.shapes}
+        count = len(found.loss)
+        return {
+            path: whole[path] if path in whole else jnp.zeros((count, *of.shape), of.dtype)
+            for path, of in self.shapes.items()
+        }
 
     def _run(self, walk: Walk, params: Params, example: Any) -> Array:
         leaves = [

@@ -1,5 +1,6 @@
 """A walk through a trace that knows parameters, and the linear layers that they are weights of."""
 
+import collections
 import dataclasses
 import enum
 import math
@@ -94,8 +95,22 @@ class Walk:
         self, jaxpr: core.Jaxpr, consts: Sequence[Value], arguments: Sequence[Value]
     ) -> list[Value]:
         """Evaluates a trace; returns its outputs."""
+        uses = collections.Counter(
+            variable
+            for variables in (*(equation.invars for equation in jaxpr.eqns), jaxpr.outvars)
+            for variable in variables
+            if not isinstance(variable, core.Literal)
+        )
+
+        def known(variables: Sequence[Any], found: Sequence[Value]) -> dict[Any, Value]:
+            # An output that something else uses, too, has another gradient than a bias added to it.
+            return {
+                v: value if uses[v] == 1 else value._replace(layer=None)
+                for v, value in zip(variables, found, strict=True)
+            }
+
         values: dict[Any, Value] = dict(zip(jaxpr.constvars, consts, strict=True))
-        values |= zip(jaxpr.invars, arguments, strict=True)
+        values |= known(jaxpr.invars, arguments)
 
         def read(variable: Any) -> Value:
             if isinstance(variable, core.Literal):
@@ -104,7 +119,7 @@ class Walk:
 
         for equation in jaxpr.eqns:
             found = self._equation(equation, [read(v) for v in equation.invars])
-            values |= zip(equation.outvars, found, strict=True)
+            values |= known(equation.outvars, found)
         return [read(v) for v in jaxpr.outvars]
 
     def _equation(self, equation: Any, given: list[Value]) -> list[Value]:
@@ -119,7 +134,13 @@ class Walk:
         if layer is not None:
             return [self._pass(equation, given, *layer)]
         if name in ('add', 'add_any') and (found := self._bias(given)) is not None:
-            (output,) = _bound(equation, given)
+            (output,) = _bound(
+                equation,
+                [
+                    v if v.view is None else v._replace(value=lax.stop_gradient(v.value))
+                    for v in given
+                ],
+            )
             layer_found, view = found
             layer_found.bias = view.path, view.of
             return [output]
@@ -156,6 +177,10 @@ class Walk:
         return outputs
 
     def _pass(self, equation: Any, given: list[Value], found: Found, place: int) -> Value:
+        weight = given[1 - place]
+        given = list(given)
+        # What it does as a weight is the layer's; the rest of its gradient is of its other uses.
+        given[1 - place] = weight._replace(value=lax.stop_gradient(weight.value))
         (output,) = _bound(equation, given)
         number = len(self.found)
         self.found.append(found)

@@ -119,6 +119,10 @@ class Z0InfCheckpoints(Attribution):
 
     rates: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        if any(rate < 0 for rate in self.rates):
+            raise ValueError(f'rates={self.rates} are learning rates: none may be negative')
+
     @property
     def method(self) -> Method:
         """See `Attribution`."""

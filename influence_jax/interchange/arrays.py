@@ -27,6 +27,9 @@ from influence_jax.text import first_line, quoted
 
 _TABLES = "pip install 'influence_jax[tables]'"
 _MOST_LISTED = 20
+_INDEX = {'', 'member', 'index', 'id', 'unnamed: 0'}
+"""Headings of a first column that names rows, whatever it holds."""
+_PANDAS_INDEX = '__index_level_0__'
 
 
 class Matrix(NamedTuple):
@@ -138,7 +141,10 @@ def _csv(path: str) -> Matrix:
             text = opened.read().decode('utf-8-sig')
         except UnicodeDecodeError as error:
             raise ValueError(f'{path} is no UTF-8 text: save it as CSV again') from error
-    lines = [line for line in csv.reader(text.splitlines()) if line]
+    try:
+        lines = [line for line in csv.reader(text.splitlines()) if line]
+    except csv.Error as error:
+        raise ValueError(f'{path} is no CSV ({error}): save it again') from error
     if len(lines) < 2:
         raise ValueError(f'{path} must hold a line of names and a line for each member')
     header, rows = lines[0], lines[1:]
@@ -148,11 +154,13 @@ def _csv(path: str) -> Matrix:
                 f'{path}: line {number} has {len(row)} cells, and the first {len(header)}'
             )
     first = [row[0] for row in rows]
-    named = not all(map(_is_number, first)) or not header[0].strip()
+    named = not all(map(_is_number, first)) or header[0].strip().lower() in _INDEX
     body = [row[1:] if named else row for row in rows]
     if bad := next((cell for row in body for cell in row if not _is_number(cell)), None):
         raise ValueError(f'{path} holds {quoted(bad)} where there must be a number')
     values = np.array([[float(cell) if cell.strip() else np.nan for cell in row] for row in body])
+    whole = np.isfinite(values).all() and (values == np.rint(values)).all()
+    values = values.astype(np.int64) if whole else values  # positions, classes
     return Matrix(values, tuple(first) if named else None, tuple(header[named:]))
 
 
@@ -193,10 +201,15 @@ def _table(path: str, name: str | None) -> Matrix:
         for one in table.schema
         if pyarrow.types.is_string(one.type) or pyarrow.types.is_large_string(one.type)
     ]
+    if _PANDAS_INDEX in table.column_names:
+        texts = [_PANDAS_INDEX]
     rows = tuple(map(str, table[texts[0]].to_pylist())) if len(texts) == 1 else None
     if name is not None or lists:
         rest = [one.name for one in table.schema if one.name not in texts]
-        found = table[_chosen(path, name, lists or rest)].to_pylist()
+        chosen = _chosen(path, name, rest if name is not None else lists)
+        if chosen not in lists:
+            return Matrix(table[chosen].to_numpy(), rows)
+        found = table[chosen].to_pylist()
         if any(row is None for row in found):
             raise ValueError(f'{path}: a row of {quoted(name or lists[0])} is empty')
         if len({len(row) for row in found}) == 1:

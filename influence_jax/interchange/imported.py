@@ -93,6 +93,8 @@ def read_ensemble(
         measurements = {'loss': np.asarray(values)}
     else:
         classes = read_matrix(labels).values
+        if isinstance(classes, np.ndarray) and classes.shape[1:] == (1,):
+            classes = classes[:, 0]  # a table of one column
         expected = values.shape[1:2]
         if isinstance(classes, list) or classes.dtype.kind not in 'iu':
             raise ValueError(f'{labels} must hold integers, the classes of the targets')
@@ -103,12 +105,15 @@ def read_ensemble(
             )
         loss, gap = measured_of_logits(values, np.broadcast_to(classes, values.shape[:2]))
         measurements = {'loss': loss, 'logit_gap': gap}
+    included = as_masks(subsets.values, examples=examples, source=masks)
+    # The columns of a table of positions are no examples.
+    named = subsets.columns is not None and len(subsets.columns) == included.shape[1]
     return Imported(
-        as_masks(subsets.values, examples=examples, source=masks),
+        included,
         measurements,
         unit,
         f'{masks} and {losses or logits}',
-        subsets.columns,
+        subsets.columns if named else None,
         measured.columns,
         subsets.rows or measured.rows,
     )
@@ -117,7 +122,7 @@ def read_ensemble(
 def _order(found: Sequence[str], wanted: Sequence[str], source: str, other: str) -> list[int]:
     places = {name: place for place, name in enumerate(found)}
     lacking = [name for name in wanted if name not in places]
-    if lacking or len(places) != len(wanted):
+    if lacking or not len(places) == len(found) == len(wanted):
         raise ValueError(
             f'{source} and {other} name other members, such as '
             f'{quoted(lacking[0] if lacking else found[-1])}: give both of the same ones'

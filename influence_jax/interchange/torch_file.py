@@ -5,10 +5,11 @@ A pickle is a program. It is read here for what it says, instruction by instruct
 alone that tensors in lists and dictionaries need; nothing that it names is ever imported or called.
 """
 
+import itertools
 import math
 import pickletools
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ _STORAGES = {
     'BoolStorage': np.dtype(np.bool_),
 }
 _MOST_PICKLE_BYTES = 2**26
+_MOST_PLACES = 1_000_000
 # What is raised where a file is not what it says.
 _DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError,
@@ -83,11 +85,9 @@ def torch_arrays(path: str | Path) -> dict[str, Shaped[np.ndarray, '...']]:
 
 def _read(archive: zipfile.ZipFile, prefix: str, path: str | Path) -> dict[str, np.ndarray]:
     try:
-        if archive.getinfo(f'{prefix}data.pkl').file_size > _MOST_PICKLE_BYTES:
-            raise ValueError('its directory is too large')
         order = '<'
         if f'{prefix}byteorder' in archive.namelist():
-            order = {b'little': '<', b'big': '>'}[archive.read(f'{prefix}byteorder')[:8]]
+            order = {b'little': '<', b'big': '>'}[_read_at_most(archive, f'{prefix}byteorder', 8)]
         storages: dict[str, np.ndarray] = {}
 
         def storage(found: Any) -> np.ndarray:
@@ -107,7 +107,8 @@ def _read(archive: zipfile.ZipFile, prefix: str, path: str | Path) -> dict[str, 
                 storages[key] = np.frombuffer(archive.read(member), dtype, count)
             return storages[key]
 
-        content = _interpreted(archive.read(f'{prefix}data.pkl'), storage)
+        directory = _read_at_most(archive, f'{prefix}data.pkl', _MOST_PICKLE_BYTES)
+        return dict(_tensors(_interpreted(directory, storage)))
     except _Foreign as error:
         raise ValueError(
             f'{path} holds {quoted(error.name)}, not tensors alone: {_remedy(path)}'
@@ -116,7 +117,15 @@ def _read(archive: zipfile.ZipFile, prefix: str, path: str | Path) -> dict[str, 
         raise ValueError(
             f'{path} cannot be read ({first_line(error)}): copy or save it again'
         ) from error
-    return dict(_tensors(content))
+
+
+def _read_at_most(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """Reads a member, whatever size its header says, and never inflates more than allowed."""
+    with archive.open(name) as member:
+        found = member.read(most + 1)
+    if len(found) > most:
+        raise ValueError(f'{name} is too large')
+    return found
 
 
 class _Foreign(Exception):
@@ -228,21 +237,26 @@ def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple) -> np.
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if math.prod(size) and last >= len(storage):
         raise ValueError('a tensor is larger than its storage')
+    if math.prod(size) > len(storage):
+        raise ValueError('a tensor repeats what it stores: save tensor.contiguous()')
     if not math.prod(size):
         return np.empty(size, storage.dtype)
     bytes_apart = [step * storage.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, bytes_apart, writeable=False)
 
 
-def _tensors(content: Any, place: str = '') -> Any:
+def _tensors(content: Any, place: str = '', visits: Iterator[int] | None = None) -> Any:
     """Yields arrays by where they are."""
+    visits = itertools.count() if visits is None else visits
+    if next(visits) > _MOST_PLACES:
+        raise ValueError(f'it holds more than {_MOST_PLACES:,} things')
     if isinstance(content, np.ndarray):
         dtype = np.float32 if content.dtype.newbyteorder('=') == ml_dtypes.bfloat16 else None
         yield place, content.astype(dtype or content.dtype.newbyteorder('='), copy=False)
     elif isinstance(content, dict | list | tuple):
         items = content.items() if isinstance(content, dict) else enumerate(content)
         for name, inner in items:
-            yield from _tensors(inner, f'{place}/{name}' if place else str(name))
+            yield from _tensors(inner, f'{place}/{name}' if place else str(name), visits)
 
 
 def _remedy(path: str | Path) -> str:

@@ -64,6 +64,8 @@ def kept_columns(
         ValueError: a score is not finite, or as in `store.kept_scores`.
     """
     method = columns.method
+    # Other targets of the same models are other files.
+    identity = hashlib.sha256(f'{identity} {axes}'.encode()).hexdigest()
     source = ScoreSource(identity, method.name, method.title, method.description, columns.unit)
     kept = store.kept_scores(
         directory / f'{method.name}-{identity[:_SHOWN]}.npy',

@@ -24,7 +24,7 @@ from influence_jax.judging.retraining import Retraining, leave_outs
 from influence_jax.progress import Progress
 from influence_jax.run import Run
 from influence_jax.store import ScoreAxes
-from influence_jax.types import Masks, Measurement
+from influence_jax.types import Masks, Measurement, UnitTask
 
 USUAL_METHODS: tuple[Attribution, ...] = tuple(
     map(
@@ -102,6 +102,8 @@ def judge_run(
             can be computed.
     """
     models, notes, left_out = models or run, list[str](), dict[str, str]()
+    if retraining is not None:
+        _check_retraining(retraining, models, dataset)
     chosen = choose_targets(run, targets, seed=seed)
     split = _split(run, held_out, chosen, notes)
     if models is not run:
@@ -124,16 +126,26 @@ def judge_run(
             judged(row)
 
     with contextlib.ExitStack() as stack:
-        directory = Path(scores_dir or stack.enter_context(tempfile.TemporaryDirectory()))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        directory = Path(scores_dir or scratch)
 
         def compute(source: sources.Source) -> None:
             name, identity = source.columns.method.name, source.identity
             columns, cost = kept_columns(
-                source.columns, directory, axes=axes, identity=identity, block=source.block
+                source.columns,
+                directory if source.keep else scratch,
+                axes=axes,
+                identity=identity,
+                block=source.block,
             )
             row = by(columns)._replace(cost=cost)
             computed[name] = columns, identity
-            add(row._replace(sanity=source.sanity() if sanity and source.sanity else None))
+            if sanity and source.sanity:
+                try:
+                    row = row._replace(sanity=source.sanity())
+                except ValueError as error:
+                    notes.append(f'{name} has no sanity check: {error}.')
+            add(row)
 
         for path in scores:
             columns, cost, identity = opened_columns(Path(path), axes)
@@ -193,9 +205,7 @@ def judge_run(
             except ValueError as error:  # no models, which methods have said already
                 left_out |= {one.method.name: str(error) for one in detectors}
         removed: list[judge.LeaveOut] = []
-        if retraining is not None:
-            if dataset is None:
-                raise ValueError('leaving examples out trains: give the dataset of the run')
+        if retraining is not None and dataset is not None and computed:
             removed = leave_outs(
                 {name: columns for name, (columns, _) in computed.items()},
                 by.self_index,
@@ -220,7 +230,30 @@ def judge_run(
         tuple(dict.fromkeys(notes)),
         tuple(removed),
         tuple(detections),
+        _unit(run),
     )
+
+
+def _unit(run: Run) -> str:
+    """Of the loss; nats where the task cannot be made again and so does not say."""
+    try:
+        task = run.task()
+    except ValueError:
+        return 'nats'
+    return task.units.get('loss', '') if isinstance(task, UnitTask) else 'nats'
+
+
+def _check_retraining(retraining: Retraining, run: Run, dataset: Dataset | None) -> None:
+    if dataset is None:
+        raise ValueError('leaving examples out trains: give the dataset of the run')
+    if run.target_ids != run.example_ids:
+        raise ValueError(
+            f'the targets of {run.directory} are not its examples, which are what is measured of '
+            f'models trained anew: judge without leaving examples out'
+        )
+    if retraining.count >= len(dataset) - 1:
+        raise ValueError(f'count={retraining.count} must be at most {len(dataset) - 2}')
+    run.task()  # refuses what cannot be made again
 
 
 def judge_members(

@@ -32,12 +32,14 @@ class Source(NamedTuple):
     columns: computed when they are read.
     identity: of all that determines them besides their axes.
     block: targets to read at once.
+    keep: whether the identity tells them from all others, so that they may be read again later.
     sanity: compares them with those of models that know nothing; None for estimates.
     """
 
     columns: Columns
     identity: str
     block: int
+    keep: bool = True
     sanity: Callable[[], judge.Sanity] | None = None
 
 
@@ -89,7 +91,9 @@ def _estimate(
     columns = judge.estimate(split.masks, split.losses, self_index, estimator=estimator)
     identity = estimate_identity(estimator.name, split.masks, split.losses, beside)
     # What is learned from all targets would be learned anew for each block.
-    return Source(columns, identity, columns.targets if estimator.pooled else TILE)
+    block = columns.targets if estimator.pooled else TILE
+    # What somebody's own function does is not known by its name.
+    return Source(columns, identity, block, bool(beside) or estimator in estimating.BUILT_IN)
 
 
 def models_of(
@@ -178,7 +182,7 @@ def attributed(
         sanity = functools.partial(
             sanity_check, method, models[0], records, self_index, permuted, seed=seed
         )
-        yield Source(columns, scores_identity(method, run, members), block, sanity)
+        yield Source(columns, scores_identity(method, run, members), block, sanity=sanity)
 
 
 def detected(

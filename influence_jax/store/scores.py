@@ -242,7 +242,12 @@ def _opened(path: Path, shape: tuple[int, int], mode: str = 'r+') -> np.memmap:
         check_regular(path)
         values = np.lib.format.open_memmap(path, mode)
     except (OSError, ValueError) as error:
-        raise CorruptRun(f'{path} is damaged: {error}; remove it', file=path) from error
+        raise CorruptRun(
+            f'{path} is damaged: {error}; remove it and {_beside(path).name}', file=path
+        ) from error
     if values.shape != shape or values.dtype != np.float32:
-        raise CorruptRun(f'{path} holds {values.dtype} {list(values.shape)}; remove it', file=path)
+        raise CorruptRun(
+            f'{path} holds {values.dtype} {list(values.shape)}; remove it and {_beside(path).name}',
+            file=path,
+        )
     return values

@@ -112,3 +112,10 @@ def test_the_same_targets_are_measured_in_every_subset():
         remove_group(group, np.arange(12), own, train, repeats=1, key=jax.random.key(0))
     with pytest.raises(ValueError, match='groups of 2'):
         remove_group(group, np.arange(2), own, train, repeats=3, key=jax.random.key(0))
+
+
+def test_what_is_not_known_is_in_no_group():
+    values = np.array([[1.0, np.nan, 1], [0, 1, 0], [0, 0, 1]])
+    found = split_by_sign(Columns.of_matrix(values), np.arange(3))
+    assert not found.memorized[0] and not found.generalized[0]
+    assert found.memorized[1]

@@ -111,6 +111,8 @@ def test_changes_between_checkpoints():
         np.testing.assert_allclose(found, whole(Gradients()([model], records)), rtol=1e-4)
         double = whole(Z0InfCheckpoints((2.0,) * 5)(models, records))
         np.testing.assert_allclose(double, 2 * found)
+        with pytest.raises(ValueError, match=r'rates=\(-1.0,\)'):
+            Z0InfCheckpoints((-1.0,))
         with pytest.raises(ValueError, match='4 rates for 6 checkpoints'):
             whole(Z0InfCheckpoints((1.0,) * 4)(models, records))
         with pytest.raises(ValueError, match='checkpoints 1 and 2'):

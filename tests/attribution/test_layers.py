@@ -116,3 +116,30 @@ def test_weights_in_a_loop_that_is_not_looked_into_are_refused():
     params, rows = {'kernel': jnp.eye(3) / 2}, jnp.ones((2, 3))
     with pytest.raises(ValueError, match='kernel enters a while'):
         Network(loss, params, rows[0]).blocks(params, rows)
+
+
+LOSSES = {
+    'a weight that is penalized': lambda p, x: (
+        jnp.tanh(x @ p['w'] + p['b']).sum() + 0.5 * (p['w'] ** 2).sum()
+    ),
+    'a table that is scaled and tied': lambda p, x: jnp.tanh(x @ (2 * p['w']) @ p['w'].T).sum(),
+    'an output that is used before its bias': lambda p, x: (
+        lambda h: (jnp.tanh(h + p['b']) * h).sum()
+    )(x @ p['w']),
+    'a parameter without a use': lambda p, x: jnp.tanh(x @ p['w']).sum(),
+}
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_what_a_layer_and_others_use_counts_once(name):
+    generator = np.random.default_rng(0)
+    params = {
+        'w': jnp.asarray(generator.normal(size=(3, 4)), jnp.float32),
+        'b': jnp.asarray(generator.normal(size=4), jnp.float32),
+    }
+    rows = jnp.asarray(generator.normal(size=(2, 3)), jnp.float32)
+    loss = LOSSES[name]
+    found = Network(loss, params, rows[0]).gradients(params, rows)
+    expected = jax.vmap(jax.grad(loss), (None, 0))(params, rows)
+    for path in params:
+        np.testing.assert_allclose(found[path], expected[path], rtol=1e-5, atol=1e-6)

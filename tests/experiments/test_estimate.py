@@ -290,7 +290,11 @@ def test_other_layouts_give_the_same_report(saved, tmp_path, undrawn):
     [
         ({'lira': 'folder'}, '--masks and --lira exclude each other'),
         ({'losses': '', 'logits': 'l.npy'}, '--labels is missing'),
-        ({'masks': ''}, '--masks is missing'),
+        ({'masks': '', 'losses': ''}, '--masks is missing'),
+        ({'logits': 'l.npy', 'labels': 'k.npy'}, '--losses and --logits exclude each other'),
+        ({'labels': 'k.npy'}, '--labels are of --logits'),
+        ({'test': True}, '--test is of no use with --masks'),
+        ({'masks': '', 'feldman_zhang': 'f.npz'}, '--losses is of no use with --feldman_zhang'),
     ],
 )
 def test_sources_that_do_not_go_together(saved, changed, message):

@@ -254,6 +254,43 @@ class TestFiles:
         with pytest.raises(ValueError, match="name other members, such as 'm11'"):
             interchange.read_ensemble(f'{tmp_path}/masks.csv', f'{tmp_path}/losses.csv')
 
+    def test_a_member_that_occurs_twice_is_refused(self, tmp_path, masks):
+        (tmp_path / 'masks.csv').write_text('member,a,b\nm0,0,1\nm1,1,0\n')
+        (tmp_path / 'losses.csv').write_text('member,t\nm0,0.5\nm1,1.5\nm0,99.5\n')
+        with pytest.raises(ValueError, match="name other members, such as 'm0'"):
+            interchange.read_ensemble(f'{tmp_path}/masks.csv', f'{tmp_path}/losses.csv')
+
+    def test_numbers_of_members_are_no_target(self, tmp_path, losses):
+        import pandas
+
+        frame = pandas.DataFrame(losses, columns=[f't{t}' for t in range(T)])
+        frame.to_csv(tmp_path / 'l.csv', index_label='member')
+        frame.index = np.random.default_rng(0).permutation(M)
+        frame.to_parquet(tmp_path / 'l.parquet')
+        for name, first in (('l.csv', '0'), ('l.parquet', str(frame.index[0]))):
+            found = interchange.read_matrix(str(tmp_path / name))
+            assert found.rows[0] == first and len(found.columns) == T
+            np.testing.assert_allclose(found.values, losses, rtol=1e-6)
+
+    def test_labels_and_positions_in_tables(self, tmp_path):
+        import pandas
+
+        logits = np.random.default_rng(4).normal(size=(3, N, C)).astype(np.float32)
+        labels = pandas.DataFrame({'label': np.arange(N) % C})
+        labels.to_csv(tmp_path / 'labels.csv', index=False)
+        labels.to_parquet(tmp_path / 'labels.parquet')
+        np.save(tmp_path / 'logits.npy', logits)
+        (tmp_path / 'masks.csv').write_text('first,second\n0,3\n1,2\n4,0\n')
+        for name in ('labels.csv', 'labels.parquet', 'labels.parquet:label'):
+            found = interchange.read_ensemble(
+                f'{tmp_path}/masks.csv',
+                logits=f'{tmp_path}/logits.npy',
+                labels=f'{tmp_path}/{name}',
+                examples=N,
+            )
+            assert found.ids is None and found.masks.sum(axis=1).tolist() == [2, 2, 2]
+            assert found.measurements['loss'].shape == (3, N)
+
     def test_logits_and_labels(self, tmp_path, masks):
         generator = np.random.default_rng(4)
         logits = generator.normal(size=(M, N, C)).astype(np.float32)
@@ -301,8 +338,9 @@ class Storage:
 
 
 class Tensor:
-    def __init__(self, array, key, size=None):
+    def __init__(self, array, key, size=None, strides=None):
         self.array, self.key, self.size = array, key, size or array.shape
+        self.strides = strides or tuple(step // array.itemsize for step in array.strides)
 
 
 class Evil:
@@ -327,8 +365,7 @@ def save_torch(path, content):
                 name = kind[one.array.dtype.str[1:]]
                 super().save(('storage', Storage(name), one.key, 'cpu', one.array.size))
                 self.write(b'Q')
-                strides = tuple(s // one.array.itemsize for s in one.array.strides)
-                for part in (0, one.size, strides, False, {}):
+                for part in (0, one.size, one.strides, False, {}):
                     super().save(part)
                 self.write(b'tR')
             else:
@@ -374,6 +411,27 @@ class TestTorch:
         with pytest.raises(ValueError, match=r"holds 'posix system'.*numpy.save"):
             interchange.torch_arrays(tmp_path / 'evil.pt')
         assert not (tmp_path / 'evil').exists()
+
+    def test_nothing_grows_beyond_the_file(self, tmp_path, losses):
+        path = tmp_path / 'a.pt'
+        save_torch(path, Tensor(np.zeros(4, np.float32), '0', size=(1000, 4), strides=(0, 1)))
+        with pytest.raises(ValueError, match='repeats what it stores'):
+            interchange.torch_arrays(path)
+        save_torch(path, Tensor(losses, '0'))
+        with zipfile.ZipFile(path, 'a', zipfile.ZIP_DEFLATED) as archive, pytest.warns(UserWarning):
+            archive.writestr('archive/byteorder', b'little' * 10_000)
+        with pytest.raises(ValueError, match='byteorder is too large'):
+            interchange.torch_arrays(path)
+        nested = []
+        for _ in range(40):
+            nested = [nested, nested]  # a trillion places, a few bytes
+        save_torch(path, nested)
+        with pytest.raises(ValueError, match='more than 1,000,000 things'):
+            interchange.torch_arrays(path)
+        nested.append(nested)
+        save_torch(path, nested)
+        with pytest.raises(ValueError, match='cannot be read'):
+            interchange.torch_arrays(path)
 
     def test_refusals(self, tmp_path):
         path = tmp_path / 'a.pt'

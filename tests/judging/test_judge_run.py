@@ -192,3 +192,54 @@ def test_members_alone_are_cross_validated():
     assert [row.method.name for row in board.rows] == ['difference']
     assert 'adjusted' in board.left_out
     assert board.rows[0].lds.mean.value > 0.5
+
+
+def test_scores_of_other_targets_stand_beside(runs, dataset, tmp_path):
+    run, _ = runs
+    for targets in (10, 20):
+        board = judging.judge_run(
+            run,
+            dataset=dataset,
+            estimators=(),
+            methods=[attribution.Loss()],
+            detectors=(),
+            targets=targets,
+            resamples=2,
+            scores_dir=tmp_path,
+        )
+        assert [row.method.name for row in board.rows] == ['loss']
+    assert len(list(tmp_path.glob('loss-*.npy'))) == 2
+
+
+def test_an_estimator_of_ones_own_is_computed_each_time(runs, tmp_path):
+    run, _ = runs
+
+    def judged(sign):
+        def mine(masks, losses, *, target_examples=None):
+            found = difference_in_means(masks, losses, target_examples=target_examples)
+            return found._replace(values=sign * found.values)
+
+        board = judging.judge_run(
+            run,
+            estimators=[as_estimator(mine)],
+            methods=(),
+            targets=10,
+            resamples=2,
+            scores_dir=tmp_path,
+        )
+        return board.rows[0].lds_all.mean.value
+
+    assert judged(1) == -judged(-1) != 0
+
+
+def test_retraining_that_cannot_be_is_refused_before_anything_is_computed(runs, dataset):
+    run, _ = runs
+    for given, count, message in ((None, 3, 'give the dataset'), (dataset, N, f'at most {N - 2}')):
+        with pytest.raises(ValueError, match=message):
+            judging.judge_run(
+                run,
+                dataset=given,
+                methods=(),
+                estimators=[as_estimator(demanding)],
+                retraining=judging.Retraining(count),
+            )
