@@ -59,6 +59,13 @@ setup(
     extras_require={
         # `Run.to_xarray` and `Run.to_parquet`.
         'tables': TABLES,
+        # The site of docs/, built by `mkdocs build`.
+        'docs': [
+            'latex2mathml>=3.77,<4',
+            'mkdocs>=1.6.1,<2',
+            'mkdocs-material>=9.6,<10',
+            'mkdocstrings[python]>=1,<2',
+        ],
         'test': [
             *TABLES,
             'beartype>=0.20,<1',

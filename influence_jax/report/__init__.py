@@ -4,6 +4,7 @@
 `render` makes of them. `Results.load(DIR)` reads them back; `terminal` shows them in short.
 """
 
+from influence_jax.report import leaderboard
 from influence_jax.report.directory import check_directory, render, save, write
 from influence_jax.report.gathering import gather
 from influence_jax.report.results import PublishedRow, PublishedSpread, Reference, Results
@@ -21,6 +22,7 @@ __all__ = [
     'Section',
     'check_directory',
     'gather',
+    'leaderboard',
     'render',
     'save',
     'terminal',
