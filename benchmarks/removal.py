@@ -78,6 +78,7 @@ def main(arguments: list[str]) -> None:
         )
         rises = (
             f'{rise.value:+.4f} ± {rise.standard_error:.4f}'
+            + f' ({rise.diverged} diverged)' * bool(rise.diverged)
             for rise in (removal.removed, removal.random)
         )
         print(f'{line} {len(removal.targets)} | {" | ".join(rises)} |', flush=True)

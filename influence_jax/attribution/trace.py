@@ -200,7 +200,8 @@ class Walk:
         shape = jnp.shape(views[0].value)
         last = shape[-1] if shape else 0
         fits = view.size == found.outputs == last == jnp.shape(outputs[0].value)[-1]
-        if not fits or found.bias is not None:
+        # A part of the weight itself is another use of the weight.
+        if not fits or found.bias is not None or view.path == found.path:
             return None
         of = view.of
 

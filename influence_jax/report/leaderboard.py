@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from influence_jax.analysis.judge import Leaderboard, Row
+from influence_jax.analysis.judge import Leaderboard, Rise, Row
 from influence_jax.analysis.resampling import Interval
 from influence_jax.report import sections
 from influence_jax.report.page import environment
@@ -162,10 +162,7 @@ def _tables(board: Leaderboard) -> Iterator[sections.Table]:
             [
                 [
                     Cell(str(one.target)),
-                    *(
-                        Cell(f'{rise.value:.3f}', f'± {rise.standard_error:.3f}')
-                        for rise in (*one.methods.values(), one.random)
-                    ),
+                    *map(_rise, (*one.methods.values(), one.random)),
                 ]
                 for one in board.leave_outs
             ],
@@ -216,6 +213,13 @@ def _interval(found: Interval | None) -> Cell:
     if math.isnan(found.low):
         return Cell(f'{found.value:.3f}')
     return Cell(f'{found.value:.3f}', f'{found.low:.3f} to {found.high:.3f}')
+
+
+def _rise(rise: Rise) -> Cell:
+    text = MISSING if math.isnan(rise.value) else f'{rise.value:.3f}'
+    error = '' if math.isnan(rise.value) else f'± {rise.standard_error:.3f}'
+    diverged = f'{rise.diverged} diverged' if rise.diverged else ''
+    return Cell(text, ', '.join(filter(None, [error, diverged])))
 
 
 def _with_interval(heading: str, name: str, of: Callable[[Row], Interval | None]) -> _Column:

@@ -2,10 +2,11 @@
 
 NAME.npy holds the scores, float32. NAME.json beside it says which examples and targets they are
 of, by the digests of their ids and contents, how they were computed, how many targets are there,
-and what computing them took.
+the digest of the scores of these, and what computing them took.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ SCORES = 'scores'
 """Name of the directory of scores in that of a run."""
 
 _MOST_BYTES, _MOST_DEPTH = 2**16, 4
+_COLUMNS_AT_ONCE = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,15 +140,16 @@ def kept_scores(
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = axes.examples, axes.targets
     if _beside(path).exists():
-        found, done, cost = _read_beside(path, axes)
+        found, done, digest, cost = _read_beside(path, axes)
         if found.identity != source.identity:
             raise ValueError(
                 f'{path} has scores of other models or settings: remove it and '
                 f'{_beside(path).name}, or use another directory'
             )
         values = _opened(path, shape)
+        hasher = _checked(path, values, done, digest)
     else:
-        values, done, cost = None, 0, Cost(0.0, None)
+        values, done, cost, hasher = None, 0, Cost(0.0, None), hashlib.sha256()
     for start in range(done, axes.targets, block):
         some = slice(start, min(start + block, axes.targets))
         with Stopwatch() as watch:
@@ -161,7 +164,8 @@ def kept_scores(
         values[:, some] = scores
         values.flush()
         cost = cost.plus(watch.cost)
-        _write_beside(path, axes, source, some.stop, cost)
+        hasher.update(np.ascontiguousarray(scores.T))
+        _write_beside(path, axes, source, some.stop, hasher.hexdigest(), cost)
     return KeptScores(_opened(path, shape, 'r'), source, cost)
 
 
@@ -180,37 +184,57 @@ def open_scores(path: Path, axes: ScoreAxes) -> KeptScores:
                 f'{one}: no such file; scores are two files, NAME.npy and NAME.json, as '
                 f'experiments.judge keeps them'
             )
-    source, done, cost = _read_beside(path, axes)
+    source, done, digest, cost = _read_beside(path, axes)
     if done < axes.targets:
         raise ValueError(
             f'{path} has the scores of {done} of {axes.targets} targets: repeat the command that '
             f'computes them'
         )
-    return KeptScores(_opened(path, (axes.examples, axes.targets), 'r'), source, cost)
+    values = _opened(path, (axes.examples, axes.targets), 'r')
+    _checked(path, values, done, digest)
+    return KeptScores(values, source, cost)
 
 
 def _beside(path: Path) -> Path:
     return path.with_suffix('.json')
 
 
-def _write_beside(path: Path, axes: ScoreAxes, source: ScoreSource, done: int, cost: Cost) -> None:
+def _checked(path: Path, values: np.memmap, done: int, digest: str) -> 'hashlib._Hash':
+    """Returns the hash of the columns that are done; refuses others than were written."""
+    hasher = hashlib.sha256()
+    for start in range(0, done, _COLUMNS_AT_ONCE):
+        columns = values[:, start : min(start + _COLUMNS_AT_ONCE, done)]
+        hasher.update(np.ascontiguousarray(columns.T))
+    if hasher.hexdigest() != digest:
+        raise CorruptRun(
+            f'{path} is damaged: its scores are not those that were written (SHA-256); remove it '
+            f'and {_beside(path).name}',
+            file=path,
+        )
+    return hasher
+
+
+def _write_beside(
+    path: Path, axes: ScoreAxes, source: ScoreSource, done: int, digest: str, cost: Cost
+) -> None:
     fields = {
         'axes': dataclasses.asdict(axes),
         'source': dataclasses.asdict(source),
         'done': done,
+        'sha256': digest,
         'cost': cost._asdict(),
     }
     write_atomically(_beside(path), json.dumps(fields))
 
 
-def _read_beside(path: Path, axes: ScoreAxes) -> tuple[ScoreSource, int, Cost]:
-    """Reads how scores were computed, of how many targets they are, and what that took."""
+def _read_beside(path: Path, axes: ScoreAxes) -> tuple[ScoreSource, int, str, Cost]:
+    """Reads how scores were computed, of how many targets, their digest, and what it took."""
     beside = _beside(path)
     fields = read_json(beside, most_bytes=_MOST_BYTES, most_depth=_MOST_DEPTH)
     try:
         found = ScoreAxes(**_typed(ScoreAxes, fields['axes']))
         source = ScoreSource(**_typed(ScoreSource, fields['source']))
-        cost, done = Cost(**fields['cost']), fields['done']
+        cost, done, digest = Cost(**fields['cost']), fields['done'], fields['sha256']
         if not isinstance(done, int) or not 0 <= done <= found.targets:
             raise ValueError(f'it counts {done!r:.40} of {found.targets} targets')
         numbers = isinstance(cost.seconds, int | float), isinstance(cost.peak_bytes, int | None)
@@ -219,7 +243,7 @@ def _read_beside(path: Path, axes: ScoreAxes) -> tuple[ScoreSource, int, Cost]:
     except (TypeError, KeyError, ValueError) as error:
         raise CorruptRun(f'{beside} is damaged: {error}; remove it', file=beside) from error
     axes.require(found, path)
-    return source, done, cost
+    return source, done, digest, cost
 
 
 def _typed(kind: type, fields: Any) -> dict[str, Any]:

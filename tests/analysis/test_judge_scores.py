@@ -265,6 +265,32 @@ def test_leaving_out_what_matters_raises_the_loss():
         )
 
 
+def test_models_that_diverge_are_left_out_and_counted():
+    def train(masks, lost):
+        losses = np.repeat(N - masks.sum(axis=1, dtype=np.float64)[:, None], 3, axis=1)
+        losses[lost] = np.inf
+        return losses
+
+    def rises(lost):
+        (found,) = judge.leave_out(
+            {'one': np.ones((N, 1))},
+            np.array([0]),
+            np.array([-1]),
+            lambda masks: train(masks, lost),
+            count=4,
+            repeats=3,
+            key=KEY,
+        )
+        return found.methods['one'], found.random
+
+    one, random = rises([4])  # of the three that lack the strongest examples
+    assert (one.value, one.diverged) == (4, 1)
+    assert (random.value, random.diverged) == (4, 0)
+    one, random = rises([3, 4])
+    assert np.isnan(one.value)
+    assert (one.diverged, random.diverged) == (2, 0)
+
+
 def test_estimators_are_cross_validated_over_masks():
     _, split = planted(members=100, noise=0.3)
     row = judge.cross_validated(

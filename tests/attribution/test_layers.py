@@ -143,3 +143,16 @@ def test_what_a_layer_and_others_use_counts_once(name):
     expected = jax.vmap(jax.grad(loss), (None, 0))(params, rows)
     for path in params:
         np.testing.assert_allclose(found[path], expected[path], rtol=1e-5, atol=1e-6)
+
+
+def test_a_bias_that_is_a_part_of_its_weight_counts_in_full():
+    def loss(params, row):
+        return jnp.sum(jnp.tanh(row @ params['w'] + params['w'][0]) ** 2)
+
+    params = {'w': jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)}
+    rows = jnp.asarray(np.random.default_rng(1).normal(size=(5, 3)), jnp.float32)
+    found = Network(loss, params, rows[0])
+    (layer,) = found.layers
+    assert layer.bias is None
+    expected = jax.vmap(jax.grad(loss), (None, 0))(params, rows)
+    np.testing.assert_allclose(found.gradients(params, rows)['w'], expected['w'], rtol=1e-5)

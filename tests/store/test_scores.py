@@ -1,5 +1,6 @@
 """Scores on the disk: a stop costs a block, and other scores are never taken for these."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -130,3 +131,24 @@ def test_damage_is_noticed(tmp_path):
     np.save(path, np.zeros((2, 2), np.float32))
     with pytest.raises(CorruptRun, match=r'\[2, 2\]'):
         kept(path)
+
+
+@pytest.mark.parametrize('done', [8, 11])
+def test_a_changed_number_is_noticed(tmp_path, done):
+    path = tmp_path / 'one.npy'
+
+    def stopped(some):
+        if some.stop > done:
+            raise KeyboardInterrupt
+        return MATRIX[:, some]
+
+    with contextlib.suppress(KeyboardInterrupt):
+        kept(path, stopped)
+    raw = bytearray(path.read_bytes())
+    raw[-4 * 5 * (11 - 2)] ^= 1  # of the third target
+    path.write_bytes(raw)
+    with pytest.raises(CorruptRun, match='SHA-256'):
+        kept(path, never)
+    if done == 11:
+        with pytest.raises(CorruptRun, match='SHA-256'):
+            open_scores(path, AXES)

@@ -16,12 +16,15 @@ Train = Callable[[Bool[np.ndarray, 'M N']], Float[AnyArray, 'M T']]
 class Rise(NamedTuple):
     """How much the measurement of a target rises, in its unit, when examples are left out.
 
-    value: mean over seeds, above that of the models trained on all others.
+    value: mean over seeds, above that of the models trained on all others; NaN where fewer than two
+        models of either side are left.
     standard_error: of that difference, from the seeds.
+    diverged: how many models measured what is not finite, and are left out of both.
     """
 
     value: float
     standard_error: float
+    diverged: int = 0
 
 
 class LeaveOut(NamedTuple):
@@ -153,8 +156,12 @@ def remove_group(
 
 
 def _rise(without: Float[np.ndarray, ' R'], everything: Float[np.ndarray, ' R']) -> Rise:
-    variance = (without.var(ddof=1) + everything.var(ddof=1)) / len(without)
-    return Rise(float(without.mean() - everything.mean()), float(np.sqrt(variance)))
+    kept = [models[np.isfinite(models)] for models in (without, everything)]
+    diverged = len(without) + len(everything) - sum(map(len, kept))
+    if min(map(len, kept)) < 2:
+        return Rise(np.nan, np.nan, diverged)
+    variance = sum(models.var(ddof=1) / len(models) for models in kept)
+    return Rise(float(kept[0].mean() - kept[1].mean()), float(np.sqrt(variance)), diverged)
 
 
 def _check_repeats(repeats: int) -> None:
