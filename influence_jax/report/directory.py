@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from influence_jax.report.gathering import gather
+from influence_jax.report.membership import Targets, vulnerability_csv
 from influence_jax.report.page import make_page
 from influence_jax.report.results import RESULTS, Results
 from influence_jax.report.run import ReportedRun
@@ -20,10 +21,11 @@ TARGETS = 'targets.csv'
 PAIRS = 'pairs.csv'
 RECORDS = 'records.csv'
 ATTRIBUTION = 'attribution.csv'
+VULNERABILITY = 'vulnerability.csv'
 REPORT = 'report'
 """Name of the report's directory in that of a run."""
 
-_PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, ATTRIBUTION, RESULTS}
+_PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, ATTRIBUTION, VULNERABILITY, RESULTS}
 
 
 def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments: Any) -> Path:
@@ -95,6 +97,8 @@ def render(results: Results) -> dict[str, bytes]:
         texts[RECORDS] = records_csv(results)
     if results.attributed:
         texts[ATTRIBUTION] = attribution_csv(results)
+    if results.membership:
+        texts[VULNERABILITY] = vulnerability_csv(results.membership, Targets.of(results))
     return {
         **{name: text.encode(errors='replace') for name, text in texts.items()},
         **{f'{FIGURES}/{picture.name}.png': picture.light for picture in page.figures},

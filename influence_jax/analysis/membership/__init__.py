@@ -5,6 +5,7 @@ from influence_jax.analysis.membership.auditing import (
     AttackResults,
     MembershipResults,
     TruePositiveRate,
+    audit,
 )
 from influence_jax.analysis.membership.evidence import Attack, logit_gaps
 from influence_jax.analysis.membership.prediction import (
@@ -14,11 +15,13 @@ from influence_jax.analysis.membership.prediction import (
 )
 from influence_jax.analysis.membership.rates import (
     Performance,
+    Points,
     Resample,
     Roc,
     area,
     balanced_accuracy,
     performance,
+    points,
     roc,
     true_positive_rates,
 )
@@ -32,6 +35,7 @@ __all__ = [
     'Interval',
     'MembershipResults',
     'Performance',
+    'Points',
     'Prediction',
     'PredictorComparison',
     'Resample',
@@ -41,11 +45,13 @@ __all__ = [
     'Variance',
     'Vulnerability',
     'area',
+    'audit',
     'balanced_accuracy',
     'compare_predictors',
     'lira',
     'logit_gaps',
     'performance',
+    'points',
     'predictors',
     'predicts_vulnerability',
     'rmia',
