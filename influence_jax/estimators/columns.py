@@ -39,6 +39,9 @@ Entries = Callable[
 ]
 """From positions in the block and examples to values and standard errors."""
 
+EntryReader = Callable[[Int[np.ndarray, ' t'], Int[np.ndarray, ' n']], Influence]
+"""From targets and examples to the entries `[n t]` where they cross."""
+
 _GATHERED = 2**24  # losses looked up at once
 
 
@@ -160,12 +163,10 @@ class Columns:
             yield block, self.column(np.arange(block.start, block.stop))
 
 
-def single_columns(
-    estimator: Estimator, of: Problem
-) -> Callable[[int], tuple[Float[np.ndarray, ' N'], Float[np.ndarray, ' N']]]:
-    """Returns a reader of single columns `[N]`: from a target to influences and standard errors.
+def entry_reader(estimator: Estimator, of: Problem) -> EntryReader:
+    """Returns a reader of a few columns, or of some of their entries, as they are asked for.
 
-    What all columns need is prepared once; so a column takes little time after another.
+    What all columns need is prepared once, so that one takes little time after another.
 
     Args:
       estimator: not a pooled one.
@@ -176,22 +177,24 @@ def single_columns(
     """
     if estimator.block_fit is None:
 
-        def estimated(target: int) -> tuple[np.ndarray, np.ndarray]:
-            one = np.array([target])
-            found = estimator.of_targets(of.masks, of.losses, one, target_examples=of.self_index)
-            values, errors = (np.asarray(part)[:, 0] for part in found)
-            return values, errors
+        def estimated(targets: Int[np.ndarray, ' t'], examples: Int[np.ndarray, ' n']) -> Influence:
+            found = estimator.of_targets(
+                of.masks, of.losses, targets, target_examples=of.self_index
+            )
+            return Influence(*(np.asarray(part)[examples] for part in found))
 
         return estimated
     fit = estimator.block_fit(*of)
-    examples = np.arange(of.masks.shape[1])
 
-    def fitted(target: int) -> tuple[np.ndarray, np.ndarray]:
-        one = np.array([target])
-        ((_, centered, scale),) = standardized_tiles(of.losses[:, one], tile=1)
-        found = fit(centered, of.self_index[one], one, scale)
-        values, errors = _entries(fit.scan, found)(np.zeros_like(examples), examples)
-        return values * scale[0], errors * scale[0]
+    def fitted(targets: Int[np.ndarray, ' t'], examples: Int[np.ndarray, ' n']) -> Influence:
+        ((_, centered, scale),) = standardized_tiles(of.losses[:, targets], tile=len(targets))
+        found = _entries(fit.scan, fit(centered, of.self_index[targets], targets, scale))(
+            np.repeat(np.arange(len(targets)), len(examples)), np.tile(examples, len(targets))
+        )
+        shape = len(targets), len(examples)
+        return Influence(
+            *((part.reshape(shape) * scale[:, None]).T.astype(np.float32) for part in found)
+        )
 
     return fitted
 

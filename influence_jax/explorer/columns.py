@@ -1,13 +1,12 @@
 """Whole influence distributions of single targets, estimated again from masks and losses."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators import by_name
-from influence_jax.estimators.columns import single_columns
+from influence_jax.estimators.columns import entry_reader
 from influence_jax.estimators.ensemble import problem
 from influence_jax.explorer import encoding
 from influence_jax.explorer.entries import Entries
@@ -15,6 +14,7 @@ from influence_jax.report.results import Results
 from influence_jax.types import Masks, Measurement
 
 _BINS = 160
+_AT_ONCE = 32
 _CLOSE = 1e-3
 
 
@@ -93,28 +93,39 @@ class WholeColumns:
                 f'the stored results are of {summary.members_used} members, and there are '
                 f'{members}: write the report again'
             )
-        self._read: Callable[[int], tuple[np.ndarray, np.ndarray]]
-        self._read = single_columns(estimator, self._of)
+        self._read = entry_reader(estimator, self._of)
         self._check(results)
 
     def _check(self, results: Results) -> None:
         """Compares columns that are stored whole with those estimated here."""
         overview = results.overview
-        for place, target in enumerate(overview.chosen.tolist()):
-            stored, found = overview.distributions[:, place], self.column(target).values
-            noise = np.nan_to_num(results.summary.null_standard_error[target])
-            if not np.allclose(stored, found, rtol=_CLOSE, atol=_CLOSE * noise + 1e-12):
+        noise = np.nan_to_num(results.summary.null_standard_error[overview.chosen])
+        for place, column in enumerate(self.columns(overview.chosen)):
+            tolerance = _CLOSE * float(noise[place]) + 1e-12
+            stored = overview.distributions[:, place]
+            if not np.allclose(stored, column.values, rtol=_CLOSE, atol=tolerance):
                 raise ValueError(
                     'the stored results are not what the losses of the members give: they are of '
                     'another measurement, or of other members; write the report again'
                 )
 
-    def column(self, target: int) -> Column:
-        """Estimates the whole column of a target."""
-        return Column(*(np.asarray(part, np.float32) for part in self._read(target)))
+    def columns(self, targets: Int[np.ndarray, ' t']) -> list[Column]:
+        """Estimates the whole columns of some targets."""
+        found = self._read(targets, np.arange(self._of.masks.shape[1]))
+        return [Column(*parts) for parts in zip(*(part.T for part in found), strict=True)]
+
+    def block(
+        self, examples: Int[np.ndarray, ' n'], targets: Int[np.ndarray, ' t']
+    ) -> Float[np.ndarray, 'n t']:
+        """Estimates the entries where rows of examples cross columns of targets."""
+        blocks = [
+            self._read(targets[start : start + _AT_ONCE], examples).values
+            for start in range(0, len(targets), _AT_ONCE)
+        ]
+        return np.concatenate(blocks, axis=1)
 
     def losses(self, target: int) -> MemberLosses:
         """Returns what was measured on a target."""
         example = int(self._of.self_index[target])
         included = self._of.masks[:, example] if example >= 0 else None
-        return MemberLosses(np.asarray(self._of.losses[:, target]), included)
+        return MemberLosses(np.asarray(self._of.losses[:, target], np.float64), included)

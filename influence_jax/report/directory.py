@@ -52,9 +52,7 @@ def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments:
     return save(gather(run, **arguments), directory)
 
 
-def save(
-    results: Results, directory: Path | str, *, tensors: KeptTensors | None = None
-) -> Path:
+def save(results: Results, directory: Path | str, *, tensors: KeptTensors | None = None) -> Path:
     """Writes `results.zarr`, and all files that `render` makes of it, and returns the page's path.
 
     The page needs nothing but itself: images are inside it, it fetches nothing and runs no script.
