@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from influence_jax.analysis.verdicts import Verdict, verdicts
 from influence_jax.explorer import encoding, records, table, views
 from influence_jax.explorer.columns import Column, WholeColumns
 from influence_jax.explorer.entries import StoredEntries
 from influence_jax.explorer.opened import Opened
-from influence_jax.explorer.verdicts import verdicts
 from influence_jax.store import RunError
 from influence_jax.text import clean
 
@@ -143,8 +143,7 @@ class RunDocuments:
 
     @functools.cached_property
     def _verdicts(self) -> Int[np.ndarray, ' T']:
-        results = self.results
-        return verdicts(results.summary, results.overview.target_examples, results.mean_loss)
+        return verdicts(self.results.summary, mean_loss=self.results.mean_loss)
 
     @functools.cached_property
     def _target_of(self) -> Int[np.ndarray, ' N']:
@@ -183,7 +182,7 @@ class RunDocuments:
                 entries.column(target),
                 column,
                 None if whole is None else whole.losses(target),
-                verdict=int(verdict[target]),
+                verdict=Verdict(int(verdict[target])),
                 note=note,
             )
             for target, column in zip(shard.tolist(), columns, strict=True)

@@ -10,7 +10,7 @@ from typing import Any
 from influence_jax.report.gathering import gather
 from influence_jax.report.kept import TENSORS, KeptTensors
 from influence_jax.report.page import make_page
-from influence_jax.report.results import RESULTS, Results
+from influence_jax.report.results import REPORT, RESULTS, Results
 from influence_jax.report.run import ReportedRun
 from influence_jax.report.tables import attribution_csv, pairs_csv, records_csv, targets_csv
 from influence_jax.store import RunError
@@ -21,9 +21,6 @@ TARGETS = 'targets.csv'
 PAIRS = 'pairs.csv'
 RECORDS = 'records.csv'
 ATTRIBUTION = 'attribution.csv'
-REPORT = 'report'
-"""Name of the report's directory in that of a run."""
-
 _PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, ATTRIBUTION, RESULTS, TENSORS}
 
 
