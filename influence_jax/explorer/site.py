@@ -13,6 +13,7 @@ from jaxtyping import Int
 from influence_jax.analysis.verdicts import Verdict, verdicts
 from influence_jax.explorer import encoding, records, table, views
 from influence_jax.explorer.columns import Column, WholeColumns
+from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import StoredEntries
 from influence_jax.explorer.opened import Opened
 from influence_jax.store import RunError
@@ -25,6 +26,7 @@ DAMAGES = (ValueError, OSError, RunError, MemoryError)
 """Errors of one document that leave the others as they are."""
 
 _VIEWS = 'membership', 'clusters', 'matrix', 'convergence', 'leaderboard'
+_COMPARE = 'compare.json'
 _ADDRESS = re.compile(r'(\d{1,4})/([a-z]+)(?:/(\d{1,9}))?\.(json|png)')
 
 
@@ -243,6 +245,8 @@ class Site:
     def addresses(self) -> Iterator[str]:
         """Yields the addresses of all documents."""
         yield 'index.json'
+        if len(self.runs) == 2:
+            yield _COMPARE
         for place, run in enumerate(self.runs):
             yield from (f'{place}/{address}' for address in run.addresses())
 
@@ -255,6 +259,9 @@ class Site:
         """
         if address == 'index.json':
             return encoding.dump(self.index())
+        if address == _COMPARE and len(self.runs) == 2:
+            first, second = (run.results for run in self.runs)
+            return encoding.dump(compare_document(first, second))
         match = _ADDRESS.fullmatch(address)
         if match is None or int(match[1]) >= len(self.runs):
             raise UnknownAddress(address)
@@ -277,5 +284,5 @@ class Site:
                 }
                 for run in self.runs
             ],
-            'compared': len(self.runs) > 1,
+            'compared': len(self.runs) == 2,
         }
