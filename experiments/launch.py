@@ -152,7 +152,7 @@ def run(main: Callable[..., object], *, most_arguments: int = 0) -> None:
             terminal.flush()
         except BrokenPipeError:
             terminal.end_quietly()
-        except (ValueError, OSError, RunError) as error:
+        except (ValueError, OSError, RunError, ImportError) as error:
             if _TRACEBACK.value:
                 raise
             if jax.distributed.is_initialized() and re.match('[A-Z_]+: ', str(error)):

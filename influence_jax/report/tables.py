@@ -3,7 +3,7 @@
 The columns of `targets.csv`, `pairs.csv` and `records.csv` are explained in docs/tables.md.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -14,7 +14,7 @@ from rich.text import Text
 from influence_jax.analysis.extraction import Siblings
 from influence_jax.analysis.near_duplicate_comparison import Comparison
 from influence_jax.analysis.resampling import Interval
-from influence_jax.estimators import selected_intervals, z_scores
+from influence_jax.estimators import SignificantPairs, selected_intervals, z_scores
 from influence_jax.report.attributed import HEADER, attribution_rows, jointly
 from influence_jax.report.comparison import auroc_cell, score_texts
 from influence_jax.report.csv_files import csv_file, id_cell, text_cell
@@ -80,14 +80,30 @@ def targets_csv(results: Results) -> str:
 
 def pairs_csv(results: Results) -> str:
     """Returns one line a significant pair, smallest p-value first."""
-    pairs = results.summary.pairs
+    return pair_lines(
+        results.summary.pairs,
+        results.example_ids,
+        results.target_ids,
+        tuple(map(results.full_name, range(results.num_examples))),
+        tuple(map(results.target_name, range(results.num_targets))),
+    )
+
+
+def pair_lines(
+    pairs: SignificantPairs,
+    example_ids: Sequence[str],
+    target_ids: Sequence[str],
+    example_names: Sequence[str],
+    target_names: Sequence[str],
+) -> str:
+    """Returns the same of any pairs, with these names of examples and targets."""
 
     def texts(pair: int) -> Iterator[str]:
         example, target = int(pairs.examples[pair]), int(pairs.targets[pair])
-        yield id_cell(results.example_ids[example])
-        yield text_cell(results.full_name(example))
-        yield id_cell(results.target_ids[target])
-        yield text_cell(results.target_name(target))
+        yield id_cell(example_ids[example])
+        yield text_cell(example_names[example])
+        yield id_cell(target_ids[target])
+        yield text_cell(target_names[target])
 
     numbers = {
         'influence': pairs.values,
