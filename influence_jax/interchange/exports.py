@@ -4,11 +4,12 @@ Every file is written as a whole or not at all, and bears a mark (a CSV file its
 an earlier export is told from a file of somebody else's, which is never replaced.
 """
 
+import contextlib
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -135,7 +136,7 @@ def write_netcdf(path: str | Path, run: ReportedRun, summary: Summary | None = N
                 f'have: export as parquet, or use run.to_xarray()'
             )
     content = found.assign_attrs({MARK: 'netcdf'}).to_netcdf(engine='scipy')
-    with replacing(path) as file:
+    with _writing(path) as file:
         file.write(content)
     return path
 
@@ -158,7 +159,7 @@ def write_npz(path: str | Path, run: ReportedRun) -> Path:
     place = np.full(len(run.example_ids), -1)
     place[target_examples[target_examples >= 0]] = np.flatnonzero(target_examples >= 0)
     tests = np.flatnonzero(target_examples < 0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     if (place >= 0).all():
         arrays[OF_EXAMPLES] = right[:, place]
     if tests.size:
@@ -168,14 +169,14 @@ def write_npz(path: str | Path, run: ReportedRun) -> Path:
             f'{(place < 0).sum():,} of {place.size:,} examples are no targets, so their '
             f'correctness is not known: export as netcdf or parquet'
         )
+    arrays |= {MARK: np.array('npz'), MASK: run.masks[complete]}
     test_ids = [run.target_ids[test] for test in tests.tolist()]
     for name, ids in (('example_ids', run.example_ids), ('test_ids', test_ids)):
-        if (
-            0 < max(map(len, ids), default=0) <= _LONGEST_ID
-        ):  # every id takes as much as the longest
+        # In an array every id takes as much as the longest.
+        if 0 < max(map(len, ids), default=0) <= _LONGEST_ID:
             arrays[name] = np.array(ids)
-    with replacing(path) as file:
-        np.savez_compressed(file, **{MARK: np.array('npz'), MASK: run.masks[complete]}, **arrays)
+    with _writing(path) as file:
+        np.savez_compressed(file, **arrays)
     return path
 
 
@@ -204,10 +205,9 @@ def write_parquet(directory: str | Path, entries: Entries) -> tuple[Path, ...]:
     directory = Path(directory)
     tables = {'targets': _target_columns(entries), 'pairs': _pair_columns(entries)}
     paths = tuple(map(check_output, parquet_files(directory)))
-    make_directory(directory)
     for path, (name, columns) in zip(paths, tables.items(), strict=True):
         table = pyarrow.table(columns).replace_schema_metadata({MARK: name})
-        with replacing(path) as file:
+        with _writing(path) as file:
             parquet.write_table(table, file)
     return paths
 
@@ -321,7 +321,7 @@ def write_graphml(path: str | Path, entries: Entries) -> Path:
     """
     path = check_output(path)
     graph = as_graph(entries)
-    with replacing(path) as file:
+    with _writing(path) as file:
         _required('networkx', 'pip install networkx').write_graphml(graph, file)
     return path
 
@@ -387,7 +387,7 @@ def _position(ids: Sequence[str], target: str) -> int:
 
 def _write_csv(path: str | Path, text: str) -> Path:
     path = check_output(path, csv=True)
-    with replacing(path) as file:
+    with _writing(path) as file:
         file.write(text.encode(errors='replace'))
     return path
 
@@ -416,6 +416,13 @@ def check_output(path: str | Path, *, csv: bool = False) -> Path:
             f'{path} is no earlier export of this kind: remove it, or give another --output'
         )
     return path
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[BinaryIO]:
+    make_directory(path.parent)
+    with replacing(path) as file:
+        yield file
 
 
 def _required(name: str, install: str) -> Any:
