@@ -47,6 +47,15 @@ def command() -> str:
     return shlex.join(['python', '-m', module, *sys.argv[1:]])
 
 
+def provenance() -> dict[str, str]:
+    """Returns how to repeat what is not kept in a run."""
+    return {
+        'command': command(),
+        'versions': ', '.join(f'{name} {version}' for name, version in store.versions().items()),
+        'commit': store.git_commit() or 'unknown',
+    }
+
+
 def use_devices(count: int) -> None:
     """Makes jax see so many CPU devices (one a core for 0), and refuses more than there are."""
     ensemble.use_cores(count or None)

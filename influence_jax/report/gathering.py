@@ -43,6 +43,7 @@ from influence_jax.report.results import (
 from influence_jax.report.run import (
     ReportedRun,
     examples_of_targets,
+    groups_of_targets,
     kept_completions,
     measurement_names,
 )
@@ -153,8 +154,7 @@ def gather(
             key=key,
             measurement=measurement,
             unit=unit,
-            target_examples=self_index,
-            groups=_groups(kept, self_index),
+            shown=kept,
         ),
         sections=tuple(sections),
     )
@@ -249,13 +249,6 @@ def _near_duplicates(
     return _Truth(examples[self_index] & (self_index >= 0), source)
 
 
-def _groups(shown: Shown, self_index: Int[np.ndarray, ' T']) -> Int[np.ndarray, ' T'] | None:
-    """Returns the group of each target; one that is no example is in a group of its own."""
-    if shown.groups is None:
-        return None
-    return np.where(self_index >= 0, shown.groups[self_index], -1 - np.arange(len(self_index)))
-
-
 class _Compared(NamedTuple):
     """What is known of unique and near-duplicated targets."""
 
@@ -279,7 +272,7 @@ def _compared(
     summary, self_index = overview.summary, overview.target_examples
     estimator = summary.estimator
     assert isinstance(estimator, Estimator)  # it is of a run, not of columns
-    groups = _groups(shown, self_index)
+    groups = groups_of_targets(shown, self_index)
     assert groups is not None
     comparison = functools.partial(
         compare, summary, groups, examples=len(overview.distributions), key=key

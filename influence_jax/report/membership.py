@@ -15,7 +15,12 @@ from influence_jax.analysis.resampling import Interval
 from influence_jax.report import figures
 from influence_jax.report.csv_files import csv_file, id_cell, text_cell
 from influence_jax.report.results import Results
-from influence_jax.report.run import ReportedRun, measurement_names
+from influence_jax.report.run import (
+    ReportedRun,
+    examples_of_targets,
+    groups_of_targets,
+    measurement_names,
+)
 from influence_jax.report.sections import (
     MISSING,
     PLUS_MINUS,
@@ -27,10 +32,15 @@ from influence_jax.report.sections import (
     number,
 )
 from influence_jax.report.theme import UNIT, picture
+from influence_jax.store import Shown
+from influence_jax.text import LONGEST_NAME, clean, shortened
 from influence_jax.types import PRNGKey
 
 ROWS = 12
 """Records that the page lists."""
+
+ROWS_OF_TERMINAL = 5
+"""Records that are printed."""
 
 _LOGIT_GAP = 'logit_gap'
 _NO_PROBABILITIES = ('Regression', 'Diffusion')
@@ -57,6 +67,21 @@ class Targets(NamedTuple):
             tuple(map(results.target_label, every)),
         )
 
+    @classmethod
+    def of_run(cls, run: ReportedRun) -> 'Targets':
+        """Returns those of a run."""
+        self_index, shown = examples_of_targets(run).tolist(), getattr(run, 'shown', None)
+        if shown is None:
+            return cls(tuple(run.target_ids), tuple(run.target_ids), ('',) * len(self_index))
+        return cls(
+            tuple(run.target_ids),
+            tuple(
+                shown.names[example] if example >= 0 else identity
+                for identity, example in zip(run.target_ids, self_index, strict=True)
+            ),
+            tuple(shown.labels[example] if example >= 0 else '' for example in self_index),
+        )
+
 
 def audited(
     run: ReportedRun,
@@ -64,8 +89,8 @@ def audited(
     key: PRNGKey,
     measurement: str = 'loss',
     unit: str = UNIT,
-    target_examples: Int[np.ndarray, ' T'],
-    groups: Int[np.ndarray, ' T'] | None = None,
+    shown: Shown | None = None,
+    most_scores: int | None = 1_000_000,
 ) -> MembershipResults | None:
     """Audits a run: see `analysis.membership.audit`.
 
@@ -74,19 +99,22 @@ def audited(
       key: draws resamples.
       measurement: what the loss is called.
       unit: of it; in nats it is -log p of the truth, unless the task says otherwise.
-      target_examples: `[T]` the example that each target is, -1 where it is none.
-      groups: `[T]` the same number for near-duplicates, where they are known.
+      shown: what is known of the examples, of which near-duplicates are drawn together; by
+        default what the run keeps.
+      most_scores: of curves and rates, see there.
     """
     measured = measurement == 'loss' and _LOGIT_GAP in measurement_names(run)
     task = getattr(getattr(run, 'manifest', None), 'task', None) or {}
+    self_index = examples_of_targets(run)
     return membership.audit(
         run.masks,
         run.measurement(measurement),
         key=key,
         log_losses=unit == UNIT and task.get('task') not in _NO_PROBABILITIES,
         gaps=run.measurement(_LOGIT_GAP) if measured else None,
-        target_examples=target_examples,
-        groups=groups,
+        target_examples=self_index,
+        groups=groups_of_targets(shown or getattr(run, 'shown', None), self_index),
+        most_scores=most_scores,
     )
 
 
@@ -154,27 +182,48 @@ def rate_table(found: MembershipResults) -> Table:
 
 def terminal_rates(found: MembershipResults) -> TerminalTable:
     """Returns the same in short, to be printed."""
-    table = rate_table(found)
-    lines = TerminalTable(
-        title=Text('Membership inference: intervals over models', style='bold'),
-        title_justify='left',
-        box=None,
-        pad_edge=False,
-    )
-    for place, name in enumerate(table.header):
-        lines.add_column(name, justify='right' if place else 'left')
+    lines = _lines('Membership inference: shares found where so few are accused')
+    lines.add_column('')
+    for rate in found.attacks[0].at:
+        lines.add_column(f'at {_percent(rate.false_positive_rate)}', justify='right')
+    lines.add_column('AUROC', justify='right')
     for one in found.attacks:
+        shares = (rate.over_members for rate in one.at)
         lines.add_row(
             one.title,
             *(
-                MISSING
-                if math.isnan(rate.over_members.value)
-                else f'{_percent(rate.over_members.value)} ({_range(rate.over_members)})'
-                for rate in one.at
+                MISSING if math.isnan(share.value) else f'{_percent(share.value)} ({_range(share)})'
+                for share in shares
             ),
             number(_auroc(one).value, 3),
         )
     return lines
+
+
+def terminal_records(found: MembershipResults, targets: Targets) -> TerminalTable:
+    """Returns the records most at risk, to be printed."""
+    at_risk = int(found.at_risk.sum())
+    rate = _percent(found.false_positive_rate)
+    lines = _lines(f'{at_risk:,} records at risk (at {rate} accused), most first')
+    lines.add_column('record', overflow='ellipsis', no_wrap=True)
+    for name in ('found', 'accused otherwise', 'AUROC', 'at risk'):
+        lines.add_column(name, justify='right')
+    for target in most_at_risk(found, ROWS_OF_TERMINAL).tolist():
+        lines.add_row(
+            Text(clean(targets.names[target], most=LONGEST_NAME)),
+            _percent(found.vulnerability[target]),
+            _percent(found.false_alarms[target]),
+            f'{number(found.auroc[target], 3)} {PLUS_MINUS} '
+            f'{number(found.auroc_standard_error[target], 3)}',
+            'yes' if found.at_risk[target] else 'no',
+        )
+    return lines
+
+
+def _lines(title: str) -> TerminalTable:
+    return TerminalTable(
+        title=Text(title, style='bold'), title_justify='left', box=None, pad_edge=False
+    )
 
 
 def vulnerability_csv(found: MembershipResults, targets: Targets) -> str:
@@ -219,7 +268,7 @@ def _record_table(found: MembershipResults, targets: Targets) -> Table:
         )
         share, low, high, alarms, area, error = values.tolist()
         return [
-            Cell(targets.names[target], targets.labels[target]),
+            Cell(shortened(targets.names[target], LONGEST_NAME), targets.labels[target]),
             Cell(_percent(share), _range(Interval(share, low, high))),
             Cell(_percent(alarms)),
             Cell(number(area, 3), f'{PLUS_MINUS} {number(error, 3)}'),

@@ -2,6 +2,7 @@
 
 from influence_jax.analysis.membership.attacks import Setting, Variance, lira, rmia
 from influence_jax.analysis.membership.auditing import (
+    LEAST_SUBSETS,
     AttackResults,
     MembershipResults,
     TruePositiveRate,
@@ -30,6 +31,7 @@ from influence_jax.analysis.membership.reliability import PredictorComparison, c
 from influence_jax.analysis.resampling import Interval
 
 __all__ = [
+    'LEAST_SUBSETS',
     'Attack',
     'AttackResults',
     'Interval',
