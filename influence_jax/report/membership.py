@@ -182,17 +182,21 @@ def rate_table(found: MembershipResults) -> Table:
 
 def terminal_rates(found: MembershipResults) -> TerminalTable:
     """Returns the same in short, to be printed."""
-    lines = _lines('Membership inference: shares found where so few are accused')
-    lines.add_column('')
+    lines = _lines('Membership inference: % found where so few are accused')
+    lines.add_column('', no_wrap=True)
     for rate in found.attacks[0].at:
-        lines.add_column(f'at {_percent(rate.false_positive_rate)}', justify='right')
-    lines.add_column('AUROC', justify='right')
+        name = f'at {_percent(rate.false_positive_rate)}'
+        lines.add_column(name, justify='right', no_wrap=True)
+    lines.add_column('AUROC', justify='right', no_wrap=True)
     for one in found.attacks:
         shares = (rate.over_members for rate in one.at)
         lines.add_row(
             one.title,
             *(
-                MISSING if math.isnan(share.value) else f'{_percent(share.value)} ({_range(share)})'
+                MISSING
+                if math.isnan(share.value)
+                else f'{_hundredths(share.value)} ({_hundredths(share.low)}{MISSING}'
+                f'{_hundredths(share.high)})'
                 for share in shares
             ),
             number(_auroc(one).value, 3),
@@ -204,10 +208,10 @@ def terminal_records(found: MembershipResults, targets: Targets) -> TerminalTabl
     """Returns the records most at risk, to be printed."""
     at_risk = int(found.at_risk.sum())
     rate = _percent(found.false_positive_rate)
-    lines = _lines(f'{at_risk:,} records at risk (at {rate} accused), most first')
-    lines.add_column('record', overflow='ellipsis', no_wrap=True)
+    lines = _lines(f'{at_risk:,} records at risk (at {rate} accused), most first', expand=True)
+    lines.add_column('record', overflow='ellipsis', no_wrap=True, ratio=1)
     for name in ('found', 'accused otherwise', 'AUROC', 'at risk'):
-        lines.add_column(name, justify='right')
+        lines.add_column(name, justify='right', no_wrap=True)
     for target in most_at_risk(found, ROWS_OF_TERMINAL).tolist():
         lines.add_row(
             Text(clean(targets.names[target], most=LONGEST_NAME)),
@@ -220,9 +224,13 @@ def terminal_records(found: MembershipResults, targets: Targets) -> TerminalTabl
     return lines
 
 
-def _lines(title: str) -> TerminalTable:
+def _lines(title: str, *, expand: bool = False) -> TerminalTable:
     return TerminalTable(
-        title=Text(title, style='bold'), title_justify='left', box=None, pad_edge=False
+        title=Text(title, style='bold'),
+        title_justify='left',
+        box=None,
+        pad_edge=False,
+        expand=expand,
     )
 
 
@@ -312,4 +320,8 @@ def _range(found: Interval) -> str:
 
 def _percent(share: float) -> str:
     """Returns '0.1 %', '12.3 %', '100 %': three digits at most."""
-    return f'{100 * share:.3g} %'
+    return f'{_hundredths(share)} %'
+
+
+def _hundredths(share: float) -> str:
+    return f'{100 * share:.3g}'
