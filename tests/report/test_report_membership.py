@@ -3,6 +3,7 @@
 import csv
 import io
 
+import jax
 import numpy as np
 import pytest
 from audits import audit_of
@@ -120,8 +121,6 @@ def test_gathering_attacks_what_it_can(run):
 
 @pytest.mark.parametrize('groups', [None, np.arange(N) // 6])
 def test_near_duplicates_are_drawn_together(run, groups):
-    import jax
-
     names = tuple(map(str, range(N)))
     found = audited(run, key=jax.random.key(0), shown=Shown(names=names, groups=groups))
     low, high = found.attacks[0].auroc_over_records[1:]
