@@ -166,8 +166,9 @@ def rate_table(found: MembershipResults) -> Table:
         'AUROC',
     ]
     return Table(
-        'True-positive rates at low false-positive rates, and the area under the curve. A dash: '
-        'fewer than 10 false positives would decide.',
+        'True-positive rates at low false-positive rates, and the area under the curve. Below each '
+        'its 95 % intervals, over other models and then over other records. A dash: fewer than 10 '
+        'false positives would decide.',
         header,
         [
             [
@@ -195,8 +196,7 @@ def terminal_rates(found: MembershipResults) -> TerminalTable:
             *(
                 MISSING
                 if math.isnan(share.value)
-                else f'{_hundredths(share.value)} ({_hundredths(share.low)}{MISSING}'
-                f'{_hundredths(share.high)})'
+                else f'{_hundredths(share.value)} ({_span(share)})'
                 for share in shares
             ),
             number(_auroc(one).value, 3),
@@ -294,24 +294,26 @@ def _record_table(found: MembershipResults, targets: Targets) -> Table:
 def _rate_cell(over_members: Interval, over_records: Interval) -> Cell:
     if math.isnan(over_members.value):
         return Cell(MISSING)
-    return Cell(
-        _percent(over_members.value),
-        f'models {_range(over_members)}; records {_range(over_records)}',
-    )
+    return Cell(_percent(over_members.value), f'{_span(over_members)}, {_span(over_records)}')
 
 
 def _area_cell(one: AttackResults) -> Cell:
     found, records = one.auroc_over_members, one.auroc_over_records
     return Cell(
         number(found.value, 3),
-        f'models {number(found.low, 3)} to {number(found.high, 3)}; '
-        f'records {number(records.low, 3)} to {number(records.high, 3)}',
+        f'{number(found.low, 3)}{MISSING}{number(found.high, 3)}, '
+        f'{number(records.low, 3)}{MISSING}{number(records.high, 3)}',
         found,
     )
 
 
 def _auroc(one: AttackResults) -> Interval:
     return one.auroc_over_members
+
+
+def _span(found: Interval) -> str:
+    """Returns '74.8-75.7', in hundredths, with a dash of that width."""
+    return f'{_hundredths(found.low)}{MISSING}{_hundredths(found.high)}'
 
 
 def _range(found: Interval) -> str:

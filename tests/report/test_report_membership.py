@@ -71,8 +71,11 @@ def test_the_section_names_who_is_at_risk(results):
     ]
     # 12 targets and 64 members: too few scores for all rates but the last.
     assert [cell.text == MISSING for cell in rates.rows[0]] == [False, True, True, False, False]
-    assert 'models' in rates.rows[0][3].note
-    assert 'records' in rates.rows[0][3].note
+    tenth = results.membership.attacks[0].at[2]
+    low, high, least, most = (
+        f'{100 * end:.3g}' for end in (*tenth.over_members[1:], *tenth.over_records[1:])
+    )
+    assert rates.rows[0][3].note == f'{low}{MISSING}{high}, {least}{MISSING}{most}'
     assert [plate.picture.name for plate in plates.plates] == ['membership-roc']
     assert records.rows[0][-1].text == 'yes'
     assert records.rows[1][-1].text == 'no'
