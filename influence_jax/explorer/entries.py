@@ -38,7 +38,7 @@ class Entries(NamedTuple):
                 positions(self.positions),
                 numbers(self.values),
                 numbers(self.errors),
-                positions(self.stands_out),
+                positions(self.stands_out.astype(int)),
                 strict=True,
             )
         ]

@@ -1,0 +1,79 @@
+"""A planted ensemble as people explore it: results, tensors beside them, hostile names."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+
+from influence_jax import report
+from influence_jax.explorer import Site, open_results
+from influence_jax.report import ArrayRun, KeptTensors
+from influence_jax.store import Shown
+
+M, N = 96, 24
+TWINS = (3, 4)
+OWN = 2.0
+HOSTILE = '"><script>document.title="owned"</script>\x00\u202e' + 'x' * 2**20
+
+
+class Ensemble:
+    """Masks and losses: each example lowers its own loss, and twins each other's."""
+
+    def __init__(self, seed=0):
+        rng = np.random.default_rng(seed)
+        self.masks = rng.random((M, N)) < 0.5
+        held = self.masks.copy()
+        held[:, TWINS] = self.masks[:, list(TWINS)].any(axis=1, keepdims=True)
+        self.losses = (3 + rng.normal(0, 0.2, (M, N)) - OWN * held).astype(np.float32)
+        self.images = rng.integers(0, 256, (N, 6, 4, 3), np.uint8)
+
+    @property
+    def run(self):
+        names = [f'name {i}' for i in range(N)]
+        names[5] = HOSTILE
+        shown = Shown(
+            names=tuple(names), labels=('cat', 'dog') * (N // 2), images=self.images
+        )
+        ids = tuple(f'id-{i}' for i in range(N))
+        return ArrayRun(self.masks, self.losses, ids, ids, shown=shown)
+
+
+@pytest.fixture(scope='session')
+def ensemble():
+    return Ensemble()
+
+
+@pytest.fixture(scope='session')
+def results(ensemble):
+    return report.gather(ensemble.run, title=HOSTILE)
+
+
+@pytest.fixture
+def saved(tmp_path, results, ensemble):
+    """A report directory with its tensors."""
+    directory = tmp_path / 'saved'
+    directory.mkdir()
+    results.save(directory)
+    KeptTensors.of(ensemble.run).save(directory)
+    return directory
+
+
+@pytest.fixture
+def site(saved):
+    return Site([open_results(saved)])
+
+
+@pytest.fixture
+def document(site):
+    """Reads a document by its address."""
+    return lambda address: json.loads(site.get(address))
+
+
+def decoded(column):
+    """The numbers of a base64 column."""
+    if 'u2' in column:
+        steps = np.frombuffer(base64.b64decode(column['u2']), '<u2')
+        return column['low'] + (column['high'] - column['low']) * steps / 65535
+    (kind, text), = column.items()
+    return np.frombuffer(base64.b64decode(text), f'<{kind}')
