@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from influence_jax.text import LONGEST, LONGEST_NAME, clean
 from influence_jax.types import AnyArray
@@ -40,15 +40,20 @@ def quantized(values: Float[np.ndarray, ' M']) -> dict[str, Any]:
     return {'u2': _base64(steps, '<u2'), 'low': low, 'high': high}
 
 
-def number(value: float | np.number) -> float | None:
-    """Returns a number to five significant digits; None where it is not finite."""
+def bits(values: Bool[np.ndarray, ' M']) -> dict[str, str]:
+    """Returns `{'bits': ...}`: eight values a byte, the first in the highest bit."""
+    return {'bits': _base64(np.packbits(values), 'u1')}
+
+
+def number(value: float | np.number, digits: int = _DIGITS) -> float | None:
+    """Returns a number to so many significant digits; None where it is not finite."""
     value = float(value)
-    return float(f'{value:.{_DIGITS}g}') if math.isfinite(value) else None
+    return float(f'{value:.{digits}g}') if math.isfinite(value) else None
 
 
-def numbers(values: Iterable[float | np.number]) -> list[float | None]:
+def numbers(values: Iterable[float | np.number], digits: int = _DIGITS) -> list[float | None]:
     """Returns `number` of each."""
-    return [number(value) for value in values]
+    return [number(value, digits) for value in values]
 
 
 def name(text: str) -> str:

@@ -32,9 +32,7 @@ class Ensemble:
     def run(self):
         names = [f'name {i}' for i in range(N)]
         names[5] = HOSTILE
-        shown = Shown(
-            names=tuple(names), labels=('cat', 'dog') * (N // 2), images=self.images
-        )
+        shown = Shown(names=tuple(names), labels=('cat', 'dog') * (N // 2), images=self.images)
         ids = tuple(f'id-{i}' for i in range(N))
         return ArrayRun(self.masks, self.losses, ids, ids, shown=shown)
 
@@ -75,5 +73,7 @@ def decoded(column):
     if 'u2' in column:
         steps = np.frombuffer(base64.b64decode(column['u2']), '<u2')
         return column['low'] + (column['high'] - column['low']) * steps / 65535
-    (kind, text), = column.items()
+    if 'bits' in column:
+        return np.unpackbits(np.frombuffer(base64.b64decode(column['bits']), np.uint8))
+    ((kind, text),) = column.items()
     return np.frombuffer(base64.b64decode(text), f'<{kind}')
