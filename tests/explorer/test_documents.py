@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import HOSTILE, OWN, TWINS, Ensemble, M, N, decoded
 from PIL import Image
+from planted import HOSTILE, OWN, TWINS, Ensemble, M, N, decoded
 
 from influence_jax import report
 from influence_jax.analysis.verdicts import Verdict, verdicts
