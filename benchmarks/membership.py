@@ -2,7 +2,9 @@
 
     python -m benchmarks.membership RUN_DIRECTORY [FIGURE.png]
 
-The run holds the measurements `loss` and `logit_gap`. Prints Markdown tables, draws the curves.
+The run holds the measurement `loss`, -log p in nats, and may hold `logit_gap`. Targets that are no
+examples, or that too few members include or leave out, are passed over. Prints Markdown tables,
+draws the curves.
 What foretells which records are at risk: `benchmarks.membership_predictors`.
 """
 
@@ -17,9 +19,10 @@ from scipy.sparse import coo_array, csgraph
 
 from influence_jax import data, store
 from influence_jax.analysis import membership
-from influence_jax.analysis.membership import Attack, Resample, Setting, Variance
+from influence_jax.analysis.membership import Attack, Resample, Setting, Variance, logit_gaps
 from influence_jax.data.pixel_distance import near_duplicates
 from influence_jax.report.figures import roc_curves
+from influence_jax.report.run import examples_of_targets, measurement_names
 from influence_jax.report.theme import Theme, png
 
 KEY = jax.random.key(0)
@@ -29,28 +32,38 @@ SHADOWS = (32, 64, 128, 255)
 def main(directory: str, figure: str | None = None) -> None:
     start = time.perf_counter()
     run = store.open_run(directory)
-    masks = run.masks[run.complete]
-    losses, gaps = (run.measurement(name)[run.complete] for name in ('loss', 'logit_gap'))
+    losses = run.measurement('loss')[run.complete]
+    of = examples_of_targets(run)
+    attacked = np.flatnonzero(of >= 0)
+    included = run.masks[run.complete][:, of[attacked]]
+    enough = _enough(included)
+    # From here on target t is example t.
+    masks, attacked = included[:, enough], attacked[enough]
+    recorded = 'logit_gap' in measurement_names(run)
+    gaps = run.measurement('logit_gap')[run.complete] if recorded else logit_gaps(losses)
+    losses, gaps = losses[:, attacked], gaps[:, attacked]
+    clusters = _clusters(run.example_ids)
+    clusters = None if clusters is None else clusters[of[attacked]]
     rng = np.random.default_rng(0)
-    print(f'{len(masks)} members, {losses.shape[1]} targets\n')
+    print(f'{len(masks)} members, {losses.shape[1]} of {len(of)} targets\n')
 
     print('## Attacks, all other members as shadow models\n')
     attacks = _attacks(masks, losses, gaps)
     attacks['LiRA online, masks shuffled'] = membership.lira(rng.permutation(masks), gaps)
     performances = _rates(attacks)
     print('\nIntervals over clusters of near-duplicate records instead of members\n')
-    _rates(attacks, resample=Resample.TARGETS, groups=_clusters(run.example_ids))
+    _rates(attacks, resample=Resample.TARGETS, groups=clusters)
 
     print('\n## Shadow models\n')
     order = rng.permutation(len(masks))
     _by_shadow_models(masks[order], losses[order], gaps[order])
 
     print('\n## Records\n')
-    _records(attacks['LiRA online'], run.example_ids)
+    _records(attacks['LiRA online'], clusters)
 
     if figure is not None:
         shown = ('LiRA online', 'LiRA offline', 'RMIA, gamma 2', 'loss alone')
-        curves = {name: performances[name].roc for name in shown}
+        curves = {name: membership.points(performances[name].roc) for name in shown}
         Path(figure).write_bytes(png(roc_curves(curves, theme=Theme.light())))
     print(f'\n{time.perf_counter() - start:.0f} s')
 
@@ -65,6 +78,12 @@ def _attacks(masks: np.ndarray, losses: np.ndarray, gaps: np.ndarray) -> dict[st
         attacks[f'RMIA, gamma {gamma:g}'] = membership.rmia(masks, losses, gamma=gamma)
     attacks['loss alone'] = Attack(-losses, masks, np.arange(losses.shape[1]))
     return attacks
+
+
+def _enough(included: np.ndarray) -> np.ndarray:
+    """`[T]` whether 2 members are left on either side of each target beside the attacked one."""
+    count = included.sum(axis=0)
+    return np.minimum(count, len(included) - count) >= 3
 
 
 def _clusters(example_ids: tuple[str, ...]) -> np.ndarray | None:
@@ -95,7 +114,7 @@ def _by_shadow_models(masks: np.ndarray, losses: np.ndarray, gaps: np.ndarray) -
     for shadows in SHADOWS:
         size = shadows + 1
         groups = [slice(i, i + size) for i in range(0, len(masks) - size + 1, size)]
-        if not groups:
+        if not groups or not all(_enough(masks[group]).all() for group in groups):
             continue
         parts = [_attacks(masks[g], losses[g], gaps[g]) for g in groups]
         for name in ('LiRA online', 'LiRA online, global variance', 'LiRA offline'):
@@ -112,10 +131,9 @@ def _pooled(parts: list[dict[str, Attack]], name: str) -> Attack:
     )
 
 
-def _records(attack: Attack, example_ids: tuple[str, ...]) -> None:
+def _records(attack: Attack, clusters: np.ndarray | None) -> None:
     single = membership.vulnerability(attack)
     kinds = {'all': np.ones(len(single.auroc), bool)}
-    clusters = _clusters(example_ids)
     if clusters is not None:
         duplicated = np.bincount(clusters)[clusters] > 1
         kinds |= {'near-duplicated': duplicated, 'unique': ~duplicated}

@@ -63,9 +63,11 @@ def read_all(experiment: type[Settings], of: flags.FlagValues = flags.FLAGS) -> 
 
 
 def _attributes(settings: type) -> dict[str, str]:
-    """Descriptions of the fields, from the 'Attributes:' part of the class's docstring."""
-    _, _, listing = inspect.cleandoc(settings.__doc__ or '').partition('Attributes:\n')
-    entries = re.split(r'^(\w+): ', textwrap.dedent(listing), flags=re.MULTILINE)[1:]
-    return {
-        name: ' '.join(text.split()) for name, text in zip(entries[::2], entries[1::2], strict=True)
-    }
+    """Descriptions of the fields, from the 'Attributes:' parts of its and its bases' docstrings."""
+    found: dict[str, str] = {}
+    for kind in settings.__mro__:
+        _, _, listing = inspect.cleandoc(vars(kind).get('__doc__') or '').partition('Attributes:\n')
+        entries = re.split(r'^(\w+): ', textwrap.dedent(listing), flags=re.MULTILINE)[1:]
+        for name, text in zip(entries[::2], entries[1::2], strict=True):
+            found.setdefault(name, ' '.join(text.split()))
+    return found

@@ -47,6 +47,15 @@ def command() -> str:
     return shlex.join(['python', '-m', module, *sys.argv[1:]])
 
 
+def provenance() -> dict[str, str]:
+    """Returns how to repeat what is not kept in a run."""
+    return {
+        'command': command(),
+        'versions': ', '.join(f'{name} {version}' for name, version in store.versions().items()),
+        'commit': store.git_commit() or 'unknown',
+    }
+
+
 def use_devices(count: int) -> None:
     """Makes jax see so many CPU devices (one a core for 0), and refuses more than there are."""
     ensemble.use_cores(count or None)
@@ -127,10 +136,14 @@ _FOR_MEMORY = {
 """What to continue with, where one of these flags is there."""
 
 
-def run(main: Callable[[], object]) -> None:
+def run(main: Callable[..., object], *, most_arguments: int = 0) -> None:
     """Parses flags and runs `main`; what the user can mend is said in one line, with status 1.
 
     Nothing that is said of an error, expected or not, can steer a terminal or is endless.
+
+    Args:
+        main: called with the arguments that are no flags.
+        most_arguments: how many of these there may be.
     """
 
     def guarded(arguments: list[str]) -> None:
@@ -138,14 +151,17 @@ def run(main: Callable[[], object]) -> None:
         # It would say that PyTorch is not there, which nothing here needs.
         os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
         try:
-            if len(arguments) > 1:
-                raise ValueError(f'unexpected argument {arguments[1]!r}: flags begin with --')
+            plain = arguments[1:]
+            if len(plain) > most_arguments:
+                raise ValueError(
+                    f'unexpected argument {plain[most_arguments]!r}: flags begin with --'
+                )
             _use_float32()
-            main()
+            main(*plain)
             terminal.flush()
         except BrokenPipeError:
             terminal.end_quietly()
-        except (ValueError, OSError, RunError) as error:
+        except (ValueError, OSError, RunError, ImportError) as error:
             if _TRACEBACK.value:
                 raise
             if jax.distributed.is_initialized() and re.match('[A-Z_]+: ', str(error)):

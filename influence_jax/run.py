@@ -1,7 +1,6 @@
 """A run as its users know it: what was measured, and what follows from it."""
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -255,63 +254,22 @@ class Run(store.Run):
 
         Needs xarray: `pip install 'influence_jax[tables]'`.
         """
-        import xarray
+        from influence_jax.interchange import exports  # reports draw, which is slow to import
 
-        arrays: dict[str, Any] = {
-            'mask': (('member', 'example'), self.masks),
-            **{name: (('member', 'target'), self.measurement(name)) for name in self.measurements},
-        }
-        if len(self.complete) >= difference_in_means.least_members:
-            columns = _per_target(self.summary(estimator=estimator))
-            arrays |= {name: (('target',), values) for name, values in columns.items()}
-        return xarray.Dataset(
-            arrays,
-            coords={
-                'member': np.arange(len(self.masks)),
-                'example': list(self.example_ids),
-                'target': list(self.target_ids),
-            },
-            attrs={'directory': str(self.directory), 'command': self.manifest.command},
-        )
+        enough = len(self.complete) >= difference_in_means.least_members
+        return exports.as_xarray(self, self.summary(estimator=estimator) if enough else None)
 
     def to_parquet(
         self, directory: str | Path, *, estimator: EstimatorLike | None = None
     ) -> tuple[Path, ...]:
         """Writes `targets.parquet` (a line a target) and `pairs.parquet` (the significant entries).
 
-        Needs pandas and pyarrow: `pip install 'influence_jax[tables]'`.
+        Needs pyarrow: `pip install 'influence_jax[tables]'`.
         """
-        import pandas
+        from influence_jax.interchange import exports
 
         summary = self.summary(estimator=estimator)
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        ids, targets = np.array(self.example_ids, object), np.array(self.target_ids, object)
-        pairs = summary.pairs
-        tables = {
-            'targets': {
-                'target': targets,
-                **_per_target(summary),
-                'strongest_other_id': ids[summary.strongest_other],
-            },
-            'pairs': {
-                'example': ids[pairs.examples],
-                'target': targets[pairs.targets],
-                'influence': pairs.values,
-                'standard_error': pairs.standard_errors,
-                'cross_fitted': pairs.cross_fitted,
-                'low': pairs.low,
-                'high': pairs.high,
-            },
-        }
-        written = []
-        for name, columns in tables.items():
-            path = directory / f'{name}.parquet'
-            partial = path.with_name(f'.{path.name}.partial')
-            pandas.DataFrame(columns).to_parquet(partial, index=False)
-            partial.replace(path)
-            written.append(path)
-        return tuple(written)
+        return exports.write_parquet(directory, exports.Entries.of_run(self, summary))
 
     def position_of_target(self, target: int | str) -> int:
         """Returns the position of the target of this id, or at this position.
@@ -340,13 +298,3 @@ def open_run(directory: str | Path) -> Run:
         store.RunError: its files are damaged or cannot be read.
     """
     return Run.open(directory)
-
-
-def _per_target(summary: Summary) -> Mapping[str, np.ndarray]:
-    """The fields of a summary that have one entry a target."""
-    targets = len(summary.margin)
-    return {
-        name: values
-        for name, values in summary._asdict().items()
-        if isinstance(values, np.ndarray) and values.shape == (targets,)
-    }

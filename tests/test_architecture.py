@@ -32,8 +32,9 @@ ALLOWED = {
     'attribution': {'data', 'estimators', 'run', 'tasks', 'training'},
     'analysis': {'data', 'estimators'},
     'report': {'analysis', 'data', 'estimators', 'store'},
+    'explorer': {'analysis', 'estimators', 'report', 'store'},
     'tensors': {'data', 'estimators', 'report', 'store'},
-    'interchange': {'data', 'report', 'tensors'},
+    'interchange': {'data', 'estimators', 'report', 'store', 'tensors'},
     'planning': {'models', 'tasks', 'training'},
     # Reads models, trains and keeps scores, of which analysis knows nothing.
     'judging': {
@@ -47,7 +48,8 @@ ALLOWED = {
         'store',
         'training',
     },
-    'run': {'data', 'estimators', 'store', 'tasks', 'training'},
+    # Reports import it nowhere, so what it exports may use what they write with.
+    'run': {'data', 'estimators', 'interchange', 'store', 'tasks', 'training'},
     'ensemble': {
         'analysis',
         'data',

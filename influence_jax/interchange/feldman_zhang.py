@@ -12,7 +12,7 @@ from influence_jax.data.sources import numpy_files
 from influence_jax.interchange.imported import Imported
 from influence_jax.interchange.masks import as_masks
 
-_MASK, _OF_EXAMPLES, _OF_TESTS = 'trainset_mask', 'trainset_correctness', 'testset_correctness'
+MASK, OF_EXAMPLES, OF_TESTS = 'trainset_mask', 'trainset_correctness', 'testset_correctness'
 
 
 def read_feldman_zhang(path: str | Path, *, test: bool = False) -> Imported:
@@ -32,19 +32,19 @@ def read_feldman_zhang(path: str | Path, *, test: bool = False) -> Imported:
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(f'{path}: no such file')
-    wanted = _OF_TESTS if test else _OF_EXAMPLES
+    wanted = OF_TESTS if test else OF_EXAMPLES
     with numpy_files.opened(file) as arrays:
-        for name in (_MASK, wanted):
+        for name in (MASK, wanted):
             if name not in arrays.headers:
                 raise ValueError(
-                    f'{path} has no {name}: archives of Feldman and Zhang hold {_MASK}, '
-                    f'{_OF_EXAMPLES} and {_OF_TESTS}'
+                    f'{path} has no {name}: archives of Feldman and Zhang hold {MASK}, '
+                    f'{OF_EXAMPLES} and {OF_TESTS}'
                 )
-        masks = as_masks(arrays.read(_MASK), source=f'{_MASK} of {path}')
+        masks = as_masks(arrays.read(MASK), source=f'{MASK} of {path}')
         correct = arrays.read(wanted)
     if correct.ndim != 2 or len(correct) != len(masks):
         raise ValueError(
-            f'{wanted} of {path} is {list(correct.shape)} and {_MASK} {list(masks.shape)}: rows '
+            f'{wanted} of {path} is {list(correct.shape)} and {MASK} {list(masks.shape)}: rows '
             f'are members, give both of the same ones'
         )
     if correct.dtype.kind not in 'biuf' or not np.isin(correct, (0, 1)).all():

@@ -31,6 +31,7 @@ from influence_jax.estimators import (
 from influence_jax.estimators.ensemble import complete_members
 from influence_jax.report import facts as facts_of
 from influence_jax.report.attributed import attributed
+from influence_jax.report.membership import audited
 from influence_jax.report.results import (
     Attributed,
     Reference,
@@ -42,6 +43,7 @@ from influence_jax.report.results import (
 from influence_jax.report.run import (
     ReportedRun,
     examples_of_targets,
+    groups_of_targets,
     kept_completions,
     measurement_names,
 )
@@ -147,6 +149,13 @@ def gather(
         text=compared.text,
         reference=reference,
         attributed=scored,
+        membership=audited(
+            run,
+            key=key,
+            measurement=measurement,
+            unit=unit,
+            shown=kept,
+        ),
         sections=tuple(sections),
     )
 
@@ -263,8 +272,8 @@ def _compared(
     summary, self_index = overview.summary, overview.target_examples
     estimator = summary.estimator
     assert isinstance(estimator, Estimator)  # it is of a run, not of columns
-    # A target that is no example is in no group.
-    groups = np.where(self_index >= 0, shown.groups[self_index], -1 - np.arange(len(self_index)))
+    groups = groups_of_targets(shown, self_index)
+    assert groups is not None
     comparison = functools.partial(
         compare, summary, groups, examples=len(overview.distributions), key=key
     )

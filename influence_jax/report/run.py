@@ -127,3 +127,20 @@ def examples_of_targets(run: ReportedRun) -> Int[np.ndarray, ' T']:
     if known is not None:
         return np.asarray(known)
     return examples_by_id(run.target_ids, run.example_ids)
+
+
+def groups_of_targets(
+    shown: Shown | None, self_index: Int[np.ndarray, ' T']
+) -> Int[np.ndarray, ' T'] | None:
+    """Returns the group of each target's example, a target that is none in one of its own.
+
+    Args:
+      shown: what is known of the examples.
+      self_index: `[T]` the example that each target is, -1 where it is none.
+
+    Returns:
+      None where no groups are known.
+    """
+    if shown is None or shown.groups is None:
+        return None
+    return np.where(self_index >= 0, shown.groups[self_index], -1 - np.arange(len(self_index)))

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from influence_jax import files
 
@@ -142,17 +143,28 @@ def make_directory(path: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a kill or a power cut leaves the whole of it, or nothing."""
+    """Writes a text, as `replacing` does."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Writes a file so that a kill or a power cut leaves the whole of it, or what was there."""
     partial = path.with_name(f'{path.name}.partial')
     # A partial file left by a kill is replaced; nothing is written through a link or into a pipe.
     refuse_irregular(partial)
     with os_errors(path):
         partial.unlink(missing_ok=True)
-        with partial.open('x', encoding='utf-8') as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open('xb') as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except Exception:
+            partial.unlink(missing_ok=True)
+            raise
         sync_directory(path.parent)
 
 

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorstore as ts
+from audits import audit_of
 from test_report_sections import everything
 
 from influence_jax import report
@@ -19,11 +20,16 @@ GROUP = f'{RESULTS}/zarr.json'
 ARRAY = f'{RESULTS}/overview.summary.margin'
 
 
+def full(language):
+    """Results that have every field."""
+    membership = audit_of(language.num_targets)
+    return dataclasses.replace(language, sections=(everything('ours'),), membership=membership)
+
+
 @pytest.fixture(scope='module')
 def stored(tmp_path_factory, language):
-    """A directory with results that have every field."""
     directory = tmp_path_factory.mktemp('stored')
-    dataclasses.replace(language, sections=(everything('ours'),)).save(directory)
+    full(language).save(directory)
     return directory
 
 
@@ -67,8 +73,7 @@ def forged(directory, path, change):
 @pytest.mark.usefixtures('unsaved')
 def test_loaded_results_make_the_same_files(stored, language):
     loaded = Results.load(stored)
-    again = dataclasses.replace(language, sections=(everything('ours'),))
-    assert report.render(loaded) == report.render(again)
+    assert report.render(loaded) == report.render(full(language))
 
 
 def test_page_of_images_is_made_again_from_what_is_stored(written):
@@ -86,6 +91,14 @@ def test_texts_and_numbers_come_back_exactly(stored, language):
         left, right = (getattr(one.summary, name) for one in (loaded, language))
         assert left.dtype == right.dtype
         np.testing.assert_array_equal(left, right)
+
+
+def test_older_reports_lack_what_came_later(copied, language):
+    changed(copied, lambda record: record.pop('membership'))
+    assert Results.load(copied).membership is None
+    changed(copied, lambda record: record.pop('overview'))
+    with pytest.raises(ValueError, match='other fields than this version'):
+        Results.load(copied)
 
 
 def by_the_specification(path):

@@ -1,6 +1,13 @@
 """Membership inference from the same tensors: attacks, their rates, the records at risk."""
 
 from influence_jax.analysis.membership.attacks import Setting, Variance, lira, rmia
+from influence_jax.analysis.membership.auditing import (
+    LEAST_SUBSETS,
+    AttackResults,
+    MembershipResults,
+    TruePositiveRate,
+    audit,
+)
 from influence_jax.analysis.membership.evidence import Attack, logit_gaps
 from influence_jax.analysis.membership.prediction import (
     Prediction,
@@ -9,11 +16,13 @@ from influence_jax.analysis.membership.prediction import (
 )
 from influence_jax.analysis.membership.rates import (
     Performance,
+    Points,
     Resample,
     Roc,
     area,
     balanced_accuracy,
     performance,
+    points,
     roc,
     true_positive_rates,
 )
@@ -22,22 +31,29 @@ from influence_jax.analysis.membership.reliability import PredictorComparison, c
 from influence_jax.analysis.resampling import Interval
 
 __all__ = [
+    'LEAST_SUBSETS',
     'Attack',
+    'AttackResults',
     'Interval',
+    'MembershipResults',
     'Performance',
+    'Points',
     'Prediction',
     'PredictorComparison',
     'Resample',
     'Roc',
     'Setting',
+    'TruePositiveRate',
     'Variance',
     'Vulnerability',
     'area',
+    'audit',
     'balanced_accuracy',
     'compare_predictors',
     'lira',
     'logit_gaps',
     'performance',
+    'points',
     'predictors',
     'predicts_vulnerability',
     'rmia',

@@ -1,0 +1,142 @@
+"""Whose tensors: the settings by which launches name masks and losses in any layout."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from influence_jax import interchange, tensors
+from influence_jax.report.run import ArrayRun
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """Which masks and losses.
+
+    Attributes:
+        masks: file, bool [M N]: whether member m was trained on example n; also numbers 0 and 1,
+            or -1 and 1, or, with --examples, lists of positions. Of one .npy: bool alone.
+        losses: file, floating [M T]: what was measured of member m on target t, lower being
+            better (negate a probability). Members with anything that is not finite are left out.
+        logits: instead of losses: file, floating [M T C].
+        labels: of the targets, with --logits: file, integers [T].
+        examples: how many there are, where masks are lists of positions.
+        lira: folder of the reference code of LiRA, instead of files.
+        feldman_zhang: .npz in the layout of Feldman and Zhang, instead of files.
+        test: of --feldman_zhang: targets are the test examples, not the training examples.
+        unit: of the losses, for labels.
+        ids: names of the N examples: a text file (one a line), .json (a list) or .npy; by default
+            their positions.
+        target_ids: names of the T targets, likewise; a target of the name of an example is that
+            example. By default target t is example t if T = N, and else no target is an example.
+        member_ids: names of the M members, likewise.
+        drop_inestimable: leave out examples that (nearly) all members were, or were not, trained
+            on, instead of refusing them.
+    """
+
+    masks: str = ''
+    losses: str = ''
+    logits: str = ''
+    labels: str = ''
+    examples: int | None = None
+    lira: str = ''
+    feldman_zhang: str = ''
+    test: bool = False
+    unit: str = 'nats'
+    ids: str = ''
+    target_ids: str = ''
+    member_ids: str = ''
+    drop_inestimable: bool = False
+
+    def check(self) -> None:
+        """Refuses settings without the files that there must be.
+
+        Raises:
+          ValueError: naming the first that lacks, or a unit that is no label.
+        """
+        if not (self.unit.isprintable() and self.unit.strip()) or '$' in self.unit:
+            raise ValueError(f'--unit must be a word for labels without $, not {self.unit!r}')
+        kinds = [name for name in ('masks', 'lira', 'feldman_zhang') if getattr(self, name)]
+        if len(kinds) > 1:
+            raise ValueError(f'--{" and --".join(kinds)} exclude each other: give one of them')
+        sources = 'masks', 'losses', 'logits', 'labels', 'examples'
+        used = {
+            'lira': (),
+            'feldman_zhang': ('test',),
+            'masks': sources,
+        }[kinds[0] if kinds else 'masks']
+        for name in (*sources, 'test'):
+            if getattr(self, name) and name not in (*used, *kinds):
+                raise ValueError(f'--{name} is of no use with --{(kinds or ["masks"])[0]}: omit it')
+        if self.losses and self.logits:
+            raise ValueError('--losses and --logits exclude each other: give one of them')
+        if self.labels and not self.logits:
+            raise ValueError('--labels are of --logits: give both, or neither')
+        if kinds in ([], ['masks']):
+            for name in ('masks', 'labels' if self.logits else 'losses'):
+                if not getattr(self, name):
+                    raise ValueError(f'--{name} is missing: give --{name}=FILE.npy')
+
+    @property
+    def of_plain_files(self) -> bool:
+        """Whether masks and losses are one .npy file each, which are mapped and not read."""
+        both = self.masks, self.losses
+        return all(one.endswith('.npy') and ',' not in one for one in both)
+
+    @property
+    def name(self) -> str:
+        """Of what is estimated, for the title."""
+        return Path(self.losses or self.logits or self.lira or self.feldman_zhang).stem
+
+    def read(self) -> ArrayRun:
+        """Reads what is asked for; raises as its reader does."""
+        if self.of_plain_files and self.examples is None:
+            return tensors.as_run(
+                self.masks,
+                self.losses,
+                ids=self.ids or None,
+                target_ids=self.target_ids or None,
+                member_ids=self.member_ids or None,
+                drop_inestimable=self.drop_inestimable,
+            )
+        if self.lira:
+            imported = interchange.read_lira(self.lira)
+        elif self.feldman_zhang:
+            imported = interchange.read_feldman_zhang(self.feldman_zhang, test=self.test)
+        else:
+            imported = interchange.read_ensemble(
+                self.masks,
+                self.losses,
+                logits=self.logits,
+                labels=self.labels,
+                examples=self.examples,
+            )
+        imported = dataclasses.replace(
+            imported,
+            ids=self.ids or imported.ids,
+            target_ids=self.target_ids or imported.target_ids,
+            member_ids=self.member_ids or imported.member_ids,
+        )
+        return imported.run(drop_inestimable=self.drop_inestimable)
+
+    @property
+    def measured_in(self) -> str:
+        """The unit of the losses."""
+        return 'error' if self.feldman_zhang else self.unit
+
+    def facts(self) -> dict[str, str]:
+        """Returns which files were read."""
+        return {
+            name: _described(value)
+            for name in ('masks', 'losses', 'logits', 'labels', 'lira', 'feldman_zhang')
+            if (value := getattr(self, name))
+        }
+
+
+def _described(source: str) -> str:
+    """The name of a file and its digest; of several, or of a folder, their names."""
+    path = Path(source)
+    if not path.is_file():
+        return ', '.join(Path(one).name for one in source.split(','))
+    with path.open('rb') as file:
+        digest = hashlib.file_digest(file, 'sha256').hexdigest()
+    return f'{path.name}, sha256 {digest[:16]}'

@@ -1,0 +1,129 @@
+"""From a directory of a run or of a report to files of other programs."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from experiments import estimate, export
+from experiments.estimate import TensorSettings
+from experiments.export import ExportSettings, Format
+from influence_jax import Recipe, interchange, report, train_ensemble
+from influence_jax.data import Dataset
+from influence_jax.estimators import difference_in_means
+from influence_jax.models import MLPConfig
+from influence_jax.tasks import Classification
+
+M, N = 24, 12
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    dataset = Dataset(
+        {
+            'x': rng.normal(size=(N, 3)).astype(np.float32),
+            'label': (np.arange(N) % 2).astype(np.int32),
+        },
+        ids=[f'=row {i}' for i in range(N)],
+    )
+    return train_ensemble(
+        Classification(MLPConfig(3, 2, (4,)), inputs='x'),
+        dataset,
+        members=M,
+        output_dir=tmp_path_factory.mktemp('trained') / 'run',
+        recipe=Recipe(epochs=2, batch_size=2),
+    )
+
+
+@pytest.fixture
+def tensors(tmp_path):
+    """A directory of a report by `estimate`, with tensors or without."""
+    rng = np.random.default_rng(0)
+    masks = rng.random((40, N)) < 0.5
+    np.save(tmp_path / 'masks.npy', masks)
+    np.save(tmp_path / 'losses.npy', rng.normal(3, 1, masks.shape).astype(np.float32) - 9 * masks)
+
+    def make(*, keep):
+        settings = TensorSettings(
+            masks=str(tmp_path / 'masks.npy'),
+            losses=str(tmp_path / 'losses.npy'),
+            estimator=difference_in_means,
+            keep_tensors=keep,
+            output_dir=str(tmp_path / 'report'),
+        )
+        return str(estimate.run(settings).parent)
+
+    return make
+
+
+FILES = {
+    Format.NPZ: 'x.npz',
+    Format.PARQUET: 'x',
+    Format.NETCDF: 'x.nc',
+    Format.GRAPHML: 'x.graphml',
+    Format.CSV: 'x.csv',
+}
+
+
+@pytest.mark.parametrize('form', Format)
+def test_every_format_of_a_run(trained, tmp_path, form, capsys):
+    output = tmp_path / 'out' / FILES[form]
+    written = export.run(str(trained.directory), ExportSettings(form, str(output)))
+    assert all(path.stat().st_size for path in written)
+    assert capsys.readouterr().out.split() == [str(path) for path in written]
+    if form is Format.NPZ:
+        found = interchange.read_feldman_zhang(output)
+        np.testing.assert_array_equal(found.masks, trained.masks)
+        np.testing.assert_array_equal(found.measurements['loss'], 1 - trained['correct'])
+
+
+@pytest.mark.parametrize('target', ['=row 3', '3'])
+def test_a_column_of_a_run_is_its_own(trained, tmp_path, target):
+    settings = ExportSettings(Format.CSV, str(tmp_path / 'c.csv'), target)
+    (path,) = export.run(str(trained.directory), settings)
+    with path.open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]['example'] == "'=row 0"
+    expected = trained.column('=row 3').values
+    np.testing.assert_allclose([float(row['influence']) for row in rows], expected, rtol=1e-4)
+
+
+def test_a_report_has_summaries_and_with_its_tensors_columns(tensors, tmp_path):
+    directory, column = (
+        tensors(keep=False),
+        ExportSettings(Format.CSV, str(tmp_path / 'c.csv'), '0'),
+    )
+    export.run(directory, ExportSettings(Format.GRAPHML, str(tmp_path / 'x.graphml')))
+    for settings in (column, ExportSettings(Format.NETCDF, str(tmp_path / 'x.nc'))):
+        with pytest.raises(ValueError, match='a report without: give the directory of the run'):
+            export.run(directory, settings)
+    (path,) = export.run(tensors(keep=True), column)
+    with path.open(newline='') as file:
+        (first, *_) = csv.DictReader(file)
+    assert float(first['influence']) == pytest.approx(9, abs=1)
+
+
+def test_settings_that_say_too_little_or_too_much(trained, tmp_path):
+    run = str(trained.directory)
+    for directory, settings, message in (
+        (run, ExportSettings(), '--output is missing'),
+        (run, ExportSettings(Format.NPZ, 'x', '3'), '--target is of --format=csv'),
+        ('', ExportSettings(output='x'), 'give the directory of a run'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export.run(directory, settings)
+
+
+def test_what_is_not_ours_is_refused_before_anything_is_estimated(trained, tmp_path, monkeypatch):
+    (tmp_path / 'pairs.parquet').write_text('mine')
+    monkeypatch.setattr(export, '_opened', lambda *_: pytest.fail('estimated'))
+    with pytest.raises(FileExistsError, match=r'pairs\.parquet is no earlier export'):
+        export.run(str(trained.directory), ExportSettings(Format.PARQUET, str(tmp_path)))
+
+
+def test_a_report_of_a_run_is_exported_as_it_was_written(trained, tmp_path):
+    page = report.write(trained, directory=tmp_path / 'report', estimator=difference_in_means)
+    output = ExportSettings(Format.CSV, str(tmp_path / 'pairs.csv'))
+    (path,) = export.run(str(page.parent), output)
+    assert path.read_bytes() == (page.parent / 'pairs.csv').read_bytes()
