@@ -1,0 +1,258 @@
+// Charts by BokehJS, which is loaded when the first chart comes into view.
+//
+// Drawn on canvas: BokehJS compiles shaders' callers from strings, which the page's
+// Content-Security-Policy forbids. Axes, hover and selection work in positions of a `Scale`.
+import { formatNumber } from './data.js';
+import { button, failure, h, saveBlob } from './dom.js';
+
+let loading = null;
+
+function loadBokeh() {
+  loading ??= loadScript('vendor/bokeh.min.js')
+    .then(() => loadScript('vendor/bokeh-api.min.js'))
+    .then(() => {
+      window.Bokeh.set_log_level('error');
+      return window.Bokeh;
+    });
+  loading.catch(() => { loading = null; });
+  return loading;
+}
+
+function loadScript(source) {
+  return new Promise((resolve, reject) => {
+    const script = h('script', { src: source, onload: resolve });
+    script.addEventListener('error', () => reject(new Error(`${source} could not be loaded; charts need it.`)));
+    document.head.append(script);
+  });
+}
+
+// The page's colors as they are now.
+export function colors() {
+  const style = getComputedStyle(document.documentElement);
+  const names = ['page', 'card', 'text', 'muted', 'line', 'positive', 'negative', 'neutral', 'band'];
+  const found = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  found.classes = Array.from({ length: 8 }, (_, k) => style.getPropertyValue(`--class-${k}`).trim());
+  return found;
+}
+
+const live = new Set();
+
+// A figure that is drawn when it comes into view. `build(Bokeh, colors)` returns a Bokeh figure made
+// by `plot`; `name` is its file's name, `alt` says in words what it shows.
+export function chart({ name, alt, build, caption = null, height = 320 }) {
+  const host = h('.chart', { role: 'img', 'aria-label': alt, style: { minHeight: `${height}px` } });
+  const save = (kind) => exportChart(drawn, name, kind).catch((error) => host.append(failure(error)));
+  const tools = h('.chart-tools', {}, ['png', 'svg'].map((kind) => button(kind.toUpperCase(), () => save(kind), { title: `Save as ${kind.toUpperCase()}` })));
+  const element = h('figure.card', {}, tools, host, caption ? h('figcaption', {}, caption) : null);
+  const drawn = { element, host, build, height, view: null, queue: Promise.resolve() };
+  const observer = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    redraw(drawn);
+  }, { rootMargin: '200px' });
+  observer.observe(element);
+  drawn.stop = () => observer.disconnect();
+  live.add(drawn);
+  element.redraw = () => { if (drawn.view) redraw(drawn); };
+  return element;
+}
+
+// Draws, one after another: a later request waits for the earlier one.
+function redraw(drawn) {
+  drawn.queue = drawn.queue.then(async () => {
+    try {
+      const Bokeh = await loadBokeh();
+      if (!drawn.element.isConnected) return;
+      const previous = drawn.view;
+      drawn.view = null;
+      destroy(previous);
+      drawn.host.replaceChildren();
+      drawn.view = await show(Bokeh, drawn.build(Bokeh, colors()), drawn.host, drawn.height);
+    } catch (error) {
+      drawn.host.replaceChildren(failure(error));
+    }
+  });
+  return drawn.queue;
+}
+
+function show(Bokeh, figure, host, height) {
+  figure.height = height;
+  return Bokeh.Plotting.show(figure, host);
+}
+
+function destroy(view) {
+  view?.model.document?.clear();
+  hideTip();
+}
+
+export function redrawCharts() {
+  for (const drawn of live) if (drawn.view) redraw(drawn);
+}
+
+// Forgets the charts of a page that has been left.
+export function releaseCharts() {
+  for (const drawn of live) {
+    if (drawn.element.isConnected) continue;
+    drawn.stop();
+    drawn.queue.then(() => destroy(drawn.view));
+    live.delete(drawn);
+  }
+}
+
+async function exportChart(drawn, name, kind) {
+  if (!drawn.view) return;
+  if (kind === 'png') {
+    saveBlob(`${name}.png`, await drawn.view.export('png', true).to_blob());
+    return;
+  }
+  // Drawn once more, out of sight, by the backend that writes vectors.
+  const Bokeh = await loadBokeh();
+  const host = h('.offscreen', { style: { width: `${drawn.host.clientWidth}px` } });
+  document.body.append(host);
+  try {
+    const figure = drawn.build(Bokeh, colors());
+    figure.output_backend = 'svg';
+    const view = await show(Bokeh, figure, host, drawn.height);
+    saveBlob(`${name}.svg`, await view.export('svg', false).to_blob());
+    destroy(view);
+  } finally {
+    host.remove();
+  }
+}
+
+// Returns an empty figure in the page's style. x and y are {title, scale, range: [from, to]}, ranges
+// in positions of their scales. `hover(x, y, near)` returns what to show at a point, or null;
+// `tap` gets the same. `near` counts pixels from the pointer to a position.
+export function plot(Bokeh, theme, { x, y, hover = null, tap = null, lasso = null, drag = 'xbox_zoom', wheel = null, aspect = false }) {
+  const lassoTool = lasso ? new Bokeh.LassoSelectTool({ continuous: false }) : null;
+  const tools = {
+    pan: new Bokeh.PanTool(), box_zoom: new Bokeh.BoxZoomTool(), xbox_zoom: new Bokeh.BoxZoomTool({ dimensions: 'width' }),
+    wheel_zoom: new Bokeh.WheelZoomTool(), lasso: lassoTool,
+  };
+  const used = [...new Set([drag, 'pan', drag === 'xbox_zoom' ? 'xbox_zoom' : 'box_zoom', 'wheel_zoom', 'lasso'])].map((name) => tools[name]).filter(Boolean);
+  const figure = new Bokeh.Plotting.figure({
+    sizing_mode: 'stretch_width', toolbar_location: 'above', match_aspect: aspect, min_border_right: 14,
+    x_range: new Bokeh.Range1d({ start: x.range[0], end: x.range[1] }),
+    y_range: new Bokeh.Range1d({ start: y.range[0], end: y.range[1] }),
+    tools: [...used, new Bokeh.ResetTool()],
+    lod_threshold: 20000, lod_factor: 10,
+  });
+  figure.toolbar.logo = null;
+  figure.toolbar.active_drag = tools[drag];
+  figure.toolbar.active_scroll = wheel ? tools.wheel_zoom : null;
+  figure.background_fill_color = theme.card;
+  figure.border_fill_color = theme.card;
+  figure.outline_line_color = null;
+  styleAxis(Bokeh, figure.xaxis, x, theme);
+  styleAxis(Bokeh, figure.yaxis, y, theme);
+  for (const grid of figure.center) if ('grid_line_color' in grid) Object.assign(grid, { grid_line_color: theme.line, grid_line_alpha: 0.8, minor_grid_line_color: null });
+  listen(figure, hover, tap, lasso);
+  return figure;
+}
+
+const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif';
+
+function styleAxis(Bokeh, axes, { title, scale, count = 6, ticks = null, format = null }, theme) {
+  for (const axis of Array.isArray(axes) ? axes : [axes]) {
+    const ticker = new Bokeh.BasicTicker();
+    const shown = (low, high) => ticks ?? scale.ticks(Math.min(low, high), Math.max(low, high), count);
+    ticker.get_ticks = (low, high) => ({ major: shown(low, high).map((tick) => scale.forward(tick)), minor: [] });
+    const formatter = new Bokeh.BasicTickFormatter();
+    formatter.doFormat = (positions) => positions.map((position) => (format ?? tickLabel)(scale.inverse(position)));
+    Object.assign(axis, {
+      ticker, formatter, axis_label: title,
+      axis_label_text_color: theme.text, axis_label_text_font: FONT, axis_label_text_font_size: '12px', axis_label_text_font_style: 'normal',
+      major_label_text_color: theme.muted, major_label_text_font: FONT, major_label_text_font_size: '11px',
+      axis_line_color: theme.muted, axis_line_alpha: 0.6, major_tick_line_color: null, minor_tick_line_color: null,
+    });
+  }
+}
+
+function tickLabel(value) {
+  const rounded = Number(value.toPrecision(6));
+  if (rounded === 0 || Math.abs(rounded) < 1e-12) return '0';
+  const size = Math.abs(rounded);
+  if (size >= 1e-4 && size < 1e6) return `${rounded < 0 ? '\u2212' : ''}${size.toLocaleString('en-US', { maximumSignificantDigits: 6 })}`;
+  return formatNumber(rounded);
+}
+
+function listen(figure, hover, tap, lasso) {
+  // Pixels from the pointer to a position; the frame's size is known once it is drawn.
+  const measure = (event) => {
+    const { x_range: xs, y_range: ys } = figure;
+    const [width, height] = [figure.inner_width || 1, figure.inner_height || 1];
+    return (px, py) => Math.hypot(((px - event.x) / (xs.end - xs.start)) * width, ((py - event.y) / (ys.end - ys.start)) * height);
+  };
+  const inside = ({ x, y }) => {
+    const { x_range: xs, y_range: ys } = figure;
+    return x >= Math.min(xs.start, xs.end) && x <= Math.max(xs.start, xs.end) && y >= Math.min(ys.start, ys.end) && y <= Math.max(ys.start, ys.end);
+  };
+  if (hover) {
+    figure.on_event('mousemove', (event) => {
+      const content = inside(event) ? hover(event.x, event.y, measure(event)) : null;
+      if (content) showTip(content);
+      else hideTip();
+    });
+    figure.on_event('mouseleave', hideTip);
+  }
+  if (tap) figure.on_event('tap', (event) => inside(event) && tap(event.x, event.y, measure(event)));
+  figure.on_event('doubletap', () => figure.reset?.emit?.());
+  if (lasso) {
+    figure.on_event('selectiongeometry', (event) => {
+      const { geometry } = event;
+      if (event.final && geometry.type === 'poly') lasso(Array.from(geometry.x, (value, k) => [value, geometry.y[k]]));
+    });
+  }
+}
+
+// Position of the point nearest to the pointer within 12 pixels, or -1.
+export function nearest(xs, ys, near, reach = 12) {
+  let [best, least] = [-1, reach];
+  for (let k = 0; k < xs.length; k++) {
+    const distance = near(xs[k], ys[k]);
+    if (distance < least) [best, least] = [k, distance];
+  }
+  return best;
+}
+
+const tip = h('.tip', { 'aria-hidden': 'true' });
+const pointer = { x: 0, y: 0 };
+addEventListener('pointermove', (event) => {
+  Object.assign(pointer, { x: event.clientX, y: event.clientY });
+  if (tip.isConnected) placeTip();
+}, { passive: true, capture: true });
+
+function showTip(content) {
+  tip.replaceChildren(...[content].flat());
+  if (!tip.isConnected) document.body.append(tip);
+  placeTip();
+}
+
+function placeTip() {
+  const { width, height } = tip.getBoundingClientRect();
+  const left = pointer.x + 16 + width > innerWidth ? pointer.x - width - 12 : pointer.x + 16;
+  const top = pointer.y + 16 + height > innerHeight ? pointer.y - height - 12 : pointer.y + 16;
+  Object.assign(tip.style, { left: `${Math.max(left, 4)}px`, top: `${Math.max(top, 4)}px` });
+}
+
+export function hideTip() {
+  tip.remove();
+}
+
+// Bounds of the finite values with a margin on both sides.
+export function paddedRange(values, margin = 0.04) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (!Number.isFinite(value)) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  if (low > high) return [0, 1];
+  const pad = (high - low || Math.abs(low) || 1) * margin;
+  return [low - pad, high + pad];
+}
+
+// Legend entries outside of the figure, so that they hide nothing: [[color, text], ...].
+export function legend(entries) {
+  return h('ul.legend', {}, entries.map(([color, text]) => h('li', {}, h('i', { style: { background: color } }), text)));
+}
