@@ -30,9 +30,9 @@ def integers(values: Shaped[AnyArray, '*axes']) -> dict[str, str]:
 
 
 def quantized(values: Float[np.ndarray, ' M']) -> dict[str, Any]:
-    """Returns `{'u2': ..., 'low', 'high'}`: uint16, 0 for the least value and 65535 for the largest.
+    """Returns `{'u2': ..., 'low', 'high'}`: uint16, from the least value to the largest.
 
-    Half the size of float32, and finer than any figure shows.
+    0 is `low` and 65535 `high`: half the size of float32, and finer than any figure shows.
     """
     low, high = float(values.min()), float(values.max())
     steps = np.round((values - low) / ((high - low) or 1) * 65535)

@@ -5,9 +5,11 @@ import functools
 import hashlib
 from pathlib import Path
 
+from influence_jax.estimators.ensemble import Ensemble, finite_members
 from influence_jax.report.directory import REPORT
+from influence_jax.report.kept import TENSORS, KeptTensors
 from influence_jax.report.results import RESULTS, Results
-from influence_jax.store import Run, RunError, Shown, open_run
+from influence_jax.store import Run, Shown, open_run
 
 _MANIFEST = 'manifest.json'
 
@@ -48,6 +50,34 @@ class Opened:
         """
         return None if self.opened_run is None else self.opened_run.shown
 
+    @property
+    def images_shape(self) -> tuple[int, ...] | None:
+        """Shape of the images that are kept of all examples, or of some; None without any."""
+        images = self.results.shown.images  # of the same shape, and read already
+        return None if images is None else images.shape
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of examples that are rows of a table."""
+        return self.results.shown.columns
+
+    @property
+    def has_tensors(self) -> bool:
+        """Whether masks and losses of the members are there, whole or not."""
+        return self.run is not None or (self.report / TENSORS).is_dir()
+
+    def tensors(self) -> Ensemble:
+        """Reads masks and losses of the complete members; a great deal of memory.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError, RunError: they are damaged, or none is complete.
+        """
+        if self.opened_run is not None:
+            return finite_members(self.opened_run.masks, self.opened_run.measurement())
+        kept = KeptTensors.load(self.report)
+        return Ensemble(kept.masks, kept.losses)
+
 
 def open_results(directory: Path | str) -> Opened:
     """Opens the stored results of a run directory, or of a report directory.
@@ -77,14 +107,12 @@ def open_results(directory: Path | str) -> Opened:
 def _no_results(directory: Path, report: Path, *, is_run: bool) -> str:
     if is_run:
         return (
-            f'{directory} is a run without stored results ({REPORT}/{RESULTS}): repeat its command, '
-            f'which writes them at its end, or call influence_jax.report.write(open_run(DIR))'
+            f'{directory} is a run without stored results ({REPORT}/{RESULTS}): repeat its '
+            f'command, which writes them at its end, or call '
+            f'influence_jax.report.write(influence_jax.open_run(DIR))'
         )
     of_old = 'a report of an earlier version' if (report / 'index.html').exists() else 'no report'
     return (
         f'{directory} is {of_old} and has no stored results ({RESULTS}): write them with '
         f'python -m experiments.estimate --masks=FILE --losses=FILE --output_dir=DIR'
     )
-
-
-__all__ = ['Opened', 'RunError', 'open_results']

@@ -8,6 +8,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from influence_jax.explorer import encoding
+from influence_jax.explorer.columns import Column, MemberLosses
 from influence_jax.explorer.entries import Entries
 from influence_jax.explorer.verdicts import VERDICTS
 from influence_jax.report.results import Results
@@ -27,18 +28,30 @@ MOST_OUTGOING = 96
 
 
 def target_document(
-    results: Results, target: int, column: Entries, *, verdict: int
+    results: Results,
+    target: int,
+    stored: Entries,
+    column: Column | None,
+    losses: MemberLosses | None,
+    *,
+    verdict: int,
+    note: str | None,
 ) -> dict[str, Any]:
-    """Returns the document of a target, of what is stored of it.
+    """Returns the document of a target.
 
     Args:
         results: of all targets.
         target: which.
-        column: the entries of its column that are known, its own among them or not.
+        stored: the entries of its column that are stored, its own among them or not.
+        column: the whole column; None where it is not known.
+        losses: of the members on it, likewise.
         verdict: of the target.
+        note: why column and losses are not known, where they should be.
     """
     summary, example = results.summary, results.example_of(target)
-    others = Entries(*(part[column.positions != example] for part in column))
+    null_error = float(summary.null_standard_error[target])
+    entries = stored if column is None else column.entries(stored)
+    others = Entries(*(part[entries.positions != example] for part in entries))
     known = None
     if example is not None:
         known = encoding.numbers(
@@ -53,7 +66,7 @@ def target_document(
         'z_margin': encoding.number(summary.z_margin[target]),
         'effective_members': encoding.number(summary.effective_members[target]),
         'verdict': VERDICTS[verdict][0],
-        'null_error': encoding.number(summary.null_standard_error[target]),
+        'null_error': encoding.number(null_error),
         'z_threshold': encoding.number(results.overview.z_threshold),
         'influencers': {
             'positive': others.strongest(MOST_INFLUENCERS, sign=1).rows(),
@@ -67,9 +80,10 @@ def target_document(
                 strict=True,
             )
         ],
-        'histogram': None,
-        'losses': None,
-        'vulnerability': None,
+        'histogram': None if column is None else column.histogram(null_error),
+        'losses': None if losses is None else losses.document(),
+        'note': note,
+        'vulnerability': _vulnerability(results, target),
         'tokens': None,
         'attribution': [
             {
@@ -88,6 +102,24 @@ def target_document(
             }
             for one in results.attributed
         ],
+    }
+
+
+def _vulnerability(results: Results, target: int) -> dict[str, Any] | None:
+    """Returns how well an attack tells members that trained on a target; None if not known."""
+    found = results.membership
+    if found is None or np.isnan(found.vulnerability[target]):
+        return None
+    return {
+        'rate': encoding.number(found.vulnerability[target]),
+        'low': encoding.number(found.vulnerability_low[target]),
+        'high': encoding.number(found.vulnerability_high[target]),
+        'false_alarms': encoding.number(found.false_alarms[target]),
+        'false_positive_rate': encoding.number(found.false_positive_rate),
+        'auroc': encoding.number(found.auroc[target]),
+        'auroc_error': encoding.number(found.auroc_standard_error[target]),
+        'at_risk': bool(found.at_risk[target]),
+        'attack': encoding.name(found.attacks[0].title) if found.attacks else '',
     }
 
 
@@ -148,13 +180,11 @@ def _texts(results: Results, shown: Shown | None, example: int, target: int) -> 
     return found | ({'change': encoding.prose(change)} if change else {})
 
 
-def thumbnails(results: Results, shown: Shown | None) -> dict[str, int] | None:
-    """Returns how sheets are laid out, as `run.json` has it; None without images."""
-    images = shown.images if shown is not None else results.shown.images
-    if images is None:
+def thumbnails(shape: tuple[int, ...] | None) -> dict[str, int] | None:
+    """Returns how sheets of images `[_ H W C]` are laid out, as `run.json` has it."""
+    if shape is None:
         return None
-    side = max(images.shape[1:3])
-    return {'side': side, 'per_sheet': PER_SHEET, 'columns': ACROSS}
+    return {'side': max(shape[1:3]), 'per_sheet': PER_SHEET, 'columns': ACROSS}
 
 
 def sheet(results: Results, shown: Shown | None, number: int) -> bytes:
@@ -163,7 +193,8 @@ def sheet(results: Results, shown: Shown | None, number: int) -> bytes:
     Raises:
         ValueError: there are no images.
     """
-    layout = thumbnails(results, shown)
+    images = results.shown.images if shown is None else shown.images
+    layout = thumbnails(None if images is None else images.shape)
     if layout is None:
         raise ValueError('the examples are no images')
     side, first = layout['side'], number * PER_SHEET

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from importlib.resources.abc import Traversable
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -14,8 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from influence_jax.explorer import encoding
-from influence_jax.explorer.site import Site, UnknownAddress
-from influence_jax.store import RunError
+from influence_jax.explorer.site import DAMAGES, Site, UnknownAddress
 from influence_jax.text import clean
 
 VENDOR = ('bokeh.min.js', 'bokeh-api.min.js', 'bokeh-gl.min.js')
@@ -115,10 +115,12 @@ def _document(site: Site, request: Request) -> Response:
         content = site.get(address)
     except UnknownAddress:
         return _error('there is no such document', 404)
-    except (ValueError, OSError, RunError, MemoryError) as error:
+    except DAMAGES as error:
         return _error(str(error) or type(error).__name__, 500)
     media_type = _TYPES[address.rpartition('.')[2]]
-    return Response(content, media_type=media_type, headers={'ETag': tag})
+    # The table is there: while it is read, what the next pages need can be prepared.
+    task = BackgroundTask(site.warm) if address.endswith('/targets.json') else None
+    return Response(content, media_type=media_type, headers={'ETag': tag}, background=task)
 
 
 def _error(message: str, status: int) -> Response:

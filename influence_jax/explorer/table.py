@@ -30,7 +30,7 @@ class Quantity(NamedTuple):
 
 
 def quantities(results: Results) -> tuple[Quantity, ...]:
-    """Returns the columns of the table, most important first; those without any value are left out."""
+    """Returns the columns of the table, most important first, without those that have no value."""
     summary, unit = results.summary, results.unit
     counts = np.bincount(summary.pairs.targets, minlength=results.num_targets)
     found = [
@@ -117,6 +117,7 @@ def quantities(results: Results) -> tuple[Quantity, ...]:
             'Standard error of an entry without influence.',
             summary.null_standard_error,
         ),
+        *_of_membership(results),
         *_of_methods(results),
     ]
     return tuple(one for one in found if not np.isnan(one.values).all())
@@ -127,6 +128,31 @@ def _of_loss(results: Results) -> list[Quantity]:
         return []
     text = 'Mean of what was measured over all members, with the target or without.'
     return [Quantity('mean_loss', 'Mean loss', results.unit, text, results.mean_loss)]
+
+
+def _of_membership(results: Results) -> list[Quantity]:
+    found = results.membership
+    if found is None:
+        return []
+    return [
+        Quantity(
+            'vulnerability',
+            'Vulnerability',
+            '',
+            'Share of the members that trained on it that the first attack finds, at '
+            f'{found.false_positive_rate:g} false positives.',
+            found.vulnerability,
+            found.vulnerability_standard_error,
+        ),
+        Quantity(
+            'membership_auroc',
+            'Membership AUROC',
+            '',
+            'How well the first attack tells members that trained on it: 0.5 is chance.',
+            found.auroc,
+            found.auroc_standard_error,
+        ),
+    ]
 
 
 def _of_methods(results: Results) -> list[Quantity]:
@@ -219,6 +245,27 @@ def label_codes(results: Results) -> Int[np.ndarray, ' N']:
     """Returns the position of each example's label in `classes`, -1 for none."""
     code = {label: place for place, label in enumerate(classes(results))}
     return np.array([code.get(label, -1) for label in results.example_labels], np.int32)
+
+
+def caveats(results: Results) -> list[str]:
+    """Returns what to know before believing the table, a sentence each."""
+    summary = results.summary
+    found = []
+    if results.stopped_early is None and len(results.missing):
+        found.append(f'{len(results.missing):,} members are not trained yet.')
+    if len(results.diverged):
+        found.append(f'{len(results.diverged):,} members diverged and are left out.')
+    if not summary.pairs.complete:
+        found.append(
+            f'More influences stand out than are stored: only the surest '
+            f'{len(summary.pairs.values):,} are marked.'
+        )
+    if summary.pairs.untested_examples:
+        found.append(
+            f'{summary.pairs.untested_examples:,} examples are in, or out of, fewer than 10 '
+            f'members: their influence on others is never marked as standing out.'
+        )
+    return found
 
 
 def verdict_names() -> list[dict[str, str]]:

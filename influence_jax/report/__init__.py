@@ -6,6 +6,7 @@
 
 from influence_jax.report.directory import check_directory, render, save, write
 from influence_jax.report.gathering import gather
+from influence_jax.report.kept import KeptTensors
 from influence_jax.report.results import PublishedRow, PublishedSpread, Reference, Results
 from influence_jax.report.run import ArrayRun, ReportedRun
 from influence_jax.report.sections import Section
@@ -13,6 +14,7 @@ from influence_jax.report.tables import terminal
 
 __all__ = [
     'ArrayRun',
+    'KeptTensors',
     'PublishedRow',
     'PublishedSpread',
     'Reference',

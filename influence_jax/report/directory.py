@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from influence_jax.report.gathering import gather
+from influence_jax.report.kept import TENSORS, KeptTensors
 from influence_jax.report.page import make_page
 from influence_jax.report.results import RESULTS, Results
 from influence_jax.report.run import ReportedRun
@@ -23,7 +24,7 @@ ATTRIBUTION = 'attribution.csv'
 REPORT = 'report'
 """Name of the report's directory in that of a run."""
 
-_PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, ATTRIBUTION, RESULTS}
+_PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, ATTRIBUTION, RESULTS, TENSORS}
 
 
 def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments: Any) -> Path:
@@ -51,7 +52,7 @@ def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments:
     return save(gather(run, **arguments), directory)
 
 
-def save(results: Results, directory: Path | str) -> Path:
+def save(results: Results, directory: Path | str, *, tensors: KeptTensors | None = None) -> Path:
     """Writes `results.zarr`, and all files that `render` makes of it, and returns the page's path.
 
     The page needs nothing but itself: images are inside it, it fetches nothing and runs no script.
@@ -62,6 +63,7 @@ def save(results: Results, directory: Path | str) -> Path:
     Args:
         results: from `gather`, or of an earlier report by `Results.load`.
         directory: as in `write`.
+        tensors: kept beside the report, for the explorer: of results that no run directory has.
 
     Raises:
         ValueError: a section names a picture as another is named.
@@ -72,7 +74,7 @@ def save(results: Results, directory: Path | str) -> Path:
     directory = Path(directory).resolve()
     files = render(results)
     try:
-        _write_at_once(directory, results, files)
+        _write_at_once(directory, results, files, tensors)
     except (OSError, RunError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise OSError(
@@ -124,7 +126,9 @@ def check_directory(directory: Path | str) -> None:
         )
 
 
-def _write_at_once(directory: Path, results: Results, files: Mapping[str, bytes]) -> None:
+def _write_at_once(
+    directory: Path, results: Results, files: Mapping[str, bytes], tensors: KeptTensors | None
+) -> None:
     partial = directory.with_name(f'.{directory.name}.partial')
     old = directory.with_name(f'.{directory.name}.old')
     if old.exists() and not directory.exists():  # an earlier process ended between two renames
@@ -133,6 +137,8 @@ def _write_at_once(directory: Path, results: Results, files: Mapping[str, bytes]
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         results.save(partial)
+        if tensors is not None:
+            tensors.save(partial)
         for name, data in files.items():
             path = partial / name
             path.parent.mkdir(parents=True, exist_ok=True)

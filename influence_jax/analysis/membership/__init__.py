@@ -1,6 +1,11 @@
 """Membership inference from the same tensors: attacks, their rates, the records at risk."""
 
 from influence_jax.analysis.membership.attacks import Setting, Variance, lira, rmia
+from influence_jax.analysis.membership.auditing import (
+    AttackResults,
+    MembershipResults,
+    TruePositiveRate,
+)
 from influence_jax.analysis.membership.evidence import Attack, logit_gaps
 from influence_jax.analysis.membership.prediction import (
     Prediction,
@@ -23,13 +28,16 @@ from influence_jax.analysis.resampling import Interval
 
 __all__ = [
     'Attack',
+    'AttackResults',
     'Interval',
+    'MembershipResults',
     'Performance',
     'Prediction',
     'PredictorComparison',
     'Resample',
     'Roc',
     'Setting',
+    'TruePositiveRate',
     'Variance',
     'Vulnerability',
     'area',
