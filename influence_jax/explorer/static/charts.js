@@ -26,12 +26,19 @@ function loadScript(source) {
   });
 }
 
-// The page's colors as they are now.
+// The page's colors as they are now, as '#rrggbb'.
 export function colors() {
-  const style = getComputedStyle(document.documentElement);
-  const names = ['page', 'card', 'text', 'muted', 'line', 'positive', 'negative', 'neutral', 'band'];
-  const found = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
-  found.classes = Array.from({ length: 8 }, (_, k) => style.getPropertyValue(`--class-${k}`).trim());
+  const probe = h('span');
+  document.body.append(probe);
+  const color = (name) => {
+    probe.style.color = `var(--${name})`;
+    const channels = getComputedStyle(probe).color.match(/\d+/g).slice(0, 3);
+    return `#${channels.map((channel) => Number(channel).toString(16).padStart(2, '0')).join('')}`;
+  };
+  const names = ['card', 'text', 'muted', 'line', 'positive', 'negative', 'neutral', 'band'];
+  const found = Object.fromEntries(names.map((name) => [name, color(name)]));
+  found.classes = Array.from({ length: 8 }, (_, k) => color(`class-${k}`));
+  probe.remove();
   return found;
 }
 
@@ -42,9 +49,10 @@ const live = new Set();
 export function chart({ name, alt, build, caption = null, height = 320 }) {
   const host = h('.chart', { role: 'img', 'aria-label': alt, style: { minHeight: `${height}px` } });
   const save = (kind) => exportChart(drawn, name, kind).catch((error) => host.append(failure(error)));
-  const tools = h('.chart-tools', {}, ['png', 'svg'].map((kind) => button(kind.toUpperCase(), () => save(kind), { title: `Save as ${kind.toUpperCase()}` })));
-  const element = h('figure.card', {}, tools, host, caption ? h('figcaption', {}, caption) : null);
-  const drawn = { element, host, build, height, view: null, queue: Promise.resolve() };
+  const drags = h('.drags', { role: 'group', 'aria-label': 'What dragging does' });
+  const saving = ['png', 'svg'].map((kind) => button(kind.toUpperCase(), () => save(kind), { title: `Save as ${kind.toUpperCase()}` }));
+  const element = h('figure.card', {}, h('.chart-tools', {}, drags, saving), host, caption ? h('figcaption', {}, caption) : null);
+  const drawn = { element, host, drags, build, height, view: null, queue: Promise.resolve() };
   const observer = new IntersectionObserver((entries) => {
     if (!entries.some((entry) => entry.isIntersecting)) return;
     observer.disconnect();
@@ -53,7 +61,6 @@ export function chart({ name, alt, build, caption = null, height = 320 }) {
   observer.observe(element);
   drawn.stop = () => observer.disconnect();
   live.add(drawn);
-  element.redraw = () => { if (drawn.view) redraw(drawn); };
   return element;
 }
 
@@ -67,7 +74,9 @@ function redraw(drawn) {
       drawn.view = null;
       destroy(previous);
       drawn.host.replaceChildren();
-      drawn.view = await show(Bokeh, drawn.build(Bokeh, colors()), drawn.host, drawn.height);
+      const figure = drawn.build(Bokeh, colors());
+      drawn.drags.replaceChildren(...dragButtons(figure));
+      drawn.view = await show(Bokeh, figure, drawn.host, drawn.height);
     } catch (error) {
       drawn.host.replaceChildren(failure(error));
     }
@@ -78,6 +87,23 @@ function redraw(drawn) {
 function show(Bokeh, figure, host, height) {
   figure.height = height;
   return Bokeh.Plotting.show(figure, host);
+}
+
+const interactions = new WeakMap(); // of a figure: its tools by name, and how to see all of it
+
+const DRAGS = { lasso: 'Select', xbox_zoom: 'Zoom', box_zoom: 'Zoom', pan: 'Move' };
+
+// Buttons that choose what dragging does, and one that shows the whole again.
+function dragButtons(figure) {
+  const { tools, reset } = interactions.get(figure);
+  const named = Object.keys(DRAGS).filter((name) => tools[name]);
+  const choices = named.map((name) => button(DRAGS[name], () => {
+    for (const other of named) tools[other].active = other === name;
+    mark();
+  }));
+  const mark = () => choices.forEach((choice, k) => choice.setAttribute('aria-pressed', String(tools[named[k]].active)));
+  mark();
+  return [...choices, button('All', reset, { title: 'Show the whole (double-click)' })];
 }
 
 function destroy(view) {
@@ -123,49 +149,59 @@ async function exportChart(drawn, name, kind) {
 // Returns an empty figure in the page's style. x and y are {title, scale, range: [from, to]}, ranges
 // in positions of their scales. `hover(x, y, near)` returns what to show at a point, or null;
 // `tap` gets the same. `near` counts pixels from the pointer to a position.
-export function plot(Bokeh, theme, { x, y, hover = null, tap = null, lasso = null, drag = 'xbox_zoom', wheel = null, aspect = false }) {
-  const lassoTool = lasso ? new Bokeh.LassoSelectTool({ continuous: false }) : null;
-  const tools = {
-    pan: new Bokeh.PanTool(), box_zoom: new Bokeh.BoxZoomTool(), xbox_zoom: new Bokeh.BoxZoomTool({ dimensions: 'width' }),
-    wheel_zoom: new Bokeh.WheelZoomTool(), lasso: lassoTool,
-  };
-  const used = [...new Set([drag, 'pan', drag === 'xbox_zoom' ? 'xbox_zoom' : 'box_zoom', 'wheel_zoom', 'lasso'])].map((name) => tools[name]).filter(Boolean);
+export function plot(Bokeh, theme, { x, y, hover = null, tap = null, lasso = null, drag = 'xbox_zoom', wheel = false }) {
+  const zoom = drag === 'xbox_zoom' ? { xbox_zoom: new Bokeh.BoxZoomTool({ dimensions: 'width' }) } : { box_zoom: new Bokeh.BoxZoomTool() };
+  const tools = { pan: new Bokeh.PanTool(), ...zoom, ...(lasso ? { lasso: new Bokeh.LassoSelectTool({ continuous: false, renderers: [] }) } : {}) };
+  const scroll = wheel ? [new Bokeh.WheelZoomTool()] : [];
   const figure = new Bokeh.Plotting.figure({
-    sizing_mode: 'stretch_width', toolbar_location: 'above', match_aspect: aspect, min_border_right: 14,
+    sizing_mode: 'stretch_width', toolbar_location: null, min_border_right: 14,
     x_range: new Bokeh.Range1d({ start: x.range[0], end: x.range[1] }),
     y_range: new Bokeh.Range1d({ start: y.range[0], end: y.range[1] }),
-    tools: [...used, new Bokeh.ResetTool()],
-    lod_threshold: 20000, lod_factor: 10,
+    tools: [...Object.values(tools), ...scroll],
+    lod_threshold: 20000, lod_factor: 10, stylesheets: [':host(:focus), :focus { outline: none; }'],
   });
-  figure.toolbar.logo = null;
   figure.toolbar.active_drag = tools[drag];
-  figure.toolbar.active_scroll = wheel ? tools.wheel_zoom : null;
+  figure.toolbar.active_scroll = scroll[0] ?? null;
+  const reset = () => {
+    figure.x_range.setv({ start: x.range[0], end: x.range[1] });
+    figure.y_range.setv({ start: y.range[0], end: y.range[1] });
+  };
+  interactions.set(figure, { tools, reset });
   figure.background_fill_color = theme.card;
   figure.border_fill_color = theme.card;
   figure.outline_line_color = null;
-  styleAxis(Bokeh, figure.xaxis, x, theme);
-  styleAxis(Bokeh, figure.yaxis, y, theme);
-  for (const grid of figure.center) if ('grid_line_color' in grid) Object.assign(grid, { grid_line_color: theme.line, grid_line_alpha: 0.8, minor_grid_line_color: null });
+  for (const [axis, grid, about] of [[figure.xaxis, figure.xgrid, x], [figure.yaxis, figure.ygrid, y]]) {
+    const ticker = scaleTicker(Bokeh, about);
+    Object.assign(axis, { ticker, ...axisStyle(Bokeh, about, theme) });
+    Object.assign(grid, { ticker, grid_line_color: theme.line, grid_line_alpha: 0.8, minor_grid_line_color: null });
+  }
   listen(figure, hover, tap, lasso);
+  figure.on_event('doubletap', reset);
   return figure;
 }
 
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif';
 
-function styleAxis(Bokeh, axes, { title, scale, count = 6, ticks = null, format = null }, theme) {
-  for (const axis of Array.isArray(axes) ? axes : [axes]) {
-    const ticker = new Bokeh.BasicTicker();
-    const shown = (low, high) => ticks ?? scale.ticks(Math.min(low, high), Math.max(low, high), count);
-    ticker.get_ticks = (low, high) => ({ major: shown(low, high).map((tick) => scale.forward(tick)), minor: [] });
-    const formatter = new Bokeh.BasicTickFormatter();
-    formatter.doFormat = (positions) => positions.map((position) => (format ?? tickLabel)(scale.inverse(position)));
-    Object.assign(axis, {
-      ticker, formatter, axis_label: title,
-      axis_label_text_color: theme.text, axis_label_text_font: FONT, axis_label_text_font_size: '12px', axis_label_text_font_style: 'normal',
-      major_label_text_color: theme.muted, major_label_text_font: FONT, major_label_text_font_size: '11px',
-      axis_line_color: theme.muted, axis_line_alpha: 0.6, major_tick_line_color: null, minor_tick_line_color: null,
-    });
-  }
+// Ticks at round values of the scale, whose positions they have on the axis.
+function scaleTicker(Bokeh, { scale, count = 6, ticks = null }) {
+  const ticker = new Bokeh.BasicTicker();
+  ticker.get_ticks = (from, to) => {
+    const [low, high] = [Math.min(from, to), Math.max(from, to)];
+    const major = (ticks ?? scale.ticks(low, high, count)).map((tick) => scale.forward(tick));
+    return { major: major.filter((place) => place >= low && place <= high), minor: [] };
+  };
+  return ticker;
+}
+
+function axisStyle(Bokeh, { title, scale }, theme) {
+  const formatter = new Bokeh.BasicTickFormatter();
+  formatter.doFormat = (places) => places.map((place) => tickLabel(scale.inverse(place)));
+  return {
+    formatter, axis_label: title,
+    axis_label_text_color: theme.text, axis_label_text_font: FONT, axis_label_text_font_size: '12px', axis_label_text_font_style: 'normal',
+    major_label_text_color: theme.muted, major_label_text_font: FONT, major_label_text_font_size: '11px',
+    axis_line_color: theme.muted, axis_line_alpha: 0.6, major_tick_line_color: null, minor_tick_line_color: null,
+  };
 }
 
 function tickLabel(value) {
@@ -196,7 +232,6 @@ function listen(figure, hover, tap, lasso) {
     figure.on_event('mouseleave', hideTip);
   }
   if (tap) figure.on_event('tap', (event) => inside(event) && tap(event.x, event.y, measure(event)));
-  figure.on_event('doubletap', () => figure.reset?.emit?.());
   if (lasso) {
     figure.on_event('selectiongeometry', (event) => {
       const { geometry } = event;

@@ -36,15 +36,15 @@ export async function compareView({ run, body, openRun, query, replace }) {
   });
   const titles = [run, other].map((each) => each.about.title);
   const unit = run.about.unit ? ` (${run.about.unit})` : '';
-  const number = (name, title, errors, width = '150px') => {
+  const number = (name, title, errors, width = 150) => {
     const decimals = columnDecimals([...columns[name]], errors ? [...columns[errors]] : null);
-    return { key: name, title, numeric: true, width, cell: (k) => (errors ? estimate(columns[name][k], columns[errors][k], decimals) : formatNumber(columns[name][k], decimals)) };
+    return { key: name, title, numeric: true, width: [width, 0], cell: (k) => (errors ? estimate(columns[name][k], columns[errors][k], decimals) : formatNumber(columns[name][k], decimals)) };
   };
   const shown = [
-    { key: 'id', title: 'Target', width: 'minmax(180px, 2fr)', cell: (k) => recordCell(run, targets, positions[0][k]) },
-    number('difference', 'Difference', 'error', '170px'), number('z', 'In errors', null, '110px'),
-    number('self_influence_0', 'First', null, '120px'), number('self_influence_1', 'Second', null, '120px'),
-    { key: 'verdicts', title: 'Verdicts', sortable: false, width: '300px', cell: (k) => h('span', {}, verdictChip(run.verdict(targets.verdicts[positions[0][k]])), ' → ', verdictChip(other.verdict(others.verdicts[positions[1][k]]))) },
+    { key: 'id', title: 'Target', width: [180, 2], cell: (k) => recordCell(run, targets, positions[0][k]) },
+    number('difference', 'Difference', 'error', 170), number('z', 'In errors', null, 110),
+    number('self_influence_0', 'First', null, 120), number('self_influence_1', 'Second', null, 120),
+    { key: 'verdicts', title: 'Verdicts', sortable: false, width: [330, 0], cell: (k) => h('span', {}, verdictChip(run.verdict(targets.verdicts[positions[0][k]])), ' → ', verdictChip(other.verdict(others.verdicts[positions[1][k]]))) },
   ];
   const search = h('input', { type: 'search', placeholder: 'Search id or name  ( / )', 'aria-label': 'Search id or name', value: current.parameters.get('q') ?? '', oninput: () => change({ q: search.value }) });
   const counted = h('span.count', { role: 'status' });

@@ -317,28 +317,25 @@ export class Scale {
     return this.kind === 'log' ? 10 ** position : position;
   }
 
-  // Round values between two positions on the axis, at most about `count`.
+  // Round values between two positions on the axis, at most about `count`, none too near another.
   ticks(from, to, count) {
-    const low = this.inverse(from);
-    const high = this.inverse(to);
-    if (this.kind === 'linear') return linearTicks(low, high, count);
+    const [low, high] = [this.inverse(from), this.inverse(to)];
     const decades = this.kind === 'log' ? to - from : Math.abs(to - from) / Math.LN10;
-    if (decades < 1.2) return linearTicks(low, high, count);
+    if (this.kind === 'linear' || decades < 1.2) return linearTicks(low, high, count);
     const spread = Math.max(Math.abs(low), Math.abs(high));
     const smallest = this.kind === 'log' ? low : this.unit;
     const [first, last] = [Math.floor(Math.log10(smallest)), Math.ceil(Math.log10(spread))];
-    const digits = decades * 3 <= count ? [1, 2, 5] : [1];
-    const step = Math.max(1, Math.ceil((digits.length * decades) / count));
-    const ticks = this.kind === 'log' ? [] : [0];
-    for (let power = first; power <= last; power++) {
-      if ((last - power) % step) continue;
-      for (const digit of digits) {
-        const tick = Number(`${digit}e${power}`);
-        if (this.kind === 'log') ticks.push(tick);
-        else if (tick >= this.unit) ticks.push(tick, -tick);
-      }
-    }
-    return ticks.filter((tick) => tick >= low && tick <= high).sort((a, b) => a - b);
+    const powers = Array.from({ length: last - first + 1 }, (_, k) => last - k);
+    const sizes = [1, 5, 2].flatMap((digit) => powers.map((power) => Number(`${digit}e${power}`)));
+    const candidates = this.kind === 'log' ? sizes : [0, ...sizes.flatMap((size) => [size, -size])];
+    const apart = (0.75 * (to - from)) / count;
+    const places = [];
+    return candidates.filter((tick) => {
+      const place = this.forward(tick);
+      if (tick < low || tick > high || places.some((other) => Math.abs(other - place) < apart)) return false;
+      places.push(place);
+      return true;
+    });
   }
 }
 

@@ -24,7 +24,7 @@ function fill(element, classes, properties, children) {
     else if (name === 'value' || name === 'checked' || name === 'open') element[name] = value;
     else element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 

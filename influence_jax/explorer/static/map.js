@@ -35,15 +35,18 @@ export async function mapView({ run, body, query, replace }) {
   body.append(h('h1', {}, 'Map'), h('p.how', {}, 'Each point is a target. Draw around points to see them in the table below; point at one for its name, click for its page.'), controls, host, status, table.element);
   table.element.classList.add('short');
   let drawn = '';
+  let zoomed = null; // ranges in view when the lasso was drawn, to be kept
 
   function update(nextQuery) {
     request = new Request(nextQuery);
     const state = chosen();
     const key = JSON.stringify([state, [...request.with({ lasso: null, sort: null })]]);
-    if (key !== drawn || !request.lasso) {
-      drawn = key;
-      host.replaceChildren(...mapChart(run, targets, request, state, (lasso) => change({ lasso })));
-    }
+    if (key !== drawn) zoomed = null;
+    drawn = key;
+    host.replaceChildren(...mapChart(run, targets, request, state, zoomed, (lasso, ranges) => {
+      zoomed = ranges;
+      change({ lasso });
+    }));
     const rows = request.lasso ? targets.select(request) : [];
     table.element.hidden = !request.lasso;
     if (request.lasso) {
@@ -70,7 +73,7 @@ export function automaticScale(values) {
   return quantile(values, 0) > 0 ? new Scale('log') : new Scale('asinh', middle);
 }
 
-function mapChart(run, targets, request, { x, y, color }, onLasso) {
+function mapChart(run, targets, request, { x, y, color }, zoomed, onLasso) {
   const unfiltered = new Request(request.with({ lasso: null, sort: null }));
   const rows = targets.select(unfiltered).filter((t) => Number.isFinite(targets.column(x)[t]) && Number.isFinite(targets.column(y)[t]));
   const scales = [x, y].map((name) => automaticScale(rows.map((t) => targets.column(name)[t])));
@@ -87,7 +90,7 @@ function mapChart(run, targets, request, { x, y, color }, onLasso) {
         x: { title: axis(across), scale: scales[0], range: paddedRange(points[0]), count: 8 },
         y: { title: axis(up), scale: scales[1], range: paddedRange(points[1]), count: 7 },
         drag: 'lasso', wheel: true,
-        lasso: (polygon) => onLasso(formatLasso({ x, y, polygon, scales })),
+        lasso: (polygon) => onLasso(formatLasso({ x, y, polygon, scales }), [figure.x_range, figure.y_range].map(({ start, end }) => ({ start, end }))),
         hover: (px, py, near) => {
           const k = nearest(points[0], points[1], near);
           return k < 0 ? null : pointTip(run, targets, rows[k], [across, up]);
@@ -97,13 +100,17 @@ function mapChart(run, targets, request, { x, y, color }, onLasso) {
           if (k >= 0) location.hash = run.address('target', rows[k], request.query);
         },
       });
+      zoomed?.forEach((range, k) => [figure.x_range, figure.y_range][k].setv(range));
       const size = rows.length > 5000 ? 3 : rows.length > 800 ? 4.5 : 6;
-      groups.members.forEach((members, group) => {
-        if (!members.length) return;
-        const source = new Bokeh.ColumnDataSource({ data: { x: members.map((k) => points[0][k]), y: members.map((k) => points[1][k]) } });
-        if (isShown) source.selected = new Bokeh.Selection({ indices: [...members.keys()].filter((j) => insidePolygon(points[0][members[j]], points[1][members[j]], lasso.polygon)) });
-        figure.scatter({ field: 'x' }, { field: 'y' }, { source, size, marker: 'circle', fill_color: groups.color(theme, group), fill_alpha: rows.length > 5000 ? 0.45 : 0.7, line_color: null, nonselection_fill_alpha: 0.08 });
-      });
+      const alpha = rows.length > 5000 ? 0.45 : 0.7;
+      const inside = (k) => !isShown || insidePolygon(points[0][k], points[1][k], lasso.polygon);
+      for (const [selected, opacity] of [[false, 0.12], [true, alpha]]) {
+        groups.members.forEach((members, group) => {
+          const some = members.filter((k) => inside(k) === selected);
+          if (!some.length) return;
+          figure.scatter(some.map((k) => points[0][k]), some.map((k) => points[1][k]), { size, marker: 'circle', fill_color: groups.color(theme, group), fill_alpha: opacity, line_color: null });
+        });
+      }
       return figure;
     },
   });

@@ -89,7 +89,7 @@ export async function matrixView({ run, body }) {
     const entry = (x, y) => ({ row: rows - 1 - Math.floor(y), column: Math.floor(x) });
     const valid = ({ row, column }) => row >= 0 && row < rows && column >= 0 && column < width;
     const element = chart({
-      name: 'matrix', height: 620, alt: `Influence of ${rows} examples on ${width} targets.`,
+      name: 'matrix', height: 700, alt: `Influence of ${rows} examples on ${width} targets.`,
       build: (Bokeh, theme) => {
         const bare = { scale: linear, ticks: [] };
         const figure = plot(Bokeh, theme, {
@@ -106,7 +106,9 @@ export async function matrixView({ run, body }) {
             if (valid(at)) location.hash = run.address('target', columns[at.column]);
           },
         });
-        const image = Array.from({ length: rows }, (_, row) => Array.from(values.subarray((rows - 1 - row) * width, (rows - row) * width)));
+        const flipped = new Float32Array(values.length); // the first row is drawn lowest
+        for (let row = 0; row < rows; row++) flipped.set(values.subarray((rows - 1 - row) * width, (rows - row) * width), row * width);
+        const image = Bokeh.require('core/util/ndarray').ndarray(flipped.buffer, { dtype: 'float32', shape: [rows, width] });
         figure.image({ image: [image], x: 0, y: 0, dw: width, dh: rows, color_mapper: new Bokeh.LinearColorMapper({ palette: diverging(theme), low: -limit, high: limit, nan_color: 'rgba(0,0,0,0)' }) });
         for (const boundary of found.boundaries ?? []) {
           for (const [dimension, location] of [['height', boundary], ['width', rows - boundary]]) figure.add_layout(new Bokeh.Span({ location, dimension, line_color: theme.line, line_width: 1, line_alpha: 0.9 }));
@@ -115,11 +117,12 @@ export async function matrixView({ run, body }) {
       },
     });
     const save = () => saveCsv('matrix', ['example', ...columns], examples.map((example, row) => [example, ...values.subarray(row * width, (row + 1) * width)]));
+    element.classList.add('square');
     return [h('.section-tools', {}, h('span.scale', {}, formatNumber(-limit), h('i'), formatNumber(limit), ` ${run.about.unit}`), button('CSV', save)), element];
   });
 }
 
-// 255 colors from negative to positive through the card's own, as numbers 0xRRGGBBAA.
+// 255 colors from negative to positive through the card's own, as '#rrggbb'.
 function diverging({ negative, card, positive }) {
   const channels = (color) => [1, 3, 5].map((k) => parseInt(color.slice(k, k + 2), 16));
   const [from, middle, to] = [negative, card, positive].map(channels);

@@ -2,6 +2,7 @@
 import { h } from './dom.js';
 
 const OVERSCAN = 6;
+const [GAP, PADDING] = [18, 16]; // as the style sheet has them
 const narrow = matchMedia('(max-width: 720px)');
 
 export class VirtualTable {
@@ -10,8 +11,8 @@ export class VirtualTable {
   #current = 0;
   #frame = 0;
 
-  // columns: [{key, title, help, width, numeric, sortable, cell(row)}]; `address(row)` of what a row
-  // opens; `sort(key)` is asked for at a click on a head. Heights are of wide and narrow rows.
+  // columns: [{key, title, help, width: [pixels, share of what is left], numeric, sortable, cell(row)}];
+  // `address(row)` of what a row opens; `sort(key)` is asked for at a click on a head. Heights are of wide and narrow rows.
   constructor({ label, address, sort, heights = [52, 76], empty }) {
     Object.assign(this, { address, sort, heights, empty });
     this.head = h('.vhead', { role: 'row' });
@@ -30,7 +31,10 @@ export class VirtualTable {
   setColumns(columns, sorted, descending, main) {
     this.columns = columns;
     this.main = main;
-    this.element.style.setProperty('--columns', columns.map(({ width }) => width).join(' '));
+    const tracks = columns.map(({ width: [least, share] }) => (share ? `minmax(${least}px, ${share}fr)` : `${least}px`));
+    const least = columns.reduce((sum, { width }) => sum + width[0] + GAP, 2 * PADDING - GAP);
+    this.element.style.setProperty('--columns', tracks.join(' '));
+    this.element.style.setProperty('--least', `${least}px`);
     this.head.replaceChildren(...columns.map((column) => this.#headCell(column, sorted, descending)));
   }
 

@@ -4,6 +4,7 @@ import { button, estimate, fillLater, h, interval, markedDifferences, saveCsv, s
 import { chart, legend, nearest, paddedRange, plot } from './charts.js';
 
 const FIRST_SHOWN = 12;
+const OTHERS_MARKED = 6;
 
 export async function targetView({ run, body, key, query }) {
   const t = Number(key);
@@ -75,8 +76,8 @@ function distributionSection(run, targets, t, found, strongest) {
   const values = found.histogram ? found.histogram.edges : found.quantiles.map(([, value]) => value);
   const scale = new Scale('asinh', noise ?? (Math.max(...values.map(Math.abs)) / 100 || 1));
   const marks = [
-    ...(found.self ? [{ kind: 'self', example: targets.example[t], value: found.self[0], error: found.self[1], level: 1 }] : []),
-    ...strongest.slice(0, 12).map(([example, value, error]) => ({ kind: 'other', example, value, error, level: 2 })),
+    ...(found.self ? [{ kind: 'self', example: targets.example[t], value: found.self[0], error: found.self[1], level: 0 }] : []),
+    ...strongest.slice(0, OTHERS_MARKED).map(([example, value, error], k) => ({ kind: 'other', example, value, error, level: k + 1 })),
   ];
   const reach = [...values, ...marks.flatMap(({ value, error }) => [value - INTERVAL * (error ?? 0), value + INTERVAL * (error ?? 0)])];
   const range = paddedRange(reach.map((value) => scale.forward(value)), 0.02);
@@ -94,13 +95,12 @@ function distributionSection(run, targets, t, found, strongest) {
 function drawDistribution(Bokeh, theme, { run, found, scale, range, marks, unit }) {
   const { histogram } = found;
   const counts = new Scale('asinh', 1);
-  const base = { self: -0.62, other: -1.35 };
   const top = histogram ? counts.forward(Math.max(...histogram.counts)) * 1.06 : 1.04;
-  const depth = histogram ? 1 : 0.14;
+  // Below zero is a strip for single influences: its own first, then others by their strength.
+  const step = (0.42 * top) / (OTHERS_MARKED + 1);
   const edges = histogram?.edges.map((value) => scale.forward(value));
-  const y = (kind) => base[kind] * depth * (histogram ? Math.max(top / 9, 0.3) : 1);
   const xs = marks.map(({ value }) => scale.forward(value));
-  const ys = marks.map(({ kind }) => y(kind));
+  const ys = marks.map(({ level }) => -step * (level + 0.9));
   const hover = (x, _, near) => {
     const k = nearest(xs, ys, near);
     if (k >= 0) return exampleTip(run, marks[k].example, marks[k].value, marks[k].error);
@@ -116,8 +116,8 @@ function drawDistribution(Bokeh, theme, { run, found, scale, range, marks, unit 
   const figure = plot(Bokeh, theme, {
     x: { title: `Influence${unit ? ` (${unit})` : ''}`, scale, range, count: 9 },
     y: histogram
-      ? { title: 'Examples', scale: counts, range: [y('other') * 1.5, top], ticks: [0, 1, 10, 100, 1000, 10000, 100000] }
-      : { title: 'Share of examples below', scale: new Scale('linear'), range: [y('other') * 1.5, top], ticks: [0, 0.25, 0.5, 0.75, 1] },
+      ? { title: 'Examples', scale: counts, range: [-step * (marks.length + 0.9), top], ticks: [0, 1, 10, 100, 1000, 10000, 100000] }
+      : { title: 'Share of examples below', scale: new Scale('linear'), range: [-step * (marks.length + 0.9), top], ticks: [0, 0.25, 0.5, 0.75, 1] },
     hover, tap,
   });
   if (found.null_error > 0 && found.z_threshold > 0) {
@@ -287,7 +287,7 @@ function attributionSection(run, found) {
     return h(`li${standing.has(example) ? '' : '.noise'}`, {}, h(`a.entry.short${picture ? '.pictured' : ''}`, { href: address }, picture, name, h('span.number', {}, formatNumber(score))));
   })));
   const methods = found.attribution.map(({ method, unit, self, margin, influencers }) => list(method,
-    [self === null || self === undefined ? '' : `itself ${formatNumber(self)}${unit ? ` ${unit}` : ''}`, margin === null || margin === undefined ? '' : `margin ${formatNumber(margin)}`].filter(Boolean).join(' · '), influencers));
+    [self === null || self === undefined ? '' : `itself ${formatNumber(self)}${unit ? ` ${unit}` : ''}`, margin === null || margin === undefined ? '' : `margin ${formatNumber(margin)}`].filter(Boolean).join(' · '), influencers.filter(([example]) => example !== found.example)));
   const ensemble = list('The ensemble', [found.self ? `itself ${formatNumber(found.self[0])} ${run.about.unit}` : '', found.margin === null ? '' : `margin ${formatNumber(found.margin)}`].filter(Boolean).join(' · '), found.influencers.positive);
   return section('Beside the ensemble: cheaper methods', 'The largest scores of each. In gray: examples that do not stand out in the ensemble.', h('.columns', {}, ensemble, methods));
 }

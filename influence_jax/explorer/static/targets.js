@@ -98,14 +98,14 @@ export class Columns {
   constructor(run, targets) {
     const errorNames = new Set(targets.quantities.map(({ error }) => error).filter(Boolean));
     const add = (column) => this.#all.set(column.key, column);
-    add({ key: 'record', title: { image: 'Image', record: 'Record' }[run.about.noun] ?? 'Target', width: 'minmax(180px, 2.2fr)', cell: (t) => recordCell(run, targets, t) });
-    if (run.about.classes?.length) add({ key: 'class', title: 'Class', width: 'minmax(80px, 1fr)', cell: (t) => h('span.clip', { title: targets.label(t) }, targets.label(t)) });
+    add({ key: 'record', title: { image: 'Image', record: 'Record' }[run.about.noun] ?? 'Target', width: [170, 2.2], cell: (t) => recordCell(run, targets, t) });
+    if (run.about.classes?.length) add({ key: 'class', title: 'Class', width: [80, 0.8], cell: (t) => h('span.clip', { title: targets.label(t) }, targets.label(t)) });
     for (const quantity of targets.quantities) {
       if (quantity.name === 'other_value' || errorNames.has(quantity.name)) continue;
       add(quantityColumn(targets, quantity));
     }
     add(otherColumn(run, targets));
-    add({ key: 'verdict', title: 'Verdict', help: run.about.verdicts.map(({ title, help }) => `${title}: ${help}`).join('\n'), width: '138px', cell: (t) => verdictChip(run.verdict(targets.verdicts[t])) });
+    add({ key: 'verdict', title: 'Verdict', help: run.about.verdicts.map(({ title, help }) => `${title}: ${help}`).join('\n'), width: [158, 0], cell: (t) => verdictChip(run.verdict(targets.verdicts[t])) });
   }
 
   get(key) {
@@ -141,7 +141,7 @@ function quantityColumn(targets, quantity) {
     return isSelf && Number.isFinite(values[t]) ? [interval(values[t], errors?.[t], low, high, 84), number] : number;
   };
   const help = [quantity.help, quantity.unit ? `In ${quantity.unit}.` : ''].filter(Boolean).join(' ');
-  return { key: quantity.name, title: quantity.title, help, numeric: true, width: isSelf ? '248px' : errors ? '150px' : 'minmax(92px, 0.6fr)', cell };
+  return { key: quantity.name, title: quantity.title, help, numeric: true, width: isSelf ? [236, 0] : errors ? [150, 0] : [92, 0.5], cell };
 }
 
 function sample(column) {
@@ -173,14 +173,14 @@ function otherColumn(run, targets) {
     return h(`a.other${picture ? '.pictured' : ''}`, { href: address, tabindex: '-1' }, picture,
       h('span.name', {}, name, values ? h('small', {}, estimate(values[t], errors?.[t], decimals)) : null));
   };
-  return { key: 'other', title: quantity?.title ?? 'Strongest other', help: quantity?.help ?? '', numeric: true, width: 'minmax(190px, 1.8fr)', cell };
+  return { key: 'other', title: quantity?.title ?? 'Strongest other', help: quantity?.help ?? '', numeric: true, width: [190, 1.8], cell };
 }
 
 // Search, verdicts, class and ranges; `go` makes an entry in the history, `replace` does not.
 function filterBar(run, targets, current, go, replace) {
   let waiting = 0;
   const search = h('input', {
-    type: 'search', placeholder: 'Search id, name, class  ( / )', 'aria-label': 'Search id, name or class', spellcheck: 'false', autocomplete: 'off',
+    type: 'search', placeholder: 'Search id, name, class', 'aria-label': 'Search id, name or class', spellcheck: 'false', autocomplete: 'off',
     oninput: () => {
       clearTimeout(waiting);
       waiting = setTimeout(() => replace({ q: search.value }), 90);
