@@ -6,9 +6,8 @@ import hashlib
 from pathlib import Path
 
 from influence_jax.estimators.ensemble import Ensemble, finite_members
-from influence_jax.report.directory import REPORT
 from influence_jax.report.kept import TENSORS, KeptTensors
-from influence_jax.report.results import RESULTS, Results
+from influence_jax.report.results import REPORT, RESULTS, Results
 from influence_jax.store import Run, Shown, open_run
 
 _MANIFEST = 'manifest.json'

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
+from influence_jax.analysis.verdicts import Verdict
 from influence_jax.explorer import encoding
 from influence_jax.explorer.columns import Column, MemberLosses
 from influence_jax.explorer.entries import Entries
-from influence_jax.explorer.verdicts import VERDICTS
 from influence_jax.report.results import Results
 from influence_jax.store import Shown
 
@@ -34,7 +34,7 @@ def target_document(
     column: Column | None,
     losses: MemberLosses | None,
     *,
-    verdict: int,
+    verdict: Verdict,
     note: str | None,
 ) -> dict[str, Any]:
     """Returns the document of a target.
@@ -65,7 +65,7 @@ def target_document(
         'margin': encoding.number(summary.margin[target]),
         'z_margin': encoding.number(summary.z_margin[target]),
         'effective_members': encoding.number(summary.effective_members[target]),
-        'verdict': VERDICTS[verdict][0],
+        'verdict': verdict.name.lower(),
         'null_error': encoding.number(null_error),
         'z_threshold': encoding.number(results.overview.z_threshold),
         'influencers': {

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from influence_jax.analysis.verdicts import Verdict, verdicts
 from influence_jax.explorer import encoding, records, table, views
 from influence_jax.explorer.columns import Column, WholeColumns
+from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import StoredEntries
 from influence_jax.explorer.opened import Opened
-from influence_jax.explorer.verdicts import verdicts
 from influence_jax.store import RunError
 from influence_jax.text import clean
 
@@ -25,6 +26,7 @@ DAMAGES = (ValueError, OSError, RunError, MemoryError)
 """Errors of one document that leave the others as they are."""
 
 _VIEWS = 'membership', 'clusters', 'matrix', 'convergence', 'leaderboard'
+_COMPARE = 'compare.json'
 _ADDRESS = re.compile(r'(\d{1,4})/([a-z]+)(?:/(\d{1,9}))?\.(json|png)')
 
 
@@ -143,8 +145,7 @@ class RunDocuments:
 
     @functools.cached_property
     def _verdicts(self) -> Int[np.ndarray, ' T']:
-        results = self.results
-        return verdicts(results.summary, results.overview.target_examples, results.mean_loss)
+        return verdicts(self.results.summary, mean_loss=self.results.mean_loss)
 
     @functools.cached_property
     def _target_of(self) -> Int[np.ndarray, ' N']:
@@ -183,7 +184,7 @@ class RunDocuments:
                 entries.column(target),
                 column,
                 None if whole is None else whole.losses(target),
-                verdict=int(verdict[target]),
+                verdict=Verdict(int(verdict[target])),
                 note=note,
             )
             for target, column in zip(shard.tolist(), columns, strict=True)
@@ -244,6 +245,8 @@ class Site:
     def addresses(self) -> Iterator[str]:
         """Yields the addresses of all documents."""
         yield 'index.json'
+        if len(self.runs) == 2:
+            yield _COMPARE
         for place, run in enumerate(self.runs):
             yield from (f'{place}/{address}' for address in run.addresses())
 
@@ -256,6 +259,9 @@ class Site:
         """
         if address == 'index.json':
             return encoding.dump(self.index())
+        if address == _COMPARE and len(self.runs) == 2:
+            first, second = (run.results for run in self.runs)
+            return encoding.dump(compare_document(first, second))
         match = _ADDRESS.fullmatch(address)
         if match is None or int(match[1]) >= len(self.runs):
             raise UnknownAddress(address)
@@ -278,5 +284,5 @@ class Site:
                 }
                 for run in self.runs
             ],
-            'compared': len(self.runs) > 1,
+            'compared': len(self.runs) == 2,
         }

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from influence_jax.analysis.verdicts import Verdict, verdicts
 from influence_jax.explorer import encoding
-from influence_jax.explorer.verdicts import VERDICTS, verdicts
 from influence_jax.report.results import Results
 
 
@@ -213,7 +213,7 @@ def targets_document(results: Results) -> dict[str, Any]:
         'example': encoding.integers(self_index),
         'strongest_other': encoding.integers(results.summary.strongest_other),
         'other_stands_out': encoding.integers(results.summary.other_stands_out),
-        'verdict': encoding.integers(verdicts(results.summary, self_index, results.mean_loss)),
+        'verdict': encoding.integers(verdicts(results.summary, mean_loss=results.mean_loss)),
         'columns': columns,
     }
 
@@ -270,7 +270,7 @@ def caveats(results: Results) -> list[str]:
 
 def verdict_names() -> list[dict[str, str]]:
     """Returns the verdicts as `run.json` lists them."""
-    return [{'name': name, 'title': title, 'help': text} for name, title, text in VERDICTS]
+    return [{'name': one.name.lower(), 'title': one.title, 'help': one.help} for one in Verdict]
 
 
 def _error_name(quantity: Quantity) -> str:

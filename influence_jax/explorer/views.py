@@ -245,8 +245,9 @@ def membership_document(results: Results) -> dict[str, Any] | None:
                 'title': encoding.name(one.title),
                 'fpr': encoding.floats(one.false_positive_rates),
                 'tpr': encoding.floats(one.true_positive_rates),
-                'auc': encoding.numbers(one.auroc_over_members),
-                'auc_over_records': encoding.numbers(one.auroc_over_records),
+                'auc': encoding.number(one.auroc_over_members.value),
+                'auc_over_members': encoding.numbers(one.auroc_over_members[1:]),
+                'auc_over_records': encoding.numbers(one.auroc_over_records[1:]),
                 'tpr_at': [
                     [
                         encoding.number(rate.false_positive_rate),

@@ -1,16 +1,17 @@
 """Writes a report: everything into a hidden sibling first, then moved into place at once."""
 
+import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from influence_jax.report.gathering import gather
 from influence_jax.report.kept import TENSORS, KeptTensors
 from influence_jax.report.page import make_page
-from influence_jax.report.results import RESULTS, Results
+from influence_jax.report.results import REPORT, RESULTS, Results
 from influence_jax.report.run import ReportedRun
 from influence_jax.report.tables import attribution_csv, pairs_csv, records_csv, targets_csv
 from influence_jax.store import RunError
@@ -21,9 +22,6 @@ TARGETS = 'targets.csv'
 PAIRS = 'pairs.csv'
 RECORDS = 'records.csv'
 ATTRIBUTION = 'attribution.csv'
-REPORT = 'report'
-"""Name of the report's directory in that of a run."""
-
 _PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, ATTRIBUTION, RESULTS, TENSORS}
 
 
@@ -74,7 +72,8 @@ def save(results: Results, directory: Path | str, *, tensors: KeptTensors | None
     directory = Path(directory).resolve()
     files = render(results)
     try:
-        _write_at_once(directory, results, files, tensors)
+        with replaced_at_once(directory) as partial:
+            _write(partial, results, files, tensors)
     except (OSError, RunError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise OSError(
@@ -126,9 +125,18 @@ def check_directory(directory: Path | str) -> None:
         )
 
 
-def _write_at_once(
-    directory: Path, results: Results, files: Mapping[str, bytes], tensors: KeptTensors | None
-) -> None:
+@contextlib.contextmanager
+def replaced_at_once(directory: Path) -> Iterator[Path]:
+    """Gives a hidden sibling to be filled, which then takes the directory's place at once.
+
+    After an error, or a kill, the directory is what it was.
+
+    Args:
+        directory: resolved; what it holds is removed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     partial = directory.with_name(f'.{directory.name}.partial')
     old = directory.with_name(f'.{directory.name}.old')
     if old.exists() and not directory.exists():  # an earlier process ended between two renames
@@ -136,17 +144,8 @@ def _write_at_once(
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        results.save(partial)
-        if tensors is not None:
-            tensors.save(partial)
-        for name, data in files.items():
-            path = partial / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open('wb') as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        # A rename cannot replace a directory that is not empty: the old report steps aside.
+        yield partial
+        # A rename cannot replace a directory that is not empty: the old one steps aside.
         if directory.exists():
             directory.rename(old)
         try:
@@ -158,3 +157,18 @@ def _write_at_once(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(
+    partial: Path, results: Results, files: Mapping[str, bytes], tensors: KeptTensors | None
+) -> None:
+    results.save(partial)
+    if tensors is not None:
+        tensors.save(partial)
+    for name, data in files.items():
+        path = partial / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open('wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())

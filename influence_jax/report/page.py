@@ -15,6 +15,7 @@ from influence_jax.report import figures
 from influence_jax.report.attributed import attribution_section
 from influence_jax.report.comparison import comparison_sections
 from influence_jax.report.facts import caveats
+from influence_jax.report.pictures import Picture, data_uri
 from influence_jax.report.results import Results, surest_pairs
 from influence_jax.report.sections import (
     check_names,
@@ -23,7 +24,7 @@ from influence_jax.report.sections import (
     measured_parts,
     number,
 )
-from influence_jax.report.theme import Picture, Theme, data_uri, image_png, picture
+from influence_jax.report.theme import Theme, image_png, picture
 from influence_jax.text import LONGEST_NAME, clean, shortened
 
 LOWEST_MARGINS = 16

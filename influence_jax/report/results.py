@@ -19,6 +19,9 @@ from influence_jax.estimators import Method, SignificantPairs, Summary, z_scores
 from influence_jax.report import storage
 from influence_jax.report.sections import Section
 
+REPORT = 'report'
+"""Name of the report's directory in that of a run."""
+
 RESULTS = 'results.zarr'
 """Name of the stored results in a report's directory."""
 

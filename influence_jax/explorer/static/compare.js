@@ -43,7 +43,7 @@ export async function compareView({ run, body, openRun, query, replace }) {
   const shown = [
     { key: 'id', title: 'Target', width: [180, 2], cell: (k) => recordCell(run, targets, positions[0][k]) },
     number('difference', 'Difference', 'error', 170), number('z', 'In errors', null, 110),
-    number('self_influence_0', 'First', null, 120), number('self_influence_1', 'Second', null, 120),
+    number('self_influence_0', 'First', 'self_influence_error_0'), number('self_influence_1', 'Second', 'self_influence_error_1'),
     { key: 'verdicts', title: 'Verdicts', sortable: false, width: [330, 0], cell: (k) => h('span', {}, verdictChip(run.verdict(targets.verdicts[positions[0][k]])), ' → ', verdictChip(other.verdict(others.verdicts[positions[1][k]]))) },
   ];
   const search = h('input', { type: 'search', placeholder: 'Search id or name  ( / )', 'aria-label': 'Search id or name', value: current.parameters.get('q') ?? '', oninput: () => change({ q: search.value }) });
@@ -53,8 +53,8 @@ export async function compareView({ run, body, openRun, query, replace }) {
   const save = () => saveCsv('compare', ['id', 'target_0', 'target_1', 'moved', ...columnNames], rows.map((k) => [found.ids[k], positions[0][k], positions[1][k], moved[k], ...columnNames.map((name) => columns[name][k])]));
   body.append(
     h('h1', {}, 'Which targets moved beyond their errors?'),
-    h('p.how', {}, `First: ${titles[0]}. Second: ${titles[1]}. ${formatCount(count)} of ${formatCount(all.length)} targets moved.`, found.rule ? ` ${found.rule}` : ''),
-    ...(found.caveats ?? [found.caveat]).filter(Boolean).map((text) => h('p.note', {}, text)),
+    h('p.how', {}, `First: ${titles[0]}. Second: ${titles[1]}. Self-influence of ${formatCount(count)} of ${formatCount(all.length)} targets moved${found.level ? ` (false discovery rate ${formatNumber(100 * found.level)} %)` : ''}.`),
+    ...(found.caveats ?? []).map((text) => h('p.note', {}, text)),
     legend([['var(--class-7)', 'within the errors'], ['var(--accent)', 'moved']]),
     scatter(run, targets, positions, columns, moved, titles.map((_, k) => `Self-influence, ${k === 0 ? 'first' : 'second'}${unit}`)),
     h('.filters', {}, h('.filter-controls', {}, search, select('Show', [['', 'all'], ['moved', 'those that moved']], current.only ? 'moved' : '', (value) => change({ only: value }))), h('.actions', {}, counted, button('CSV', save))),

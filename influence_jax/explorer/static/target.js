@@ -273,11 +273,17 @@ function lossesSection(run, t, losses) {
   return section(included ? 'Losses of the members, in and out' : 'Losses of the members', '', [legend(entries.filter((_, k) => parts[k].length)), element], [button('CSV', rows)]);
 }
 
-function vulnerabilitySection(vulnerability) {
-  const entries = Object.entries(vulnerability ?? {}).filter(([, value]) => value !== null && typeof value !== 'object');
-  if (!entries.length) return null;
-  const title = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll('_', ' ');
-  return section('Membership', 'How well an attacker who sees its loss tells whether it was trained on.', h('dl.card.facts', {}, entries.map(([name, value]) => [h('dt', {}, title(name)), h('dd', {}, typeof value === 'number' ? formatNumber(value) : String(value))])));
+function vulnerabilitySection(found) {
+  if (!found || !Number.isFinite(found.rate)) return null;
+  const percent = (value) => `${formatNumber(100 * value)} %`;
+  const facts = [
+    ['Found', `${percent(found.rate)} of the members that were trained on it${Number.isFinite(found.low) ? ` (${percent(found.low)} to ${percent(found.high)})` : ''}`],
+    ['Falsely accused', Number.isFinite(found.false_alarms) ? `${percent(found.false_alarms)} of the others${found.false_positive_rate ? `, at a threshold for ${percent(found.false_positive_rate)}` : ''}` : null],
+    ['Area under the curve', Number.isFinite(found.auroc) ? estimate(found.auroc, found.auroc_error) : null],
+    ['At risk', found.at_risk ? 'yes' : 'no'],
+  ];
+  const how = `What an attacker who sees its loss learns of who was trained on it${found.attack ? `, by ${found.attack}` : ''}.`;
+  return section('Membership', how, h('dl.card.facts', {}, facts.filter(([, text]) => text !== null).map(([name, text]) => [h('dt', {}, name), h('dd', {}, text)])));
 }
 
 function attributionSection(run, found) {

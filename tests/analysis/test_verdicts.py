@@ -1,0 +1,96 @@
+"""The verdict on a target, where it is known what members did with it."""
+
+import numpy as np
+import pytest
+
+from influence_jax.analysis.verdicts import Verdict, verdicts
+from influence_jax.estimators import Columns, adjusted, summarize
+
+MEMBERS, RECORDS = 400, 12
+TWINS, HARD, EASY = (0, 1), (2, 3), (4, 5)
+"""Records that stand in for one another, that nobody learns, that nobody needs to hold."""
+
+
+def ensemble(rng, *, members=MEMBERS, noise=0.2):
+    masks = rng.random((members, RECORDS)) < 0.5
+    effect = np.eye(RECORDS)
+    effect[np.ix_(TWINS, TWINS)] = 0.6
+    effect[HARD + EASY, HARD + EASY] = 0.0
+    losses = 2.0 - masks @ effect + noise * rng.normal(size=(members, RECORDS))
+    losses[:, EASY] -= 1.8
+    return masks, losses.astype(np.float32)
+
+
+def judged(masks, losses, **settings):
+    summary = summarize(masks, losses, estimator=adjusted, **settings)
+    return verdicts(summary, mean_loss=losses.mean(axis=0))
+
+
+def test_each_kind_is_known_by_what_it_is():
+    expected = np.full(RECORDS, Verdict.UNIQUE)
+    expected[[*TWINS]] = Verdict.NEAR_DUPLICATED
+    expected[[*HARD]] = Verdict.UNLEARNED
+    expected[[*EASY]] = Verdict.NOT_MEMORIZED
+    masks, losses = ensemble(np.random.default_rng(6))  # of some draws one entry is noise
+    np.testing.assert_array_equal(judged(masks, losses), expected)
+    without = verdicts(summarize(masks, losses, estimator=adjusted))
+    assert set(without[[*HARD, *EASY]]) == {Verdict.NOT_MEMORIZED}
+
+
+def test_what_noise_hides_is_uncertain_and_noise_alone_is_nothing_else():
+    masks, losses = ensemble(np.random.default_rng(1), members=40, noise=6.0)
+    assert Verdict.UNLEARNED not in judged(masks, losses)
+    unique, near, runs = 0, 0, 40
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+        noise = rng.normal(size=(60, RECORDS)).astype(np.float32)
+        found = judged(rng.random((60, RECORDS)) < 0.5, noise)
+        unique += (found == Verdict.UNIQUE).sum()
+        near += (found == Verdict.NEAR_DUPLICATED).sum()
+    # In 5 of 100 runs an own influence, and in each about one entry of the whole matrix.
+    assert unique <= 0.05 * runs + 3
+    assert near <= 1.2 * runs
+
+
+def test_permuting_targets_and_another_unit_change_nothing():
+    rng = np.random.default_rng(2)
+    masks, losses = ensemble(rng)
+    order = rng.permutation(RECORDS)
+    found = judged(masks, losses)
+    np.testing.assert_array_equal(
+        judged(masks, losses[:, order], target_examples=order), found[order]
+    )
+    np.testing.assert_array_equal(judged(masks, 1e-4 * losses), found)
+
+
+def test_few_effective_members_are_uncertain():
+    masks, losses = ensemble(np.random.default_rng(3))
+    summary = summarize(masks, losses, estimator=adjusted)
+    few = summary.effective_members.copy()
+    few[[0, 7]] = 19.0, 20.0
+    found = verdicts(summary._replace(effective_members=few))
+    assert found[0] == Verdict.UNCERTAIN and found[7] == Verdict.UNIQUE
+
+
+def test_a_target_that_is_no_example_has_near_duplicates_or_nothing():
+    masks, losses = ensemble(np.random.default_rng(4))
+    found = judged(masks, losses, target_examples=np.full(RECORDS, -1))
+    influenced = np.isin(np.arange(RECORDS), [*HARD, *EASY], invert=True)
+    assert (found[influenced] == Verdict.NEAR_DUPLICATED).all()
+    assert (found[~influenced] == Verdict.UNCERTAIN).all()
+
+
+def test_columns_without_errors_are_uncertain():
+    found = verdicts(summarize(Columns.of_matrix(np.eye(6, dtype=np.float32))))
+    assert (found == Verdict.UNCERTAIN).all()
+
+
+def test_losses_of_other_targets_are_refused():
+    masks, losses = ensemble(np.random.default_rng(5))
+    with pytest.raises(ValueError, match='mean_loss'):
+        verdicts(summarize(masks, losses), mean_loss=np.zeros(3))
+
+
+def test_verdicts_are_numbered_in_order_and_explained():
+    assert [one.value for one in Verdict] == [*range(len(Verdict))]
+    assert len({one.title for one in Verdict} | {one.help for one in Verdict}) == 2 * len(Verdict)
