@@ -104,7 +104,8 @@ function frame(run, address) {
   const { title } = run.about;
   document.title = address.view === 'targets' ? title : `${title} · ${address.view}${address.key ? ` ${address.key}` : ''}`;
   const brand = document.getElementById('brand');
-  const choices = index.runs.map((each, number) => h('option', { value: number, selected: number === run.index }, each.title || each.name));
+  const isNamed = new Set(index.runs.map((each) => each.title)).size === index.runs.length;
+  const choices = index.runs.map((each, number) => h('option', { value: number, selected: number === run.index }, isNamed ? each.title : `${each.title} (${each.name})`));
   const choose = (event) => { location.hash = `#/${event.target.value}/targets`; };
   brand.replaceChildren(
     index.runs.length > 1
