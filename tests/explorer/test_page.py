@@ -1,6 +1,8 @@
 """The explorer's page in a real browser, over made-up documents and the real server."""
 
+import contextlib
 import csv
+import io
 import shutil
 import threading
 import time
@@ -46,6 +48,7 @@ def browser():
         chromium.close()
 
 
+@contextlib.contextmanager
 def serve(site: WrittenSite) -> Iterator[str]:
     config = uvicorn.Config(
         server.application(site), port=0, log_level='error', ws='none', lifespan='off'
@@ -56,9 +59,11 @@ def serve(site: WrittenSite) -> Iterator[str]:
     while not running.started:
         time.sleep(0.01)
     port = running.servers[0].sockets[0].getsockname()[1]
-    yield f'http://127.0.0.1:{port}/'
-    running.should_exit = True
-    thread.join()
+    try:
+        yield f'http://127.0.0.1:{port}/'
+    finally:
+        running.should_exit = True
+        thread.join()
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +73,8 @@ def site():
 
 @pytest.fixture(scope='module')
 def address(site):
-    yield from serve(site)
+    with serve(site) as base:
+        yield base
 
 
 @pytest.fixture
@@ -76,13 +82,17 @@ def open_page(browser, address):
     """Opens views; at the end, nothing was complained of and the policy was not violated."""
     contexts, complaints, pages = [], [], []
 
+    def complain(message):
+        if message.type in ('error', 'warning'):
+            complaints.append(message.text)
+
     def opened(view: str = 'targets', *, base: str = address, **settings):
         context = browser.new_context(**{'viewport': {'width': 1200, 'height': 900}} | settings)
         contexts.append(context)
         page = context.new_page()
         pages.append(page)
         page.add_init_script(WATCH)
-        page.on('console', lambda message: complaints.append(message.text))
+        page.on('console', complain)
         page.on('pageerror', lambda error: complaints.append(str(error)))
         page.goto(f'{base}#/0/{view}')
         page.wait_for_selector('.view')
@@ -157,7 +167,7 @@ def test_a_search_is_kept_in_the_address_and_an_empty_one_says_so(open_page):
 def test_filters_by_verdict_class_and_range_are_combined(open_page, site):
     page = open_page()
     page.get_by_role('button', name='unlearned').click()
-    page.get_by_label('Class').select_option('1')
+    page.get_by_role('combobox', name='Class').select_option('1')
     page.get_by_text('Range', exact=True).click()
     page.get_by_label('Quantity').select_option('margin')
     page.get_by_label('at least').fill('4')
@@ -208,8 +218,8 @@ def test_three_pages_by_clicks_and_back_again(open_page):
     influencer = page.locator('h1').inner_text()
     page.get_by_text('What it influences').click()
     page.wait_for_url('**#/0/example/**')
+    page.get_by_text('Whom it influences').wait_for()
     assert page.locator('h1').inner_text() == influencer
-    assert 'Whom it influences' in page.locator('main').inner_text()
     for _ in range(3):
         page.go_back()
     assert names(page)[0] == first
@@ -240,13 +250,15 @@ def test_everything_is_reached_by_keys(open_page, site):
     focused = page.evaluate('document.activeElement.getAttribute("aria-rowindex")')
     assert focused == '3'
     page.keyboard.press('Enter')
-    page.wait_for_url(f'**target/{order[1]}*')
+    page.locator('.steps').wait_for()
+    assert page.locator('h1').inner_text() == site.names[order[1]]
     page.keyboard.press('Escape')
-    page.wait_for_url('**#/0/targets*')
+    rows(page).first.wait_for()
+    assert page.evaluate('document.activeElement.getAttribute("aria-rowindex")') == '3'
     page.keyboard.press('/')
     page.keyboard.type('thing 42')
     page.wait_for_url('**q=thing+42*')
-    assert names(page) == ['thing 42']
+    assert set(names(page)) == {'thing 42', 'thing 142', 'thing 242'}
     page.keyboard.press('Escape')
     page.keyboard.press('?')
     assert page.get_by_role('dialog').is_visible()
@@ -295,7 +307,7 @@ def test_the_comparison_shows_what_moved(open_page, site):
 
 def test_texts_of_data_are_shown_as_text(browser):
     site = WrittenSite(40, noun='record')
-    for base in serve(site):
+    with serve(site) as base:
         context = browser.new_context(viewport={'width': 1200, 'height': 900})
         page = context.new_page()
         page.add_init_script(WATCH)
@@ -338,8 +350,9 @@ def test_rows_and_figures_are_saved(open_page, site, tmp_path):
     with page.expect_download() as download:
         page.get_by_role('button', name='CSV').click()
     download.value.save_as(tmp_path / 'targets.csv')
-    saved = list(csv.DictReader((tmp_path / 'targets.csv').open(newline='')))
-    assert {row['name'] for row in saved} == {name for name in site.names if 'thing 12' in name}
+    saved = list(csv.DictReader(io.StringIO((tmp_path / 'targets.csv').read_text())))
+    assert len(saved) == int(page.locator('.count').inner_text().split()[0]) > 10
+    assert {name for name in site.names if 'thing 12' in name} <= {row['name'] for row in saved}
     row = saved[0]
     assert float(row['self_influence']) == pytest.approx(site.own[int(row['target'])], rel=1e-6)
     page.goto(page.url.split('#')[0] + '#/0/target/17')
@@ -374,7 +387,7 @@ def test_numbers_keep_the_digits_that_they_need(open_page):
 def test_fifty_thousand_targets_are_shown_scrolled_and_selected_without_a_pause(browser):
     site = WrittenSite(50_000)
     site.get('0/targets.json')  # to measure the page, not this
-    for base in serve(site):
+    with serve(site) as base:
         page = browser.new_context(viewport={'width': 1200, 'height': 900}).new_page()
         start = time.perf_counter()
         page.goto(base)
@@ -398,7 +411,7 @@ def test_fifty_thousand_targets_are_shown_scrolled_and_selected_without_a_pause(
         page.get_by_role('searchbox').fill('thing 4999')
         page.wait_for_url('**q=thing+4999')
         search = time.perf_counter() - start
-        assert page.locator('.count').inner_text() == '11 of 50,000 targets'
+        assert page.locator('.count').inner_text() == '15 of 50,000 targets'
         start = time.perf_counter()
         page.goto(f'{base}#/0/map')
         page.wait_for_selector('.chart canvas')

@@ -75,7 +75,7 @@ async function route() {
     frame(run, address);
     view = await show({
       run, body, index, openRun, key: address.key, query: address.query,
-      replace: (query) => replaceQuery(run, address, query),
+      replace: (query) => { if (mine === turn) replaceQuery(run, address, query); }, // not a view that has been left
     });
   } catch (error) {
     body.replaceChildren(failure(error), h('p', {}, h('a', { href: '#/' }, 'To the table of targets')));
@@ -154,6 +154,12 @@ const help = h('dialog.help', { 'aria-labelledby': 'keys-title' },
   h('form', { method: 'dialog' }, h('button.button', {}, 'Close')),
 );
 
+function focusSearch() {
+  const search = document.querySelector('input[type=search]');
+  if (search) search.focus();
+  else location.hash = '#/';
+}
+
 function onKey(event) {
   const typing = event.target.closest?.('input, select, textarea, dialog');
   if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -165,7 +171,7 @@ function onKey(event) {
   const keys = shown.view?.keys ?? {};
   const common = {
     '?': () => help.showModal(),
-    '/': () => document.querySelector('input[type=search]')?.focus() ?? (location.hash = '#/'),
+    '/': focusSearch,
     t: nextTheme,
   };
   const action = keys[event.key] ?? common[event.key];
