@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.ensemble import problem
 from influence_jax.estimators.estimator import Tiles
+from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _ALIKE = 0.9
@@ -16,6 +17,7 @@ _ALIKE = 0.9
 
 _TABLES, _BITS = 40, 16
 _CHUNK = 2**18
+_COLUMNS = 2**11
 
 
 class Clusters(NamedTuple):
@@ -48,26 +50,48 @@ def nearly_equal(masks: Bool[np.ndarray, 'M N']) -> Clusters:
     in a hundred.
     """
     equal = distinct(masks)
-    columns = masks[:, equal.first].T.astype(np.float32)
-    columns -= columns.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(columns, axis=1, keepdims=True)
-    columns /= np.where(length > 0, length, 1)
+    columns = masks[:, equal.first]
+    packed = np.packbits(columns.T, axis=1)
+    share = columns.mean(axis=0)
+    deviation = np.sqrt(share * (1 - share))
     generator = np.random.default_rng(0)
     found = []
-    for _ in range(_TABLES):
-        signs = columns @ generator.normal(size=(len(masks), _BITS)).astype(np.float32) > 0
-        key = signs @ (1 << np.arange(_BITS))
-        # A column and its complement cannot be separated either.
-        key = np.minimum(key, (1 << _BITS) - 1 - key)
+    for key in _keys(columns, share, generator):
         for one, other in _pairs_of_equal(key):
-            alike = np.abs(np.einsum('pm,pm->p', columns[one], columns[other])) > _ALIKE
+            both = np.bitwise_count(packed[one] & packed[other]).sum(axis=1) / len(masks)
+            covariance = both - share[one] * share[other]
+            alike = np.abs(covariance) > _ALIKE * deviation[one] * deviation[other]
             found.append(np.stack([one[alike], other[alike]]))
     if not sum(pairs.shape[1] for pairs in found):
         return equal
     one, other = np.concatenate(found, axis=1)
-    graph = scipy.sparse.coo_array((np.ones(len(one)), (one, other)), shape=(len(columns),) * 2)
+    graph = scipy.sparse.coo_array((np.ones(len(one)), (one, other)), shape=(columns.shape[1],) * 2)
     _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
     return _in_order(component[equal.cluster])
+
+
+def _keys(
+    columns: Bool[np.ndarray, 'M C'],
+    share: Float[np.ndarray, ' C'],
+    generator: np.random.Generator,
+) -> Iterator[Int[np.ndarray, ' C']]:
+    """Yields the keys of all columns in each table: signs of random projections, centered."""
+    members, count = columns.shape
+    normal = [generator.normal(size=(members, _BITS)) for _ in range(_TABLES)]
+    directions = np.concatenate(normal, axis=1).astype(np.float32)
+    total = directions.sum(axis=0)
+    signs = np.empty((count, directions.shape[1]), bool)
+
+    def of_some(rows: slice) -> None:
+        # By pieces: all columns as float32 would take four times the memory of the masks.
+        projected = columns[:, rows].T.astype(np.float32) @ directions
+        signs[rows] = projected > share[rows, None] * total
+
+    in_threads(of_some, count, step=_COLUMNS)
+    for first in range(0, directions.shape[1], _BITS):
+        key = signs[:, first : first + _BITS] @ (1 << np.arange(_BITS))
+        # A column and its complement cannot be separated either.
+        yield np.minimum(key, (1 << _BITS) - 1 - key)
 
 
 def _pairs_of_equal(

@@ -35,16 +35,20 @@ class Column(NamedTuple):
         return Entries(np.arange(len(self.values)), self.values, self.errors, stands_out)
 
     def histogram(self, null_error: float) -> dict[str, Any] | None:
-        """Returns edges and counts of 160 bins, evenly spaced in asinh(value / null_error).
+        """Returns counts of 160 bins, evenly spaced in asinh(value / null_error).
 
-        So they are as fine as noise at zero and wide in the tails. None without any noise.
+        So they are as fine as noise at zero and wide in the tails: edge k is
+        null_error sinh(low + (high - low) k / 160). None without any noise.
         """
         if not null_error > 0:
             return None
-        places = np.arcsinh(self.values / null_error)
-        counts, edges = np.histogram(places, _BINS)
-        edges = np.sinh(edges) * null_error
-        return {'edges': encoding.floats(edges), 'counts': encoding.integers(counts)}
+        counts, edges = np.histogram(np.arcsinh(self.values / null_error), _BINS)
+        return {
+            'low': encoding.number(edges[0]),
+            'high': encoding.number(edges[-1]),
+            'scale': encoding.number(null_error),
+            'counts': encoding.integers(counts),
+        }
 
 
 class MemberLosses(NamedTuple):
@@ -59,10 +63,10 @@ class MemberLosses(NamedTuple):
 
     def document(self) -> dict[str, Any]:
         """Returns it as the document of a target has it."""
-        sides = None
-        if self.included is not None:
-            sides = ''.join('1' if one else '0' for one in self.included.tolist())
-        return {'values': encoding.quantized(self.values), 'included': sides}
+        return {
+            'values': encoding.quantized(self.values),
+            'included': None if self.included is None else encoding.bits(self.included),
+        }
 
 
 class WholeColumns:

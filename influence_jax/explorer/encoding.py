@@ -3,10 +3,11 @@
 import base64
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from influence_jax.text import LONGEST, LONGEST_NAME, clean
 from influence_jax.types import AnyArray
@@ -39,15 +40,20 @@ def quantized(values: Float[np.ndarray, ' M']) -> dict[str, Any]:
     return {'u2': _base64(steps, '<u2'), 'low': low, 'high': high}
 
 
-def number(value: float | np.generic) -> float | None:
-    """Returns a number to five significant digits; None where it is not finite."""
+def bits(values: Bool[np.ndarray, ' M']) -> dict[str, str]:
+    """Returns `{'bits': ...}`: eight values a byte, the first in the highest bit."""
+    return {'bits': _base64(np.packbits(values), 'u1')}
+
+
+def number(value: float | np.number, digits: int = _DIGITS) -> float | None:
+    """Returns a number to so many significant digits; None where it is not finite."""
     value = float(value)
-    return float(f'{value:.{_DIGITS}g}') if math.isfinite(value) else None
+    return float(f'{value:.{digits}g}') if math.isfinite(value) else None
 
 
-def numbers(values: Shaped[AnyArray, ' n']) -> list[float | None]:
+def numbers(values: Iterable[float | np.number], digits: int = _DIGITS) -> list[float | None]:
     """Returns `number` of each."""
-    return [number(value) for value in np.asarray(values, np.float64).tolist()]
+    return [number(value, digits) for value in values]
 
 
 def name(text: str) -> str:
@@ -62,7 +68,7 @@ def prose(text: str) -> str:
 
 def positions(values: Int[AnyArray, ' n']) -> list[int]:
     """Returns whole numbers as JSON has them."""
-    return [int(value) for value in np.asarray(values).tolist()]
+    return np.asarray(values).tolist()
 
 
 def _base64(values: Shaped[AnyArray, '*axes'], dtype: str) -> str:

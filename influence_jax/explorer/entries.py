@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from influence_jax.estimators import Summary
 from influence_jax.explorer.encoding import numbers, positions
 
+_DIGITS, _DIGITS_OF_ERRORS = 4, 3
+
 
 class Entries(NamedTuple):
     """Entries of one column or row: positions, values, standard errors, strongest first.
@@ -36,9 +38,9 @@ class Entries(NamedTuple):
             list(row)
             for row in zip(
                 positions(self.positions),
-                numbers(self.values),
-                numbers(self.errors),
-                positions(self.stands_out),
+                numbers(self.values, _DIGITS),
+                numbers(self.errors, _DIGITS_OF_ERRORS),
+                positions(self.stands_out.astype(int)),
                 strict=True,
             )
         ]

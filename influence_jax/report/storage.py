@@ -117,6 +117,8 @@ def _convert(codec: '_Writer | _Reader', hint: Any, value: Any, path: str, axes:
     if origin in (tuple, Sequence):
         items = codec.opened(tuple, value, path)
         alike = origin is Sequence or of[1:] == (...,)
+        if alike and of[0] is str and all(type(item) is str for item in items):
+            return codec.closed(tuple, list(items))  # names of all examples: none by itself
         return codec.closed(
             tuple,
             [
@@ -225,7 +227,7 @@ def _json_digest(value: Any) -> str:
 
 def _digest(array: np.ndarray) -> str:
     little = np.ascontiguousarray(array, array.dtype.newbyteorder('<'))
-    return hashlib.sha256(little.tobytes()).hexdigest()
+    return hashlib.sha256(little.data).hexdigest()
 
 
 def _axes(hint: Any, dtype: str, shape: tuple[int, ...], path: str, axes: Axes) -> list[str]:

@@ -1,0 +1,64 @@
+"""Results of a planted ensemble, with its tensors, and as a run."""
+
+import json
+
+import numpy as np
+import pytest
+from planted import HOSTILE, Ensemble, M
+
+from influence_jax import report, store
+from influence_jax.explorer import Site, open_results
+from influence_jax.report import KeptTensors
+
+
+@pytest.fixture(scope='session')
+def ensemble():
+    return Ensemble()
+
+
+@pytest.fixture(scope='session')
+def results(ensemble):
+    return report.gather(ensemble.run, title=HOSTILE)
+
+
+@pytest.fixture(scope='session')
+def planted_run(tmp_path_factory, results, ensemble):
+    """A run directory with its report."""
+    directory, run = tmp_path_factory.mktemp('run') / 'planted', ensemble.run
+    manifest = store.Manifest(
+        configuration={},
+        seeds={'seed': 0},
+        dataset=store.DatasetIdentity('planted', '0' * 64),
+        example_ids=run.example_ids,
+        target_ids=run.target_ids,
+        measurements=('loss',),
+        members=M,
+        command='python -m ours',
+    )
+    with store.create_or_resume(directory, manifest, run.masks) as made:
+        made.write_shown(run.shown)
+        made.write(np.arange(M), {'loss': run.measurement()})
+    (directory / 'report').mkdir()
+    results.save(directory / 'report')
+    return directory
+
+
+@pytest.fixture
+def saved(tmp_path, results, ensemble):
+    """A report directory with its tensors."""
+    directory = tmp_path / 'saved'
+    directory.mkdir()
+    results.save(directory)
+    KeptTensors.of(ensemble.run).save(directory)
+    return directory
+
+
+@pytest.fixture
+def site(saved):
+    return Site([open_results(saved)])
+
+
+@pytest.fixture
+def document(site):
+    """Reads a document by its address."""
+    return lambda address: json.loads(site.get(address))
