@@ -12,7 +12,7 @@ from influence_jax.explorer.site import Site, UnknownAddress
 HOSTILE = (
     '<img src=x onerror="document.title=\'run\'">',
     '\u202ebackwards',
-    '"><script>document.title=\'run\'</script>',
+    "\"><script>document.title='run'</script>",
     'nul\x00 and {{ braces }}',
     'long ' * 4000,
 )

@@ -60,6 +60,7 @@ async function route() {
     shown.view.update(address.query);
     return;
   }
+  const isFirst = shown.key === null;
   shown.view?.leave?.();
   shown = { key: null, view: null };
   const waiting = setTimeout(() => main.replaceChildren(h('p.state', { role: 'status' }, 'Loading …')), 150);
@@ -89,8 +90,9 @@ async function route() {
   main.replaceChildren(body);
   releaseCharts();
   shown = { key, view };
+  scrollTo(0, 0);
+  if (!isFirst) main.focus({ preventScroll: true });
   view?.shown?.();
-  if (!view?.keepsScroll) scrollTo(0, 0);
   announce(document.title);
 }
 

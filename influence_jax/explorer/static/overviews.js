@@ -1,7 +1,7 @@
 // What is known of the run as a whole: clusters, matrix, membership, convergence, leaderboard.
 import { Scale, decode, formatCount, formatNumber } from './data.js';
-import { button, estimate, fillLater, h, saveCsv, section, svg, thumbnail } from './dom.js';
-import { chart, legend, nearest, paddedRange, plot } from './charts.js';
+import { button, estimate, fillLater, h, saveBlob, saveCsv, section, svg, thumbnail } from './dom.js';
+import { chart, colors, legend, nearest, paddedRange, plot } from './charts.js';
 import { exampleAddress, exampleTip } from './target.js';
 
 const linear = new Scale('linear');
@@ -61,8 +61,22 @@ function clusterCard(run, cluster, strongest) {
     run.exampleName(example).then((text) => { link.textContent = text.slice(0, 120); }, () => {});
     return h('li', {}, link);
   }), examples.length > 4 ? h('li.muted', {}, `and ${examples.length - 4} more`) : null);
-  return h('figure.card.cluster', {}, h('.graph', {}, svg('svg', { viewBox: `0 0 ${width} ${height}`, 'aria-hidden': 'true' }, lines), nodes), names,
-    h('figcaption', {}, `${formatCount(cluster.size ?? examples.length)} ${run.about.noun}s`, best ? [' · strongest ', estimate(best[2], best[3])] : null));
+  const drawing = svg('svg', { viewBox: `0 0 ${width} ${height}`, 'aria-hidden': 'true' }, lines);
+  const save = button('SVG', () => saveGraph(drawing, examples.map((example, k) => [run.knownName(example) ?? `example ${example}`, place[k]])), { title: 'Save as SVG' });
+  return h('figure.card.cluster', {}, h('.graph', {}, drawing, nodes), names,
+    h('figcaption', {}, h('.chart-tools', {}, save), `${formatCount(cluster.size ?? examples.length)} ${run.about.noun}s`, best ? [' · strongest ', estimate(best[2], best[3])] : null));
+}
+
+// Saves a graph with names at its nodes; colors as they are now.
+function saveGraph(drawing, nodes) {
+  const theme = colors();
+  const copy = drawing.cloneNode(true);
+  copy.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
+  for (const line of copy.querySelectorAll('line')) line.setAttribute('stroke', line.classList.contains('negative') ? theme.negative : theme.positive);
+  for (const [name, [x, y]] of nodes) {
+    copy.append(svg('circle', { cx: x, cy: y, r: 4, fill: theme.text }), svg('text', { x, y: y - 7, 'font-size': 7, 'text-anchor': 'middle', 'font-family': 'sans-serif', fill: theme.text }, name.slice(0, 40)));
+  }
+  saveBlob('cluster.svg', new Blob([new XMLSerializer().serializeToString(copy)], { type: 'image/svg+xml' }));
 }
 
 // Positions stretched over the drawing; around a circle where the document has none.

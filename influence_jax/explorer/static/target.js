@@ -172,7 +172,7 @@ function exampleEntry(run, example) {
 function entryList(rows, scale, describe) {
   const item = ([position, value, error, standsOut]) => {
     const { address, picture, name } = describe(position);
-    return h(`li${standsOut ? '' : '.noise'}`, {}, h(`a.entry${picture ? '.pictured' : ''}`, { href: address, title: standsOut ? null : 'Does not stand out from noise' },
+    return h(`li${standsOut ? '' : '.noise'}`, {}, h(`a.entry${picture ? '.pictured' : ''}`, { href: address, title: certainty(value, error, standsOut) },
       picture, name, interval(value, error, scale[0], scale[1], 84), estimate(value, error)));
   };
   const list = h('ul.entries', {}, rows.slice(0, FIRST_SHOWN).map(item));
@@ -182,6 +182,11 @@ function entryList(rows, scale, describe) {
     more.remove();
   });
   return [list, more];
+}
+
+function certainty(value, error, standsOut) {
+  const size = error > 0 ? `${formatNumber(value / error)} standard errors: ` : '';
+  return `${size}${standsOut ? 'stands out from noise' : 'does not stand out from noise'}`;
 }
 
 // Records beside each other: texts with the words that differ marked, rows of tables by feature.

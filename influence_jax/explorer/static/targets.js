@@ -51,7 +51,6 @@ export async function targetsView({ run, body, query, replace }) {
   return {
     update,
     keys: table.keys,
-    keepsScroll: false,
     shown: () => {
       const place = places.get(run.index);
       if (place?.query === String(request.query)) table.restore(place);
