@@ -144,6 +144,45 @@ def test_the_first_page_answers_which_are_most_memorized_and_sorts_by_any_column
     assert names(page)[0] == site.names[int(np.argmax(site.margin))]
 
 
+def test_columns_are_chosen_and_kept_in_the_address(open_page, site):
+    page = open_page('targets?sort=-margin')
+    page.locator('summary', has_text='Columns').click()
+    page.get_by_label('Mean loss').check()
+    page.wait_for_url('**mean_loss**')
+    page.get_by_label('Verdict', exact=True).uncheck()
+    page.wait_for_url(lambda url: 'verdict' not in url)
+    page.reload()
+    rows(page).first.wait_for()
+    heads = page.get_by_role('columnheader').all_inner_texts()
+    assert [text.rstrip('↓') for text in heads] == [
+        'Image', 'Class', 'Self-influence', 'Margin', 'Mean loss', 'Strongest other',
+    ]  # fmt: skip
+    page.keyboard.press('Escape')
+
+
+def test_targets_that_are_no_examples_have_others_alone(browser):
+    site = WrittenSite(40, noun='record', are_examples=False)
+    with serve(site) as base:
+        page = browser.new_page()
+        complaints = []
+        page.on('pageerror', lambda error: complaints.append(str(error)))
+        page.goto(base)
+        rows(page).first.wait_for()
+        strongest = np.argmax(site.own / site.margin)
+        assert names(page)[0] == f'test {strongest}'
+        assert f'thing {site.other[strongest]}' in rows(page).first.inner_text()
+        page.goto(f'{base}#/0/target/7')
+        page.get_by_text('Losses of the members', exact=True).wait_for()
+        page.locator('.entries .entry').nth(1).click()
+        page.get_by_text('Whom it influences').wait_for()
+        assert page.locator('h1').inner_text() == 'thing 9'
+        page.get_by_role('link', name='test 10').click()
+        page.wait_for_url('**target/10')
+        assert complaints == []
+        assert page.locator('.failure').count() == 0
+        page.close()
+
+
 def test_a_search_is_kept_in_the_address_and_an_empty_one_says_so(open_page):
     page = open_page()
     page.get_by_role('searchbox').fill('thing 123')
@@ -381,7 +420,7 @@ def test_rows_and_figures_are_saved(open_page, site, tmp_path):
 def test_numbers_keep_the_digits_that_they_need(open_page):
     page = open_page()
     texts = page.evaluate("""async () => {
-      const { formatNumber, formatEstimate, Scale } = await import('./data.js');
+      const { formatNumber, formatEstimate, Scale } = await import('./numbers.js');
       const scale = new Scale('asinh', 0.01);
       return [
         [0.0003, 1234567.891, -2.5, 0, NaN, Infinity, 1.5e-9].map((value) => formatNumber(value)),

@@ -28,12 +28,13 @@ SIDE = 8
 
 
 class WrittenSite(Site):
-    """Documents of `targets` targets, each an example; by the contract that the page is read by."""
+    """Documents of as many targets as examples: the same ones, or others."""
 
-    def __init__(self, targets: int, *, noun: str = 'image') -> None:
+    def __init__(self, targets: int, *, noun: str = 'image', are_examples: bool = True) -> None:
         self.runs = []
+        self.are_examples = are_examples
         rng = np.random.default_rng(0)
-        self.count, self.noun, self.checksum = targets, noun, f'{noun}-{targets}'
+        self.count, self.noun, self.checksum = targets, noun, 'checksum'
         self.names = [*HOSTILE, *(f'thing {t}' for t in range(len(HOSTILE), targets))][:targets]
         self.own = rng.exponential(1, targets).astype(np.float32) * 3e-4 + 1e-5
         self.errors = np.full(targets, 2e-5, np.float32)
@@ -69,11 +70,13 @@ class WrittenSite(Site):
             return {'name': name, 'title': title, 'unit': unit, 'error': error, 'help': title}
 
         quantities = [
-            quantity('self_influence', 'Self-influence', 'nats', 'self_influence_error'),
             quantity('margin', 'Margin'),
             quantity('other_value', 'Strongest other', 'nats', 'other_value_error'),
             quantity('mean_loss', 'Mean loss', 'nats'),
         ]
+        if self.are_examples:
+            own = quantity('self_influence', 'Self-influence', 'nats', 'self_influence_error')
+            quantities.insert(0, own)
         parts = ('distribution', 'losses', 'membership', 'clusters', 'matrix', 'convergence')
         is_image = self.noun == 'image'
         return {
@@ -106,12 +109,14 @@ class WrittenSite(Site):
             'other_value_error': self.errors,
             'mean_loss': self.own * 2,
         }
+        if not self.are_examples:
+            del columns['self_influence'], columns['self_influence_error']
         everyone = np.arange(self.count)
         return {
             'ids': [f'id-{t:05d}' for t in everyone],
-            'names': self.names,
+            'names': self.names if self.are_examples else [f'test {t}' for t in everyone],
             'labels': encoding.integers(self.labels),
-            'example': encoding.integers(everyone),
+            'example': encoding.integers(everyone if self.are_examples else -1 + 0 * everyone),
             'strongest_other': encoding.integers(self.other),
             'other_stands_out': encoding.integers(np.ones(self.count)),
             'verdict': encoding.integers(self.verdicts),
@@ -119,8 +124,12 @@ class WrittenSite(Site):
         }
 
     def examples(self) -> dict[str, Any]:
-        everyone = encoding.integers(np.arange(self.count))
-        return {'names': self.names, 'labels': encoding.integers(self.labels), 'target': everyone}
+        target = np.arange(self.count) if self.are_examples else np.full(self.count, -1)
+        return {
+            'names': self.names,
+            'labels': encoding.integers(self.labels),
+            'target': encoding.integers(target),
+        }
 
     def target(self, t: int) -> dict[str, Any]:
         if t == DAMAGED:
@@ -133,8 +142,8 @@ class WrittenSite(Site):
         return {
             'target': t,
             'id': f'id-{t:05d}',
-            'example': t,
-            'self': [float(self.own[t]), 2e-5],
+            'example': t if self.are_examples else -1,
+            'self': [float(self.own[t]), 2e-5] if self.are_examples else None,
             'margin': float(self.margin[t]),
             'z_margin': 3.0,
             'effective_members': 60.0,
@@ -150,7 +159,10 @@ class WrittenSite(Site):
                 'edges': encoding.floats(edges),
                 'counts': encoding.integers(np.arange(160) % 7),
             },
-            'losses': {'values': encoding.quantized(losses), 'included': '01' * 32},
+            'losses': {
+                'values': encoding.quantized(losses),
+                'included': '01' * 32 if self.are_examples else None,
+            },
             'vulnerability': {
                 'rate': 0.4,
                 'low': 0.3,
@@ -181,7 +193,7 @@ class WrittenSite(Site):
             'prompt': f'who painted number {i} of them' if is_text else None,
             'completion': HOSTILE[2] if is_text else None,
             'row': [str(i), '<i>7</i>'] if self.noun == 'example' else None,
-            'target': i,
+            'target': i if self.are_examples else -1,
             'outgoing': [[(i + step) % self.count, 1e-4, 2e-5, 1] for step in range(4)],
             'group': [i, (i + 1) % self.count],
         }

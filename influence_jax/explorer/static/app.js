@@ -98,7 +98,8 @@ async function route() {
 
 // Writes the view's state to the address without a new entry in the history.
 function replaceQuery(run, address, query) {
-  history.replaceState(history.state, '', run.address(address.view, address.key, query));
+  const isCompare = address.view === 'compare';
+  history.replaceState(history.state, '', isCompare ? `#/compare?${query}` : run.address(address.view, address.key, query));
   shown.view?.update?.(String(query));
 }
 

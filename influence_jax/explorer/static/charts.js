@@ -2,7 +2,7 @@
 //
 // Drawn on canvas: BokehJS compiles shaders' callers from strings, which the page's
 // Content-Security-Policy forbids. Axes, hover and selection work in positions of a `Scale`.
-import { formatNumber } from './data.js';
+import { MINUS, timesPower } from './numbers.js';
 import { button, failure, h, saveBlob } from './dom.js';
 
 let loading = null;
@@ -44,8 +44,8 @@ export function colors() {
 
 const live = new Set();
 
-// A figure that is drawn when it comes into view. `build(Bokeh, colors)` returns a Bokeh figure made
-// by `plot`; `name` is its file's name, `alt` says in words what it shows.
+// A figure that is drawn when it comes into view. `build(Bokeh, theme)` returns a Bokeh figure made
+// by `plot`, for the colors and the width of `theme`; `name` is its file's name, `alt` says in words what it shows.
 export function chart({ name, alt, build, caption = null, height = 320 }) {
   const host = h('.chart', { role: 'img', 'aria-label': alt, style: { minHeight: `${height}px` } });
   const save = (kind) => exportChart(drawn, name, kind).catch((error) => host.append(failure(error)));
@@ -74,7 +74,7 @@ function redraw(drawn) {
       drawn.view = null;
       destroy(previous);
       drawn.host.replaceChildren();
-      const figure = drawn.build(Bokeh, colors());
+      const figure = drawn.build(Bokeh, { ...colors(), width: drawn.host.clientWidth });
       drawn.drags.replaceChildren(...dragButtons(figure));
       drawn.view = await show(Bokeh, figure, drawn.host, drawn.height);
     } catch (error) {
@@ -85,7 +85,8 @@ function redraw(drawn) {
 }
 
 function show(Bokeh, figure, host, height) {
-  figure.height = height;
+  figure.height = Math.min(height, Math.max(280, host.clientWidth)); // narrow windows: no taller than wide
+  host.style.minHeight = `${figure.height}px`;
   return Bokeh.Plotting.show(figure, host);
 }
 
@@ -136,7 +137,7 @@ async function exportChart(drawn, name, kind) {
   const host = h('.offscreen', { style: { width: `${drawn.host.clientWidth}px` } });
   document.body.append(host);
   try {
-    const figure = drawn.build(Bokeh, colors());
+    const figure = drawn.build(Bokeh, { ...colors(), width: drawn.host.clientWidth });
     figure.output_backend = 'svg';
     const view = await show(Bokeh, figure, host, drawn.height);
     saveBlob(`${name}.svg`, await view.export('svg', false).to_blob());
@@ -170,8 +171,8 @@ export function plot(Bokeh, theme, { x, y, hover = null, tap = null, lasso = nul
   figure.background_fill_color = theme.card;
   figure.border_fill_color = theme.card;
   figure.outline_line_color = null;
-  for (const [axis, grid, about] of [[figure.xaxis, figure.xgrid, x], [figure.yaxis, figure.ygrid, y]]) {
-    const ticker = scaleTicker(Bokeh, about);
+  for (const [axis, grid, about, most] of [[figure.xaxis, figure.xgrid, x, Math.max(3, Math.floor(theme.width / 85))], [figure.yaxis, figure.ygrid, y, Infinity]]) {
+    const ticker = scaleTicker(Bokeh, about, most);
     Object.assign(axis, { ticker, ...axisStyle(Bokeh, about, theme) });
     Object.assign(grid, { ticker, grid_line_color: theme.line, grid_line_alpha: 0.8, minor_grid_line_color: null });
   }
@@ -183,11 +184,11 @@ export function plot(Bokeh, theme, { x, y, hover = null, tap = null, lasso = nul
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif';
 
 // Ticks at round values of the scale, whose positions they have on the axis.
-function scaleTicker(Bokeh, { scale, count = 6, ticks = null }) {
+function scaleTicker(Bokeh, { scale, count = 6, ticks = null }, most) {
   const ticker = new Bokeh.BasicTicker();
   ticker.get_ticks = (from, to) => {
     const [low, high] = [Math.min(from, to), Math.max(from, to)];
-    const major = (ticks ?? scale.ticks(low, high, count)).map((tick) => scale.forward(tick));
+    const major = (ticks ?? scale.ticks(low, high, Math.min(count, most))).map((tick) => scale.forward(tick));
     return { major: major.filter((place) => place >= low && place <= high), minor: [] };
   };
   return ticker;
@@ -204,12 +205,14 @@ function axisStyle(Bokeh, { title, scale }, theme) {
   };
 }
 
+// A tick's value without digits that it does not need.
 function tickLabel(value) {
   const rounded = Number(value.toPrecision(6));
-  if (rounded === 0 || Math.abs(rounded) < 1e-12) return '0';
   const size = Math.abs(rounded);
-  if (size >= 1e-4 && size < 1e6) return `${rounded < 0 ? '\u2212' : ''}${size.toLocaleString('en-US', { maximumSignificantDigits: 6 })}`;
-  return formatNumber(rounded);
+  if (size < 1e-12) return '0';
+  if (size >= 1e-4 && size < 1e6) return `${rounded < 0 ? MINUS : ''}${size.toLocaleString('en-US', { maximumSignificantDigits: 6 })}`;
+  const power = Math.floor(Math.log10(size) + 1e-9);
+  return `${rounded < 0 ? MINUS : ''}${Number((size / 10 ** power).toPrecision(4))}${timesPower(power)}`;
 }
 
 function listen(figure, hover, tap, lasso) {
@@ -270,7 +273,7 @@ function placeTip() {
   Object.assign(tip.style, { left: `${Math.max(left, 4)}px`, top: `${Math.max(top, 4)}px` });
 }
 
-export function hideTip() {
+function hideTip() {
   tip.remove();
 }
 

@@ -1,5 +1,6 @@
 // Two runs beside each other: which targets moved beyond their errors.
-import { columnDecimals, decode, fetchDocument, formatCount, formatNumber } from './data.js';
+import { decode, fetchDocument } from './data.js';
+import { columnDecimals, formatCount, formatNumber } from './numbers.js';
 import { button, estimate, h, saveCsv, select, verdictChip } from './dom.js';
 import { chart, legend, nearest, paddedRange, plot } from './charts.js';
 import { automaticScale } from './map.js';

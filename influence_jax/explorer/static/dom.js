@@ -1,5 +1,5 @@
 // Elements of the page. Text from data enters through text nodes and attributes only.
-import { formatEstimate } from './data.js';
+import { formatEstimate } from './numbers.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 

@@ -1,5 +1,6 @@
 // Any two quantities of all targets; a lasso selects those that the table shows.
-import { Request, Scale, formatCount, formatLasso, formatNumber, insidePolygon, quantile } from './data.js';
+import { Request, formatLasso, insidePolygon } from './data.js';
+import { Scale, formatCount, formatNumber, quantile } from './numbers.js';
 import { announce, button, estimate, h, select, thumbnail } from './dom.js';
 import { chart, legend, nearest, paddedRange, plot } from './charts.js';
 import { Columns } from './targets.js';

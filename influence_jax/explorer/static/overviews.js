@@ -1,5 +1,6 @@
 // What is known of the run as a whole: clusters, matrix, membership, convergence, leaderboard.
-import { Scale, decode, formatCount, formatNumber } from './data.js';
+import { decode } from './data.js';
+import { Scale, formatCount, formatNumber } from './numbers.js';
 import { button, estimate, fillLater, h, saveBlob, saveCsv, section, svg, thumbnail } from './dom.js';
 import { chart, colors, legend, nearest, paddedRange, plot } from './charts.js';
 import { exampleAddress, exampleTip } from './target.js';
@@ -184,7 +185,7 @@ export async function membershipView({ run, body }) {
   });
 }
 
-export function plainTable(head, rows) {
+function plainTable(head, rows) {
   return h('.card.scroll', {}, h('table', {}, h('thead', {}, h('tr', {}, head.map((text) => h('th', { scope: 'col' }, text)))), h('tbody', {}, rows.map((row) => h('tr', {}, row.map((cell, k) => h(k === 0 ? 'th' : 'td', k === 0 ? { scope: 'row' } : {}, cell)))))));
 }
 

@@ -1,5 +1,6 @@
 // A target's page: what is known of it, and what influences it; and an example's: what it influences.
-import { Request, Scale, decode, formatCount, formatNumber } from './data.js';
+import { Request, decode } from './data.js';
+import { Scale, formatCount, formatNumber } from './numbers.js';
 import { button, estimate, fillLater, h, interval, markedDifferences, saveCsv, section, select, shorten, thumbnail, verdictChip, INTERVAL } from './dom.js';
 import { chart, legend, nearest, paddedRange, plot } from './charts.js';
 

@@ -1,5 +1,6 @@
 // The first page: all targets in one table, to sort, search and filter.
-import { Request, columnDecimals, formatCount, formatNumber, quantile } from './data.js';
+import { Request } from './data.js';
+import { columnDecimals, formatCount, formatNumber, quantile } from './numbers.js';
 import { announce, button, estimate, h, interval, saveCsv, select, thumbnail, verdictChip, INTERVAL } from './dom.js';
 import { VirtualTable } from './table.js';
 
