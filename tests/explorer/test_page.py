@@ -247,6 +247,38 @@ def test_a_lasso_on_the_map_feeds_the_table(open_page, site):
     assert page.locator('.count').inner_text() == '300 targets'
 
 
+def test_a_distribution_is_hovered_zoomed_and_shown_whole_again(open_page):
+    page = open_page('target/17')
+    drawn(page)
+    extent = """() => {
+      const { start, end } = Bokeh.documents.at(0).roots()[0].x_range;
+      return end - start;
+    }"""
+    whole = page.evaluate(extent)
+    box = page.locator('.chart').first.bounding_box()
+    middle, height = box['x'] + box['width'] / 2, box['y'] + box['height'] / 3
+    page.mouse.move(middle, height)
+    page.locator('.tip').wait_for()
+    assert 'examples from' in page.locator('.tip').inner_text()
+    page.mouse.down()
+    page.mouse.move(middle + 150, height + 20, steps=5)
+    page.mouse.up()
+    page.wait_for_function(f'({extent})() < {whole / 3}')
+    page.get_by_role('button', name='All', exact=True).first.click()
+    page.wait_for_function(f'({extent})() === {whole}')
+    page.get_by_role('button', name='Move').first.click()
+    page.mouse.move(middle, height)
+    page.mouse.down()
+    page.mouse.move(middle + 100, height, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    assert page.evaluate(extent) == pytest.approx(whole)
+    start = page.evaluate('Bokeh.documents.at(0).roots()[0].x_range.start')
+    page.keyboard.press('t')  # drawn anew in other colors
+    drawn(page)
+    assert start != page.evaluate('Bokeh.documents.at(0).roots()[0].x_range.start')
+
+
 def test_three_pages_by_clicks_and_back_again(open_page):
     page = open_page('targets?q=thing&sort=record')
     first = names(page)[0]
@@ -334,7 +366,7 @@ def test_light_and_dark_can_be_chosen(open_page):
 
 
 def test_the_comparison_shows_what_moved(open_page, site):
-    page = open_page('../compare')
+    page = open_page()
     page.goto(page.url.split('#')[0] + '#/compare')
     page.wait_for_selector('.vrow')
     assert 'Self-influence of 150 of 300 targets moved' in page.locator('main').inner_text()

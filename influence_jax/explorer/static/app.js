@@ -2,11 +2,13 @@
 import { Run, fetchDocument } from './data.js';
 import { announce, button, failure, h } from './dom.js';
 import { redrawCharts, releaseCharts } from './charts.js';
-import { targetsView } from './targets.js';
-import { exampleView, targetView } from './target.js';
-import { mapView } from './map.js';
-import { clustersView, convergenceView, leaderboardView, matrixView, membershipView } from './overviews.js';
 import { compareView } from './compare.js';
+import { exampleView } from './example.js';
+import { mapView } from './map.js';
+import { convergenceView, leaderboardView, membershipView } from './quality.js';
+import { clustersView, matrixView } from './structure.js';
+import { targetView } from './target.js';
+import { targetsView } from './targets.js';
 
 // Views in the order of the navigation; `needs` names the part of the run that one shows.
 const VIEWS = [
@@ -75,8 +77,15 @@ async function route() {
     if (mine !== turn) return;
     frame(run, address);
     view = await show({
-      run, body, index, openRun, key: address.key, query: address.query,
-      replace: (query) => { if (mine === turn) replaceQuery(run, address, query); }, // not a view that has been left
+      run,
+      body,
+      index,
+      openRun,
+      key: address.key,
+      query: address.query,
+      replace: (query) => {
+        if (mine === turn) replaceQuery(run, address, query);
+      }, // not a view that has been left
     });
   } catch (error) {
     body.replaceChildren(failure(error), h('p', {}, h('a', { href: '#/' }, 'To the table of targets')));
@@ -99,28 +108,47 @@ async function route() {
 // Writes the view's state to the address without a new entry in the history.
 function replaceQuery(run, address, query) {
   const isCompare = address.view === 'compare';
-  history.replaceState(history.state, '', isCompare ? `#/compare?${query}` : run.address(address.view, address.key, query));
+  history.replaceState(
+    history.state,
+    '',
+    isCompare ? `#/compare?${query}` : run.address(address.view, address.key, query),
+  );
   shown.view?.update?.(String(query));
 }
 
 function frame(run, address) {
   const { title } = run.about;
-  document.title = address.view === 'targets' ? title : `${title} · ${address.view}${address.key ? ` ${address.key}` : ''}`;
+  document.title =
+    address.view === 'targets' ? title : `${title} · ${address.view}${address.key ? ` ${address.key}` : ''}`;
   const brand = document.getElementById('brand');
   const isNamed = new Set(index.runs.map((each) => each.title)).size === index.runs.length;
-  const choices = index.runs.map((each, number) => h('option', { value: number, selected: number === run.index }, isNamed ? each.title : `${each.title} (${each.name})`));
-  const choose = (event) => { location.hash = `#/${event.target.value}/targets`; };
+  const choices = index.runs.map((each, number) =>
+    h(
+      'option',
+      { value: number, selected: number === run.index },
+      isNamed ? each.title : `${each.title} (${each.name})`,
+    ),
+  );
+  const choose = (event) => {
+    location.hash = `#/${event.target.value}/targets`;
+  };
   brand.replaceChildren(
     index.runs.length > 1
       ? h('select.run', { 'aria-label': 'Run', onchange: choose }, choices)
       : h('a.title', { href: '#/0/targets', title }, title),
   );
-  const links = VIEWS.filter((view) => view.title && (!view.needs || run.has(view.needs))).map((view) => [view.title, run.address(view.name), view.name]);
+  const links = VIEWS.filter((view) => view.title && (!view.needs || run.has(view.needs))).map((view) => [
+    view.title,
+    run.address(view.name),
+    view.name,
+  ]);
   if (index.compared) links.push(['Compare', '#/compare', 'compare']);
   const current = ['target', 'example'].includes(address.view) ? 'targets' : address.view;
-  document.getElementById('views').replaceChildren(
-    ...links.map(([text, href, name]) => h('a', { href, 'aria-current': name === current ? 'page' : null }, text)),
-  );
+  document
+    .getElementById('views')
+    .replaceChildren(
+      ...links.map(([text, href, name]) => h('a', { href, 'aria-current': name === current ? 'page' : null }, text)),
+    );
   document.querySelector('#views [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
 }
 
@@ -138,7 +166,9 @@ function setTheme(name) {
   document.documentElement.dataset.theme = name;
   try {
     localStorage.setItem('theme', name);
-  } catch { /* kept for this page alone */ }
+  } catch {
+    /* kept for this page alone */
+  }
   const control = document.getElementById('theme');
   control.textContent = { auto: '◐', light: '○', dark: '●' }[name];
   control.setAttribute('aria-label', `Colors: ${THEMES[name]}`);
@@ -151,9 +181,15 @@ function nextTheme() {
   setTheme(names[(names.indexOf(theme()) + 1) % names.length]);
 }
 
-const help = h('dialog.help', { 'aria-labelledby': 'keys-title' },
+const help = h(
+  'dialog.help',
+  { 'aria-labelledby': 'keys-title' },
   h('h2', { id: 'keys-title' }, 'Keys'),
-  h('dl', {}, KEYS.map(([key, what]) => [h('dt', {}, h('kbd', {}, key)), h('dd', {}, what)])),
+  h(
+    'dl',
+    {},
+    KEYS.map(([key, what]) => [h('dt', {}, h('kbd', {}, key)), h('dd', {}, what)]),
+  ),
   h('form', { method: 'dialog' }, h('button.button', {}, 'Close')),
 );
 

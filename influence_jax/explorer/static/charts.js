@@ -14,7 +14,9 @@ function loadBokeh() {
       window.Bokeh.set_log_level('error');
       return window.Bokeh;
     });
-  loading.catch(() => { loading = null; });
+  loading.catch(() => {
+    loading = null;
+  });
   return loading;
 }
 
@@ -50,14 +52,25 @@ export function chart({ name, alt, build, caption = null, height = 320 }) {
   const host = h('.chart', { role: 'img', 'aria-label': alt, style: { minHeight: `${height}px` } });
   const save = (kind) => exportChart(drawn, name, kind).catch((error) => host.append(failure(error)));
   const drags = h('.drags', { role: 'group', 'aria-label': 'What dragging does' });
-  const saving = ['png', 'svg'].map((kind) => button(kind.toUpperCase(), () => save(kind), { title: `Save as ${kind.toUpperCase()}` }));
-  const element = h('figure.card', {}, h('.chart-tools', {}, drags, saving), host, caption ? h('figcaption', {}, caption) : null);
+  const saving = ['png', 'svg'].map((kind) =>
+    button(kind.toUpperCase(), () => save(kind), { title: `Save as ${kind.toUpperCase()}` }),
+  );
+  const element = h(
+    'figure.card',
+    {},
+    h('.chart-tools', {}, drags, saving),
+    host,
+    caption ? h('figcaption', {}, caption) : null,
+  );
   const drawn = { element, host, drags, build, height, view: null, queue: Promise.resolve() };
-  const observer = new IntersectionObserver((entries) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
-    observer.disconnect();
-    redraw(drawn);
-  }, { rootMargin: '200px' });
+  const observer = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      observer.disconnect();
+      redraw(drawn);
+    },
+    { rootMargin: '200px' },
+  );
   observer.observe(element);
   drawn.stop = () => observer.disconnect();
   live.add(drawn);
@@ -98,11 +111,14 @@ const DRAGS = { lasso: 'Select', xbox_zoom: 'Zoom', box_zoom: 'Zoom', pan: 'Move
 function dragButtons(figure) {
   const { tools, reset } = interactions.get(figure);
   const named = Object.keys(DRAGS).filter((name) => tools[name]);
-  const choices = named.map((name) => button(DRAGS[name], () => {
-    for (const other of named) tools[other].active = other === name;
-    mark();
-  }));
-  const mark = () => choices.forEach((choice, k) => choice.setAttribute('aria-pressed', String(tools[named[k]].active)));
+  const choices = named.map((name) =>
+    button(DRAGS[name], () => {
+      for (const other of named) tools[other].active = other === name;
+      mark();
+    }),
+  );
+  const mark = () =>
+    choices.forEach((choice, k) => choice.setAttribute('aria-pressed', String(tools[named[k]].active)));
   mark();
   return [...choices, button('All', reset, { title: 'Show the whole (double-click)' })];
 }
@@ -150,16 +166,31 @@ async function exportChart(drawn, name, kind) {
 // Returns an empty figure in the page's style. x and y are {title, scale, range: [from, to]}, ranges
 // in positions of their scales. `hover(x, y, near)` returns what to show at a point, or null;
 // `tap` gets the same. `near` counts pixels from the pointer to a position.
-export function plot(Bokeh, theme, { x, y, hover = null, tap = null, lasso = null, drag = 'xbox_zoom', wheel = false }) {
-  const zoom = drag === 'xbox_zoom' ? { xbox_zoom: new Bokeh.BoxZoomTool({ dimensions: 'width' }) } : { box_zoom: new Bokeh.BoxZoomTool() };
-  const tools = { pan: new Bokeh.PanTool(), ...zoom, ...(lasso ? { lasso: new Bokeh.LassoSelectTool({ continuous: false, renderers: [] }) } : {}) };
+export function plot(
+  Bokeh,
+  theme,
+  { x, y, hover = null, tap = null, lasso = null, drag = 'xbox_zoom', wheel = false },
+) {
+  const zoom =
+    drag === 'xbox_zoom'
+      ? { xbox_zoom: new Bokeh.BoxZoomTool({ dimensions: 'width' }) }
+      : { box_zoom: new Bokeh.BoxZoomTool() };
+  const tools = {
+    pan: new Bokeh.PanTool(),
+    ...zoom,
+    ...(lasso ? { lasso: new Bokeh.LassoSelectTool({ continuous: false, renderers: [] }) } : {}),
+  };
   const scroll = wheel ? [new Bokeh.WheelZoomTool()] : [];
   const figure = new Bokeh.Plotting.figure({
-    sizing_mode: 'stretch_width', toolbar_location: null, min_border_right: 14,
+    sizing_mode: 'stretch_width',
+    toolbar_location: null,
+    min_border_right: 14,
     x_range: new Bokeh.Range1d({ start: x.range[0], end: x.range[1] }),
     y_range: new Bokeh.Range1d({ start: y.range[0], end: y.range[1] }),
     tools: [...Object.values(tools), ...scroll],
-    lod_threshold: 20000, lod_factor: 10, stylesheets: [':host(:focus), :focus { outline: none; }'],
+    lod_threshold: 20000,
+    lod_factor: 10,
+    stylesheets: [':host(:focus), :focus { outline: none; }'],
   });
   figure.toolbar.active_drag = tools[drag];
   figure.toolbar.active_scroll = scroll[0] ?? null;
@@ -171,7 +202,10 @@ export function plot(Bokeh, theme, { x, y, hover = null, tap = null, lasso = nul
   figure.background_fill_color = theme.card;
   figure.border_fill_color = theme.card;
   figure.outline_line_color = null;
-  for (const [axis, grid, about, most] of [[figure.xaxis, figure.xgrid, x, Math.max(3, Math.floor(theme.width / 85))], [figure.yaxis, figure.ygrid, y, Infinity]]) {
+  for (const [axis, grid, about, most] of [
+    [figure.xaxis, figure.xgrid, x, Math.max(3, Math.floor(theme.width / 85))],
+    [figure.yaxis, figure.ygrid, y, Infinity],
+  ]) {
     const ticker = scaleTicker(Bokeh, about, most);
     Object.assign(axis, { ticker, ...axisStyle(Bokeh, about, theme) });
     Object.assign(grid, { ticker, grid_line_color: theme.line, grid_line_alpha: 0.8, minor_grid_line_color: null });
@@ -198,10 +232,19 @@ function axisStyle(Bokeh, { title, scale }, theme) {
   const formatter = new Bokeh.BasicTickFormatter();
   formatter.doFormat = (places) => places.map((place) => tickLabel(scale.inverse(place)));
   return {
-    formatter, axis_label: title,
-    axis_label_text_color: theme.text, axis_label_text_font: FONT, axis_label_text_font_size: '12px', axis_label_text_font_style: 'normal',
-    major_label_text_color: theme.muted, major_label_text_font: FONT, major_label_text_font_size: '11px',
-    axis_line_color: theme.muted, axis_line_alpha: 0.6, major_tick_line_color: null, minor_tick_line_color: null,
+    formatter,
+    axis_label: title,
+    axis_label_text_color: theme.text,
+    axis_label_text_font: FONT,
+    axis_label_text_font_size: '12px',
+    axis_label_text_font_style: 'normal',
+    major_label_text_color: theme.muted,
+    major_label_text_font: FONT,
+    major_label_text_font_size: '11px',
+    axis_line_color: theme.muted,
+    axis_line_alpha: 0.6,
+    major_tick_line_color: null,
+    minor_tick_line_color: null,
   };
 }
 
@@ -210,7 +253,8 @@ function tickLabel(value) {
   const rounded = Number(value.toPrecision(6));
   const size = Math.abs(rounded);
   if (size < 1e-12) return '0';
-  if (size >= 1e-4 && size < 1e6) return `${rounded < 0 ? MINUS : ''}${size.toLocaleString('en-US', { maximumSignificantDigits: 6 })}`;
+  if (size >= 1e-4 && size < 1e6)
+    return `${rounded < 0 ? MINUS : ''}${size.toLocaleString('en-US', { maximumSignificantDigits: 6 })}`;
   const power = Math.floor(Math.log10(size) + 1e-9);
   return `${rounded < 0 ? MINUS : ''}${Number((size / 10 ** power).toPrecision(4))}${timesPower(power)}`;
 }
@@ -220,11 +264,17 @@ function listen(figure, hover, tap, lasso) {
   const measure = (event) => {
     const { x_range: xs, y_range: ys } = figure;
     const [width, height] = [figure.inner_width || 1, figure.inner_height || 1];
-    return (px, py) => Math.hypot(((px - event.x) / (xs.end - xs.start)) * width, ((py - event.y) / (ys.end - ys.start)) * height);
+    return (px, py) =>
+      Math.hypot(((px - event.x) / (xs.end - xs.start)) * width, ((py - event.y) / (ys.end - ys.start)) * height);
   };
   const inside = ({ x, y }) => {
     const { x_range: xs, y_range: ys } = figure;
-    return x >= Math.min(xs.start, xs.end) && x <= Math.max(xs.start, xs.end) && y >= Math.min(ys.start, ys.end) && y <= Math.max(ys.start, ys.end);
+    return (
+      x >= Math.min(xs.start, xs.end) &&
+      x <= Math.max(xs.start, xs.end) &&
+      y >= Math.min(ys.start, ys.end) &&
+      y <= Math.max(ys.start, ys.end)
+    );
   };
   if (hover) {
     figure.on_event('mousemove', (event) => {
@@ -255,10 +305,14 @@ export function nearest(xs, ys, near, reach = 12) {
 
 const tip = h('.tip', { 'aria-hidden': 'true' });
 const pointer = { x: 0, y: 0 };
-addEventListener('pointermove', (event) => {
-  Object.assign(pointer, { x: event.clientX, y: event.clientY });
-  if (tip.isConnected) placeTip();
-}, { passive: true, capture: true });
+addEventListener(
+  'pointermove',
+  (event) => {
+    Object.assign(pointer, { x: event.clientX, y: event.clientY });
+    if (tip.isConnected) placeTip();
+  },
+  { passive: true, capture: true },
+);
 
 function showTip(content) {
   tip.replaceChildren(...[content].flat());
@@ -292,5 +346,9 @@ export function paddedRange(values, margin = 0.04) {
 
 // Legend entries outside of the figure, so that they hide nothing: [[color, text], ...].
 export function legend(entries) {
-  return h('ul.legend', {}, entries.map(([color, text]) => h('li', {}, h('i', { style: { background: color } }), text)));
+  return h(
+    'ul.legend',
+    {},
+    entries.map(([color, text]) => h('li', {}, h('i', { style: { background: color } }), text)),
+  );
 }

@@ -55,6 +55,7 @@ export class Run {
   }
 
   static async open(index) {
+    fetchDocument(`${index}/targets.json`).catch(() => {}); // at once, as nearly every view needs it
     return new Run(index, await fetchDocument(`${index}/run.json`));
   }
 

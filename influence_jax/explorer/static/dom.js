@@ -1,6 +1,8 @@
 // Elements of the page. Text from data enters through text nodes and attributes only.
 import { formatEstimate } from './numbers.js';
 
+// Elements of the page. Text from data enters through text nodes and attributes only.
+
 const SVG = 'http://www.w3.org/2000/svg';
 
 // Makes an element: h('a.link', {href, onclick, style: {...}, 'aria-label': ...}, child, ...).
@@ -24,7 +26,9 @@ function fill(element, classes, properties, children) {
     else if (name === 'value' || name === 'checked' || name === 'open') element[name] = value;
     else element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -65,7 +69,12 @@ export function verdictChip(verdict) {
 
 // What stands where a part could not be read; the rest of the page keeps working.
 export function failure(error) {
-  return h('p.failure', { role: 'alert' }, h('b', {}, 'This part could not be shown. '), String(error?.message ?? error));
+  return h(
+    'p.failure',
+    { role: 'alert' },
+    h('b', {}, 'This part could not be shown. '),
+    String(error?.message ?? error),
+  );
 }
 
 // Fills `host` with what the promise gives; says that it is loading, or what went wrong.
@@ -94,7 +103,9 @@ export function button(label, onclick, properties = {}) {
 }
 
 export function select(label, options, value, onchange) {
-  const choices = options.map(([key, title]) => h('option', { value: key, selected: String(key) === String(value) }, title));
+  const choices = options.map(([key, title]) =>
+    h('option', { value: key, selected: String(key) === String(value) }, title),
+  );
   const list = h('select', { 'aria-label': label, onchange: (event) => onchange(event.target.value) }, choices);
   return h('label.field', {}, h('span', {}, label), list);
 }
@@ -125,42 +136,16 @@ export function announce(text) {
   document.getElementById('live').textContent = text;
 }
 
-// Text cut to `limit` characters, so that a record of a megabyte costs no more than a page.
-export function shorten(text, limit = 4000) {
-  return text.length > limit ? `${text.slice(0, limit)} … (${(text.length - limit).toLocaleString('en-US')} more characters)` : text;
-}
-
-const MOST_WORDS = 700;
-
-// Two texts as elements in which the words that differ are marked; too long ones are not compared.
-export function markedDifferences(left, right) {
-  const [a, b] = [left, right].map((text) => shorten(text).split(/(\s+)/).filter(Boolean));
-  const common = a.length > MOST_WORDS || b.length > MOST_WORDS ? null : commonWords(a, b);
-  const render = (words, kept) => {
-    if (!kept) return [words.join('')];
-    return words.map((word, k) => (kept[k] || !word.trim() ? word : h('mark', {}, word)));
+// A view of one document: heading, explanation, and what `build` makes of it.
+export function documentPage(body, run, name, heading, how, build) {
+  const host = h('div');
+  body.append(h('h1', {}, heading), h('p.how', {}, how), host);
+  fillLater(host, run.document(name), build);
+  return {
+    keys: {
+      Escape: () => {
+        location.hash = run.address('targets');
+      },
+    },
   };
-  return [render(a, common?.[0]), render(b, common?.[1])];
 }
-
-// Which words of both belong to a longest common subsequence.
-function commonWords(a, b) {
-  const width = b.length + 1;
-  const lengths = new Uint16Array((a.length + 1) * width);
-  for (let i = a.length - 1; i >= 0; i--) {
-    for (let j = b.length - 1; j >= 0; j--) {
-      const below = lengths[(i + 1) * width + j];
-      const beside = lengths[i * width + j + 1];
-      const diagonal = lengths[(i + 1) * width + j + 1] + 1;
-      lengths[i * width + j] = a[i] === b[j] ? diagonal : Math.max(below, beside);
-    }
-  }
-  const kept = [new Array(a.length).fill(false), new Array(b.length).fill(false)];
-  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
-    if (a[i] === b[j]) kept[0][i++] = kept[1][j++] = true;
-    else if (lengths[(i + 1) * width + j] >= lengths[i * width + j + 1]) i++;
-    else j++;
-  }
-  return kept;
-}
-

@@ -87,7 +87,10 @@ export function formatEstimate(value, error, decimals = null) {
 }
 
 function fixed(value, places) {
-  const text = Math.abs(value).toLocaleString('en-US', { minimumFractionDigits: places, maximumFractionDigits: places });
+  const text = Math.abs(value).toLocaleString('en-US', {
+    minimumFractionDigits: places,
+    maximumFractionDigits: places,
+  });
   return value < 0 && /[1-9]/.test(text) ? `${MINUS}${text}` : text;
 }
 
@@ -125,3 +128,5 @@ export function quantile(values, level) {
   const sorted = Float64Array.from(values).filter(Number.isFinite).sort();
   return sorted.length ? sorted[Math.round(level * (sorted.length - 1))] : NaN;
 }
+
+export const LINEAR = new Scale('linear');

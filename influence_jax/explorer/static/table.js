@@ -18,8 +18,13 @@ export class VirtualTable {
     this.head = h('.vhead', { role: 'row' });
     this.body = h('.vbody', { role: 'rowgroup' });
     this.message = h('.vempty', { role: 'status' });
-    this.element = h('.vtable', { role: 'table', 'aria-label': label, tabindex: '-1', onscroll: () => this.#later() },
-      h('.vheadgroup', { role: 'rowgroup' }, this.head), this.body, this.message);
+    this.element = h(
+      '.vtable',
+      { role: 'table', 'aria-label': label, tabindex: '-1', onscroll: () => this.#later() },
+      h('.vheadgroup', { role: 'rowgroup' }, this.head),
+      this.body,
+      this.message,
+    );
     this.observer = new ResizeObserver(() => this.#draw(true));
     this.observer.observe(this.element);
   }
@@ -31,7 +36,9 @@ export class VirtualTable {
   setColumns(columns, sorted, descending, main) {
     this.columns = columns;
     this.main = main;
-    const tracks = columns.map(({ width: [least, share] }) => (share ? `minmax(${least}px, ${share}fr)` : `${least}px`));
+    const tracks = columns.map(({ width: [least, share] }) =>
+      share ? `minmax(${least}px, ${share}fr)` : `${least}px`,
+    );
     const least = columns.reduce((sum, { width }) => sum + width[0] + GAP, 2 * PADDING - GAP);
     this.element.style.setProperty('--columns', tracks.join(' '));
     this.element.style.setProperty('--least', `${least}px`);
@@ -41,8 +48,15 @@ export class VirtualTable {
   #headCell({ key, title, help, numeric, sortable }, sorted, descending) {
     const direction = key !== sorted ? null : descending ? 'descending' : 'ascending';
     const mark = h('span.arrow', { 'aria-hidden': 'true' }, direction === null ? '' : descending ? '↓' : '↑');
-    const content = sortable === false ? title : h('button', { type: 'button', title: help || null, onclick: () => this.sort(key) }, title, mark);
-    return h(`.cell${numeric ? '.numeric' : ''}`, { role: 'columnheader', 'data-key': key, 'aria-sort': direction ?? (sortable === false ? null : 'none') }, content);
+    const content =
+      sortable === false
+        ? title
+        : h('button', { type: 'button', title: help || null, onclick: () => this.sort(key) }, title, mark);
+    return h(
+      `.cell${numeric ? '.numeric' : ''}`,
+      { role: 'columnheader', 'data-key': key, 'aria-sort': direction ?? (sortable === false ? null : 'none') },
+      content,
+    );
   }
 
   setRows(rows, { keepPlace = false } = {}) {
@@ -101,12 +115,20 @@ export class VirtualTable {
       const classes = `.cell${numeric ? '.numeric' : ''}${key === this.main ? '.main' : ''}`;
       return h(classes, { role: 'cell', 'data-key': key }, cell(row));
     });
-    const element = h(`.vrow${isCurrent ? '.current' : ''}`, {
-      role: 'row', 'aria-rowindex': position + 2, tabindex: isCurrent ? '0' : '-1',
-      style: { height: `${height}px`, transform: `translateY(${position * height}px)` },
-      onfocus: () => this.#setCurrent(position),
-      onclick: (event) => { if (!event.target.closest('a') && !String(getSelection())) location.hash = this.address(row); },
-    }, cells);
+    const element = h(
+      `.vrow${isCurrent ? '.current' : ''}`,
+      {
+        role: 'row',
+        'aria-rowindex': position + 2,
+        tabindex: isCurrent ? '0' : '-1',
+        style: { height: `${height}px`, transform: `translateY(${position * height}px)` },
+        onfocus: () => this.#setCurrent(position),
+        onclick: (event) => {
+          if (!event.target.closest('a') && !String(getSelection())) location.hash = this.address(row);
+        },
+      },
+      cells,
+    );
     this.body.append(element);
     return element;
   }
@@ -138,10 +160,14 @@ export class VirtualTable {
   get keys() {
     const page = () => Math.max(1, Math.floor(this.element.clientHeight / this.height) - 2);
     return {
-      j: () => this.move(1), ArrowDown: () => this.move(1),
-      k: () => this.move(-1), ArrowUp: () => this.move(-1),
-      PageDown: () => this.move(page()), PageUp: () => this.move(-page()),
-      Home: () => this.move(-this.#rows.length), End: () => this.move(this.#rows.length),
+      j: () => this.move(1),
+      ArrowDown: () => this.move(1),
+      k: () => this.move(-1),
+      ArrowUp: () => this.move(-1),
+      PageDown: () => this.move(page()),
+      PageUp: () => this.move(-page()),
+      Home: () => this.move(-this.#rows.length),
+      End: () => this.move(this.#rows.length),
       Enter: (event) => {
         if (event.target.closest('a, button') || !this.#rows.length) return false;
         location.hash = this.address(this.#rows[this.#current]);
