@@ -273,10 +273,16 @@ def test_a_distribution_is_hovered_zoomed_and_shown_whole_again(open_page):
     page.mouse.up()
     page.wait_for_timeout(200)
     assert page.evaluate(extent) == pytest.approx(whole)
-    start = page.evaluate('Bokeh.documents.at(0).roots()[0].x_range.start')
-    page.keyboard.press('t')  # drawn anew in other colors
-    drawn(page)
-    assert start != page.evaluate('Bokeh.documents.at(0).roots()[0].x_range.start')
+    start = 'Bokeh.documents.at(-1).roots()[0].x_range.start'
+    moved = page.evaluate('Bokeh.documents.at(0).roots()[0].x_range.start')
+    count = page.evaluate('Bokeh.documents.length')
+    page.keyboard.press('t')  # drawn anew in other colors, and the old ones are forgotten
+    page.wait_for_timeout(1000)
+    assert page.evaluate(start) != moved
+    assert page.evaluate('Bokeh.documents.length') == count
+    page.keyboard.press('Escape')
+    rows(page).first.wait_for()
+    page.wait_for_function('Bokeh.documents.length === 0')
 
 
 def test_three_pages_by_clicks_and_back_again(open_page):

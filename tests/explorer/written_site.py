@@ -157,7 +157,7 @@ class WrittenSite(Site):
             'quantiles': [[0.1, -1e-5], [0.5, 0.0], [0.9, 1e-5]],
             'histogram': {
                 'edges': encoding.floats(edges),
-                'counts': encoding.integers(np.arange(160) % 7),
+                'counts': encoding.integers(1 + np.arange(160) % 7),
             },
             'losses': {
                 'values': encoding.quantized(losses),

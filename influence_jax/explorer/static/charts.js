@@ -124,8 +124,13 @@ function dragButtons(figure) {
 }
 
 function destroy(view) {
-  view?.model.document?.clear();
   hideTip();
+  if (!view) return;
+  const { document: owner } = view.model;
+  view.remove();
+  owner?.clear();
+  const { documents } = window.Bokeh;
+  if (documents.includes(owner)) documents.splice(documents.indexOf(owner), 1);
 }
 
 export function redrawCharts() {
