@@ -1,8 +1,8 @@
 """Influence distributions of training data, measured on ensembles trained on random subsets.
 
 The subpackages, in the order in which data flows through them: `subsets`, `data`, `models` and
-`tasks`, `training`, `store`, `estimators`, `analysis`, `report`. Everything is imported on first
-use, so that reading a run costs no import of what only training needs.
+`tasks`, `training`, `store`, `estimators`, `analysis`, `report`, `explorer`. Everything is imported
+on first use, so that reading a run costs no import of what only training needs.
 """
 
 import importlib
@@ -30,6 +30,7 @@ _SUBPACKAGES = (
     'attribution',
     'data',
     'estimators',
+    'explorer',
     'interchange',
     'judging',
     'models',

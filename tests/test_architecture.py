@@ -32,6 +32,7 @@ ALLOWED = {
     'attribution': {'data', 'estimators', 'run', 'tasks', 'training'},
     'analysis': {'data', 'estimators'},
     'report': {'analysis', 'data', 'estimators', 'store'},
+    'explorer': {'analysis', 'estimators', 'report', 'store'},
     'tensors': {'data', 'estimators', 'report', 'store'},
     'interchange': {'data', 'report', 'tensors'},
     'planning': {'models', 'tasks', 'training'},

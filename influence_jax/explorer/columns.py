@@ -103,10 +103,11 @@ class WholeColumns:
     def _check(self, results: Results) -> None:
         """Compares columns that are stored whole with those estimated here."""
         overview = results.overview
-        noise = np.nan_to_num(results.summary.null_standard_error[overview.chosen])
-        for place, column in enumerate(self.columns(overview.chosen)):
-            tolerance = _CLOSE * float(noise[place]) + 1e-12
-            stored = overview.distributions[:, place]
+        for place, target in enumerate(overview.chosen.tolist()):
+            # One by one, as pages ask for them: each other width is compiled anew.
+            (column,) = self.columns(np.array([target]))
+            noise = np.nan_to_num(results.summary.null_standard_error[target])
+            stored, tolerance = overview.distributions[:, place], _CLOSE * float(noise) + 1e-12
             if not np.allclose(stored, column.values, rtol=_CLOSE, atol=tolerance):
                 raise ValueError(
                     'the stored results are not what the losses of the members give: they are of '

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable
 from importlib.resources.abc import Traversable
 
@@ -45,6 +46,7 @@ _TYPES = {
     'svg': 'image/svg+xml',
     'txt': 'text/plain; charset=utf-8',
 }
+_HOST = re.compile(r'(?:\[([\da-fA-F:.]+)\]|([^:\[\]]+))(?::\d{1,5})?')
 _FAST = 1  # of gzip's levels: the server's time is what counts
 
 
@@ -130,8 +132,10 @@ def _error(message: str, status: int) -> Response:
 
 def _is_own(header: str, host: str) -> bool:
     """Whether the Host of a request is the server's own name, not one of somebody else's page."""
-    name = header.rpartition(':')[0] if header.count(':') == 1 else header.partition(']')[0] + ']'
-    name = (name if ':' in header else header).strip('[]').lower()
+    match = _HOST.fullmatch(header)
+    if match is None:
+        return False
+    name = (match[1] or match[2]).lower()
     if name in ('localhost', host.lower()):
         return True
     try:

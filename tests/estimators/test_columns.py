@@ -6,7 +6,16 @@ import pytest
 
 from influence_jax import analysis
 from influence_jax.analysis import duplicates
-from influence_jax.estimators import Columns, Method, ridge, summarize
+from influence_jax.estimators import (
+    Columns,
+    Method,
+    adjusted,
+    difference_in_means,
+    ridge,
+    summarize,
+)
+from influence_jax.estimators.columns import entry_reader
+from influence_jax.estimators.ensemble import problem
 from influence_jax.types import Influence
 
 EXAMPLES, TARGETS = 14, 11
@@ -138,3 +147,20 @@ def test_bad_input_is_refused_in_one_line(call, message):
     with pytest.raises(ValueError, match=message) as refused:
         call()
     assert '\n' not in str(refused.value)
+
+
+@pytest.mark.parametrize('estimator', [difference_in_means, adjusted, ridge])
+def test_an_entry_reader_gives_the_entries_of_the_estimate(estimator):
+    rng = np.random.default_rng(0)
+    masks = rng.random((64, 9)) < 0.5
+    losses = rng.normal(3, 0.2, (64, 9)).astype(np.float32) - 2 * masks
+    of = problem(masks, losses, None)
+    whole = estimator(masks, losses)
+    read = entry_reader(estimator, of)
+    for targets, examples in (([4], range(9)), ([7, 2], [0, 7, 5])):
+        found = read(np.array(targets), np.array(examples))
+        for part, expected in zip(found, whole, strict=True):
+            assert part.shape == (len(examples), len(targets))
+            np.testing.assert_allclose(
+                part, expected[np.ix_(examples, targets)], rtol=1e-4, atol=1e-6
+            )

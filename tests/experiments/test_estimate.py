@@ -14,6 +14,7 @@ from experiments.estimate import TensorSettings
 from influence_jax import estimators, tensors
 from influence_jax.analysis import Convergence
 from influence_jax.estimators import adjusted
+from influence_jax.explorer import open_results
 from influence_jax.report import figures, theme
 from influence_jax.report.theme import Theme
 from tests import reference
@@ -161,6 +162,15 @@ def test_what_is_written_is_what_the_estimator_says(saved, listed, tmp_path, cap
 
 
 @pytest.mark.usefixtures('undrawn')
+@pytest.mark.parametrize('keep', [True, False])
+def test_tensors_are_kept_for_the_explorer_unless_they_are_not_wanted(saved, keep):
+    page = estimate.run(saved(keep_tensors=keep))
+    if keep:
+        for kept, given in zip(open_results(page.parent).tensors(), drawn(), strict=True):
+            np.testing.assert_array_equal(kept, given)
+    assert open_results(page.parent).has_tensors == keep
+
+
 def test_too_few_members_for_the_estimator_are_said_and_estimated_otherwise(saved, capsys):
     page = estimate.run(saved(estimator=adjusted))
     expected = estimators.difference_in_means(MASKS, LOSSES)

@@ -13,6 +13,7 @@ import pytest
 from experiments import explore
 from experiments.explore import Options
 from influence_jax import report, tensors
+from influence_jax.estimators import difference_in_means
 from influence_jax.report import KeptTensors
 
 M, N = 64, 12
@@ -25,7 +26,7 @@ def saved(tmp_path_factory):
     masks = rng.random((M, N)) < 0.5
     losses = (rng.normal(3, 0.1, (M, N)) - 2 * masks).astype(np.float32)
     run = tensors.as_run(masks, losses)
-    report.gather(run).save(directory)
+    report.gather(run, estimator=difference_in_means).save(directory)
     KeptTensors.of(run).save(directory)
     return directory
 

@@ -1,12 +1,14 @@
 """Results of a planted ensemble, with its tensors, and as a run."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from planted import HOSTILE, Ensemble, M
 
 from influence_jax import report, store
+from influence_jax.estimators import difference_in_means
 from influence_jax.explorer import Site, open_results
 from influence_jax.report import KeptTensors
 
@@ -18,7 +20,7 @@ def ensemble():
 
 @pytest.fixture(scope='session')
 def results(ensemble):
-    return report.gather(ensemble.run, title=HOSTILE)
+    return report.gather(ensemble.run, title=HOSTILE, estimator=difference_in_means)
 
 
 @pytest.fixture(scope='session')
@@ -43,19 +45,25 @@ def planted_run(tmp_path_factory, results, ensemble):
     return directory
 
 
-@pytest.fixture
-def saved(tmp_path, results, ensemble):
-    """A report directory with its tensors."""
-    directory = tmp_path / 'saved'
-    directory.mkdir()
+@pytest.fixture(scope='session')
+def stored(tmp_path_factory, results, ensemble):
+    """A report directory with its tensors, to be read."""
+    directory = tmp_path_factory.mktemp('stored')
     results.save(directory)
     KeptTensors.of(ensemble.run).save(directory)
     return directory
 
 
 @pytest.fixture
-def site(saved):
-    return Site([open_results(saved)])
+def saved(tmp_path, stored):
+    """The same, to be changed."""
+    return shutil.copytree(stored, tmp_path / 'saved')
+
+
+@pytest.fixture(scope='session')
+def site(stored):
+    """All documents of the stored results."""
+    return Site([open_results(stored)])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from planted import HOSTILE, OWN, TWINS, Ensemble, M, N, decoded
 
 from influence_jax import report
 from influence_jax.analysis.verdicts import Verdict, verdicts
-from influence_jax.estimators import adjusted
+from influence_jax.estimators import adjusted, difference_in_means, shrunk
 from influence_jax.explorer import Site, encoding, open_results
 from influence_jax.explorer.entries import StoredEntries
 from influence_jax.explorer.site import UnknownAddress
@@ -44,7 +44,7 @@ def test_the_table_has_the_numbers_of_the_summary(document, results):
 
 
 def test_a_target_has_its_whole_column(document, ensemble, results):
-    values, errors = adjusted(ensemble.masks, ensemble.losses)
+    values, errors = difference_in_means(ensemble.masks, ensemble.losses)
     (page,) = document('0/targets/7.json')
     assert page['id'] == 'id-7' and page['example'] == 7 and page['note'] is None
     assert page['self'][0] == pytest.approx(OWN, abs=0.3)
@@ -134,7 +134,7 @@ def test_tensors_of_other_results_are_noticed(tmp_path, results, members):
 
 
 def test_the_matrix_is_in_the_order_of_clusters(document, ensemble):
-    values, _ = adjusted(ensemble.masks, ensemble.losses)
+    values, _ = difference_in_means(ensemble.masks, ensemble.losses)
     matrix = document('0/matrix.json')
     examples, targets = matrix['examples'], matrix['targets']
     assert sorted(examples[:2]) == list(TWINS) and matrix['boundaries'][:2] == [0, 2]
@@ -215,7 +215,7 @@ def test_targets_that_are_no_examples(tmp_path, ensemble):
         target_ids=tuple(f'test-{i}' for i in range(N)),
         target_examples=np.full(N, -1),
     )
-    report.gather(run).save(tmp_path)
+    report.gather(run, estimator=difference_in_means).save(tmp_path)
     KeptTensors.of(run).save(tmp_path)
     site = Site([open_results(tmp_path)])
     assert not json.loads(site.get('0/run.json'))['has']['clusters']
@@ -230,9 +230,7 @@ def test_targets_that_are_no_examples(tmp_path, ensemble):
 
 
 def test_columns_are_there_for_every_estimator(tmp_path, ensemble):
-    from influence_jax.estimators import difference_in_means, ridge, shrunk
-
-    for estimator, whole in ((difference_in_means, True), (ridge, True), (shrunk, False)):
+    for estimator, whole in ((adjusted, True), (shrunk, False)):
         directory = tmp_path / estimator.name
         directory.mkdir()
         report.gather(ensemble.run, estimator=estimator).save(directory)

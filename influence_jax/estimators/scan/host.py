@@ -16,7 +16,7 @@ from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray
 
 _IN_CACHE = 2**18  # entries that a thread works on at once; with their copies they fit in a cache
-_PRODUCT = 128  # targets that a thread multiplies at once
+_PRODUCT = 2**12  # examples that a thread multiplies at once
 _INNER_EDGES = EDGES[1:-1].astype(np.float32)  # the outermost bins hold all that is beyond
 
 _EVEN, _ODD, _ALL = range(3)
@@ -27,7 +27,7 @@ class HostScan:
     """A `Scan` for CPUs."""
 
     def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
-        self._masks = masks.astype(np.float32)
+        self._masks = masks
         self._by_example = np.ascontiguousarray(masks.T)
         included = [masks[members].sum(axis=0) for members in _MEMBERS]
         self._included = np.stack(included).astype(np.float32)
@@ -96,13 +96,14 @@ class HostScan:
 
     def _sums(self, losses: Float[np.ndarray, 'M t'], part: int) -> Float[np.ndarray, 't N']:
         """Sums of the losses of those of the members that include each example."""
-        masks, losses = self._masks[_MEMBERS[part]], losses[_MEMBERS[part]]
-        sums = np.empty((losses.shape[1], masks.shape[1]), np.float32)
+        masks, losses = self._masks[_MEMBERS[part]], losses[_MEMBERS[part]].T
+        sums = np.empty((len(losses), masks.shape[1]), np.float32)
 
-        def of_some(rows: slice) -> None:
-            np.matmul(losses[:, rows].T, masks, out=sums[rows])
+        def of_some(examples: slice) -> None:
+            # By pieces: as float32 the masks would take four times their memory for good.
+            np.matmul(losses, masks[:, examples].astype(np.float32), out=sums[:, examples])
 
-        in_threads(of_some, len(sums), step=_PRODUCT)
+        in_threads(of_some, masks.shape[1], step=_PRODUCT)
         return sums
 
     def _differences(
