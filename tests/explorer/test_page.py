@@ -276,6 +276,7 @@ def test_a_distribution_is_hovered_zoomed_and_shown_whole_again(open_page):
     start = 'Bokeh.documents.at(-1).roots()[0].x_range.start'
     moved = page.evaluate('Bokeh.documents.at(0).roots()[0].x_range.start')
     count = page.evaluate('Bokeh.documents.length')
+    assert page.get_by_text('32 members trained on it').is_visible()
     page.keyboard.press('t')  # drawn anew in other colors, and the old ones are forgotten
     page.wait_for_timeout(1000)
     assert page.evaluate(start) != moved
@@ -433,6 +434,8 @@ def test_a_damaged_document_is_named_where_it_would_be_and_the_rest_works(open_p
     page.goto(page.url.split('#')[0] + '#/0/target/999')
     page.wait_for_selector('.failure')
     assert 'no target 999' in page.locator('.failure').inner_text()
+    page.goto(page.url.split('#')[0] + '#/0/nothing')
+    page.get_by_text('There is no view').wait_for()
 
 
 def test_rows_and_figures_are_saved(open_page, site, tmp_path):
@@ -489,14 +492,14 @@ def test_fifty_thousand_targets_are_shown_scrolled_and_selected_without_a_pause(
         spent = page.evaluate("""async () => {
           const table = document.querySelector('.vtable');
           const frame = () => new Promise(requestAnimationFrame);
-          let longest = 0;
+          const pauses = [];
           for (let k = 0; k <= 60; k++) {
             const before = performance.now();
             table.scrollTop = (table.scrollHeight * k) / 60;
             await frame(); await frame();
-            longest = Math.max(longest, performance.now() - before);
+            pauses.push(performance.now() - before);
           }
-          return longest;
+          return pauses.sort((a, b) => a - b)[30];
         }""")
         assert rows(page).count() < 60
         assert rows(page).last.get_attribute('aria-rowindex') == '50001'
@@ -512,5 +515,5 @@ def test_fifty_thousand_targets_are_shown_scrolled_and_selected_without_a_pause(
         print(f'{first=:.2f} s {spent=:.0f} ms {search=:.2f} s {mapped=:.2f} s')
         # Ten times what is needed where nothing else runs.
         assert first < 20
-        assert spent < 1000
+        assert spent < 500
         page.context.close()

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from influence_jax.explorer import encoding
+from influence_jax.explorer.columns import Column, MemberLosses
 from influence_jax.explorer.site import Site, UnknownAddress
 
 HOSTILE = (
@@ -138,7 +139,8 @@ class WrittenSite(Site):
         column = [[i, 1e-4 / rank, 2e-5, int(rank < 4)] for rank, i in enumerate(others, 1)]
         losses = np.random.default_rng(t).normal(1, 0.2, 64).astype(np.float32)
         scores = [[i, 1 / rank] for rank, i in enumerate(others[:8], 1)]
-        edges = np.sinh(np.linspace(-4, 5, 161)) * 2e-5
+        values = np.random.default_rng(t).normal(0, 3e-5, 2000).astype(np.float32)
+        included = np.arange(64) % 2 == 1
         return {
             'target': t,
             'id': f'id-{t:05d}',
@@ -155,14 +157,8 @@ class WrittenSite(Site):
                 'negative': [[i, -value, error, 0] for i, value, error, _ in column[3:]],
             },
             'quantiles': [[0.1, -1e-5], [0.5, 0.0], [0.9, 1e-5]],
-            'histogram': {
-                'edges': encoding.floats(edges),
-                'counts': encoding.integers(1 + np.arange(160) % 7),
-            },
-            'losses': {
-                'values': encoding.quantized(losses),
-                'included': '01' * 32 if self.are_examples else None,
-            },
+            'histogram': Column(values, values).histogram(2e-5),
+            'losses': MemberLosses(losses, included if self.are_examples else None).document(),
             'vulnerability': {
                 'rate': 0.4,
                 'low': 0.3,
@@ -240,7 +236,8 @@ class WrittenSite(Site):
                         'title': 'LiRA',
                         'fpr': encoding.floats(rates),
                         'tpr': encoding.floats(np.sqrt(rates)),
-                        'auc': [0.8, 0.7, 0.9],
+                        'auc': 0.8,
+                        'auc_over_members': [0.7, 0.9],
                         'tpr_at': [[0.01, 0.1, 0.05, 0.2]],
                     }
                 ],

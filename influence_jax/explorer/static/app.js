@@ -70,13 +70,14 @@ async function route() {
   const body = h('.view');
   try {
     index ??= await fetchDocument('index.json');
-    const show = address.view === 'compare' ? compareView : VIEWS.find(({ name }) => name === address.view)?.show;
-    if (!show) throw new Error(`There is no view “${address.view}”.`);
+    const known = address.view === 'compare' ? { show: compareView } : VIEWS.find(({ name }) => name === address.view);
+    if (!known) throw new Error(`There is no view “${address.view}”.`);
     if (address.run !== null && !index.runs[address.run]) throw new Error(`There is no run ${address.run} here.`);
     const run = await openRun(address.run ?? 0);
     if (mine !== turn) return;
     frame(run, address);
-    view = await show({
+    if (known.needs && !run.has(known.needs)) throw new Error(`This run has no results on ${known.needs}.`);
+    view = await known.show({
       run,
       body,
       index,

@@ -15,7 +15,7 @@ export class Columns {
       key: 'record',
       title: { image: 'Image', record: 'Record' }[run.about.noun] ?? 'Target',
       width: [170, 2.2],
-      cell: (t) => recordCell(run, targets, t),
+      cell: (t) => recordCell(run, targets, t, location.hash.split(/\?(.*)/s)[1]),
     });
     if (run.about.classes?.length)
       add({
@@ -54,13 +54,14 @@ export class Columns {
   }
 }
 
-export function recordCell(run, targets, t) {
+// Picture and name of a target, as a link to its page; `query` is the table's order and filters.
+export function recordCell(run, targets, t, query = '') {
   const name = targets.name(t);
   const picture = thumbnail(run, targets.example[t], THUMBNAIL);
   const below = targets.label(t);
   return h(
     `a.record${picture ? '.pictured' : ''}`,
-    { href: run.address('target', t, location.hash.split(/\?(.*)/s)[1] ?? ''), tabindex: '-1', title: name },
+    { href: run.address('target', t, query), tabindex: '-1', title: name },
     picture,
     h('span.name', {}, name.slice(0, 300), below ? h('small', {}, below) : null),
   );

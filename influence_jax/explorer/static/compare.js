@@ -46,7 +46,7 @@ export async function compareView({ run, body, openRun, query, replace }) {
   });
   const titles = [run, other].map((each) => each.about.title);
   const unit = run.about.unit ? ` (${run.about.unit})` : '';
-  const number = (name, title, errors, width = 150) => {
+  const number = (name, title, errors, width = 140) => {
     const decimals = columnDecimals([...columns[name]], errors ? [...columns[errors]] : null);
     return {
       key: name,
@@ -58,7 +58,7 @@ export async function compareView({ run, body, openRun, query, replace }) {
     };
   };
   const shown = [
-    { key: 'id', title: 'Target', width: [180, 2], cell: (k) => recordCell(run, targets, positions[0][k]) },
+    { key: 'id', title: 'Target', width: [230, 2], cell: (k) => recordCell(run, targets, positions[0][k]) },
     number('difference', 'Difference', 'error', 170),
     number('z', 'In errors', null, 110),
     number('self_influence_0', 'First', 'self_influence_error_0'),
@@ -67,7 +67,7 @@ export async function compareView({ run, body, openRun, query, replace }) {
       key: 'verdicts',
       title: 'Verdicts',
       sortable: false,
-      width: [330, 0],
+      width: [310, 0],
       cell: (k) =>
         h(
           'span',

@@ -45,6 +45,12 @@ export function decode(column) {
   return Float64Array.from(values, (value) => column.low + ((column.high - column.low) * value) / 65535);
 }
 
+// Decodes {"bits": base64}, eight flags a byte, the first in the highest bit.
+export function decodeBits({ bits }, count) {
+  const bytes = Uint8Array.from(atob(bits), (character) => character.charCodeAt(0));
+  return Array.from({ length: count }, (_, k) => (bytes[k >> 3] >> (7 - (k & 7))) & 1);
+}
+
 // A run: what its documents say, by position of target and example.
 export class Run {
   constructor(index, about) {

@@ -1,5 +1,5 @@
 // Charts of one target: its whole influence distribution, and the losses of the members.
-import { decode } from './data.js';
+import { decode, decodeBits } from './data.js';
 import { Scale, formatCount, formatNumber } from './numbers.js';
 import { INTERVAL, button, h, saveCsv, section } from './dom.js';
 import { chart, legend, nearest, paddedRange, plot } from './charts.js';
@@ -11,7 +11,8 @@ const OTHERS_MARKED = 6;
 export function distributionSection(run, targets, t, found, strongest) {
   const noise = found.null_error > 0 ? found.null_error : null;
   if (!found.histogram && !found.quantiles?.length) return null;
-  const values = found.histogram ? found.histogram.edges : found.quantiles.map(([, value]) => value);
+  const histogram = found.histogram && readHistogram(found.histogram);
+  const values = histogram ? histogram.edges : found.quantiles.map(([, value]) => value);
   const scale = new Scale('asinh', noise ?? (Math.max(...values.map(Math.abs)) / 100 || 1));
   const marks = [
     ...(found.self
@@ -34,10 +35,10 @@ export function distributionSection(run, targets, t, found, strongest) {
     name: `target_${t}_distribution`,
     height: 340,
     alt: `Distribution of the influence of ${formatCount(run.about.examples)} examples on ${targets.name(t)}${found.self ? `; its own is ${formatNumber(found.self[0])}` : ''}.`,
-    build: (Bokeh, theme) => drawDistribution(Bokeh, theme, { run, found, scale, range, marks, unit }),
+    build: (Bokeh, theme) => drawDistribution(Bokeh, theme, { run, found, histogram, scale, range, marks, unit }),
   });
   const entries = [
-    ['var(--neutral)', found.histogram ? 'examples' : 'quantiles'],
+    ['var(--neutral)', histogram ? 'examples' : 'quantiles'],
     ['var(--positive)', 'its own influence'],
     ['var(--negative)', 'strongest others'],
     ['var(--band)', 'what noise alone may reach'],
@@ -49,8 +50,17 @@ export function distributionSection(run, targets, t, found, strongest) {
   ]);
 }
 
-function drawDistribution(Bokeh, theme, { run, found, scale, range, marks, unit }) {
-  const { histogram } = found;
+// Edges and counts of bins, which are evenly spaced in asinh(value / scale) from `low` to `high`.
+function readHistogram({ low, high, scale, counts: encoded }) {
+  const counts = [...decode(encoded)];
+  const spaced = new Scale('asinh', scale);
+  const edges = Array.from({ length: counts.length + 1 }, (_, k) =>
+    spaced.inverse(low + ((high - low) * k) / counts.length),
+  );
+  return { edges, counts };
+}
+
+function drawDistribution(Bokeh, theme, { run, found, histogram, scale, range, marks, unit }) {
   const counts = new Scale('asinh', 1);
   const top = histogram ? counts.forward(Math.max(...histogram.counts)) * 1.06 : 1.04;
   // Below zero is a strip for single influences: its own first, then others by their strength.
@@ -141,7 +151,7 @@ function drawDistribution(Bokeh, theme, { run, found, scale, range, marks, unit 
 // Losses of members that were trained on it, and of those that were not.
 export function lossesSection(run, t, losses) {
   const values = decode(losses.values);
-  const included = losses.included ? [...losses.included].map(Number) : null; // null: it is no example
+  const included = losses.included && decodeBits(losses.included, values.length); // null: it is no example
   const parts = [[], []];
   values.forEach((value, m) => {
     if (Number.isFinite(value)) parts[included?.[m] ? 0 : 1].push(value);

@@ -23,7 +23,7 @@ export async function membershipView({ run, body }) {
       const element = chart({
         name: 'roc',
         height: 440,
-        alt: `Receiver operating curves of ${curves.map(({ title, auc }) => `${title}, area ${formatNumber([auc].flat()[0])}`).join('; ')}.`,
+        alt: `Receiver operating curves of ${curves.map(({ title, auc }) => `${title}, area ${formatNumber(auc)}`).join('; ')}.`,
         build: (Bokeh, theme) => {
           const range = [log.forward(floor), 0.02];
           const lines = curves.map(({ fpr, tpr }) => [fpr.map(position), tpr.map(position)]);
@@ -62,7 +62,7 @@ export async function membershipView({ run, body }) {
         ['Attack', 'Area', ...rates.map((rate) => `TPR at ${formatNumber(100 * rate)} % FPR`)],
         curves.map((attack) => [
           attack.title,
-          withBounds([attack.auc].flat()),
+          withBounds([attack.auc, ...(attack.auc_over_members ?? [])]),
           ...rates.map((rate) => cell(attack, rate)),
         ]),
       );

@@ -1,5 +1,5 @@
 // A target's page: what is known of it, because of which others, and what cheaper methods say.
-import { Request, decode } from './data.js';
+import { Request } from './data.js';
 import { formatCount, formatNumber } from './numbers.js';
 import { INTERVAL, button, estimate, fillLater, h, saveCsv, section, thumbnail, verdictChip } from './dom.js';
 import { entryList, exampleEntry } from './entries.js';
@@ -100,8 +100,7 @@ function targetHeader(run, targets, t) {
 
 function targetParts(run, targets, t, found) {
   const { influencers } = found;
-  if (found.histogram)
-    found.histogram = { edges: [...decode(found.histogram.edges)], counts: [...decode(found.histogram.counts)] };
+
   const strongest = [...influencers.positive, ...influencers.negative].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
   const parts = [
     found.note ? h('p.note', {}, found.note) : null,
