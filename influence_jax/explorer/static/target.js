@@ -1,0 +1,244 @@
+// A target's page: what is known of it, because of which others, and what cheaper methods say.
+import { Request } from './data.js';
+import { formatCount, formatNumber } from './numbers.js';
+import { INTERVAL, button, estimate, fillLater, h, saveCsv, section, thumbnail, verdictChip } from './dom.js';
+import { entryList, exampleEntry } from './entries.js';
+import { recordsSection, tokensSection } from './records.js';
+import { distributionSection, lossesSection } from './distributions.js';
+
+export async function targetView({ run, body, key, query }) {
+  const t = Number(key);
+  const targets = await run.targets();
+  if (!(t >= 0 && t < targets.length))
+    throw new Error(`There is no target ${key}; targets are 0 to ${targets.length - 1}.`);
+  const request = new Request(query);
+  const order = targets.select(request);
+  const place = order.indexOf(t);
+  const address = (other) => run.address('target', other, request.query);
+  const [before, after] = [order[place - 1], place < 0 ? undefined : order[place + 1]];
+  const back = run.address('targets', '', request.query);
+  document.title = `${targets.name(t).slice(0, 80)} · ${run.about.title}`;
+
+  body.append(
+    h(
+      'nav.steps',
+      { 'aria-label': 'Targets in the order of the table' },
+      h('a', { href: back }, '← Table'),
+      h('span.muted', {}, place < 0 ? '' : `${formatCount(place + 1)} of ${formatCount(order.length)}`),
+      stepLink('Previous', before, address),
+      stepLink('Next', after, address),
+    ),
+    targetHeader(run, targets, t),
+  );
+  const rest = h('.parts');
+  body.append(rest);
+  fillLater(rest, run.target(t), (document_) => targetParts(run, targets, t, document_));
+  const go = (other) => () => {
+    if (other !== undefined) location.hash = address(other);
+  };
+  return {
+    keys: {
+      j: go(after),
+      ArrowRight: go(after),
+      k: go(before),
+      ArrowLeft: go(before),
+      Escape: () => {
+        location.hash = back;
+      },
+    },
+  };
+}
+
+function stepLink(label, t, address) {
+  return t === undefined
+    ? h('span.button.off', { 'aria-disabled': 'true' }, label)
+    : h('a.button', { href: address(t) }, label);
+}
+
+function targetHeader(run, targets, t) {
+  const example = targets.example[t];
+  const values = targets.quantities.filter(({ name }) =>
+    ['self_influence', 'margin', 'other_value', 'effective_members', 'mean_loss', 'vulnerability'].includes(name),
+  );
+  const keys = values.map(({ name, title, help, error }) =>
+    h(
+      'li',
+      { title: help || null },
+      estimate(targets.column(name)[t], targets.column(error)?.[t]),
+      h('span', {}, title),
+    ),
+  );
+  return h(
+    '.subject',
+    {},
+    thumbnail(run, example, 112, targets.name(t)),
+    h(
+      '.subject-text',
+      {},
+      h('h1', {}, targets.name(t).slice(0, 300)),
+      h(
+        'p.how',
+        {},
+        [targets.ids[t] !== targets.name(t) ? targets.ids[t] : '', targets.label(t)]
+          .filter(Boolean)
+          .join(' · ')
+          .slice(0, 400),
+        ' ',
+        verdictChip(run.verdict(targets.verdicts[t])),
+      ),
+      h('ul.keys', {}, keys),
+      example >= 0
+        ? h(
+            'p',
+            {},
+            h('a', { href: run.address('example', example) }, `What it influences as a training ${run.about.noun} →`),
+          )
+        : null,
+    ),
+  );
+}
+
+function targetParts(run, targets, t, found) {
+  const { influencers } = found;
+
+  const strongest = [...influencers.positive, ...influencers.negative].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
+  const parts = [
+    found.note ? h('p.note', {}, found.note) : null,
+    distributionSection(run, targets, t, found, strongest),
+    strongest.length ? influencersSection(run, t, influencers) : null,
+    recordsSection(run, targets.example[t], influencers.positive.concat(influencers.negative)),
+    tokensSection(found.tokens),
+    found.losses ? lossesSection(run, t, found.losses) : null,
+    vulnerabilitySection(found.vulnerability),
+    found.attribution?.length ? attributionSection(run, found) : null,
+  ];
+  return parts.filter(Boolean);
+}
+
+function influencersSection(run, t, { positive, negative }) {
+  const all = [...positive, ...negative];
+  const scale = [
+    Math.min(0, ...all.map(([, value, error]) => value - INTERVAL * (error ?? 0))),
+    Math.max(0, ...all.map(([, value, error]) => value + INTERVAL * (error ?? 0))),
+  ];
+  const lists = [
+    ['Help: the loss here is lower with them', positive],
+    ['Hurt: the loss here is higher with them', negative],
+  ]
+    .filter(([, rows]) => rows.length)
+    .map(([title, rows]) =>
+      h(
+        '.card',
+        {},
+        h('h3', {}, title),
+        entryList(rows, scale, (example) => exampleEntry(run, example)),
+      ),
+    );
+  const save = async () => {
+    const rows = await Promise.all(
+      all.map(async ([example, value, error, standsOut]) => [
+        example,
+        await run.exampleName(example),
+        value,
+        error,
+        standsOut,
+      ]),
+    );
+    saveCsv(`target_${t}_influences`, ['example', 'name', 'influence', 'standard_error', 'stands_out'], rows);
+  };
+  return section(
+    'Because of which others',
+    'Strongest first, with 95 % intervals. Those in gray do not stand out from noise. Each leads to its own page.',
+    h('.two', {}, lists),
+    [button('CSV', save)],
+  );
+}
+
+function vulnerabilitySection(found) {
+  if (!found || !Number.isFinite(found.rate)) return null;
+  const percent = (value) => `${formatNumber(100 * value)} %`;
+  const facts = [
+    [
+      'Found',
+      `${percent(found.rate)} of the members that were trained on it${Number.isFinite(found.low) ? ` (${percent(found.low)} to ${percent(found.high)})` : ''}`,
+    ],
+    [
+      'Falsely accused',
+      Number.isFinite(found.false_alarms)
+        ? `${percent(found.false_alarms)} of the others${found.false_positive_rate ? `, at a threshold for ${percent(found.false_positive_rate)}` : ''}`
+        : null,
+    ],
+    ['Area under the curve', Number.isFinite(found.auroc) ? estimate(found.auroc, found.auroc_error) : null],
+    ['At risk', found.at_risk ? 'yes' : 'no'],
+  ];
+  const how = `What an attacker who sees its loss learns of who was trained on it${found.attack ? `, by ${found.attack}` : ''}.`;
+  return section(
+    'Membership',
+    how,
+    h(
+      'dl.card.facts',
+      {},
+      facts.filter(([, text]) => text !== null).map(([name, text]) => [h('dt', {}, name), h('dd', {}, text)]),
+    ),
+  );
+}
+
+function attributionSection(run, found) {
+  const standing = new Set(
+    [...found.influencers.positive, ...found.influencers.negative]
+      .filter(([, , , standsOut]) => standsOut)
+      .map(([example]) => example),
+  );
+  const list = (title, about, rows) =>
+    h(
+      '.card',
+      {},
+      h('h3', {}, title),
+      about ? h('p.small', {}, about) : null,
+      h(
+        'ol.entries',
+        {},
+        rows.slice(0, 10).map(([example, score]) => {
+          const { address, picture, name } = exampleEntry(run, example);
+          return h(
+            `li${standing.has(example) ? '' : '.noise'}`,
+            {},
+            h(
+              `a.entry.short${picture ? '.pictured' : ''}`,
+              { href: address },
+              picture,
+              name,
+              h('span.number', {}, formatNumber(score)),
+            ),
+          );
+        }),
+      ),
+    );
+  const methods = found.attribution.map(({ method, unit, self, margin, influencers }) =>
+    list(
+      method,
+      [
+        self === null || self === undefined ? '' : `itself ${formatNumber(self)}${unit ? ` ${unit}` : ''}`,
+        margin === null || margin === undefined ? '' : `margin ${formatNumber(margin)}`,
+      ]
+        .filter(Boolean)
+        .join(' · '),
+      influencers.filter(([example]) => example !== found.example),
+    ),
+  );
+  const ensemble = list(
+    'The ensemble',
+    [
+      found.self ? `itself ${formatNumber(found.self[0])} ${run.about.unit}` : '',
+      found.margin === null ? '' : `margin ${formatNumber(found.margin)}`,
+    ]
+      .filter(Boolean)
+      .join(' · '),
+    found.influencers.positive,
+  );
+  return section(
+    'Beside the ensemble: cheaper methods',
+    'The largest scores of each. In gray: examples that do not stand out in the ensemble.',
+    h('.columns', {}, ensemble, methods),
+  );
+}
