@@ -13,7 +13,6 @@ from influence_jax import analysis
 from influence_jax.estimators import Columns, joint_margin, summarize
 from influence_jax.report.results import Attributed, Results
 from influence_jax.report.sections import (
-    MINUS,
     MISSING,
     Cell,
     Gallery,
@@ -24,7 +23,6 @@ from influence_jax.report.sections import (
 )
 
 STRONGEST = 8
-_SMALL = 1e-3
 
 ROWS = 8
 """Targets of lowest margin whose strongest examples are shown."""
@@ -120,7 +118,7 @@ def _gallery(results: Results, targets: Sequence[int]) -> Gallery:
         examples: Int[np.ndarray, ' K'], values: Float[np.ndarray, ' K']
     ) -> list[tuple[int, str]]:
         return [
-            (example, _score(float(value)))
+            (example, number(value))
             for example, value in zip(examples.tolist(), values, strict=True)
         ][:STRONGEST]
 
@@ -134,10 +132,6 @@ def _gallery(results: Results, targets: Sequence[int]) -> Gallery:
         ]
         rows.append(GalleryRow(results.example_of(target), results.target_name(target), strips))
     return Gallery(rows)
-
-
-def _score(value: float) -> str:
-    return number(value, 3) if abs(value) >= _SMALL else f'{value:.0e}'.replace('-', MINUS)
 
 
 def _auroc(results: Results, margin: Float[np.ndarray, ' T']) -> str:

@@ -24,6 +24,7 @@ from influence_jax.report.sections import (
     Section,
     Table,
     count,
+    decimals,
     number,
     plus_minus,
 )
@@ -98,7 +99,7 @@ def score_texts(score: ScoreComparison, reference: Reference | None) -> ScoreTex
     """Returns the numbers of a score, so many digits that small ones differ and large are short."""
     unique, near = score.unique, score.near_duplicated
     largest = max(np.nan_to_num(np.abs([unique.mean, near.mean])))
-    digits = 3 if largest < 2 else 2 if largest < 100 else 1
+    digits = max(3 if largest < 2 else 2 if largest < 100 else 1, decimals(largest, least=3))
 
     def both(spread: Spread) -> str:
         if not spread.targets:
@@ -401,7 +402,7 @@ def _record(results: Results, text: TextResults, target: int) -> Record:
         decoded=decoded,
         common=(start, start + len(common)),
         numbers=[
-            ('BLEU', number(text.bleu[target])),
+            ('BLEU', number(text.bleu[target], 2)),
             ('exact match', 'yes' if text.exact_match[target] else 'no'),
             *nearest,
             ('in common', f'{text.longest_common_share[target]:.0%}'),
@@ -429,4 +430,4 @@ def _mean(values: Float[np.ndarray, ' _']) -> str:
 
 def _error(errors: Float[np.ndarray, ' _']) -> str:
     known = errors[np.isfinite(errors)]
-    return f'typical standard error {number(float(np.median(known)), 3)}' if known.size else ''
+    return f'typical standard error {number(float(np.median(known)))}' if known.size else ''

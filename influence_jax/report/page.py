@@ -10,11 +10,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from influence_jax.estimators import cross_fitted_values, z_scores
+from influence_jax.estimators import z_scores
 from influence_jax.report import figures
 from influence_jax.report.attributed import attribution_section
 from influence_jax.report.comparison import comparison_sections
-from influence_jax.report.facts import caveats
+from influence_jax.report.facts import caveats, own_influences
+from influence_jax.report.question import influencers, question
 from influence_jax.report.results import Results, surest_pairs
 from influence_jax.report.sections import (
     check_names,
@@ -24,10 +25,9 @@ from influence_jax.report.sections import (
     number,
 )
 from influence_jax.report.theme import Picture, Theme, data_uri, image_png, picture
-from influence_jax.text import LONGEST_NAME, clean, shortened
+from influence_jax.text import ELLIPSIS, LONGEST_NAME, clean, shortened
 
 LOWEST_MARGINS = 16
-MOST_MEMORIZED = 24
 INFLUENCERS = 8
 MOST_FIELDS = 8
 """Columns of a table that are shown of each row."""
@@ -65,17 +65,18 @@ def make_page(results: Results) -> Page:
             summary=summary,
             sections=sections,
             pictures={one.name: one for one in drawn},
+            question=question(results),
+            warnings=own_influences(overview),
             caveats=caveats(results),
             key_numbers=_key_numbers(results),
             matrix_limit=_matrix_limit(results),
             matrix_pixels=_matrix_pixels(results),
             lowest_margin=overview.lowest_margin[:LOWEST_MARGINS].tolist(),
-            most_memorized=overview.most_memorized[:MOST_MEMORIZED].tolist(),
             surest_pairs=surest_pairs(summary.pairs).tolist(),
             pair_z=z_scores(summary.pairs.values, summary.pairs.standard_errors),
             reliability=overview.convergence
             and overview.convergence.reliability(summary.members_used),
-            influencers=functools.partial(_influencers, results),
+            influencers=functools.partial(influencers, results, most=INFLUENCERS),
             strip_columns=INFLUENCERS,
             show=shower(results),
             light=Markup(Theme.light().css()),
@@ -111,11 +112,16 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     templates.filters.update(number=number, count=count, visible=clean)
-    templates.tests.update(nan=math.isnan)
+    templates.tests.update(nan=math.isnan, saying=_says)
     templates.globals.update(
         measured=measured, measured_parts=measured_parts, picture=Picture.markup
     )
     return templates
+
+
+def _says(record: Markup, name: str) -> bool:
+    """Returns whether what is shown of an example is a text of which the name is the beginning."""
+    return bool(record) and record.striptags().startswith(name.removesuffix(ELLIPSIS))
 
 
 def _finalize(value: object) -> object:
@@ -165,6 +171,7 @@ def _draw(results: Results) -> Iterator[Picture]:
             other=int(summary.strongest_other[target]),
             unit=unit,
         )
+    known = results.near_duplicates
     if (np.isfinite(summary.self_influence) & np.isfinite(summary.margin)).any():
         yield picture(
             'self-influence-and-margin',
@@ -173,7 +180,7 @@ def _draw(results: Results) -> Iterator[Picture]:
             summary.self_influence,
             summary.margin,
             standard_error=results.self_standard_error(),
-            near_duplicates=results.near_duplicates,
+            near_duplicates=known if known is not None and known.any() else None,
             unit=unit,
         )
     if summary.z_histogram.any():  # there are standard errors
@@ -245,33 +252,3 @@ def shower(results: Results) -> Callable[[int | None], Markup]:
         return Markup('<p>{}</p>').format(text)
 
     return show
-
-
-class Influencer(NamedTuple):
-    """One of the strongest influences on a target.
-
-    cross_fitted: the influence less what selecting it added; NaN of the target itself and of noise.
-    """
-
-    example: int
-    value: float
-    standard_error: float
-    cross_fitted: float
-    is_target: bool
-    is_noise: bool
-
-
-def _influencers(results: Results, target: int) -> Iterator[Influencer]:
-    """Yields the strongest influences on a target, largest first."""
-    summary = results.summary
-    for rank, example in enumerate(summary.top_examples[target, :INFLUENCERS].tolist()):
-        value = float(summary.top_values[target, rank])
-        error = float(summary.top_standard_errors[target, rank])
-        is_target = example == results.example_of(target)
-        stands_out = bool(summary.top_stands_out[target, rank])
-        cross_fitted = math.nan
-        if stands_out and not is_target and error > 0:
-            least_z, one = results.overview.z_threshold, np.array([value])
-            cross_fitted = float(cross_fitted_values(one, one / error, least_z=least_z)[0])
-        is_noise = not (stands_out or math.isnan(error))
-        yield Influencer(example, value, error, cross_fitted, is_target, is_noise)
