@@ -150,9 +150,7 @@ def question(results: Results) -> Question:
     def row(target: int) -> Row:
         strongest = influencers(results, target, most=OTHERS + 1)
         others = [one for one in strongest if not one.is_target][:OTHERS]
-        kept = (
-            one for rank, one in enumerate(others) if rank < _FEWEST_OTHERS or not one.is_noise
-        )
+        kept = (one for rank, one in enumerate(others) if rank < _FEWEST_OTHERS or not one.is_noise)
         return Row(target, Verdict(found[target]), tuple(kept))
 
     kinds = choose_rows(summary, results.overview.target_examples, found)

@@ -154,7 +154,12 @@ def test_sections_are_data(written):
     [
         (1.254, '1.25'),
         (-0.312, '\N{MINUS SIGN}0.31'),
-        (-0.001, '0.00'),
+        (0.0, '0.00'),
+        (-0.001, '\N{MINUS SIGN}0.0010'),
+        (3.14e-7, '3.1e\N{MINUS SIGN}07'),
+        (123.456, '123.5'),
+        (5234.5, '5,234'),
+        (2e8, '2.0e+08'),
         (math.nan, '\N{EN DASH}'),
         (math.inf, '\N{INFINITY}'),
     ],
@@ -163,11 +168,21 @@ def test_number(value, text):
     assert number(value) == text
 
 
+def test_a_column_of_one_scale_has_digits_of_its_own():
+    assert number(-0.001, 2) == '0.00'
+    assert number(0.97249, 3) == '0.972'
+
+
 def test_error_bars_never_read_zero():
     assert measured(1.254, 0.061) == '1.25 ± 0.06'
     assert measured(0.0123456, 0.00234) == '0.012 ± 0.002'
     assert measured(1.5, 0.0) == '1.50 ± 0.00'
-    assert measured(-3e-7, 2e-9) == '\N{MINUS SIGN}3e\N{MINUS SIGN}07 ± 2e\N{MINUS SIGN}09'
+    tiny = measured(-3e-7, 2e-9)
+    assert tiny == '\N{MINUS SIGN}3.0e\N{MINUS SIGN}07 ± 2.0e\N{MINUS SIGN}09'
+    assert measured(5234.2, 45.1) == '5,234 ± 45'
+    assert measured(52.21, 4.51) == '52.2 ± 4.5'
+    assert measured(1e-4, 0.0) == '0.00010 ± 0.00000'
+    assert measured(1.2, math.nan) == '1.20 ± \N{EN DASH}'
     assert measured(math.nan, math.nan) == '\N{EN DASH}'
 
 
