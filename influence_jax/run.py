@@ -105,6 +105,18 @@ class Run(store.Run):
         enough = len(masks) >= 2 * adjusted.least_members
         return adjusted if enough else difference_in_means
 
+    def unit(self, measurement: str = 'loss') -> str:
+        """Returns the unit of a measurement, and so of influences on it.
+
+        By the task that this process trained or, by its name, the one of an opened run. A loss of
+        which it is not known is in nats; anything else is its own unit.
+        """
+        from influence_jax import tasks
+
+        units = getattr(self._task, 'units', None) or tasks.units_of(self.manifest.configuration)
+        is_loss = measurement.endswith('loss')
+        return units.get(measurement, 'nats' if is_loss else measurement.replace('_', ' '))
+
     def influence(
         self, measurement: str = 'loss', *, estimator: EstimatorLike | None = None
     ) -> Influence:

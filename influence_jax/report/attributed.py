@@ -19,6 +19,7 @@ from influence_jax.report.sections import (
     GalleryRow,
     Section,
     Table,
+    filled,
     number,
 )
 
@@ -110,7 +111,7 @@ HEADER = ('', 'margin', 'AUROC', 'same other', 'self')
 
 def _table(results: Results) -> Table:
     rows = [[Cell(text) for text in row] for row in attribution_rows(results)]
-    return Table('The ensemble and the methods, over all targets.', HEADER, rows)
+    return filled(Table('The ensemble and the methods, over all targets.', HEADER, rows))
 
 
 def _gallery(results: Results, targets: Sequence[int]) -> Gallery:

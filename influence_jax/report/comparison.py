@@ -25,12 +25,17 @@ from influence_jax.report.sections import (
     Table,
     count,
     decimals,
+    filled,
     number,
     plus_minus,
 )
 from influence_jax.report.theme import picture
 from influence_jax.text import shortened
 
+_SHARED = (
+    ' Near-duplicates share most of their answer, so that one written in the place of another has '
+    'a high BLEU too: the table keeps them apart.'
+)
 _LONGEST_TEXT = 400
 _SHORTEST_MARK = 4
 _CLUSTERS, _OF_A_CLUSTER, _UNIQUE = 3, 5, 6
@@ -41,14 +46,27 @@ def comparison_sections(results: Results) -> Iterator[Section]:
     comparison, text = results.comparison, results.text
     if comparison is None:
         return
-    yield kinds_section(results, comparison)
+    two_kinds = bool(comparison.near_duplicated.any())
+    if two_kinds:
+        yield kinds_section(results, comparison)
     if text:
-        yield cluster_section(results, text)
-        yield distribution_section(results, text)
+        if two_kinds:
+            yield cluster_section(results, text)
+            yield distribution_section(results, text)
         yield extraction_section(results, text, comparison)
-    yield auroc_section(comparison)
+    if _is_sought(comparison):
+        yield auroc_section(comparison)
     if text:
         yield record_section(results, text, comparison)
+
+
+def _is_sought(comparison: Comparison) -> bool:
+    """Returns whether any AUROC is known: of a kind of which there are both, some and others."""
+    return any(
+        found is not None and math.isfinite(found.value)
+        for score in comparison.scores
+        for found in (score.near_duplicates_auroc, score.extractable_auroc)
+    )
 
 
 def kinds_section(results: Results, comparison: Comparison) -> Section:
@@ -196,7 +214,7 @@ def auroc_table(comparison: Comparison) -> Table:
             other = score.extractable_auroc
             yield Cell('') if other is None else auroc_cell(other)
 
-    return Table(caption, header=header, rows=[list(cells(one)) for one in comparison.scores])
+    return filled(Table(caption, header, [list(cells(one)) for one in comparison.scores]))
 
 
 def auroc_cell(found: Interval) -> Cell:
@@ -275,6 +293,7 @@ def distribution_section(results: Results, text: TextResults) -> Section:
 
 def extraction_section(results: Results, text: TextResults, comparison: Comparison) -> Section:
     """Returns the section on how well records are extracted, against self-influence and margin."""
+    near = comparison.near_duplicated
 
     def plate(score: str, values: np.ndarray, name: str, *, logarithmic: bool) -> Plate:
         drawn = picture(
@@ -285,7 +304,7 @@ def extraction_section(results: Results, text: TextResults, comparison: Comparis
             text.bleu,
             name=name,
             logarithmic=logarithmic,
-            near_duplicates=comparison.near_duplicated,
+            near_duplicates=near if near.any() else None,
         )
         return Plate(f'BLEU against {score}', '', drawn)
 
@@ -299,9 +318,8 @@ def extraction_section(results: Results, text: TextResults, comparison: Comparis
         'What is extracted',
         'How well a model trained on everything completes each record from its prompt (sentence '
         'BLEU of greedy decoding, 1 where all is right), against self-influence and against the '
-        'margin. Circles are means of equally many records of a kind. Near-duplicates share most '
-        'of their answer, so that one written in the place of another has a high BLEU too: the '
-        'table keeps them apart.',
+        'margin. Circles are means of equally many records of a kind.'
+        + (_SHARED if near.any() else ''),
         [Plates(plates), extraction_table(text, comparison)],
     )
 
@@ -346,15 +364,14 @@ def extraction_table(text: TextResults, comparison: Comparison) -> Table:
             average(f'{name}, members that held the record', by_members.held),
             average(f'{name}, members that did not', by_members.left_out),
         ]
-    return Table(
-        caption=(
-            'Mean ± standard deviation over the records of a kind. Exact match leaves case, '
-            'punctuation and articles out of account. The nearest near-duplicate has the highest '
-            'BLEU or, of several, the smallest edit distance.'
-        ),
-        header=('', 'unique', 'near-duplicated'),
-        rows=rows,
+    caption = (
+        f'Mean ± standard deviation over the records{" of a kind" if near.any() else ""}. Exact '
+        f'match leaves case, punctuation and articles out of account.'
     )
+    if not near.any():
+        return filled(Table(caption, ('', 'records', ''), rows))
+    nearest = 'The nearest near-duplicate has the highest BLEU or, of several, the smallest edit'
+    return Table(f'{caption} {nearest} distance.', ('', 'unique', 'near-duplicated'), rows)
 
 
 def record_section(results: Results, text: TextResults, comparison: Comparison) -> Section:
@@ -373,7 +390,7 @@ def record_section(results: Results, text: TextResults, comparison: Comparison) 
         parts.append(records(title, cluster[:_OF_A_CLUSTER]))
     if len(unique):
         chosen = at_even_steps(unique, bleu[unique], _UNIQUE)[::-1]
-        parts.append(records('Unique records', chosen))
+        parts.append(records('Unique records' if len(duplicated) else 'Records', chosen))
     return Section(
         'Records, and what was extracted',
         'Left what the model was given and, in bold, what it should have written; in the middle '

@@ -322,7 +322,7 @@ def bleu_against(
     *,
     name: str,
     logarithmic: bool,
-    near_duplicates: Bool[np.ndarray, ' T'],
+    near_duplicates: Bool[np.ndarray, ' T'] | None,
     theme: Theme,
 ) -> Figure:
     """Draws how well each target is extracted against a score of it, and the course of the means.
@@ -335,7 +335,7 @@ def bleu_against(
         bleu: of each target, in [0, 1].
         name: of the score, with its unit.
         logarithmic: whether the axis of the score is; what is not positive is then left out too.
-        near_duplicates: targets to set apart.
+        near_duplicates: targets to set apart, if any.
         theme: colors.
     """
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
@@ -348,7 +348,8 @@ def bleu_against(
         axes.set_xscale('log')
         low, high = axes.get_xlim()
         _ticks(axes.xaxis, ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3)))
-    for kind, color in ((~near_duplicates, theme.neutral), (near_duplicates, theme.negative)):
+    near = np.zeros(len(bleu), bool) if near_duplicates is None else near_duplicates
+    for kind, color in ((~near, theme.neutral), (near, theme.negative)):
         _course(axes, x[kind], bleu[kind], color, theme)
     axes.set_ylim(-0.05, 1.05)
     axes.set(xlabel=name, ylabel='BLEU of the decoded answer')

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,7 +69,7 @@ def gather(
     *,
     estimator: EstimatorLike | None = None,
     measurement: str = 'loss',
-    unit: str = UNIT,
+    unit: str | None = None,
     title: str | None = None,
     shown: Shown | None = None,
     near_duplicates: Bool[np.ndarray, ' T'] | None = None,
@@ -86,7 +86,8 @@ def gather(
       estimator: by default the adjusted difference of means. With too few members for it, the
         difference of means is used and the report says so.
       measurement: of which influence is estimated; less of it is better.
-      unit: of that, for labels; matplotlib reads `$` in it as mathematics.
+      unit: of that, for labels; by default as the run has it, else nats. matplotlib reads `$` in
+        it as mathematics.
       title: heading of the page.
       shown: what to show of the examples; by default what the run keeps of them.
       near_duplicates: `[T]` targets known to have a near-duplicate; by default those in a group of
@@ -120,7 +121,7 @@ def gather(
     method = Method(chosen.name, chosen.title, chosen.description)
     return Results(
         title=title or _title(manifest),
-        unit=unit,
+        unit=unit or _unit(run, measurement),
         method=method,
         overview=dataclasses.replace(overview, summary=overview.summary._replace(estimator=method)),
         target_ids=tuple(run.target_ids),
@@ -152,6 +153,12 @@ def gather(
         attributed=scored,
         sections=tuple(sections),
     )
+
+
+def _unit(run: ReportedRun, measurement: str) -> str:
+    """Returns the unit that a run names; nats of one that names none."""
+    of: Callable[[str], str] | None = getattr(run, 'unit', None)
+    return UNIT if of is None else of(measurement)
 
 
 def _title(manifest: Any) -> str:

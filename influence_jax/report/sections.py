@@ -59,6 +59,27 @@ class Table:
                 )
 
 
+def filled(table: Table) -> Table:
+    """Returns a table without the rows and columns that hold nothing beside their name.
+
+    Raises:
+        ValueError: it has groups of columns, of which none may be left out.
+    """
+    if table.groups:
+        raise ValueError(f'{len(table.groups)} groups of columns: fill all of them')
+    rows = [row for row in table.rows if any(map(_is_known, row[1:]))]
+    columns = [0, *(i for i in range(1, len(table.header)) if any(_is_known(r[i]) for r in rows))]
+    return Table(
+        table.caption,
+        [table.header[i] for i in columns],
+        [[row[i] for i in columns] for row in rows],
+    )
+
+
+def _is_known(cell: Cell) -> bool:
+    return cell.text not in ('', MISSING)
+
+
 class Plate(NamedTuple):
     """A picture with a heading and a text.
 
