@@ -50,7 +50,7 @@ def main(directory: str, figure: str | None = None) -> None:
 
     if figure is not None:
         shown = ('LiRA online', 'LiRA offline', 'RMIA, gamma 2', 'loss alone')
-        curves = {name: performances[name].roc for name in shown}
+        curves = {name: membership.points(performances[name].roc) for name in shown}
         Path(figure).write_bytes(png(roc_curves(curves, theme=Theme.light())))
     print(f'\n{time.perf_counter() - start:.0f} s')
 

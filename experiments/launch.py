@@ -127,10 +127,14 @@ _FOR_MEMORY = {
 """What to continue with, where one of these flags is there."""
 
 
-def run(main: Callable[[], object]) -> None:
+def run(main: Callable[..., object], *, most_arguments: int = 0) -> None:
     """Parses flags and runs `main`; what the user can mend is said in one line, with status 1.
 
     Nothing that is said of an error, expected or not, can steer a terminal or is endless.
+
+    Args:
+        main: called with the arguments that are no flags.
+        most_arguments: how many of these there may be.
     """
 
     def guarded(arguments: list[str]) -> None:
@@ -138,10 +142,13 @@ def run(main: Callable[[], object]) -> None:
         # It would say that PyTorch is not there, which nothing here needs.
         os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
         try:
-            if len(arguments) > 1:
-                raise ValueError(f'unexpected argument {arguments[1]!r}: flags begin with --')
+            plain = arguments[1:]
+            if len(plain) > most_arguments:
+                raise ValueError(
+                    f'unexpected argument {plain[most_arguments]!r}: flags begin with --'
+                )
             _use_float32()
-            main()
+            main(*plain)
             terminal.flush()
         except BrokenPipeError:
             terminal.end_quietly()

@@ -19,12 +19,17 @@ def take_any_character() -> None:
             reconfigure(errors='replace')
 
 
-def save_and_show(results: report.Results, directory: Path | str) -> Path:
+def save_and_show(
+    results: report.Results,
+    directory: Path | str,
+    *,
+    tensors: report.KeptTensors | None = None,
+) -> Path:
     """Writes a report, prints it in short, and returns the page's path.
 
     What is printed has been written to files before; nobody need read it to its end.
     """
-    page = report.save(results, directory)
+    page = report.save(results, directory, tensors=tensors)
     show(report.terminal(results), page)
     return page
 

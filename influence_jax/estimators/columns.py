@@ -39,6 +39,9 @@ Entries = Callable[
 ]
 """From positions in the block and examples to values and standard errors."""
 
+EntryReader = Callable[[Int[np.ndarray, ' t'], Int[np.ndarray, ' n']], Influence]
+"""From targets and examples to the entries `[n t]` where they cross."""
+
 _GATHERED = 2**24  # losses looked up at once
 
 
@@ -158,6 +161,42 @@ class Columns:
         """Yields all columns by blocks of targets."""
         for block in tile_slices(self.targets, tile):
             yield block, self.column(np.arange(block.start, block.stop))
+
+
+def entry_reader(estimator: Estimator, of: Problem) -> EntryReader:
+    """Returns a reader of a few columns, or of some of their entries, as they are asked for.
+
+    What all columns need is prepared once, so that one takes little time after another.
+
+    Args:
+      estimator: not a pooled one.
+      of: the complete members.
+
+    Raises:
+      ValueError: as the estimator.
+    """
+    if estimator.block_fit is None:
+
+        def estimated(targets: Int[np.ndarray, ' t'], examples: Int[np.ndarray, ' n']) -> Influence:
+            found = estimator.of_targets(
+                of.masks, of.losses, targets, target_examples=of.self_index
+            )
+            return Influence(*(np.asarray(part)[examples] for part in found))
+
+        return estimated
+    fit = estimator.block_fit(*of)
+
+    def fitted(targets: Int[np.ndarray, ' t'], examples: Int[np.ndarray, ' n']) -> Influence:
+        ((_, centered, scale),) = standardized_tiles(of.losses[:, targets], tile=len(targets))
+        found = _entries(fit.scan, fit(centered, of.self_index[targets], targets, scale))(
+            np.repeat(np.arange(len(targets)), len(examples)), np.tile(examples, len(targets))
+        )
+        shape = len(targets), len(examples)
+        return Influence(
+            *((part.reshape(shape) * scale[:, None]).T.astype(np.float32) for part in found)
+        )
+
+    return fitted
 
 
 def as_columns(

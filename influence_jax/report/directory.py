@@ -1,15 +1,18 @@
 """Writes a report: everything into a hidden sibling first, then moved into place at once."""
 
+import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from influence_jax.report.gathering import gather
+from influence_jax.report.kept import TENSORS, KeptTensors
+from influence_jax.report.membership import Targets, vulnerability_csv
 from influence_jax.report.page import make_page
-from influence_jax.report.results import RESULTS, Results
+from influence_jax.report.results import REPORT, RESULTS, Results
 from influence_jax.report.run import ReportedRun
 from influence_jax.report.tables import attribution_csv, pairs_csv, records_csv, targets_csv
 from influence_jax.store import RunError
@@ -20,10 +23,10 @@ TARGETS = 'targets.csv'
 PAIRS = 'pairs.csv'
 RECORDS = 'records.csv'
 ATTRIBUTION = 'attribution.csv'
-REPORT = 'report'
-"""Name of the report's directory in that of a run."""
+VULNERABILITY = 'vulnerability.csv'
 
-_PARTS = {PAGE, FIGURES, TARGETS, PAIRS, RECORDS, ATTRIBUTION, RESULTS}
+_CSV = {TARGETS, PAIRS, RECORDS, ATTRIBUTION, VULNERABILITY}
+_PARTS = {PAGE, FIGURES, *_CSV, RESULTS, TENSORS}
 
 
 def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments: Any) -> Path:
@@ -51,7 +54,7 @@ def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments:
     return save(gather(run, **arguments), directory)
 
 
-def save(results: Results, directory: Path | str) -> Path:
+def save(results: Results, directory: Path | str, *, tensors: KeptTensors | None = None) -> Path:
     """Writes `results.zarr`, and all files that `render` makes of it, and returns the page's path.
 
     The page needs nothing but itself: images are inside it, it fetches nothing and runs no script.
@@ -62,6 +65,7 @@ def save(results: Results, directory: Path | str) -> Path:
     Args:
         results: from `gather`, or of an earlier report by `Results.load`.
         directory: as in `write`.
+        tensors: kept beside the report, for the explorer: of results that no run directory has.
 
     Raises:
         ValueError: a section names a picture as another is named.
@@ -72,7 +76,8 @@ def save(results: Results, directory: Path | str) -> Path:
     directory = Path(directory).resolve()
     files = render(results)
     try:
-        _write_at_once(directory, results, files)
+        with replaced_at_once(directory) as partial:
+            _write(partial, results, files, tensors)
     except (OSError, RunError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise OSError(
@@ -95,6 +100,8 @@ def render(results: Results) -> dict[str, bytes]:
         texts[RECORDS] = records_csv(results)
     if results.attributed:
         texts[ATTRIBUTION] = attribution_csv(results)
+    if results.membership:
+        texts[VULNERABILITY] = vulnerability_csv(results.membership, Targets.of(results))
     return {
         **{name: text.encode(errors='replace') for name, text in texts.items()},
         **{f'{FIGURES}/{picture.name}.png': picture.light for picture in page.figures},
@@ -124,7 +131,18 @@ def check_directory(directory: Path | str) -> None:
         )
 
 
-def _write_at_once(directory: Path, results: Results, files: Mapping[str, bytes]) -> None:
+@contextlib.contextmanager
+def replaced_at_once(directory: Path) -> Iterator[Path]:
+    """Gives a hidden sibling to be filled, which then takes the directory's place at once.
+
+    After an error, or a kill, the directory is what it was.
+
+    Args:
+        directory: resolved; what it holds is removed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     partial = directory.with_name(f'.{directory.name}.partial')
     old = directory.with_name(f'.{directory.name}.old')
     if old.exists() and not directory.exists():  # an earlier process ended between two renames
@@ -132,15 +150,8 @@ def _write_at_once(directory: Path, results: Results, files: Mapping[str, bytes]
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        results.save(partial)
-        for name, data in files.items():
-            path = partial / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open('wb') as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        # A rename cannot replace a directory that is not empty: the old report steps aside.
+        yield partial
+        # A rename cannot replace a directory that is not empty: the old one steps aside.
         if directory.exists():
             directory.rename(old)
         try:
@@ -152,3 +163,18 @@ def _write_at_once(directory: Path, results: Results, files: Mapping[str, bytes]
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(
+    partial: Path, results: Results, files: Mapping[str, bytes], tensors: KeptTensors | None
+) -> None:
+    results.save(partial)
+    if tensors is not None:
+        tensors.save(partial)
+    for name, data in files.items():
+        path = partial / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open('wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())

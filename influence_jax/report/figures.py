@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from influence_jax.analysis.convergence import Convergence
-from influence_jax.analysis.membership import Roc, true_positive_rates
+from influence_jax.analysis.membership import Points
 from influence_jax.report.sections import MINUS
 from influence_jax.report.theme import (
     UNIT,
@@ -31,8 +31,6 @@ from influence_jax.report.theme import (
 
 _BINS = 4
 _FEWEST_IN_A_BIN = 10
-_FALSE_POSITIVES_NEEDED = 10
-_POINTS = 400
 
 
 def block_limit(block: Float[np.ndarray, 'b c'], is_self: Bool[np.ndarray, 'b c']) -> float:
@@ -377,7 +375,7 @@ def _course(
     )
 
 
-def roc_curves(curves: Mapping[str, Roc], *, theme: Theme) -> Figure:
+def roc_curves(curves: Mapping[str, Points], *, theme: Theme) -> Figure:
     """Draws true-positive against false-positive rate of each attack, beside chance.
 
     Log axes, as only what an attack finds without accusing others counts. Each curve begins where
@@ -399,11 +397,7 @@ def roc_curves(curves: Mapping[str, Roc], *, theme: Theme) -> Figure:
         raise ValueError(f'{len(curves)} curves: give 1 to {len(strokes)}')
     figure, axes = empty_axes(theme, width=5.2, height=4.4)
     for (name, curve), (color, dash) in zip(curves.items(), strokes, strict=False):
-        first = min(_FALSE_POSITIVES_NEEDED / curve.left_out.size, 1.0)
-        rates = np.geomspace(first, 1.0, _POINTS)
-        rates[-1] = 1.0
-        found = true_positive_rates(curve, rates)
-        axes.plot(rates, found, color=color, linestyle=dash, linewidth=1.6, label=name)
+        axes.plot(*curve, color=color, linestyle=dash, linewidth=1.6, label=name)
     _log_square(axes)
     axes.plot(axes.get_xlim(), axes.get_xlim(), color=theme.muted, linewidth=1.0, linestyle=':')
     low = axes.get_xlim()[0]

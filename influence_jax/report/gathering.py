@@ -32,6 +32,7 @@ from influence_jax.estimators import (
 from influence_jax.estimators.ensemble import complete_members
 from influence_jax.report import facts as facts_of
 from influence_jax.report.attributed import attributed
+from influence_jax.report.membership import audited
 from influence_jax.report.question import OTHERS, choose_rows
 from influence_jax.report.results import (
     Attributed,
@@ -151,6 +152,14 @@ def gather(
         text=compared.text,
         reference=reference,
         attributed=scored,
+        membership=audited(
+            run,
+            key=key,
+            measurement=measurement,
+            unit=unit,
+            target_examples=self_index,
+            groups=_groups(kept, self_index),
+        ),
         sections=tuple(sections),
     )
 
@@ -255,6 +264,13 @@ def _near_duplicates(
     return _Truth(examples[self_index] & (self_index >= 0), source)
 
 
+def _groups(shown: Shown, self_index: Int[np.ndarray, ' T']) -> Int[np.ndarray, ' T'] | None:
+    """Returns the group of each target; one that is no example is in a group of its own."""
+    if shown.groups is None:
+        return None
+    return np.where(self_index >= 0, shown.groups[self_index], -1 - np.arange(len(self_index)))
+
+
 class _Compared(NamedTuple):
     """What is known of unique and near-duplicated targets."""
 
@@ -278,8 +294,8 @@ def _compared(
     summary, self_index = overview.summary, overview.target_examples
     estimator = summary.estimator
     assert isinstance(estimator, Estimator)  # it is of a run, not of columns
-    # A target that is no example is in no group.
-    groups = np.where(self_index >= 0, shown.groups[self_index], -1 - np.arange(len(self_index)))
+    groups = _groups(shown, self_index)
+    assert groups is not None
     comparison = functools.partial(
         compare, summary, groups, examples=len(overview.distributions), key=key
     )

@@ -15,6 +15,8 @@ from influence_jax.report import figures
 from influence_jax.report.attributed import attribution_section
 from influence_jax.report.comparison import comparison_sections
 from influence_jax.report.facts import caveats, own_influences
+from influence_jax.report.membership import membership_section
+from influence_jax.report.pictures import Picture, data_uri
 from influence_jax.report.question import influencers, question
 from influence_jax.report.results import Results, surest_pairs
 from influence_jax.report.sections import (
@@ -24,7 +26,7 @@ from influence_jax.report.sections import (
     measured_parts,
     number,
 )
-from influence_jax.report.theme import Picture, Theme, data_uri, image_png, picture
+from influence_jax.report.theme import Theme, image_png, picture
 from influence_jax.text import ELLIPSIS, LONGEST_NAME, clean, shortened
 
 LOWEST_MARGINS = 16
@@ -52,6 +54,7 @@ def make_page(results: Results) -> Page:
     sections = (
         *comparison_sections(results),
         *attribution_section(results),
+        *membership_section(results),
         *results.sections,
     )
     drawn_of_all = (*drawn, *(one for section in sections for one in section.pictures))

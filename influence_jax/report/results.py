@@ -12,11 +12,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from influence_jax.analysis.extraction import ByMembership, Siblings
+from influence_jax.analysis.membership import MembershipResults
 from influence_jax.analysis.near_duplicate_comparison import Comparison
 from influence_jax.analysis.views import ClusterView, Overview
 from influence_jax.estimators import Method, SignificantPairs, Summary, z_scores
 from influence_jax.report import storage
 from influence_jax.report.sections import Section
+
+REPORT = 'report'
+"""Name of the report's directory in that of a run."""
 
 RESULTS = 'results.zarr'
 """Name of the stored results in a report's directory."""
@@ -152,6 +156,7 @@ class Results:
       text: what is extracted of a run on texts.
       reference: published numbers, shown beside the comparison.
       attributed: scores of methods of attribution.
+      membership: how well attacks tell the members that trained on a target; None of too few.
       sections: further pieces of the page.
 
     Raises:
@@ -179,6 +184,7 @@ class Results:
     text: TextResults | None = None
     reference: Reference | None = None
     attributed: tuple[Attributed, ...] = ()
+    membership: MembershipResults | None = None
     sections: tuple[Section, ...] = ()
 
     def __post_init__(self) -> None:
@@ -197,6 +203,7 @@ class Results:
             'texts': (self.shown.texts, P),
             'rows': (self.shown.rows, P),
             'groups': (self.comparison.groups if self.comparison else None, T),
+            'vulnerability': (self.membership.vulnerability if self.membership else None, T),
         } | {
             name: (of_text.get(name), T)
             for name in ('prompts', 'completions', 'changes', 'decoded', 'bleu')

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from influence_jax.analysis.resampling import Interval
-from influence_jax.report.theme import Picture
+from influence_jax.report.pictures import Picture
 
 PLUS_MINUS = '\N{PLUS-MINUS SIGN}'
 MINUS = '\N{MINUS SIGN}'

@@ -103,12 +103,14 @@ def _convert(codec: '_Writer | _Reader', hint: Any, value: Any, path: str, axes:
         return _convert(codec, hint, value, path, axes)
     if _is_record(hint):
         hints, fields = _hints(hint), codec.opened(hint, value, path)
-        if fields.keys() != hints.keys():
+        # Of an older report, fields that came later have their defaults.
+        if fields.keys() - hints.keys() or hints.keys() - fields.keys() - _optional(hint):
             raise ValueError(f'{path or "the record"} has other fields than this version')
         own = {axis: size for axis, size in axes.items() if axis in _SHARED}
         done = {
             name: _convert(codec, kind, fields[name], f'{path}.{name}'.lstrip('.'), own)
             for name, kind in hints.items()
+            if name in fields
         }
         axes.update({axis: size for axis, size in own.items() if axis in _SHARED})
         return codec.closed(hint, done)
@@ -253,6 +255,15 @@ def _hints(cls: type) -> dict[str, Any]:
     hints = get_type_hints(cls)
     names = getattr(cls, '_fields', None) or [field.name for field in dataclasses.fields(cls)]
     return {name: hints[name] for name in names}
+
+
+@functools.cache
+def _optional(cls: type) -> frozenset[str]:
+    """Returns names of a record's fields that have defaults."""
+    if not dataclasses.is_dataclass(cls):
+        return frozenset(cls._field_defaults)  # type: ignore[attr-defined]
+    fields = dataclasses.fields(cls)
+    return frozenset(one.name for one in fields if one.default is not dataclasses.MISSING)
 
 
 def _checked(kind: type, value: Any, path: str) -> Any:

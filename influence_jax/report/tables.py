@@ -3,12 +3,7 @@
 The columns of `targets.csv`, `pairs.csv` and `records.csv` are explained in docs/tables.md.
 """
 
-import csv
-import hashlib
-import io
-import math
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Int
@@ -22,16 +17,16 @@ from influence_jax.analysis.resampling import Interval
 from influence_jax.estimators import selected_intervals, z_scores
 from influence_jax.report.attributed import HEADER, attribution_rows, jointly
 from influence_jax.report.comparison import auroc_cell, score_texts
+from influence_jax.report.csv_files import csv_file, id_cell, text_cell
 from influence_jax.report.facts import own_influences
+from influence_jax.report.membership import terminal_rates
 from influence_jax.report.results import Reference, Results
 from influence_jax.report.sections import MISSING, Cell, measured, number
-from influence_jax.text import LONGEST, LONGEST_NAME, clean, shortened
+from influence_jax.text import LONGEST, LONGEST_NAME, clean
 
 ROWS = 5
 """Targets of each table for the terminal."""
 
-_CALCULATED = frozenset('=+-@\t\r\n')
-_LONGEST_ID = 1000
 _LONGEST_TEXT = 32_000  # what a cell of a spreadsheet holds
 
 
@@ -73,14 +68,14 @@ def targets_csv(results: Results) -> str:
 
     def texts(target: int) -> Iterator[str]:
         other = int(summary.strongest_other[target])
-        yield _id(results.target_ids[target])
-        yield _text(results.target_name(target))
-        yield _text(results.target_label(target))
-        yield _id(results.example_ids[other])
-        yield _text(results.full_name(other))
+        yield id_cell(results.target_ids[target])
+        yield text_cell(results.target_name(target))
+        yield text_cell(results.target_label(target))
+        yield id_cell(results.example_ids[other])
+        yield text_cell(results.full_name(other))
 
     header = ('id', 'name', 'label', 'strongest_other', 'strongest_other_name')
-    return _csv(header, texts, numbers, rows=results.num_targets)
+    return csv_file(header, texts, numbers, rows=results.num_targets)
 
 
 def pairs_csv(results: Results) -> str:
@@ -89,10 +84,10 @@ def pairs_csv(results: Results) -> str:
 
     def texts(pair: int) -> Iterator[str]:
         example, target = int(pairs.examples[pair]), int(pairs.targets[pair])
-        yield _id(results.example_ids[example])
-        yield _text(results.full_name(example))
-        yield _id(results.target_ids[target])
-        yield _text(results.target_name(target))
+        yield id_cell(results.example_ids[example])
+        yield text_cell(results.full_name(example))
+        yield id_cell(results.target_ids[target])
+        yield text_cell(results.target_name(target))
 
     numbers = {
         'influence': pairs.values,
@@ -104,7 +99,7 @@ def pairs_csv(results: Results) -> str:
         'p_value': pairs.p_values,
     }
     header = ('example', 'example_name', 'target', 'target_name')
-    return _csv(header, texts, numbers, rows=len(pairs.examples))
+    return csv_file(header, texts, numbers, rows=len(pairs.examples))
 
 
 def attribution_csv(results: Results) -> str:
@@ -112,9 +107,9 @@ def attribution_csv(results: Results) -> str:
     names = [one.method.name for one in results.attributed]
 
     def texts(target: int) -> Iterator[str]:
-        yield _id(results.target_ids[target])
+        yield id_cell(results.target_ids[target])
         for one in results.attributed:
-            yield _id(results.example_ids[int(one.strongest_other[target])])
+            yield id_cell(results.example_ids[int(one.strongest_other[target])])
 
     numbers: dict[str, np.ndarray | None] = {'joint_margin': jointly(results)}
     for name, one in zip(names, results.attributed, strict=True):
@@ -124,7 +119,7 @@ def attribution_csv(results: Results) -> str:
             f'{name}_other': one.other_score,
         }
     header = ('id', *(f'{name}_strongest_other' for name in names))
-    return _csv(header, texts, numbers, rows=results.num_targets)
+    return csv_file(header, texts, numbers, rows=results.num_targets)
 
 
 def records_csv(results: Results) -> str:
@@ -145,16 +140,16 @@ def records_csv(results: Results) -> str:
         numbers |= {f'{column}_held': of.held.mean, f'{column}_left_out': of.left_out.mean}
 
     def texts(record: int) -> Iterator[str]:
-        yield _id(ids[record])
+        yield id_cell(ids[record])
         yield str(int(comparison.groups[record]))
         for of in (text.changes, text.prompts, text.completions, text.decoded):
-            yield _text(of[record], most=_LONGEST_TEXT)
+            yield text_cell(of[record], most=_LONGEST_TEXT)
         nearest = int(siblings.nearest[record])
-        yield _text(ids[nearest]) if nearest >= 0 else ''
+        yield text_cell(ids[nearest]) if nearest >= 0 else ''
         yield _nearest_to(siblings, record)
 
     header = ('id', 'group', 'change', 'prompt', 'completion', 'decoded')
-    return _csv((*header, 'nearest_sibling', 'nearest_to'), texts, numbers, rows=len(ids))
+    return csv_file((*header, 'nearest_sibling', 'nearest_to'), texts, numbers, rows=len(ids))
 
 
 def _nearest_to(siblings: Siblings, record: int) -> str:
@@ -163,50 +158,6 @@ def _nearest_to(siblings: Siblings, record: int) -> str:
     if siblings.as_near[record]:
         return 'both'
     return 'sibling' if siblings.nearer[record] else 'record'
-
-
-def _id(text: str) -> str:
-    """Returns an id, by which lines are joined: different ones stay different when shortened."""
-    if len(text) <= _LONGEST_ID:
-        return _text(text)
-    digest = hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()
-    return f'{_text(shortened(text, _LONGEST_ID))} sha256 {digest[:16]}'
-
-
-def _text(text: str, *, most: int = _LONGEST_ID) -> str:
-    """Returns text from data without what cannot be seen, and an apostrophe before a formula.
-
-    Spreadsheets read signs of full width, and others that stand for the plain ones, as these, and
-    may pass over white space before them.
-    """
-    text = clean(shortened(text, most), most=None, keep='\t\r\n')
-    first = unicodedata.normalize('NFKC', text.lstrip(' ')[:1])
-    return f"'{text}" if _CALCULATED & {text[:1], first} else text
-
-
-def _number(value: float | np.number | np.bool) -> str:
-    return '' if math.isnan(value) else f'{float(value):.6g}'
-
-
-def _csv(
-    header: Sequence[str],
-    texts: Callable[[int], Iterable[str]],
-    numbers: Mapping[str, np.ndarray | None],
-    *,
-    rows: int,
-) -> str:
-    """Returns a file of texts, then numbers; a column that is None is left out."""
-    columns = {name: values for name, values in numbers.items() if values is not None}
-    lines = []
-    for cells in (
-        (*header, *columns),
-        *((*texts(row), *(_number(of[row]) for of in columns.values())) for row in range(rows)),
-    ):
-        line = io.StringIO()
-        # Quotes what holds a part of the line's end: either kind of line break must be quoted.
-        csv.writer(line, lineterminator='\r\n').writerow(cells)
-        lines.append(line.getvalue().removesuffix('\r\n') + '\n')
-    return ''.join(lines)
 
 
 def printable(text: str, *, most: int = LONGEST, style: str = '') -> Text:
@@ -241,6 +192,9 @@ def _parts(results: Results) -> Iterator[RenderableType]:
         for name, *cells in attribution_rows(results):
             lines.add_row(printable(name), *cells)
         yield lines
+    if results.membership:
+        yield Text()
+        yield terminal_rates(results.membership)
     for name, value in results.facts.items():
         yield printable(f'{name}: {value}')
     for note in results.notes:

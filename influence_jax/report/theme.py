@@ -3,20 +3,20 @@
 No pyplot and no global style, so that drawing leaves no trace in the caller's matplotlib.
 """
 
-import base64
 import dataclasses
 import io
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
+
+from influence_jax.report.pictures import Picture
 
 DOTS_PER_INCH = 200
 UNIT = 'nats'
@@ -80,28 +80,6 @@ class Theme:
         )
 
 
-class Picture(NamedTuple):
-    """One figure as the page and its folder hold it, drawn for light and for dark pages.
-
-    name: of its file, without ending.
-    light: PNG file.
-    dark: PNG file.
-    alt: words instead of it.
-    """
-
-    name: str
-    light: bytes
-    dark: bytes
-    alt: str
-
-    def markup(self) -> Markup:
-        """Returns the figure for the page; follows the reader's choice of light or dark."""
-        return Markup(
-            '<picture><source media="(prefers-color-scheme: dark)" srcset="{}">'
-            '<img class="figure" src="{}" alt="{}"></picture>'
-        ).format(data_uri(self.dark), data_uri(self.light), self.alt)
-
-
 def picture(
     name: str, alt: str, figure: Callable[..., Figure], /, *arrays: Any, **settings: Any
 ) -> Picture:
@@ -128,11 +106,6 @@ def image_png(pixels: UInt8[np.ndarray, 'H W *C']) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, 'PNG')
     return buffer.getvalue()
-
-
-def data_uri(file: bytes) -> str:
-    """Returns a PNG file as a `data:` address."""
-    return 'data:image/png;base64,' + base64.b64encode(file).decode('ascii')
 
 
 def empty_axes(theme: Theme, *, width: float, height: float) -> tuple[Figure, Axes]:

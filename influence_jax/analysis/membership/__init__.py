@@ -1,6 +1,12 @@
 """Membership inference from the same tensors: attacks, their rates, the records at risk."""
 
 from influence_jax.analysis.membership.attacks import Setting, Variance, lira, rmia
+from influence_jax.analysis.membership.auditing import (
+    AttackResults,
+    MembershipResults,
+    TruePositiveRate,
+    audit,
+)
 from influence_jax.analysis.membership.evidence import Attack, logit_gaps
 from influence_jax.analysis.membership.prediction import (
     Prediction,
@@ -9,11 +15,13 @@ from influence_jax.analysis.membership.prediction import (
 )
 from influence_jax.analysis.membership.rates import (
     Performance,
+    Points,
     Resample,
     Roc,
     area,
     balanced_accuracy,
     performance,
+    points,
     roc,
     true_positive_rates,
 )
@@ -23,21 +31,27 @@ from influence_jax.analysis.resampling import Interval
 
 __all__ = [
     'Attack',
+    'AttackResults',
     'Interval',
+    'MembershipResults',
     'Performance',
+    'Points',
     'Prediction',
     'PredictorComparison',
     'Resample',
     'Roc',
     'Setting',
+    'TruePositiveRate',
     'Variance',
     'Vulnerability',
     'area',
+    'audit',
     'balanced_accuracy',
     'compare_predictors',
     'lira',
     'logit_gaps',
     'performance',
+    'points',
     'predictors',
     'predicts_vulnerability',
     'rmia',

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis import resampling
 from influence_jax.analysis.membership.evidence import Attack
-from influence_jax.analysis.ranking import auroc
 from influence_jax.analysis.resampling import Interval
 from influence_jax.estimators.ensemble import numbered_repeats
 from influence_jax.types import AnyArray, PRNGKey
@@ -66,32 +65,72 @@ def true_positive_rates(
     rates = np.asarray(false_positive_rates, np.float64)
     if ((rates < 0) | (rates > 1)).any():
         raise ValueError(f'false-positive rates must lie in 0 .. 1, not {rates.tolist()}')
-    negatives, positives = curve.left_out.size, curve.included.size
-    allowed = rates * negatives
-    at = threshold(curve, rates)
-    # Clear of the threshold, and of those tied with it the share that is still allowed.
-    false = negatives - np.searchsorted(curve.left_out, at, side='right')
-    false_tied = negatives - np.searchsorted(curve.left_out, at) - false
-    true = positives - np.searchsorted(curve.included, at, side='right')
-    true_tied = positives - np.searchsorted(curve.included, at) - true
-    share = np.clip((allowed - false) / false_tied, 0, 1)
-    return np.where(rates == 1, 1.0, (true + share * true_tied) / positives)
+    at, positives = threshold(curve, rates), curve.included.size
+    true = positives - np.searchsorted(curve.included, at.score, side='right')
+    true_tied = positives - np.searchsorted(curve.included, at.score) - true
+    return np.where(rates == 1, 1.0, (true + at.share * true_tied) / positives)
 
 
-def threshold(
-    curve: Roc, false_positive_rates: Float[AnyArray, ' *F'] | float
-) -> Float[np.ndarray | np.floating, ' *F']:
-    """Scores *above* which there are no more false positives than these rates allow."""
-    allowed = np.asarray(false_positive_rates, np.float64) * curve.left_out.size
+class Threshold(NamedTuple):
+    """What an attack accuses at a false-positive rate: all above a score, and a share of its ties.
+
+    score: the threshold.
+    share: of the scores equal to it, accused at random; 0 where none are needed.
+    """
+
+    score: Float[np.ndarray, ' *F']
+    share: Float[np.ndarray, ' *F']
+
+    def accused(self, scores: Float[np.ndarray, '...']) -> Float[np.ndarray, '...']:
+        """Returns the probability of each score, by one threshold, to be accused."""
+        above = (scores > self.score).astype(np.float32)
+        if self.share > 0:
+            above += np.float32(self.share) * (scores == self.score)
+        return above
+
+
+def threshold(curve: Roc, false_positive_rates: Float[AnyArray, ' *F'] | float) -> Threshold:
+    """The lowest thresholds at which there are no more false positives than these rates allow."""
+    negatives = curve.left_out.size
+    allowed = np.asarray(false_positive_rates, np.float64) * negatives
     # 0.29 * 100 is a little less than 29.
     below = np.floor(allowed * (1 + 1e-12)).astype(int)
-    return curve.left_out[::-1][np.minimum(below, curve.left_out.size - 1)]
+    score = curve.left_out[::-1][np.minimum(below, negatives - 1)]
+    false = negatives - np.searchsorted(curve.left_out, score, side='right')
+    tied = negatives - np.searchsorted(curve.left_out, score) - false
+    share = np.clip((allowed - false) / tied, 0, 1)
+    return Threshold(np.asarray(score), np.asarray(share))
+
+
+FALSE_POSITIVES_NEEDED = 10
+"""Fewer of them, and a rate would be the luck of a few records."""
+
+
+class Points(NamedTuple):
+    """A curve to be drawn.
+
+    false_positive_rates: `[P]` ascending to 1, evenly spaced on a log axis; from where 10 false
+        positives decide.
+    true_positive_rates: `[P]` at these.
+    """
+
+    false_positive_rates: Float[np.ndarray, ' P']
+    true_positive_rates: Float[np.ndarray, ' P']
+
+
+def points(curve: Roc, *, count: int = 400) -> Points:
+    """Thins a curve for drawing on log axes."""
+    first = min(FALSE_POSITIVES_NEEDED / curve.left_out.size, 1.0)
+    rates = np.geomspace(first, 1.0, count)
+    rates[-1] = 1.0
+    return Points(rates, true_positive_rates(curve, rates))
 
 
 def area(curve: Roc) -> float:
     """Area under the curve: Pr[included scores higher than left out], ties counting half."""
-    scores = np.concatenate([curve.included, curve.left_out])
-    return auroc(scores, np.arange(len(scores)) < len(curve.included))
+    below = np.searchsorted(curve.left_out, curve.included)
+    not_above = np.searchsorted(curve.left_out, curve.included, side='right')
+    return float((below.mean() + not_above.mean()) / 2 / curve.left_out.size)
 
 
 def balanced_accuracy(curve: Roc) -> float:
@@ -102,7 +141,6 @@ def balanced_accuracy(curve: Roc) -> float:
     return float((admitted / curve.included.size + rejected / curve.left_out.size).max() / 2)
 
 
-_FALSE_POSITIVES_NEEDED = 10
 _EXACT_RANKS = 400
 
 
@@ -146,6 +184,7 @@ def performance(
     groups: Int[AnyArray, ' T'] | None = None,
     resamples: int = 400,
     level: float = 0.95,
+    curve: Roc | None = None,
 ) -> Performance:
     """Rates of an attack, exact; intervals by bootstrap over members, or over targets.
 
@@ -161,6 +200,7 @@ def performance(
         only where targets are drawn. By default each by itself.
       resamples: how many times.
       level: of the intervals.
+      curve: of the attack, where it is known already: sorting is most of the work.
 
     Raises:
       ValueError: rates outside (0, 1], groups that are not `[T]` or of no use, or as in `roc`.
@@ -169,8 +209,8 @@ def performance(
     if ((rates <= 0) | (rates > 1)).any():
         raise ValueError(f'false-positive rates must lie in (0, 1], not {rates.tolist()}')
     unit = _units(attack, resample, groups)
-    curve = roc(attack.scores, attack.included)
-    needed = _FALSE_POSITIVES_NEEDED / rates
+    curve = curve or roc(attack.scores, attack.included)
+    needed = FALSE_POSITIVES_NEEDED / rates
     defined = curve.left_out.size >= needed * (1 - 1e-9)
     values = np.where(defined, true_positive_rates(curve, rates), np.nan)
     notes = tuple(

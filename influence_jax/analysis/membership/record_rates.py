@@ -7,7 +7,7 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis.membership.evidence import Attack
-from influence_jax.analysis.membership.rates import roc, threshold
+from influence_jax.analysis.membership.rates import Roc, Threshold, roc, threshold
 from influence_jax.estimators.ensemble import numbered_repeats
 
 _BLOCK = 512
@@ -24,9 +24,14 @@ class Vulnerability(NamedTuple):
         that does not, ties counting half; 0.5 for chance.
     auroc_standard_error: `[T]` of that (DeLong et al. 1988; members that repeat a mask count as
         one cluster); 0 where the two kinds do not overlap.
-    success: `[T]` share of the members that include the target whose score lies above the one
-        threshold at which, over all targets, `false_positive_rate` of the records left out do.
+    success: `[T]` share of the members that include the target that are accused at the one
+        threshold at which, over all targets, `false_positive_rate` of the records left out are.
+        Where it falls among ties, a share of these is accused at random, as in
+        `true_positive_rates`, of which this is the part of one target.
     success_standard_error: `[T]` of that, given the threshold: binomial, or of the clusters.
+    false_alarms: `[T]` share of the members that leave the target out that are accused.
+    p_value: `[T]` of as many accused members including the target or more, had they no more chance
+        of it than the others (Fisher's exact test; one member of each mask, no random ties).
     false_positive_rate: of the threshold.
     targets: `[T]` as in `Attack`.
     """
@@ -35,34 +40,83 @@ class Vulnerability(NamedTuple):
     auroc_standard_error: Float[np.ndarray, ' T']
     success: Float[np.ndarray, ' T']
     success_standard_error: Float[np.ndarray, ' T']
+    false_alarms: Float[np.ndarray, ' T']
+    p_value: Float[np.ndarray, ' T']
     false_positive_rate: float
     targets: Int[np.ndarray, ' T']
 
 
-def vulnerability(attack: Attack, *, false_positive_rate: float = 1e-3) -> Vulnerability:
+def vulnerability(
+    attack: Attack, *, false_positive_rate: float = 1e-3, curve: Roc | None = None
+) -> Vulnerability:
     """Success on each record by itself, in two ways: see `Vulnerability`.
+
+    Args:
+      attack: scores and truth.
+      false_positive_rate: of the one threshold.
+      curve: of the attack, where it is known already.
 
     Raises:
       ValueError: `false_positive_rate` outside (0, 1), or as in `roc`.
     """
     if not 0 < false_positive_rate < 1:
         raise ValueError(f'{false_positive_rate=} must lie strictly between 0 and 1')
-    cut = threshold(roc(attack.scores, attack.included), false_positive_rate)
+    cut = threshold(curve or roc(attack.scores, attack.included), false_positive_rate)
     subset = numbered_repeats(attack.included)
-    blocks = [slice(start, start + _BLOCK) for start in range(0, len(attack.targets), _BLOCK)]
-    areas = [_areas(attack.scores[:, block], attack.included[:, block], subset) for block in blocks]
-    auroc, error = (np.concatenate(part) for part in zip(*areas, strict=True))
-    trials = attack.included.sum(axis=0)
-    above = attack.scores > cut
-    success = above.sum(axis=0, where=attack.included) / trials
-    squares = _squares(above - success[None], attack.included, subset)
+    parts = [
+        _of_block(attack.scores[:, block], attack.included[:, block], subset, cut)
+        for block in (
+            slice(start, start + _BLOCK) for start in range(0, len(attack.targets), _BLOCK)
+        )
+    ]
+    auroc, error, success, success_error, alarms, p_value = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
     return Vulnerability(
         auroc,
         error,
         success,
-        np.sqrt(squares) / trials,
+        success_error,
+        alarms,
+        p_value,
         false_positive_rate,
         attack.targets,
+    )
+
+
+def _of_block(
+    scores: Float[np.ndarray, 'M t'],
+    included: Bool[np.ndarray, 'M t'],
+    subset: Int[np.ndarray, ' M'],
+    cut: Threshold,
+) -> tuple[Float[np.ndarray, ' t'], ...]:
+    """The fields of `Vulnerability` that are by target."""
+    auroc, error = _areas(scores, included, subset)
+    accused, trials = cut.accused(scores), included.sum(axis=0)
+    success = accused.mean(axis=0, where=included, dtype=np.float64)
+    squares = _squares(accused - success[None], included, subset)
+    # What choosing among ties at random adds.
+    squares += (accused * (1 - accused)).sum(axis=0, where=included, dtype=np.float64)
+    return (
+        auroc,
+        error,
+        success,
+        np.sqrt(squares) / trials,
+        accused.mean(axis=0, where=~included, dtype=np.float64),
+        _p_values(scores > cut.score, included, subset),
+    )
+
+
+def _p_values(
+    accused: Bool[np.ndarray, 'M t'],
+    included: Bool[np.ndarray, 'M t'],
+    subset: Int[np.ndarray, ' M'],
+) -> Float[np.ndarray, ' t']:
+    first = np.unique(subset, return_index=True)[1]
+    accused, included = accused[first], included[first]
+    right = (accused & included).sum(axis=0)
+    return scipy.stats.hypergeom.sf(
+        right - 1, len(first), included.sum(axis=0), accused.sum(axis=0)
     )
 
 

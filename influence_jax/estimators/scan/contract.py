@@ -102,19 +102,28 @@ class Scan(Protocol):
 
 
 def error_of_entries(
-    masks: Bool[np.ndarray, 'M N'],
+    included: Float[np.ndarray, ' N'],
     losses: Float[AnyArray, 'M t'],
     targets: Int[np.ndarray, ' C'],
     examples: Int[np.ndarray, ' C'],
     values: Float[np.ndarray, ' C'],
     within: Float[np.ndarray, '2 C'],
 ) -> Float[np.ndarray, ' C']:
-    """Standard errors of entries from the sums of squares within the members in and out."""
+    """Standard errors of entries from the sums of squares within the members in and out.
+
+    Args:
+      included: how many members have each example.
+      losses: of the targets, centered.
+      targets: positions of the entries.
+      examples: likewise.
+      values: of the entries.
+      within: the sums of squares, of members in and of members out.
+    """
     of = standard_errors.shape(np.asarray(losses, np.float64))
     return standard_errors.standard_error(
         values,
         *within,
-        included=masks.sum(axis=0)[examples],
-        members=len(masks),
+        included=included[examples],
+        members=len(losses),
         of=standard_errors.Shape(of.skewness[targets], of.kurtosis[targets]),
     )

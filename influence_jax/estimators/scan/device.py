@@ -50,7 +50,6 @@ class DeviceScan:
         if dtype is None:
             dtype = jnp.float32 if devices[0].platform == 'cpu' else jnp.bfloat16
         halves = masks[0::2], masks[1::2]
-        self._masks = masks
         self._prepared = _Masks(
             tuple(jnp.asarray(half, dtype) for half in halves),
             jnp.asarray([half.sum(axis=0) for half in halves], jnp.float32),
@@ -113,7 +112,8 @@ class DeviceScan:
             )
             values[some] = value[: some.stop - first]
             within[:, some] = squares[:, : some.stop - first]
-        return values, error_of_entries(self._masks, losses, targets, examples, values, within)
+        included = np.asarray(self._prepared.included).sum(axis=0)
+        return values, error_of_entries(included, losses, targets, examples, values, within)
 
     def _padded(self, targets: Targets) -> Targets:
         # One width for all blocks, so that a last one that is narrower is not compiled again.

@@ -72,16 +72,27 @@ class HostScan:
         order = np.argsort(targets, kind='stable')
         for these in np.split(order, np.flatnonzero(np.diff(targets[order])) + 1):
             if these.size:
-                included = self._by_example[examples[these]].astype(np.float64)
-                inside[these] = included @ powers[targets[these[0]]]
+                of_target = powers[targets[these[0]]]
+
+                def of_some(
+                    piece: slice,
+                    these: Int[np.ndarray, ' c'] = these,
+                    of_target: Float[np.ndarray, 'M 2'] = of_target,
+                ) -> None:
+                    included = self._by_example[examples[these[piece]]].astype(np.float64)
+                    inside[these[piece]] = included @ of_target
+
+                # Of a whole column, the masks as float64 would take eight times their memory.
+                in_threads(of_some, len(these), step=_rows(len(losses)))
         count = self._included[_ALL][examples]
         outside = powers.sum(axis=1)[targets] - inside
         means, within = [], []
         for n, (total, squares) in ((count, inside.T), (len(losses) - count, outside.T)):
             means.append(total / n)
             within.append(np.maximum(squares - total * means[-1], 0))
-        values, masks = means[1] - means[0], self._by_example.T
-        return values, error_of_entries(masks, losses, targets, examples, values, np.stack(within))
+        values, included = means[1] - means[0], self._included[_ALL]
+        errors = error_of_entries(included, losses, targets, examples, values, np.stack(within))
+        return values, errors
 
     def _sums(self, losses: Float[np.ndarray, 'M t'], part: int) -> Float[np.ndarray, 't N']:
         """Sums of the losses of those of the members that include each example."""

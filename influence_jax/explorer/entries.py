@@ -1,0 +1,96 @@
+"""The stored entries of the influence matrix, to be read by columns and by rows."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from influence_jax.estimators import Summary
+from influence_jax.explorer.encoding import numbers, positions
+
+
+class Entries(NamedTuple):
+    """Entries of one column or row: positions, values, standard errors, strongest first.
+
+    positions: of examples in a column, of targets in a row.
+    values: influences.
+    errors: their standard errors.
+    stands_out: whether each is among the significant pairs or, as `Summary.top_stands_out`, more
+        than noise.
+    """
+
+    positions: Int[np.ndarray, ' n']
+    values: Float[np.ndarray, ' n']
+    errors: Float[np.ndarray, ' n']
+    stands_out: Bool[np.ndarray, ' n']
+
+    def strongest(self, most: int, *, sign: int = 0) -> 'Entries':
+        """Returns at most so many, largest absolute value first; of one sign, or of both for 0."""
+        of_sign = np.flatnonzero(self.values * sign > 0 if sign else self.values != 0)
+        order = np.argsort(-np.abs(self.values[of_sign]), kind='stable')[:most]
+        return Entries(*(part[of_sign[order]] for part in self))
+
+    def rows(self) -> list[list[float | int | None]]:
+        """Returns `[position, value, error, 0 or 1]` of each, as documents have them."""
+        return [
+            list(row)
+            for row in zip(
+                positions(self.positions),
+                numbers(self.values),
+                numbers(self.errors),
+                positions(self.stands_out),
+                strict=True,
+            )
+        ]
+
+
+class StoredEntries:
+    """The strongest entries of each target and all significant pairs, each entry once."""
+
+    def __init__(self, summary: Summary) -> None:
+        pairs, (targets, kept) = summary.pairs, summary.top_examples.shape
+        of_row = np.repeat(np.arange(targets), kept)
+        # Of an entry that is there several times, the first is kept.
+        target = np.concatenate([pairs.targets, of_row, of_row])
+        example, value, error, beyond = (
+            np.concatenate([first, top.ravel(), bottom.ravel()])
+            for first, top, bottom in (
+                (pairs.examples, summary.top_examples, summary.bottom_examples),
+                (pairs.values, summary.top_values, summary.bottom_values),
+                (
+                    pairs.standard_errors,
+                    summary.top_standard_errors,
+                    summary.bottom_standard_errors,
+                ),
+                (
+                    np.ones(len(pairs.targets), bool),
+                    summary.top_stands_out,
+                    np.zeros((targets, kept), bool),
+                ),
+            )
+        )
+        width = int(example.max(initial=0)) + 1
+        _, once = np.unique(target.astype(np.int64) * width + example, return_index=True)
+        self._targets, self._examples = (c[once].astype(np.int32) for c in (target, example))
+        self._values, self._errors = (c[once].astype(np.float32) for c in (value, error))
+        self._stands_out = beyond[once]
+        # Ascending by target already; a second order is by example.
+        self._by_example = np.argsort(self._examples, kind='stable').astype(np.int32)
+        self._sorted_examples = self._examples[self._by_example]
+
+    def column(self, target: int) -> Entries:
+        """Returns what is stored of a target's column."""
+        low, high = np.searchsorted(self._targets, [target, target + 1])
+        return self._entries(self._examples, slice(low, high))
+
+    def row(self, example: int) -> Entries:
+        """Returns what is stored of an example's row: its influence on targets."""
+        low, high = np.searchsorted(self._sorted_examples, [example, example + 1])
+        return self._entries(self._targets, self._by_example[low:high])
+
+    def _entries(
+        self, positions: Int[np.ndarray, ' E'], which: slice | Int[np.ndarray, ' n']
+    ) -> Entries:
+        return Entries(
+            positions[which], self._values[which], self._errors[which], self._stands_out[which]
+        )

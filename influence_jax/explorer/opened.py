@@ -1,0 +1,117 @@
+"""Stored results, opened for reading: those of a run, or of a report alone."""
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+
+from influence_jax.estimators.ensemble import Ensemble, finite_members
+from influence_jax.report.kept import TENSORS, KeptTensors
+from influence_jax.report.results import REPORT, RESULTS, Results
+from influence_jax.store import Run, Shown, open_run
+
+_MANIFEST = 'manifest.json'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opened:
+    """Results of an ensemble, and what is beside them.
+
+    Attributes:
+        name: of the directory, for people.
+        report: directory of the report, which holds the results.
+        results: the results.
+        checksum: changes when the results do.
+        run: directory of the run of which they are; None where there is none.
+    """
+
+    name: str
+    report: Path
+    results: Results
+    checksum: str
+    run: Path | None
+
+    @functools.cached_property
+    def opened_run(self) -> Run | None:
+        """The run; None where there is none.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        return None if self.run is None else open_run(self.run)
+
+    @functools.cached_property
+    def shown(self) -> Shown | None:
+        """What the run keeps of all examples; None where there is nothing but the results.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        return None if self.opened_run is None else self.opened_run.shown
+
+    @property
+    def images_shape(self) -> tuple[int, ...] | None:
+        """Shape of the images that are kept of all examples, or of some; None without any."""
+        images = self.results.shown.images  # of the same shape, and read already
+        return None if images is None else images.shape
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of examples that are rows of a table."""
+        return self.results.shown.columns
+
+    @property
+    def has_tensors(self) -> bool:
+        """Whether masks and losses of the members are there, whole or not."""
+        return self.run is not None or (self.report / TENSORS).is_dir()
+
+    def tensors(self) -> Ensemble:
+        """Reads masks and losses of the complete members; a great deal of memory.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError, RunError: they are damaged, or none is complete.
+        """
+        if self.opened_run is not None:
+            return finite_members(self.opened_run.masks, self.opened_run.measurement())
+        kept = KeptTensors.load(self.report)
+        return Ensemble(kept.masks, kept.losses)
+
+
+def open_results(directory: Path | str) -> Opened:
+    """Opens the stored results of a run directory, or of a report directory.
+
+    Raises:
+        FileNotFoundError: there are none; says which command writes them.
+        ValueError: they are damaged, or of another version.
+    """
+    directory = Path(directory).absolute()
+    if not directory.is_dir():
+        raise FileNotFoundError(f'{directory} is no directory: give that of a run or of a report')
+    is_run = (directory / _MANIFEST).exists()
+    report = directory / REPORT if is_run else directory
+    if not (report / RESULTS).is_dir():
+        raise FileNotFoundError(_no_results(directory, report, is_run=is_run))
+    beside = report.name == REPORT and (report.parent / _MANIFEST).exists()
+    run = report.parent if beside else None
+    return Opened(
+        (run or directory).name,
+        report,
+        Results.load(report),
+        hashlib.sha256((report / RESULTS / 'zarr.json').read_bytes()).hexdigest()[:32],
+        run,
+    )
+
+
+def _no_results(directory: Path, report: Path, *, is_run: bool) -> str:
+    if is_run:
+        return (
+            f'{directory} is a run without stored results ({REPORT}/{RESULTS}): repeat its '
+            f'command, which writes them at its end, or call '
+            f'influence_jax.report.write(influence_jax.open_run(DIR))'
+        )
+    of_old = 'a report of an earlier version' if (report / 'index.html').exists() else 'no report'
+    return (
+        f'{directory} is {of_old} and has no stored results ({RESULTS}): write them with '
+        f'python -m experiments.estimate --masks=FILE --losses=FILE --output_dir=DIR'
+    )

@@ -1,0 +1,288 @@
+"""All documents of the explorer by their addresses: what a server computes and an export writes."""
+
+import contextlib
+import functools
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from influence_jax.analysis.verdicts import Verdict, verdicts
+from influence_jax.explorer import encoding, records, table, views
+from influence_jax.explorer.columns import Column, WholeColumns
+from influence_jax.explorer.comparison import compare_document
+from influence_jax.explorer.entries import StoredEntries
+from influence_jax.explorer.opened import Opened
+from influence_jax.store import RunError
+from influence_jax.text import clean
+
+VERSION = 1
+"""Of the documents."""
+
+DAMAGES = (ValueError, OSError, RunError, MemoryError)
+"""Errors of one document that leave the others as they are."""
+
+_VIEWS = 'membership', 'clusters', 'matrix', 'convergence', 'leaderboard'
+_COMPARE = 'compare.json'
+_ADDRESS = re.compile(r'(\d{1,4})/([a-z]+)(?:/(\d{1,9}))?\.(json|png)')
+
+
+class UnknownAddress(LookupError):
+    """There is no document of this address."""
+
+
+class RunDocuments:
+    """The documents of one run, computed when asked for.
+
+    Args:
+        opened: its results.
+        shard: targets, or examples, of a document.
+    """
+
+    def __init__(self, opened: Opened, *, shard: int) -> None:
+        self.opened, self.results, self._shard = opened, opened.results, shard
+        self._lock = threading.RLock()
+        results = opened.results
+        self._board = views.leaderboard_file(opened.run)
+        self._has_images = opened.images_shape is not None
+        documents: dict[str, Callable[[], Any] | None] = {
+            'run': self.description,
+            'targets': lambda: table.targets_document(results),
+            'examples': lambda: table.examples_document(results),
+            'matrix': self._matrix,
+            'clusters': None,
+            'convergence': None,
+            'membership': None,
+            'leaderboard': None,
+        }
+        if (results.overview.target_examples >= 0).any():
+            documents['clusters'] = self._cluster_graphs
+        if results.overview.convergence is not None and results.summary.members_used:
+            documents['convergence'] = lambda: views.convergence_document(results)
+        if results.membership is not None:
+            documents['membership'] = lambda: views.membership_document(results)
+        if (board := self._board) is not None:
+            documents['leaderboard'] = lambda: views.leaderboard_document(board)
+        self._single = {name: made for name, made in documents.items() if made is not None}
+        self._numbered: dict[str, tuple[int, Callable[[int], Any]]] = {
+            'targets': (-(-results.num_targets // shard), self._targets),
+            'examples': (-(-results.num_examples // shard), self._examples),
+        }
+        self._sheets = -(-results.num_examples // records.PER_SHEET) if self._has_images else 0
+
+    def addresses(self) -> Iterator[str]:
+        """Yields the addresses of all documents, relative to the run's."""
+        for name in self._single:
+            yield f'{name}.json'
+        for name, (count, _) in self._numbered.items():
+            yield from (f'{name}/{number}.json' for number in range(count))
+        yield from (f'sheets/{number}.png' for number in range(self._sheets))
+
+    def get(self, name: str, number: int | None, kind: str) -> bytes:
+        """Returns a document.
+
+        Raises:
+            UnknownAddress: there is none of that name, number and kind.
+            ValueError, OSError, RunError: what it is made of is damaged.
+        """
+        if kind == 'png' and name == 'sheets' and number is not None and number < self._sheets:
+            return records.sheet(self.results, self.opened.shown, number)
+        if kind == 'json' and number is None and name in self._single:
+            return encoding.dump(self._single[name]())
+        if kind == 'json' and number is not None and name in self._numbered:
+            count, document = self._numbered[name]
+            if number < count:
+                return encoding.dump(document(number))
+        raise UnknownAddress(f'{name}/{number}.{kind}')
+
+    def warm(self) -> None:
+        """Prepares what the pages of targets and examples need, so that the first is quick too."""
+        with contextlib.suppress(*DAMAGES):
+            self._targets(0)
+            self._examples(0)
+
+    def description(self) -> dict[str, Any]:
+        """Returns `run.json`: what the run is, and what there is of it."""
+        results = self.results
+        return {
+            'title': encoding.name(results.title),
+            'unit': encoding.name(results.unit),
+            'noun': results.shown.noun,
+            'method': {
+                'name': encoding.name(results.method.name),
+                'title': encoding.name(results.method.title),
+                'description': encoding.prose(results.method.description),
+            },
+            'members': results.summary.members_used,
+            'examples': results.num_examples,
+            'targets': results.num_targets,
+            'shard': self._shard,
+            'thumbnails': records.thumbnails(self.opened.images_shape),
+            'quantities': table.described(results),
+            'verdicts': table.verdict_names(),
+            'caveats': table.caveats(results),
+            'notes': [encoding.prose(text) for text in results.notes],
+            'facts': [
+                [encoding.name(name), encoding.prose(text)] for name, text in results.facts.items()
+            ],
+            'classes': [encoding.name(text) for text in table.classes(results)],
+            'has': {
+                'distribution': self.opened.has_tensors,
+                'losses': self.opened.has_tensors,
+                **{name: name in self._single for name in _VIEWS},
+                'attribution': [encoding.name(one.method.title) for one in results.attributed],
+            },
+            'table_columns': [encoding.name(text) for text in self.opened.columns] or None,
+            'z_threshold': encoding.number(results.overview.z_threshold),
+        }
+
+    @functools.cached_property
+    def _entries(self) -> StoredEntries:
+        return StoredEntries(self.results.summary)
+
+    @functools.cached_property
+    def _verdicts(self) -> Int[np.ndarray, ' T']:
+        return verdicts(self.results.summary, mean_loss=self.results.mean_loss)
+
+    @functools.cached_property
+    def _target_of(self) -> Int[np.ndarray, ' N']:
+        return table.targets_of_examples(self.results)
+
+    @functools.cached_property
+    def _clusters(self) -> views.Clusters:
+        return views.Clusters(self.results)
+
+    @functools.cached_property
+    def _whole(self) -> tuple[WholeColumns | None, str | None]:
+        """Whole columns, or why there are none though masks and losses are."""
+        if not self.opened.has_tensors:
+            return None, None
+        try:
+            return WholeColumns(*self.opened.tensors(), self.results), None
+        except DAMAGES as error:
+            return None, clean(str(error) or type(error).__name__)
+
+    def _ready(self, name: str) -> Any:
+        """One of the above, computed by one thread alone: it may take seconds and memory."""
+        with self._lock:
+            return getattr(self, name)
+
+    def _targets(self, number: int) -> list[dict[str, Any]]:
+        shard = self._of_shard(number, self.results.num_targets)
+        entries, verdict = self._ready('_entries'), self._ready('_verdicts')
+        whole, note = self._ready('_whole')
+        columns: Sequence[Column | None] = [None] * len(shard)
+        if whole is not None:
+            columns = whole.columns(shard)
+        return [
+            records.target_document(
+                self.results,
+                target,
+                entries.column(target),
+                column,
+                None if whole is None else whole.losses(target),
+                verdict=Verdict(int(verdict[target])),
+                note=note,
+            )
+            for target, column in zip(shard.tolist(), columns, strict=True)
+        ]
+
+    def _examples(self, number: int) -> list[dict[str, Any]]:
+        shard = self._of_shard(number, self.results.num_examples)
+        entries, target_of = self._ready('_entries'), self._ready('_target_of')
+        return [
+            records.example_document(
+                self.results,
+                self.opened.shown,
+                example,
+                entries.row(example),
+                target=int(target_of[example]),
+                group=self._group(example),
+            )
+            for example in shard.tolist()
+        ]
+
+    def _group(self, example: int) -> Int[np.ndarray, ' g']:
+        """The other examples of a known group or, where none is known, of a cluster."""
+        groups = None if self.opened.shown is None else self.opened.shown.groups
+        if groups is None:
+            return self._ready('_clusters').others(example)[: records.MOST_INFLUENCERS]
+        others = np.flatnonzero(groups == groups[example])
+        return others[others != example][: records.MOST_INFLUENCERS]
+
+    def _of_shard(self, number: int, count: int) -> Int[np.ndarray, ' s']:
+        return np.arange(number * self._shard, min((number + 1) * self._shard, count))
+
+    def _cluster_graphs(self) -> dict[str, Any]:
+        return self._ready('_clusters').document(self._ready('_entries'), self._ready('_target_of'))
+
+    def _matrix(self) -> dict[str, Any]:
+        whole, _ = self._ready('_whole')
+        return views.matrix_document(
+            self.results,
+            self._ready('_clusters'),
+            self._ready('_entries'),
+            self._ready('_target_of'),
+            None if whole is None else whole.block,
+        )
+
+
+class Site:
+    """All documents: those of each run below its number.
+
+    Args:
+        opened: results, one or two.
+        shard: targets, or examples, of a document.
+    """
+
+    def __init__(self, opened: Sequence[Opened], *, shard: int = 1) -> None:
+        self.runs = [RunDocuments(one, shard=shard) for one in opened]
+        self.checksum = '-'.join(one.checksum for one in opened)
+
+    def addresses(self) -> Iterator[str]:
+        """Yields the addresses of all documents."""
+        yield 'index.json'
+        if len(self.runs) == 2:
+            yield _COMPARE
+        for place, run in enumerate(self.runs):
+            yield from (f'{place}/{address}' for address in run.addresses())
+
+    def get(self, address: str) -> bytes:
+        """Returns the document of an address.
+
+        Raises:
+            UnknownAddress: there is none.
+            ValueError, OSError, RunError: what it is made of is damaged.
+        """
+        if address == 'index.json':
+            return encoding.dump(self.index())
+        if address == _COMPARE and len(self.runs) == 2:
+            first, second = (run.results for run in self.runs)
+            return encoding.dump(compare_document(first, second))
+        match = _ADDRESS.fullmatch(address)
+        if match is None or int(match[1]) >= len(self.runs):
+            raise UnknownAddress(address)
+        number = None if match[3] is None else int(match[3])
+        return self.runs[int(match[1])].get(match[2], number, match[4])
+
+    def warm(self) -> None:
+        """Prepares what the pages of all runs need; raises nothing that a document would."""
+        for run in self.runs:
+            run.warm()
+
+    def index(self) -> dict[str, Any]:
+        """Returns `index.json`: which runs there are."""
+        return {
+            'version': VERSION,
+            'runs': [
+                {
+                    'name': encoding.name(run.opened.name),
+                    'title': encoding.name(run.results.title),
+                }
+                for run in self.runs
+            ],
+            'compared': len(self.runs) == 2,
+        }
