@@ -16,7 +16,7 @@ import influence_jax
 ROOT = Path(influence_jax.__file__).parent
 SOURCES = sorted(ROOT.rglob('*.py'))
 
-HELPERS = {'files', 'hub', 'json_files', 'resources', 'text', 'trees', 'types'}
+HELPERS = {'files', 'formatting', 'hub', 'json_files', 'resources', 'text', 'trees', 'types'}
 """Import nothing of the package but one another; anybody may import them."""
 
 ALLOWED = {

@@ -11,17 +11,9 @@ from jaxtyping import Float, Int
 
 from influence_jax import analysis
 from influence_jax.estimators import Columns, joint_margin, summarize
+from influence_jax.formatting import MISSING, number
 from influence_jax.report.results import Attributed, Results
-from influence_jax.report.sections import (
-    MISSING,
-    Cell,
-    Gallery,
-    GalleryRow,
-    Section,
-    Table,
-    filled,
-    number,
-)
+from influence_jax.report.sections import Cell, Gallery, GalleryRow, Section, Table, filled
 
 STRONGEST = 8
 

@@ -11,10 +11,10 @@ from influence_jax.analysis.extraction import Average, longest_common_substring
 from influence_jax.analysis.near_duplicate_comparison import Comparison, ScoreComparison, Spread
 from influence_jax.analysis.resampling import Interval
 from influence_jax.analysis.views import Column, at_even_steps
+from influence_jax.formatting import MISSING, count, decimals, number, plus_minus
 from influence_jax.report import figures
 from influence_jax.report.results import Reference, Results, TextResults
 from influence_jax.report.sections import (
-    MISSING,
     Cell,
     Matrix,
     Plate,
@@ -23,11 +23,7 @@ from influence_jax.report.sections import (
     Records,
     Section,
     Table,
-    count,
-    decimals,
     filled,
-    number,
-    plus_minus,
 )
 from influence_jax.report.theme import picture
 from influence_jax.text import shortened

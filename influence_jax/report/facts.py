@@ -11,9 +11,9 @@ from influence_jax.analysis.extraction_regime import Judgment, MeanBleu, Regime
 from influence_jax.analysis.margins import self_influence_excess
 from influence_jax.analysis.views import Overview
 from influence_jax.estimators import LEAST_ON_A_SIDE, RELIABLE
+from influence_jax.formatting import PLUS_MINUS, count, listing, number
 from influence_jax.report.results import Reference, Results
 from influence_jax.report.run import ReportedRun, measurement_names
-from influence_jax.report.sections import PLUS_MINUS, count, listing, number
 from influence_jax.store import Shown
 
 

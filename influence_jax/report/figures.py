@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.membership import Points
-from influence_jax.report.sections import MINUS
+from influence_jax.formatting import MINUS
 from influence_jax.report.theme import (
     UNIT,
     Picture,

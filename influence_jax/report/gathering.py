@@ -104,6 +104,7 @@ def gather(
       ValueError: as in `analysis.overview`, or numbers of names, texts or targets do not fit.
     """
     losses, self_index = run.measurement(measurement), examples_of_targets(run)
+    unit = unit or _unit(run, measurement)
     manifest = getattr(run, 'manifest', None)
     key = jax.random.key(manifest.seeds.get('seed', 0) if manifest else 0)
     chosen, fallback = _estimator(estimator, len(complete_members(run.masks, losses).masks))
@@ -122,7 +123,7 @@ def gather(
     method = Method(chosen.name, chosen.title, chosen.description)
     return Results(
         title=title or _title(manifest),
-        unit=unit or _unit(run, measurement),
+        unit=unit,
         method=method,
         overview=dataclasses.replace(overview, summary=overview.summary._replace(estimator=method)),
         target_ids=tuple(run.target_ids),

@@ -12,20 +12,12 @@ from rich.text import Text
 from influence_jax.analysis import membership
 from influence_jax.analysis.membership import AttackResults, MembershipResults, Points
 from influence_jax.analysis.resampling import Interval
+from influence_jax.formatting import MISSING, PLUS_MINUS, number
 from influence_jax.report import figures
 from influence_jax.report.csv_files import csv_file, id_cell, text_cell
 from influence_jax.report.results import Results
 from influence_jax.report.run import ReportedRun, measurement_names
-from influence_jax.report.sections import (
-    MISSING,
-    PLUS_MINUS,
-    Cell,
-    Plate,
-    Plates,
-    Section,
-    Table,
-    number,
-)
+from influence_jax.report.sections import Cell, Plate, Plates, Section, Table
 from influence_jax.report.theme import UNIT, picture
 from influence_jax.types import PRNGKey
 

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from influence_jax.estimators import z_scores
+from influence_jax.formatting import count, measured, measured_parts, number
 from influence_jax.report import figures
 from influence_jax.report.attributed import attribution_section
 from influence_jax.report.comparison import comparison_sections
@@ -19,13 +20,7 @@ from influence_jax.report.membership import membership_section
 from influence_jax.report.pictures import Picture, data_uri
 from influence_jax.report.question import influencers, question
 from influence_jax.report.results import Results, surest_pairs
-from influence_jax.report.sections import (
-    check_names,
-    count,
-    measured,
-    measured_parts,
-    number,
-)
+from influence_jax.report.sections import check_names
 from influence_jax.report.theme import Theme, image_png, picture
 from influence_jax.text import ELLIPSIS, LONGEST_NAME, clean, shortened
 

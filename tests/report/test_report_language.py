@@ -11,6 +11,7 @@ from language_run import CLUSTERS, COPIES, REFERENCE, RIGHT_TO_LEFT, SCRIPT, UNI
 from pages import Page, contents
 
 from influence_jax.analysis.extraction_regime import Judgment, MeanBleu, Regime
+from influence_jax.formatting import MISSING
 from influence_jax.report import figures
 from influence_jax.report.comparison import (
     comparison_sections,
@@ -18,7 +19,7 @@ from influence_jax.report.comparison import (
     record_section,
 )
 from influence_jax.report.facts import regime_fact, regime_note
-from influence_jax.report.sections import MISSING, Matrix, Records, Table
+from influence_jax.report.sections import Matrix, Records, Table
 from influence_jax.report.tables import records_csv
 from influence_jax.report.theme import Theme
 

@@ -13,9 +13,9 @@ from PIL import Image
 from rich.console import Console
 
 from influence_jax import report
+from influence_jax.formatting import MISSING
 from influence_jax.report import Results
 from influence_jax.report.results import ShownExamples
-from influence_jax.report.sections import MISSING
 
 
 def test_writes_page_figures_and_table(written):
