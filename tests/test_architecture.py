@@ -47,7 +47,8 @@ ALLOWED = {
         'store',
         'training',
     },
-    'run': {'data', 'estimators', 'store', 'tasks', 'training'},
+    'notebook': set(),
+    'run': {'notebook', 'data', 'estimators', 'store', 'tasks', 'training'},
     'ensemble': {
         'analysis',
         'data',
