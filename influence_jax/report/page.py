@@ -67,7 +67,7 @@ def make_page(results: Results) -> Page:
             warnings=own_influences(overview),
             caveats=caveats(results),
             key_numbers=_key_numbers(results),
-            matrix_limit=_matrix_limit(results),
+            matrix_limit=figures.limit_of(results),
             matrix_pixels=_matrix_pixels(results),
             lowest_margin=overview.lowest_margin[:LOWEST_MARGINS].tolist(),
             surest_pairs=surest_pairs(summary.pairs).tolist(),
@@ -149,14 +149,12 @@ def _key_numbers(results: Results) -> Iterator[tuple[str, str]]:
 
 def _draw(results: Results) -> Iterator[Picture]:
     """Yields the figures of every report, as far as there is something to draw."""
-    overview, summary, unit = results.overview, results.summary, results.unit
+    overview, summary = results.overview, results.summary
     yield picture(
         'influence-matrix',
         'Heat map of a block of the influence matrix; blue is positive, orange negative.',
         figures.matrix_block,
-        overview.matrix_block,
-        limit=_matrix_limit(results),
-        unit=unit,
+        results,
     )
     for column, target in enumerate(overview.chosen.tolist()):
         yield picture(
@@ -167,48 +165,34 @@ def _draw(results: Results) -> Iterator[Picture]:
             overview.distribution_standard_errors[:, column],
             self_index=results.example_of(target),
             other=int(summary.strongest_other[target]),
-            unit=unit,
+            unit=results.unit,
         )
-    known = results.near_duplicates
     if (np.isfinite(summary.self_influence) & np.isfinite(summary.margin)).any():
         yield picture(
             'self-influence-and-margin',
             f'Scatter plot of {results.num_targets} targets: self-influence across, margin up.',
             figures.self_influence_and_margin,
-            summary.self_influence,
-            summary.margin,
-            standard_error=results.self_standard_error(),
-            near_duplicates=known if known is not None and known.any() else None,
-            unit=unit,
+            results,
         )
     if summary.z_histogram.any():  # there are standard errors
         yield picture(
             'off-diagonal',
             'Histogram of all influences of one example on another, with the noise curve.',
             figures.off_diagonal,
-            summary.z_edges,
-            summary.z_histogram,
+            results,
         )
     if overview.convergence is not None:
         yield picture(
             'convergence',
             'Line plot: correlation between two halves of the ensemble against their size.',
             figures.convergence,
-            overview.convergence,
+            results,
         )
-
-
-def _matrix_limit(results: Results) -> float:
-    """Returns the influence at which the matrix's colors saturate."""
-    overview = results.overview
-    targets = overview.target_examples[overview.block_targets]
-    is_self = overview.block_examples[:, np.newaxis] == targets[np.newaxis, :]
-    return figures.block_limit(overview.matrix_block, is_self)
 
 
 def _matrix_pixels(results: Results) -> Picture:
     """Returns the matrix for the page, which writes thumbnails around it instead of axes."""
-    block, limit = results.overview.matrix_block, _matrix_limit(results)
+    block, limit = results.overview.matrix_block, figures.limit_of(results)
     rows, columns = block.shape
     alt = (
         f'Heat map of the influence of {rows} examples on {columns} targets; blue is positive, '
