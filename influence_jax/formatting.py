@@ -22,6 +22,7 @@ def decimals(scale: float | np.floating, *, least: int = 2, most: int = 4) -> in
     Two, or fewer where that would show more than `most` significant digits, or more where that
     would show fewer than `least`: a table of squared errors of 1e-4 must not read 0.00.
     """
+    scale = float(scale)
     if not (scale and math.isfinite(scale)):
         return 2
     exponent = math.floor(math.log10(abs(scale)))
@@ -36,6 +37,7 @@ def number(value: float | np.floating, digits: int | None = None) -> str:
       digits: behind the point, as for shares and for a column of one scale; by default as many as
         the value's own scale asks for.
     """
+    value = float(value)
     if math.isnan(value):
         return MISSING
     if math.isinf(value):
@@ -61,6 +63,7 @@ def measured_parts(
     The error has one digit that is not zero at least, and the value as many behind the point;
     where the error is not known, the value alone says how many.
     """
+    value, standard_error = float(value), float(standard_error)
     if math.isnan(value):
         return MISSING, ''
     if math.isnan(standard_error):

@@ -245,7 +245,8 @@ def off_diagonal(
         ValueError: no histogram.
     """
     if isinstance(z_edges, Results):
-        z_edges, z_histogram = z_edges.summary.z_edges, z_edges.summary.z_histogram
+        summary = z_edges.summary
+        z_edges, z_histogram = summary.z_edges, summary.z_histogram
     if z_histogram is None:
         raise ValueError('edges are of a histogram: give both, or Results')
     theme = theme or Theme.of_style()
@@ -349,11 +350,8 @@ def distribution(
         unit: of the influences, for labels.
     """
     if isinstance(column, Column):
-        column, standard_error, self_index = (
-            column.values,
-            column.standard_errors,
-            column.self_index,
-        )
+        standard_error, self_index = column.standard_errors, column.self_index
+        column = column.values
     if standard_error is None:
         standard_error = np.full(len(column), np.nan)
     if other is None:

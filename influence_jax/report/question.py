@@ -62,9 +62,12 @@ def choose_rows(
     decided = (found == Verdict.UNIQUE) | (found == Verdict.NEAR_DUPLICATED)
     most = min(ROWS - len(unique) - len(near), _OF_THE_REST)
     rest = those(~decided, summary.other_value, own)[:most]
+    shared = 'With near-duplicates that stand in for them, one of each'
+    if not (self_index >= 0).any():
+        shared = 'With an example that stands out of the noise'
     kinds = (
         Rows('Memorized, each from its own record alone', unique),
-        Rows('With near-duplicates that stand in for them, one of each', near),
+        Rows(shared, near),
         Rows('Of the rest, those of the largest influence', rest),
     )
     return tuple(kind for kind in kinds if len(kind.targets))

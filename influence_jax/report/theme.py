@@ -86,17 +86,13 @@ class Theme:
     def of_style(cls) -> 'Theme':
         """Returns the style that matplotlib is set to, with the two inks of every theme."""
         label = FontProperties(size=rcParams['axes.labelsize']).get_size_in_points()
-
-        def color(name: str) -> str:
-            return to_hex(rcParams[name])
-
         return dataclasses.replace(
             cls.light(),
-            page=color('figure.facecolor'),
-            card=color('axes.facecolor'),
-            text=color('text.color'),
-            muted=color('xtick.color'),
-            line=color('grid.color'),
+            page=to_hex(rcParams['figure.facecolor']),
+            card=to_hex(rcParams['axes.facecolor']),
+            text=to_hex(rcParams['text.color']),
+            muted=to_hex(rcParams['xtick.color']),
+            line=to_hex(rcParams['grid.color']),
             width=float(rcParams['figure.figsize'][0]),
             font=label / _LABEL,
             dots_per_inch=float(rcParams['figure.dpi']),

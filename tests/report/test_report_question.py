@@ -107,6 +107,9 @@ def test_targets_that_are_no_examples_have_no_column_of_self_influence(
     page = write(arguments | {'overview': foreign_overview, 'near_duplicates': None})
     assert 'self-influence' not in table_of(page)
     assert 'no picture' in table_of(page)
+    text = page.read_text()
+    assert 'The diagonal is' not in text and '<dt>Self-influence' not in text
+    assert 'blue frame' not in text and 'itself</b>' not in text
 
 
 @pytest.mark.usefixtures('unsaved')

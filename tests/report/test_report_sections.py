@@ -5,6 +5,7 @@ import pytest
 from pages import Page, contents
 
 from influence_jax.analysis.resampling import Interval
+from influence_jax.formatting import MISSING
 from influence_jax.report import figures
 from influence_jax.report.sections import (
     Cell,
@@ -16,6 +17,7 @@ from influence_jax.report.sections import (
     Section,
     Table,
     check_names,
+    filled,
 )
 from influence_jax.report.theme import Picture, Theme
 from influence_jax.text import clean
@@ -109,6 +111,14 @@ def test_pictures_that_would_replace_another_file_are_refused(tmp_path, argument
 
 def test_plain_names_are_accepted():
     check_names([a_picture('a-1'), a_picture('a-2')])
+
+
+def test_rows_and_columns_without_anything_are_left_out():
+    rows = [[Cell('a'), Cell('1'), Cell('')], [Cell('b'), Cell(MISSING), Cell('')]]
+    table = filled(Table('caption', ['', 'x', 'y'], rows))
+    assert (table.header, table.rows) == (['', 'x'], [[Cell('a'), Cell('1')]])
+    with pytest.raises(ValueError, match='groups'):
+        filled(dataclasses.replace(table, groups=[('', 2)]))
 
 
 def test_rows_must_fit_the_header():
