@@ -65,7 +65,7 @@ def run(experiment: DiffusionExperiment) -> Path:
     launch.show_notes(dataset.notes)
     flags = experiment.ensemble, experiment.recipe, experiment.machine, experiment.analysis
     run = train_ensemble(task, dataset, **launch.arguments(*flags))
-    return launch.report_of(run, dataset, experiment.analysis, unit=task.units['loss'])
+    return launch.report_of(run, dataset, experiment.analysis)
 
 
 def prepare(experiment: DiffusionExperiment) -> tuple[Dataset, Diffusion]:

@@ -1,12 +1,13 @@
 """The records of an ensemble of language models, and the task that its members train."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from experiments.language_settings import ModelSettings, TextSettings
+from experiments.language_settings import Counts, ModelSettings, TextSettings
 from influence_jax import data
 from influence_jax.data.near_duplicates import inject, text_change, unused, without_repeats
 from influence_jax.data.text import encode
@@ -29,8 +30,37 @@ class Records(NamedTuple):
     others: tuple[str, ...]
 
 
-def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Records:
-    """Reads the source, chooses records and injects near-duplicates."""
+def prepare(
+    settings: TextSettings,
+    model: ModelSettings,
+    *,
+    seed: int,
+    ids: tuple[str, ...] | None = None,
+) -> Records:
+    """Reads the source, chooses records and injects near-duplicates.
+
+    Args:
+        settings: which records.
+        model: whose tokenizer changes tokens of near-duplicates.
+        seed: of the choice and of the near-duplicates.
+        ids: of the records of the run that is continued, if there is one: where these are what the
+            same flags chose in earlier versions, they are chosen again.
+
+    Raises:
+        ValueError: the source is not of texts, or has too few records.
+    """
+    source = read(settings)
+    if ids is not None and settings.counts() != settings.counts_before():
+        with contextlib.suppress(ValueError):  # there may be too few for what they meant before
+            before = _records(source, settings, settings.counts_before(), model, seed=seed)
+            if before.dataset.ids == ids:
+                return before
+    settings.check_near_duplicates()
+    return _records(source, settings, settings.counts(), model, seed=seed)
+
+
+def read(settings: TextSettings) -> data.Dataset:
+    """Reads the source; ValueError where it does not hold texts."""
     source = data.load(settings.dataset, data_dir=settings.data_dir)
     try:
         source.array('completion')
@@ -39,11 +69,21 @@ def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Recor
             f'--dataset={settings.dataset}: {error}; language models need texts: wordnet, nq_open '
             'or a .jsonl file'
         ) from error
-    source = without_repeats(source)
+    return source
+
+
+def _records(
+    source: data.Dataset, settings: TextSettings, counts: Counts, model: ModelSettings, *, seed: int
+) -> Records:
+    as_it_is = settings.is_own and counts.is_everything
+    if not as_it_is:
+        source = without_repeats(source)
     if model.is_tiny and not model.tokenizer:
         tokenizer = train_byte_bpe(source.texts, model.vocabulary)
     else:
         tokenizer = from_pretrained(model.tokenizer or model.model)
+    if as_it_is:
+        return Records(source, tokenizer, ())
     change = text_change(
         settings.duplication,
         tokenizer=tokenizer,
@@ -53,8 +93,8 @@ def prepare(settings: TextSettings, model: ModelSettings, *, seed: int) -> Recor
     dataset = inject(
         source,
         change,
-        unique=settings.unique,
-        duplicated=settings.duplicated,
+        unique=counts.records(len(source), copies=0),
+        duplicated=counts.duplicated,
         copies=settings.copies,
         seed=seed,
     )

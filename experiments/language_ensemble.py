@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 from experiments import language_data, launch, plan
 from experiments.language_settings import (
@@ -20,7 +21,7 @@ from influence_jax.ensemble import train_ensemble, train_full_data_model
 from influence_jax.hub import NotFetched
 from influence_jax.models.gpt_neo import SHARDING_RULES
 from influence_jax.progress import TerminalProgress
-from influence_jax.store import FULL_DATA_MODEL
+from influence_jax.store import FULL_DATA_MODEL, RunError, read_manifest
 from influence_jax.tasks import CausalLM
 from influence_jax.training import Executor, MeshShape, Recipe, sequential, sharded
 from influence_jax.training.multihost import is_primary, one_after_another
@@ -84,7 +85,7 @@ def run(experiment: LanguageExperiment) -> Path | None:
         executor=executor or sequential(1),
         seed=seed,
         checkpointing=checkpointing,
-        progress=TerminalProgress(),
+        progress=TerminalProgress('model of all records'),
         command=launch.command(),
     )
     if not is_primary():
@@ -93,7 +94,7 @@ def run(experiment: LanguageExperiment) -> Path | None:
         run,
         dataset,
         experiment.analysis,
-        reference=PUBLISHED,
+        reference=None if experiment.text.is_own else PUBLISHED,
         facts=language_data.facts(task, dataset),
     )
 
@@ -101,7 +102,9 @@ def run(experiment: LanguageExperiment) -> Path | None:
 def prepare(experiment: LanguageExperiment) -> tuple[Dataset, CausalLM]:
     """Makes the dataset, and the task that members train."""
     seed = experiment.ensemble.of_data
-    records = language_data.prepare(experiment.text, experiment.model, seed=seed)
+    records = language_data.prepare(
+        experiment.text, experiment.model, seed=seed, ids=_ids_of(experiment.machine.output_dir)
+    )
     with one_after_another():
         task = language_data.task_of(
             experiment.model,
@@ -115,19 +118,27 @@ def prepare(experiment: LanguageExperiment) -> tuple[Dataset, CausalLM]:
     return records.dataset, task
 
 
+def _ids_of(directory: str) -> tuple[str, ...] | None:
+    """The examples of the run that is to be continued; None where there is none to be read."""
+    try:
+        return read_manifest(Path(directory)).example_ids
+    except RunError:  # training says what is wrong with it
+        return None
+
+
 def _plan(experiment: LanguageExperiment) -> None:
-    recipe, model, text = experiment.recipe, experiment.model, experiment.text
+    recipe, model = experiment.recipe, experiment.model
     if model.is_tiny:
         raise ValueError('--plan is for large members: name a checkpoint with --model')
     analysis, ensemble = experiment.analysis, experiment.ensemble
-    vmapped = experiment.machine.vmap or 1
+    vmapped, size = experiment.machine.vmap or 1, _size(experiment)
     settings = planning.RunSettings(
         members=analysis.max_members if analysis.grows else ensemble.members,
-        records=text.unique + text.duplicated * text.copies,
+        records=size.records,
         keep=ensemble.keep,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
-        tokens=_longest_record(experiment),
+        tokens=size.tokens,
         lora_rank=model.lora_rank,
         vmap=vmapped,
     )
@@ -135,13 +146,26 @@ def _plan(experiment: LanguageExperiment) -> None:
     plan.show(experiment.plan, planning.language_run(config, settings), vmapped=vmapped)
 
 
-def _longest_record(experiment: LanguageExperiment) -> int:
-    """In tokens; the most there can be where records or tokenizer are not at hand."""
+class _Size(NamedTuple):
+    """How many records there are, and how many tokens the longest has."""
+
+    records: int
+    tokens: int
+
+
+def _size(experiment: LanguageExperiment) -> _Size:
+    """The most there can be where records or tokenizer are not at hand."""
     text = experiment.text
+    counts = text.counts()
     if text.dataset == 'nq_open' and text.data_dir is None:
-        return text.max_length
+        if counts.unique is None:
+            raise ValueError(
+                '--unique=0 takes all records of nq_open: add --data_dir to count them'
+            )
+        return _Size(counts.records(0, copies=text.copies), text.max_length)
     try:
         records = language_data.prepare(text, experiment.model, seed=experiment.ensemble.of_data)
     except NotFetched:
-        return text.max_length
-    return language_data.longest(records, text.max_length)
+        available = len(language_data.read(text)) if counts.unique is None else 0
+        return _Size(counts.records(available, copies=text.copies), text.max_length)
+    return _Size(len(records.dataset), language_data.longest(records, text.max_length))

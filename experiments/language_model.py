@@ -2,7 +2,8 @@
 
     python -m experiments.language_model --output_dir=DIR
 
-Near-duplicates of some records are injected. The same command continues a run that was stopped.
+Near-duplicates of some of the embedded records are injected; --dataset=FILE.jsonl is used as it is.
+The same command continues a run that was stopped.
 The report is DIR/report/index.html.
 """
 

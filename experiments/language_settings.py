@@ -2,10 +2,36 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 from influence_jax.data.near_duplicates import TextChange
 from influence_jax.ensemble import Checkpointing
 from influence_jax.models.lora import LoRA
+
+_PUBLIC = ('wordnet', 'nq_open')
+_OF_THE_PAPER = 1000, 100
+"""Records that are written once, and several times."""
+
+
+class Counts(NamedTuple):
+    """How many records are chosen.
+
+    unique: that are written once; None for all that are not duplicated.
+    duplicated: that are written several times.
+    """
+
+    unique: int | None
+    duplicated: int
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether a file is taken as it is: all records, and no near-duplicates of them."""
+        return self == (None, 0)
+
+    def records(self, available: int, *, copies: int) -> int:
+        """Returns how many there are of so many available ones, copies included."""
+        unique = max(0, available - self.duplicated) if self.unique is None else self.unique
+        return unique + self.duplicated * copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +42,11 @@ class TextSettings:
         dataset: wordnet (embedded), nq_open, or the path of a .jsonl file whose lines hold
             question and answer, prompt and completion, or text.
         data_dir: folder that holds NQ-open, as a .jsonl file or prepared by TFDS.
-        unique: records that are written once.
-        duplicated: records that are written --copies times, each time changed.
+        unique: records that are written once; 0 takes all the others. By default 1000 of wordnet
+            and nq_open, and all of a file of one's own.
+        duplicated: records that are written --copies times, each time changed; repeated records
+            are then left out; 0 plants none. By default 100 of wordnet and nq_open, and none of a
+            file of one's own, which is used as it is.
         copies: how often these are written: the original and its variants.
         duplication: what the variants differ in, as far as the answer goes; paraphrase needs
             answers with several common words, which NQ-open's seldom have.
@@ -28,8 +57,8 @@ class TextSettings:
 
     dataset: str = 'wordnet'
     data_dir: str | None = None
-    unique: int = 1000
-    duplicated: int = 100
+    unique: int | None = None
+    duplicated: int | None = None
     copies: int = 5
     duplication: TextChange = TextChange.REPLACE_TOKEN
     duplication_count: int = 0
@@ -41,6 +70,46 @@ class TextSettings:
                 f'max_length must be 2 or more, not {self.max_length}: the first token of a '
                 f'record is never predicted'
             )
+        if (self.unique or 0) < 0:
+            raise ValueError(f'unique must be 0 (all the others) or more, not {self.unique}')
+        if (self.duplicated or 0) < 0:
+            raise ValueError(f'duplicated must be 0 (none) or more, not {self.duplicated}')
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the records are a file of the user's, with which no published numbers go."""
+        return self.dataset not in _PUBLIC
+
+    def counts(self) -> Counts:
+        """Returns how many records are chosen."""
+        unique, duplicated = (0, 0) if self.is_own else _OF_THE_PAPER
+        unique = unique if self.unique is None else self.unique
+        return Counts(unique or None, duplicated if self.duplicated is None else self.duplicated)
+
+    def counts_before(self) -> Counts:
+        """Returns what the same flags meant in earlier versions, whose runs may be continued."""
+        unique, duplicated = _OF_THE_PAPER
+        return Counts(
+            unique if self.unique is None else self.unique,
+            duplicated if self.duplicated is None else self.duplicated,
+        )
+
+    def check_near_duplicates(self) -> None:
+        """Refuses settings of near-duplicates where none are made by default.
+
+        Raises:
+          ValueError: naming the flag.
+        """
+        if self.duplicated is not None or self.counts().duplicated:
+            return
+        for field in dataclasses.fields(self):
+            if field.name not in ('copies', 'duplication', 'duplication_count'):
+                continue
+            if getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f'--{field.name} is of near-duplicates, but none are made of {self.dataset}: '
+                    f'add --duplicated, the number of records to write several times'
+                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,17 +6,28 @@ The run is the paper's (arXiv 2506.20481): GPT-Neo 1.3B fine-tuned on halves of 
 Other launches plan their own run with --plan.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
 import jax
 from absl import flags as absl_flags
 
 from experiments import flags, launch
 from influence_jax import planning
-from influence_jax.planning import GPT_NEO_1_3B, Plan, PlannedRun, RunSettings, TooLarge
-from influence_jax.training.mesh import MeshShape
+from influence_jax.planning import (
+    GPT_NEO_1_3B,
+    Inputs,
+    Plan,
+    PlannedRun,
+    RunSettings,
+    TooLarge,
+    Topology,
+)
+from influence_jax.training.member import Program
+from influence_jax.training.mesh import MeshShape, Rules
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
@@ -56,29 +67,56 @@ def run_from_flags() -> None:
 def show(settings: PlanSettings, run: PlannedRun, *, vmapped: int = 1) -> Plan | None:
     """Prints the plan of a run and returns it; None where none of the meshes tried fits.
 
+    First what shapes alone say, which takes no time; then a line before and after each mesh for
+    which the step is compiled, which takes minutes.
+
     Raises:
         ValueError: a mesh that is not over the chips, or no libtpu.
     """
     topology = planning.find(settings.topology)
     compile_without_tpus()
     program, rules, inputs = run.program, run.rules, run.inputs
-    if settings.mesh:
-        shape = MeshShape.parse(settings.mesh, vmapped=vmapped)
-        try:
-            made = planning.compile_step(program, topology, shape, rules=rules, inputs=inputs)
-        except TooLarge as error:
-            print(f'{topology.name}, mesh {shape}: does NOT fit. {error}')
-        else:
-            _print(made, run, settings.utilisation)
+    given = MeshShape.parse(settings.mesh, vmapped=vmapped) if settings.mesh else None
+    possible = planning.candidates(program, topology, rules=rules, inputs=inputs, vmapped=vmapped)
+    first = given or next(possible, None)
+    if first is not None:
+        _say('Estimated from shapes, before anything is compiled:')
+        _print(planning.estimate(run, topology, first, settings.utilisation))
+    if given is not None:
+        with contextlib.suppress(TooLarge):
+            made = _compiled(program, topology, given, rules=rules, inputs=inputs)
+            _print(planning.describe(made, run, settings.utilisation))
             return made
-    found, tried = planning.propose(program, topology, rules=rules, inputs=inputs, vmapped=vmapped)
+    found, tried = planning.propose(
+        program, topology, rules=rules, inputs=inputs, vmapped=vmapped, compiling=_compiled
+    )
     if found is None:
         fewer = ', or a smaller --vmap' if vmapped > 1 else ''
-        print(f'{topology.name}: {_none_fits(tried)}{fewer}')
+        _say(f'{topology.name}: {_none_fits(tried)}{fewer}')
         return None
-    print(f'proposed: --mesh={",".join(map(str, found.shape.sizes))}')
-    _print(found, run, settings.utilisation)
+    _say(f'proposed: --mesh={",".join(map(str, found.shape.sizes))}')
+    _print(planning.describe(found, run, settings.utilisation))
     return found
+
+
+def _compiled(
+    program: Program, topology: Topology, shape: MeshShape, *, rules: Rules, inputs: Inputs
+) -> Plan:
+    """Compiles the step for a mesh, with a line before and one after; raises as `compile_step`."""
+    name = f'{topology.name}, mesh {shape}'
+    _say(f'{name}: compiling the step, which may take minutes')
+    start = time.monotonic()
+    try:
+        made = planning.compile_step(program, topology, shape, rules=rules, inputs=inputs)
+    except TooLarge as error:
+        _say(f'{name}: does NOT fit, after {time.monotonic() - start:.0f} s. {error}')
+        raise
+    _say(f'{name}: fits, {made.peak_gib:.2f} GiB at the peak, after {made.seconds:.0f} s')
+    return made
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # minutes may pass until the next line
 
 
 def _none_fits(tried: Sequence[MeshShape]) -> str:
@@ -105,9 +143,9 @@ def compile_without_tpus() -> None:
     }
 
 
-def _print(made: Plan, run: PlannedRun, utilization: float) -> None:
-    for name, value in planning.describe(made, run, utilization).items():
-        print(f'{name:>18}: {value}')
+def _print(facts: Mapping[str, str]) -> None:
+    for name, value in facts.items():
+        _say(f'{name:>18}: {value}')
 
 
 if __name__ == '__main__':

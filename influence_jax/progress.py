@@ -47,9 +47,13 @@ class Quiet:
 
 
 class TerminalProgress:
-    """Prints members done, members a second and the time left: a bar, or lines in a log."""
+    """Prints members done, members a second and the time left: a bar, or lines in a log.
 
-    def __init__(self) -> None:
+    title: begins each line; for what is not the ensemble itself.
+    """
+
+    def __init__(self, title: str = '') -> None:
+        self._title = f'{title}: ' if title else ''
         self._total = self._before = self._done = 0
         self._note = ''
         self._quiet = False
@@ -74,7 +78,7 @@ class TerminalProgress:
         self._done += members
         now = time.monotonic()
         if self._on_terminal:
-            self._write(f'\r{self._line(now)}\033[K')
+            self._write(f'\r{self._title}{self._line(now)}\033[K')
         elif self._done == self._total or now - self._printed >= _SECONDS_BETWEEN_LINES:
             self._printed = now
             self._print(self._line(now))
@@ -93,7 +97,7 @@ class TerminalProgress:
             self._write('\n')
 
     def _print(self, text: str) -> None:
-        self._write(f'{text}\n')
+        self._write(f'{self._title}{text}\n')
 
     def _write(self, text: str) -> None:
         """Whoever has stopped reading does not stop the training."""

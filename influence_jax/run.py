@@ -19,6 +19,7 @@ from influence_jax.estimators import (
     summarize,
 )
 from influence_jax.estimators.ensemble import examples_by_id
+from influence_jax.formatting import count, measured
 from influence_jax.types import Influence, Params
 
 if TYPE_CHECKING:
@@ -41,6 +42,22 @@ class Column(NamedTuple):
     standard_errors: Float[np.ndarray, ' N']
     self_index: int | None
     example_ids: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        own = ''
+        if self.self_index is not None:
+            i = self.self_index
+            own = f', itself {measured(self.values[i], self.standard_errors[i])}'
+        return f'Column({self.target_id!r}: influence of {count(len(self.values), "example")}{own})'
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the strongest influences, with errors."""
+        from influence_jax import notebook
+
+        title = f'{count(len(self.values), "example")} on {self.target_id}, strongest first'
+        return notebook.strongest(
+            title, self.example_ids, self.values, self.standard_errors, self.self_index
+        )
 
     def strongest(self, count: int = 10) -> list[tuple[str, float, float]]:
         """Returns (example id, influence, standard error) of the largest influences."""
@@ -87,6 +104,30 @@ class Run(store.Run):
         """Returns `measurement(name)`."""
         return self.measurement(measurement)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how far the run is, and which targets are most memorized."""
+        from influence_jax import notebook
+
+        status, measurement = self.status(), self.measurements[0]
+        line = notebook.status_line(
+            members=status.members,
+            complete=status.complete,
+            diverged=status.diverged,
+            examples=status.examples,
+            targets=status.targets,
+        )
+        names = notebook.escaped(', '.join(status.measurements))
+        text = f'<b>{notebook.escaped(str(self.directory))}</b><br>{line}<br>measured: {names}'
+        if not status.complete:
+            return text
+        return text + notebook.memorized(
+            self.masks[self.complete],
+            self.measurement(measurement)[self.complete],
+            self.target_examples,
+            self.target_ids,
+            unit=self.unit(measurement),
+        )
+
     @functools.cached_property
     def target_examples(self) -> Int[np.ndarray, ' T']:
         """Position of the example that each target is, by its id; -1 where it is none."""
@@ -103,6 +144,18 @@ class Run(store.Run):
         masks = np.unique(np.packbits(self.masks[self.complete], axis=1), axis=0)
         enough = len(masks) >= 2 * adjusted.least_members
         return adjusted if enough else difference_in_means
+
+    def unit(self, measurement: str = 'loss') -> str:
+        """Returns the unit of a measurement, and so of influences on it.
+
+        By the task that this process trained or, by its name, the one of an opened run. A loss of
+        which it is not known is in nats; anything else is its own unit.
+        """
+        from influence_jax import tasks
+
+        units = getattr(self._task, 'units', None) or tasks.units_of(self.manifest.configuration)
+        is_loss = measurement.endswith('loss')
+        return units.get(measurement, 'nats' if is_loss else measurement.replace('_', ' '))
 
     def influence(
         self, measurement: str = 'loss', *, estimator: EstimatorLike | None = None

@@ -290,6 +290,30 @@ def test_xarray_and_parquet(larger, tmp_path):
     assert table.loc['7', 'margin'] == pytest.approx(larger.summary().margin[7])
 
 
+def test_a_notebook_shows_how_far_a_run_is_and_what_is_memorized(larger):
+    text = larger._repr_html_()
+    assert str(larger.directory) in text and 'loss' in text
+    assert f'{len(larger.complete)} of {len(larger.masks)} members; {N} examples' in text
+    assert text.count('<tr>') == 1 + 5
+
+
+def test_a_run_knows_the_unit_of_what_it_measured(larger, tmp_path):
+    assert (larger.unit(), larger.unit('correct')) == ('nats', 'correct')
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    task = ij.tasks.Regression(lambda rngs: nnx.Linear(3, 1, rngs=rngs))
+    run = ij.train_ensemble(
+        task,
+        ij.Dataset({'x': x, 'label': x.sum(axis=1)}),
+        members=4,
+        output_dir=tmp_path / 'regression',
+        recipe=ij.Recipe(epochs=1, batch_size=4),
+        executor=ALONE,
+    )
+    for one in (run, ij.open_run(run.directory)):
+        assert one.unit() == 'squared unit of the label'
+        assert one.unit('absolute_error') == 'unit of the label'
+
+
 def test_every_core_is_used_from_python():
     """In a process of its own, where jax has computed nothing yet."""
     code = (

@@ -106,3 +106,16 @@ def test_both_are_what_training_reports_to(capsys):
     quiet.set_total(1, 'x')
     quiet.close()
     assert capsys.readouterr() == ('', '')
+
+
+def test_a_bar_of_something_else_is_named(clock, capsys):
+    bar = TerminalProgress('model of all records')
+    bar.start(total=1, done=0)
+    bar.log('training on 1 device')
+    clock(2)
+    bar.advance(1)
+    bar.close()
+    assert capsys.readouterr().err.splitlines() == [
+        'model of all records: training on 1 device',
+        'model of all records: 1/1 members, 0.5 members/s, 0:00:00 left',
+    ]

@@ -14,53 +14,54 @@ _NEAR = 0.5
 
 
 class Verdict(enum.IntEnum):
-    """What becomes of a target, in the order in which legends list it.
+    """What becomes of a target, in the order in which legends list it."""
 
-    title: for people.
-    help: the rule, in a sentence.
-    """
+    UNIQUE = 0
+    NEAR_DUPLICATED = 1
+    UNLEARNED = 2
+    NOT_MEMORIZED = 3
+    UNCERTAIN = 4
 
-    UNIQUE = (
-        0,
+    @property
+    def title(self) -> str:
+        """Returns the name for people."""
+        return _WORDS[self][0]
+
+    @property
+    def help(self) -> str:
+        """Returns the rule, in a sentence."""
+        return _WORDS[self][1]
+
+
+_WORDS = {
+    Verdict.UNIQUE: (
         'unique',
         'memorized from its own record alone: its self-influence stands out of the noise, and no '
         'other example that stands out influences it half as much',
-    )
-    NEAR_DUPLICATED = (
-        1,
+    ),
+    Verdict.NEAR_DUPLICATED: (
         'has near-duplicates',
         'another example stands out of the noise and influences it at least half as much as its '
         'own record (a floored margin of at most two): the two stand in for one another',
-    )
-    UNLEARNED = (
-        2,
+    ),
+    Verdict.UNLEARNED: (
         'unlearned',
         'its loss is the same whether or not members hold it, and high: its self-influence is '
         'surely below half of what is typical of memorized targets here, and its mean loss is '
         'above all of that',
-    )
-    NOT_MEMORIZED = (
-        3,
+    ),
+    Verdict.NOT_MEMORIZED: (
         'not memorized',
         'members do as well on it without it: its self-influence is surely below half of what is '
-        'typical of memorized targets here, and so is what is left of its loss, or that is not '
-        'known',
-    )
-    UNCERTAIN = (
-        4,
+        'typical of memorized targets here, and what is left of its loss is less than that, or is '
+        'not known',
+    ),
+    Verdict.UNCERTAIN: (
         'uncertain',
         f'its self-influence rests on fewer than {RELIABLE} effective members, or its error is too '
-        'large for any of the other verdicts: train more members',
-    )
-
-    title: str
-    help: str
-
-    def __new__(cls, value: int, title: str, help_text: str) -> 'Verdict':
-        """Makes a member whose value is its place."""
-        member = int.__new__(cls, value)
-        member._value_, member.title, member.help = value, title, help_text
-        return member
+        'large for any of the other verdicts: more members help',
+    ),
+}
 
 
 def verdicts(

@@ -2,7 +2,7 @@
 
 from influence_jax.planning.compile import Inputs, Plan, TooLarge, compile_step
 from influence_jax.planning.costs import Cost, cost
-from influence_jax.planning.description import describe
+from influence_jax.planning.description import describe, estimate
 from influence_jax.planning.planned_run import (
     GPT_NEO_1_3B,
     PlannedRun,
@@ -28,6 +28,7 @@ __all__ = [
     'compile_step',
     'cost',
     'describe',
+    'estimate',
     'find',
     'language_run',
     'propose',

@@ -2,45 +2,63 @@
 
 import dataclasses
 
-from influence_jax.planning.compile import Plan
+from influence_jax.planning.compile import Plan, check_size
 from influence_jax.planning.costs import cost
 from influence_jax.planning.planned_run import PlannedRun
+from influence_jax.planning.proposal import least_gib
+from influence_jax.planning.topology import Topology
+from influence_jax.training.mesh import MeshShape
 
 
 def describe(made: Plan, run: PlannedRun, utilization: float) -> dict[str, str]:
     """Returns what is printed of a plan, by name."""
-    topology, shape = made.topology, made.shape
-    batch_size, steps = run.program.batch_size, run.program.steps
-    return {
-        'topology': (
-            f'{topology.name}, {topology.chips} chips, '
-            f'{topology.generation.memory_gib:g} GiB of HBM each'
-        ),
+    shape = made.shape
+    return estimate(run, made.topology, shape, utilization) | {
         'mesh': f'{shape} = members, data, model; compiled in {made.seconds:.0f} s',
-        'records': _records(run),
-        'members at a time': f'{shape.members_at_once}, on {shape.devices_per_member} chips each',
         'HBM a device': (
             f'{made.peak_gib:.2f} GiB at the peak, {made.free_gib:.2f} GiB free '
             f'(arguments {made.arguments_gib:.2f}, temporaries {made.temporaries_gib:.2f})'
         ),
         'collectives': f'{made.collectives.total}, {_crossing(made)}',
+    }
+
+
+def estimate(
+    run: PlannedRun, topology: Topology, shape: MeshShape, utilization: float
+) -> dict[str, str]:
+    """Returns what shapes alone say of a plan, by name, in no time: nothing is compiled.
+
+    Raises:
+        ValueError: the mesh is not over the chips, or a parameter does not divide over it.
+    """
+    check_size(topology, shape)
+    batch_size, steps = run.program.batch_size, run.program.steps
+    least = least_gib(run.program, shape, rules=run.rules, inputs=run.inputs)
+    return {
+        'topology': (
+            f'{topology.name}, {topology.chips} chips, '
+            f'{topology.generation.memory_gib:g} GiB of HBM each'
+        ),
+        'mesh': f'{shape} = members, data, model',
+        'records': _records(run),
+        'members at a time': f'{shape.members_at_once}, on {shape.devices_per_member} chips each',
+        'HBM a device': f'{least:.2f} GiB at least, of states and gradients',
         'FLOPs': (
             f'{run.step_flops:.3g} a step of a member (batch {batch_size}), '
             f'{run.member_flops:.3g} a member of {steps} steps and its measurements, '
             f'{run.full_data_flops:.3g} the one of {run.full_data_steps} steps on all records, '
             f'{run.members * run.member_flops + run.full_data_flops:.3g} in all'
         ),
-        'chip-hours': _hours(made, run, utilization),
+        'chip-hours': _hours(topology, shape, run, utilization),
         'not counted': (
             'decoding completions, loading, compiling and checkpoints; '
             'memory is that of training, not of measuring or decoding'
         ),
-        **_uneven(made, run),
+        **_uneven(shape, run),
     }
 
 
-def _hours(made: Plan, run: PlannedRun, utilization: float) -> str:
-    topology, shape = made.topology, made.shape
+def _hours(topology: Topology, shape: MeshShape, run: PlannedRun, utilization: float) -> str:
     ensemble = cost(
         topology,
         shape,
@@ -75,8 +93,8 @@ def _crossing(made: Plan) -> str:
     return f'{talk.crossing} across members' if talk.crossing else 'none across members'
 
 
-def _uneven(made: Plan, run: PlannedRun) -> dict[str, str]:
-    batch, data = run.program.batch_size, made.shape.data
+def _uneven(shape: MeshShape, run: PlannedRun) -> dict[str, str]:
+    batch, data = run.program.batch_size, shape.data
     if not batch % data:
         return {}
     each = -(-batch // data)

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -41,27 +41,45 @@ def candidates(
         inputs: shapes of the data.
         vmapped: members that share a group of devices.
     """
-    state, base = abstract_state(program, inputs.base), inputs.base
     for per_member in _divisors(topology.chips):
         for model in _divisors(per_member):
             shape = MeshShape(topology.chips // per_member, per_member // model, model, vmapped)
             if shape.data > program.batch_size:
                 continue
             try:
-                states = vmapped * _bytes(state, state_specs(state, rules, shape), shape)
-                # Gradients are there beside the states when these are updated.
-                gradients = vmapped * _bytes(state.params, specs(state.params, rules, shape), shape)
-                # One that is gone before there are gradients takes no more room than they do.
-                stays = None if only_begins_with_base(program) else base
-                shared = _bytes(stays, specs(stays, rules, shape), shape)
+                least = least_gib(program, shape, rules=rules, inputs=inputs)
             except ValueError:
                 continue
-            if (states + gradients + shared) / GIB < topology.generation.memory_gib:
+            if least < topology.generation.memory_gib:
                 yield shape
 
 
+def least_gib(program: Program, shape: MeshShape, *, rules: Rules, inputs: Inputs) -> float:
+    """Returns what states, gradients and the base take of each device, by their shapes alone.
+
+    A step takes its activations besides, which only the compiler knows.
+
+    Raises:
+        ValueError: a parameter does not divide over the mesh.
+    """
+    state, base = abstract_state(program, inputs.base), inputs.base
+    states = _bytes(state, state_specs(state, rules, shape), shape)
+    # Gradients are there beside the states when these are updated.
+    gradients = _bytes(state.params, specs(state.params, rules, shape), shape)
+    # One that is gone before there are gradients takes no more room than they do.
+    stays = None if only_begins_with_base(program) else base
+    shared = _bytes(stays, specs(stays, rules, shape), shape)
+    return (shape.vmapped * (states + gradients) + shared) / GIB
+
+
 def propose(
-    program: Program, topology: Topology, *, rules: Rules, inputs: Inputs, vmapped: int = 1
+    program: Program,
+    topology: Topology,
+    *,
+    rules: Rules,
+    inputs: Inputs,
+    vmapped: int = 1,
+    compiling: Callable[..., Plan] | None = None,
 ) -> Proposal:
     """The plan of the first mesh whose step fits, of a few that are tried.
 
@@ -74,6 +92,7 @@ def propose(
         rules: where parameters lie.
         inputs: shapes of the data.
         vmapped: members that share a group of devices.
+        compiling: instead of `compile_step`, with the same arguments: one that says what it does.
 
     Raises:
         ValueError: libtpu is not installed.
@@ -84,7 +103,9 @@ def propose(
     for _, shapes in itertools.islice(by_size, _TRIES):
         tried.append(next(shapes))
         try:
-            plan = compile_step(program, topology, tried[-1], rules=rules, inputs=inputs)
+            plan = (compiling or compile_step)(
+                program, topology, tried[-1], rules=rules, inputs=inputs
+            )
         except TooLarge:
             continue
         return Proposal(plan, tuple(tried))

@@ -11,20 +11,11 @@ from jaxtyping import Float, Int
 
 from influence_jax import analysis
 from influence_jax.estimators import Columns, joint_margin, summarize
+from influence_jax.formatting import MISSING, number
 from influence_jax.report.results import Attributed, Results
-from influence_jax.report.sections import (
-    MINUS,
-    MISSING,
-    Cell,
-    Gallery,
-    GalleryRow,
-    Section,
-    Table,
-    number,
-)
+from influence_jax.report.sections import Cell, Gallery, GalleryRow, Section, Table, filled
 
 STRONGEST = 8
-_SMALL = 1e-3
 
 ROWS = 8
 """Targets of lowest margin whose strongest examples are shown."""
@@ -112,7 +103,7 @@ HEADER = ('', 'margin', 'AUROC', 'same other', 'self')
 
 def _table(results: Results) -> Table:
     rows = [[Cell(text) for text in row] for row in attribution_rows(results)]
-    return Table('The ensemble and the methods, over all targets.', HEADER, rows)
+    return filled(Table('The ensemble and the methods, over all targets.', HEADER, rows))
 
 
 def _gallery(results: Results, targets: Sequence[int]) -> Gallery:
@@ -120,7 +111,7 @@ def _gallery(results: Results, targets: Sequence[int]) -> Gallery:
         examples: Int[np.ndarray, ' K'], values: Float[np.ndarray, ' K']
     ) -> list[tuple[int, str]]:
         return [
-            (example, _score(float(value)))
+            (example, number(value))
             for example, value in zip(examples.tolist(), values, strict=True)
         ][:STRONGEST]
 
@@ -134,10 +125,6 @@ def _gallery(results: Results, targets: Sequence[int]) -> Gallery:
         ]
         rows.append(GalleryRow(results.example_of(target), results.target_name(target), strips))
     return Gallery(rows)
-
-
-def _score(value: float) -> str:
-    return number(value, 3) if abs(value) >= _SMALL else f'{value:.0e}'.replace('-', MINUS)
 
 
 def _auroc(results: Results, margin: Float[np.ndarray, ' T']) -> str:

@@ -11,10 +11,10 @@ from influence_jax.analysis.extraction import Average, longest_common_substring
 from influence_jax.analysis.near_duplicate_comparison import Comparison, ScoreComparison, Spread
 from influence_jax.analysis.resampling import Interval
 from influence_jax.analysis.views import Column, at_even_steps
+from influence_jax.formatting import MISSING, count, decimals, number, plus_minus
 from influence_jax.report import figures
 from influence_jax.report.results import Reference, Results, TextResults
 from influence_jax.report.sections import (
-    MISSING,
     Cell,
     Matrix,
     Plate,
@@ -23,13 +23,15 @@ from influence_jax.report.sections import (
     Records,
     Section,
     Table,
-    count,
-    number,
-    plus_minus,
+    filled,
 )
 from influence_jax.report.theme import picture
 from influence_jax.text import shortened
 
+_SHARED = (
+    ' Near-duplicates share most of their answer, so that one written in the place of another has '
+    'a high BLEU too: the table keeps them apart.'
+)
 _LONGEST_TEXT = 400
 _SHORTEST_MARK = 4
 _CLUSTERS, _OF_A_CLUSTER, _UNIQUE = 3, 5, 6
@@ -40,14 +42,27 @@ def comparison_sections(results: Results) -> Iterator[Section]:
     comparison, text = results.comparison, results.text
     if comparison is None:
         return
-    yield kinds_section(results, comparison)
+    two_kinds = bool(comparison.near_duplicated.any())
+    if two_kinds:
+        yield kinds_section(results, comparison)
     if text:
-        yield cluster_section(results, text)
-        yield distribution_section(results, text)
+        if two_kinds:
+            yield cluster_section(results, text)
+            yield distribution_section(results, text)
         yield extraction_section(results, text, comparison)
-    yield auroc_section(comparison)
+    if _is_sought(comparison):
+        yield auroc_section(comparison)
     if text:
         yield record_section(results, text, comparison)
+
+
+def _is_sought(comparison: Comparison) -> bool:
+    """Returns whether any AUROC is known: of a kind of which there are both, some and others."""
+    return any(
+        found is not None and math.isfinite(found.value)
+        for score in comparison.scores
+        for found in (score.near_duplicates_auroc, score.extractable_auroc)
+    )
 
 
 def kinds_section(results: Results, comparison: Comparison) -> Section:
@@ -98,7 +113,7 @@ def score_texts(score: ScoreComparison, reference: Reference | None) -> ScoreTex
     """Returns the numbers of a score, so many digits that small ones differ and large are short."""
     unique, near = score.unique, score.near_duplicated
     largest = max(np.nan_to_num(np.abs([unique.mean, near.mean])))
-    digits = 3 if largest < 2 else 2 if largest < 100 else 1
+    digits = max(3 if largest < 2 else 2 if largest < 100 else 1, decimals(largest, least=3))
 
     def both(spread: Spread) -> str:
         if not spread.targets:
@@ -195,7 +210,7 @@ def auroc_table(comparison: Comparison) -> Table:
             other = score.extractable_auroc
             yield Cell('') if other is None else auroc_cell(other)
 
-    return Table(caption, header=header, rows=[list(cells(one)) for one in comparison.scores])
+    return filled(Table(caption, header, [list(cells(one)) for one in comparison.scores]))
 
 
 def auroc_cell(found: Interval) -> Cell:
@@ -274,6 +289,7 @@ def distribution_section(results: Results, text: TextResults) -> Section:
 
 def extraction_section(results: Results, text: TextResults, comparison: Comparison) -> Section:
     """Returns the section on how well records are extracted, against self-influence and margin."""
+    near = comparison.near_duplicated
 
     def plate(score: str, values: np.ndarray, name: str, *, logarithmic: bool) -> Plate:
         drawn = picture(
@@ -284,7 +300,7 @@ def extraction_section(results: Results, text: TextResults, comparison: Comparis
             text.bleu,
             name=name,
             logarithmic=logarithmic,
-            near_duplicates=comparison.near_duplicated,
+            near_duplicates=near if near.any() else None,
         )
         return Plate(f'BLEU against {score}', '', drawn)
 
@@ -298,9 +314,8 @@ def extraction_section(results: Results, text: TextResults, comparison: Comparis
         'What is extracted',
         'How well a model trained on everything completes each record from its prompt (sentence '
         'BLEU of greedy decoding, 1 where all is right), against self-influence and against the '
-        'margin. Circles are means of equally many records of a kind. Near-duplicates share most '
-        'of their answer, so that one written in the place of another has a high BLEU too: the '
-        'table keeps them apart.',
+        'margin. Circles are means of equally many records of a kind.'
+        + (_SHARED if near.any() else ''),
         [Plates(plates), extraction_table(text, comparison)],
     )
 
@@ -345,15 +360,14 @@ def extraction_table(text: TextResults, comparison: Comparison) -> Table:
             average(f'{name}, members that held the record', by_members.held),
             average(f'{name}, members that did not', by_members.left_out),
         ]
-    return Table(
-        caption=(
-            'Mean ± standard deviation over the records of a kind. Exact match leaves case, '
-            'punctuation and articles out of account. The nearest near-duplicate has the highest '
-            'BLEU or, of several, the smallest edit distance.'
-        ),
-        header=('', 'unique', 'near-duplicated'),
-        rows=rows,
+    caption = (
+        f'Mean ± standard deviation over the records{" of a kind" if near.any() else ""}. Exact '
+        f'match leaves case, punctuation and articles out of account.'
     )
+    if not near.any():
+        return filled(Table(caption, ('', 'records', ''), rows))
+    nearest = 'The nearest near-duplicate has the highest BLEU or, of several, the smallest edit'
+    return Table(f'{caption} {nearest} distance.', ('', 'unique', 'near-duplicated'), rows)
 
 
 def record_section(results: Results, text: TextResults, comparison: Comparison) -> Section:
@@ -372,7 +386,7 @@ def record_section(results: Results, text: TextResults, comparison: Comparison) 
         parts.append(records(title, cluster[:_OF_A_CLUSTER]))
     if len(unique):
         chosen = at_even_steps(unique, bleu[unique], _UNIQUE)[::-1]
-        parts.append(records('Unique records', chosen))
+        parts.append(records('Unique records' if len(duplicated) else 'Records', chosen))
     return Section(
         'Records, and what was extracted',
         'Left what the model was given and, in bold, what it should have written; in the middle '
@@ -401,7 +415,7 @@ def _record(results: Results, text: TextResults, target: int) -> Record:
         decoded=decoded,
         common=(start, start + len(common)),
         numbers=[
-            ('BLEU', number(text.bleu[target])),
+            ('BLEU', number(text.bleu[target], 2)),
             ('exact match', 'yes' if text.exact_match[target] else 'no'),
             *nearest,
             ('in common', f'{text.longest_common_share[target]:.0%}'),
@@ -429,4 +443,4 @@ def _mean(values: Float[np.ndarray, ' _']) -> str:
 
 def _error(errors: Float[np.ndarray, ' _']) -> str:
     known = errors[np.isfinite(errors)]
-    return f'typical standard error {number(float(np.median(known)), 3)}' if known.size else ''
+    return f'typical standard error {number(float(np.median(known)))}' if known.size else ''

@@ -11,9 +11,9 @@ from influence_jax.analysis.extraction_regime import Judgment, MeanBleu, Regime
 from influence_jax.analysis.margins import self_influence_excess
 from influence_jax.analysis.views import Overview
 from influence_jax.estimators import LEAST_ON_A_SIDE, RELIABLE
+from influence_jax.formatting import PLUS_MINUS, count, listing, number
 from influence_jax.report.results import Reference, Results
 from influence_jax.report.run import ReportedRun, measurement_names
-from influence_jax.report.sections import PLUS_MINUS, count, listing, number
 from influence_jax.store import Shown
 
 
@@ -198,8 +198,8 @@ def regime_note(
     numbers = _bleu(judgment)
     if reference and (row := reference.rows.get('BLEU')):
         numbers += (
-            f"; {reference.name}'s BLEU is {number(row.unique.mean)} unique, "
-            f'{number(row.near_duplicated.mean)} near-duplicated'
+            f"; {reference.name}'s BLEU is {number(row.unique.mean, 2)} unique, "
+            f'{number(row.near_duplicated.mean, 2)} near-duplicated'
         )
     return f'{what} ({numbers}). For its regime {how}, into another --output_dir.'
 
@@ -213,7 +213,7 @@ def epochs(run: ReportedRun) -> float | None:
 
 def _bleu(judgment: Judgment) -> str:
     def means(of: MeanBleu) -> str:
-        return f'{number(of.unique)} unique, {number(of.near_duplicated)} near-duplicated'
+        return f'{number(of.unique, 2)} unique, {number(of.near_duplicated, 2)} near-duplicated'
 
     text = f'BLEU {means(judgment.by_full_data_model)}'
     if judgment.by_holders is not None:
@@ -316,7 +316,7 @@ def _noise(results: Results) -> str:
             'Standard errors are not known, so nothing here can be separated from noise: no '
             'example stands out and no pair is called significant.'
         )
-    error, by_members = f'{number(typical, 3)} {results.unit}', summary.members_used > 0
+    error, by_members = f'{number(typical)} {results.unit}', summary.members_used > 0
     # Pure noise has a median of 0.67 standard errors.
     level = f'The median standard error of entries off the diagonal is {error}.'
     if results.off_diagonal_z() < 1.0:

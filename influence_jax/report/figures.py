@@ -1,11 +1,24 @@
-"""The report's figures: arrays in, one matplotlib figure a function out.
+"""The report's figures: results or arrays in, one matplotlib figure a function out.
+
+For a page of one's own, or a paper:
+
+    import matplotlib.style
+
+    with matplotlib.style.context(figures.PAPER):  # a column of 3.25 inches, fonts embedded
+        figures.distribution(run.column('clipart-00203')).savefig('column.pdf')
+        figures.self_influence_and_margin(Results.load(DIR)).savefig('margins.pdf')
+
+Without a theme they are drawn in the style that matplotlib is set to.
 
 Influences and standard errors are in nats unless another `unit` is named, positive where the
 example lowers the loss; where a standard error is not known (NaN), no bar is drawn. No text from
 data is drawn in a figure, where `$` would be read as mathematics; the page sets it.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,7 +31,8 @@ from matplotlib.patches import Rectangle
 
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.membership import Points
-from influence_jax.report.sections import MINUS
+from influence_jax.formatting import MINUS
+from influence_jax.report.results import Results
 from influence_jax.report.theme import (
     UNIT,
     Picture,
@@ -28,6 +42,9 @@ from influence_jax.report.theme import (
     legend,
     plain_number,
 )
+
+PAPER = str(Path(__file__).with_name('paper.mplstyle'))
+"""Style sheet of a column of a paper, for `matplotlib.style.context`: type 42 fonts, 3.25 in."""
 
 _BINS = 4
 _FEWEST_IN_A_BIN = 10
@@ -45,23 +62,37 @@ def block_limit(block: Float[np.ndarray, 'b c'], is_self: Bool[np.ndarray, 'b c'
     return limit or 1.0
 
 
+def limit_of(results: Results) -> float:
+    """Returns `block_limit` of the block of the page."""
+    overview = results.overview
+    targets = overview.target_examples[overview.block_targets]
+    is_self = overview.block_examples[:, np.newaxis] == targets[np.newaxis, :]
+    return block_limit(overview.matrix_block, is_self)
+
+
 def matrix_block(
-    block: Float[np.ndarray, 'b c'],
+    block: Results | Float[np.ndarray, 'b c'],
     *,
-    limit: float,
-    theme: Theme,
+    limit: float | None = None,
+    theme: Theme | None = None,
     outlines: Sequence[tuple[int, int]] = (),
     unit: str = UNIT,
 ) -> Figure:
     """Draws a piece of the influence matrix: rows are examples, columns targets, zero is no ink.
 
     Args:
-        block: `[b c]` influences.
-        limit: influence at which colors saturate.
-        theme: colors.
+        block: `[b c]` influences; or results, of which the block of the page is drawn.
+        limit: influence at which colors saturate; by default the largest of the block or, of
+            results, `block_limit`.
+        theme: colors and size; by default those that matplotlib is set to.
         outlines: `(start, end)` of blocks on the diagonal to be outlined.
         unit: of the influences, for labels.
     """
+    if isinstance(block, Results):
+        limit, unit = limit or limit_of(block), block.unit
+        block = block.overview.matrix_block
+    limit = limit or float(np.nanmax(np.abs(block), initial=0.0)) or 1.0
+    theme = theme or Theme.of_style()
     figure, axes = empty_axes(theme, width=6.0, height=5.2)
     axes.grid(visible=False)
     axes.spines['bottom'].set_visible(False)
@@ -73,8 +104,8 @@ def matrix_block(
         axis.set_major_locator(ticker.MaxNLocator(8, integer=True))
     bar = figure.colorbar(image, ax=axes, extend='both', shrink=0.75, aspect=28, pad=0.03)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=9.5, labelcolor=theme.muted)
-    bar.set_label(f'influence ({unit})', color=theme.text, fontsize=10.5)
+    bar.ax.tick_params(length=0, labelsize=theme.points(9.5), labelcolor=theme.muted)
+    bar.set_label(f'influence ({unit})', color=theme.text, fontsize=theme.points(10.5))
     for start, end in outlines:
         corner, side = (start - 0.5, start - 0.5), end - start
         axes.add_patch(
@@ -98,24 +129,36 @@ def pixel_picture(name: str, alt: str, block: Float[np.ndarray, 'b c'], *, limit
 
 
 def self_influence_and_margin(
-    self_influence: Float[np.ndarray, ' T'],
-    margin: Float[np.ndarray, ' T'],
+    self_influence: Results | Float[np.ndarray, ' T'],
+    margin: Float[np.ndarray, ' T'] | None = None,
     *,
-    standard_error: float,
-    near_duplicates: Bool[np.ndarray, ' T'] | None,
-    theme: Theme,
+    standard_error: float = math.nan,
+    near_duplicates: Bool[np.ndarray, ' T'] | None = None,
+    theme: Theme | None = None,
     unit: str = UNIT,
 ) -> Figure:
     """Draws every target as a point; log margin. Targets without a finite pair are left out.
 
     Args:
-        self_influence: of each target.
+        self_influence: of each target; or results, which have all but the theme.
         margin: Top-1 Influence Margin of each target.
         standard_error: a typical one of self-influence, drawn once in a corner.
         near_duplicates: targets to highlight.
-        theme: colors.
+        theme: colors and size; by default those that matplotlib is set to.
         unit: of the influences, for labels.
+
+    Raises:
+        ValueError: no margins.
     """
+    if isinstance(self_influence, Results):
+        results, summary = self_influence, self_influence.summary
+        self_influence, margin, unit = summary.self_influence, summary.margin, results.unit
+        standard_error, near_duplicates = results.self_standard_error(), results.near_duplicates
+    if margin is None:
+        raise ValueError('self-influence is drawn against margins: give both, or Results')
+    if near_duplicates is not None and not near_duplicates.any():
+        near_duplicates = None
+    theme = theme or Theme.of_style()
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
     two_kinds(axes, self_influence, margin, near_duplicates, theme)
     axes.set_yscale('log')
@@ -172,21 +215,41 @@ def _typical_error(axes: Axes, standard_error: float, theme: Theme) -> None:
     center = high - 0.06 * (high - low) - standard_error
     where = axes.get_xaxis_transform()
     axes.errorbar(center, 0.06, xerr=standard_error, color=theme.muted, capsize=3, transform=where)
-    axes.text(center, 0.09, '±1 SE', color=theme.muted, fontsize=9, ha='center', transform=where)
+    axes.text(
+        center,
+        0.09,
+        '±1 SE',
+        color=theme.muted,
+        fontsize=theme.points(9),
+        ha='center',
+        transform=where,
+    )
     axes.set_xlim(low, high)
 
 
 def off_diagonal(
-    z_edges: Float[np.ndarray, ' E'], z_histogram: Int[np.ndarray, ' E-1'], *, theme: Theme
+    z_edges: Results | Float[np.ndarray, ' E'],
+    z_histogram: Int[np.ndarray, ' E-1'] | None = None,
+    *,
+    theme: Theme | None = None,
 ) -> Figure:
     """Draws all influences of one example on another, beside what noise alone would look like.
 
     Args:
-        z_edges: ascending, evenly spaced.
+        z_edges: ascending, evenly spaced; or results, which have both.
         z_histogram: entries, in standard errors of their column's noise, between them; the
             outermost bins hold all that is beyond.
-        theme: colors.
+        theme: colors and size; by default those that matplotlib is set to.
+
+    Raises:
+        ValueError: no histogram.
     """
+    if isinstance(z_edges, Results):
+        summary = z_edges.summary
+        z_edges, z_histogram = summary.z_edges, summary.z_histogram
+    if z_histogram is None:
+        raise ValueError('edges are of a histogram: give both, or Results')
+    theme = theme or Theme.of_style()
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
     axes.stairs(np.maximum(z_histogram, 0.1), z_edges, fill=True, baseline=0.1, color=theme.neutral)
     points = np.linspace(z_edges[0], z_edges[-1], 801)
@@ -207,8 +270,21 @@ def off_diagonal(
     return figure
 
 
-def convergence(curve: Convergence, *, theme: Theme) -> Figure:
-    """Draws the agreement of two disjoint halves of the ensemble against the members in each."""
+def convergence(curve: Results | Convergence, *, theme: Theme | None = None) -> Figure:
+    """Draws the agreement of two disjoint halves of the ensemble against the members in each.
+
+    Args:
+        curve: from `analysis.split_half`; or results that have one.
+        theme: colors and size; by default those that matplotlib is set to.
+
+    Raises:
+        ValueError: the results have none, being of columns without members.
+    """
+    if isinstance(curve, Results):
+        if curve.overview.convergence is None:
+            raise ValueError('results without members have no convergence to draw')
+        curve = curve.overview.convergence
+    theme = theme or Theme.of_style()
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
     axes.axhline(0.0, color=theme.muted, linewidth=0.8)
     for values, name, color, marker in (
@@ -230,13 +306,30 @@ def convergence(curve: Convergence, *, theme: Theme) -> Figure:
     return figure
 
 
+@runtime_checkable
+class Column(Protocol):
+    """One target's influence distribution: `Run.column` returns one, and `analysis.views` has."""
+
+    @property
+    def values(self) -> Float[np.ndarray, ' N']:
+        """Returns influences."""
+
+    @property
+    def standard_errors(self) -> Float[np.ndarray, ' N']:
+        """Returns that of each."""
+
+    @property
+    def self_index(self) -> int | None:
+        """Returns the example that the target is; None where it is none."""
+
+
 def distribution(
-    column: Float[np.ndarray, ' N'],
-    standard_error: Float[np.ndarray, ' N'],
+    column: Column | Float[np.ndarray, ' N'],
+    standard_error: Float[np.ndarray, ' N'] | None = None,
     *,
-    self_index: int | None,
-    other: int,
-    theme: Theme,
+    self_index: int | None = None,
+    other: int | None = None,
+    theme: Theme | None = None,
     siblings: Int[np.ndarray, ' _'] | None = None,
     reach: tuple[float, float] | None = None,
     size: tuple[float, float] = (3.7, 2.5),
@@ -245,17 +338,26 @@ def distribution(
     """Draws one target's influence distribution, with itself and its strongest other marked.
 
     Args:
-        column: influence of every example on the target.
-        standard_error: of each.
+        column: influence of every example on the target; or a `Column`, which has the next two.
+        standard_error: of each; None where they are not known.
         self_index: the example that the target is; None where it is none.
-        other: its strongest other example.
-        theme: colors.
+        other: its strongest other example; by default the one of largest influence.
+        theme: colors and size; by default those that matplotlib is set to.
         siblings: examples known to be its near-duplicates, marked in place of the strongest other;
             None or empty where there are none.
         reach: lowest and highest influence of the axis; by default those of the column.
         size: width and height in inches.
         unit: of the influences, for labels.
     """
+    if isinstance(column, Column):
+        standard_error, self_index = column.standard_errors, column.self_index
+        column = column.values
+    if standard_error is None:
+        standard_error = np.full(len(column), np.nan)
+    if other is None:
+        rest = np.arange(len(column)) != (-1 if self_index is None else self_index)
+        other = int(np.flatnonzero(rest)[column[rest].argmax()])
+    theme = theme or Theme.of_style()
     figure, axes = empty_axes(theme, width=size[0], height=size[1])
     others, others_name = [other], 'strongest other'
     if siblings is not None and len(siblings):
@@ -273,7 +375,7 @@ def distribution(
     ):
         if examples:
             values, errors = column[examples], np.nan_to_num(standard_error[examples])
-            _mark(axes, values, errors, name, color, height=top * height, edges=edges)
+            _mark(axes, values, errors, name, color, theme, height=top * height, edges=edges)
     if reach is not None:
         margin = 0.03 * (edges[-1] - edges[0])
         axes.set_xlim(edges[0] - margin, edges[-1] + margin)
@@ -291,6 +393,7 @@ def _mark(
     errors: Float[np.ndarray, ' _'],
     name: str,
     color: str,
+    theme: Theme,
     *,
     height: float,
     edges: Float[np.ndarray, ' E'],
@@ -308,7 +411,7 @@ def _mark(
         ha='right' if right_half else 'left',
         va='center',
         color=color,
-        fontsize=9.5,
+        fontsize=theme.points(9.5),
         # The line of the other mark may pass behind the name.
         bbox={'facecolor': axes.get_facecolor(), 'edgecolor': 'none', 'pad': 1.5},
     )
@@ -320,8 +423,8 @@ def bleu_against(
     *,
     name: str,
     logarithmic: bool,
-    near_duplicates: Bool[np.ndarray, ' T'],
-    theme: Theme,
+    near_duplicates: Bool[np.ndarray, ' T'] | None,
+    theme: Theme | None = None,
 ) -> Figure:
     """Draws how well each target is extracted against a score of it, and the course of the means.
 
@@ -333,9 +436,10 @@ def bleu_against(
         bleu: of each target, in [0, 1].
         name: of the score, with its unit.
         logarithmic: whether the axis of the score is; what is not positive is then left out too.
-        near_duplicates: targets to set apart.
-        theme: colors.
+        near_duplicates: targets to set apart, if any.
+        theme: colors and size; by default those that matplotlib is set to.
     """
+    theme = theme or Theme.of_style()
     figure, axes = empty_axes(theme, width=5.2, height=3.9)
     x = np.where(np.isfinite(score), score, np.nan).astype(np.float64)
     if logarithmic:
@@ -346,7 +450,8 @@ def bleu_against(
         axes.set_xscale('log')
         low, high = axes.get_xlim()
         _ticks(axes.xaxis, ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3)))
-    for kind, color in ((~near_duplicates, theme.neutral), (near_duplicates, theme.negative)):
+    near = np.zeros(len(bleu), bool) if near_duplicates is None else near_duplicates
+    for kind, color in ((~near, theme.neutral), (near, theme.negative)):
         _course(axes, x[kind], bleu[kind], color, theme)
     axes.set_ylim(-0.05, 1.05)
     axes.set(xlabel=name, ylabel='BLEU of the decoded answer')
@@ -374,7 +479,7 @@ def _course(
     )
 
 
-def roc_curves(curves: Mapping[str, Points], *, theme: Theme) -> Figure:
+def roc_curves(curves: Mapping[str, Points], *, theme: Theme | None = None) -> Figure:
     """Draws true-positive against false-positive rate of each attack, beside chance.
 
     Log axes, as only what an attack finds without accusing others counts. Each curve begins where
@@ -382,11 +487,12 @@ def roc_curves(curves: Mapping[str, Points], *, theme: Theme) -> Figure:
 
     Args:
         curves: by the attack's name; at most 6.
-        theme: colors.
+        theme: colors and size; by default those that matplotlib is set to.
 
     Raises:
         ValueError: no curve, or more than can be told apart.
     """
+    theme = theme or Theme.of_style()
     strokes = [
         (color, dash)
         for dash in ('-', (0, (4, 1.6)))
@@ -406,7 +512,7 @@ def roc_curves(curves: Mapping[str, Points], *, theme: Theme) -> Figure:
         xytext=(5, -9),
         textcoords='offset points',
         color=theme.muted,
-        fontsize=9.5,
+        fontsize=theme.points(9.5),
     )
     axes.legend(handlelength=2.2, **{**legend(theme), 'ncols': min(3, len(curves))})
     axes.set(xlabel='false-positive rate', ylabel='true-positive rate')

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from influence_jax.analysis.convergence import least_half
 from influence_jax.analysis.extraction_regime import Judgment, judge
 from influence_jax.analysis.near_duplicate_comparison import Comparison, compare, in_a_group
 from influence_jax.analysis.scores import Score
+from influence_jax.analysis.verdicts import verdicts
 from influence_jax.analysis.views import Overview, cluster_view
 from influence_jax.data import Dataset
 from influence_jax.data.pixel_distance import has_near_duplicate, near_duplicates
@@ -32,6 +33,7 @@ from influence_jax.estimators.ensemble import complete_members
 from influence_jax.report import facts as facts_of
 from influence_jax.report.attributed import attributed
 from influence_jax.report.membership import audited
+from influence_jax.report.question import OTHERS, choose_rows
 from influence_jax.report.results import (
     Attributed,
     Reference,
@@ -69,7 +71,7 @@ def gather(
     *,
     estimator: EstimatorLike | None = None,
     measurement: str = 'loss',
-    unit: str = UNIT,
+    unit: str | None = None,
     title: str | None = None,
     shown: Shown | None = None,
     near_duplicates: Bool[np.ndarray, ' T'] | None = None,
@@ -86,7 +88,8 @@ def gather(
       estimator: by default the adjusted difference of means. With too few members for it, the
         difference of means is used and the report says so.
       measurement: of which influence is estimated; less of it is better.
-      unit: of that, for labels; matplotlib reads `$` in it as mathematics.
+      unit: of that, for labels; by default as the run has it, else nats. matplotlib reads `$` in
+        it as mathematics.
       title: heading of the page.
       shown: what to show of the examples; by default what the run keeps of them.
       near_duplicates: `[T]` targets known to have a near-duplicate; by default those in a group of
@@ -102,6 +105,7 @@ def gather(
       ValueError: as in `analysis.overview`, or numbers of names, texts or targets do not fit.
     """
     losses, self_index = run.measurement(measurement), examples_of_targets(run)
+    unit = unit or _unit(run, measurement)
     manifest = getattr(run, 'manifest', None)
     key = jax.random.key(manifest.seeds.get('seed', 0) if manifest else 0)
     chosen, fallback = _estimator(estimator, len(complete_members(run.masks, losses).masks))
@@ -110,7 +114,8 @@ def gather(
     )
     kept: Shown = shown or getattr(run, 'shown', None) or Shown(names=tuple(run.example_ids))
     scored = tuple(attributed(columns, self_index) for columns in attributions)
-    examples = _shown_examples(kept, _on_the_page(overview, scored))
+    mean_loss = losses[run.complete].mean(axis=0, dtype=np.float64)
+    examples = _shown_examples(kept, _on_the_page(overview, mean_loss, scored))
     truth = _near_duplicates(kept, self_index, near_duplicates)
     compared = _compared(run, losses, overview, kept, key=key, decoded=decoded, reference=reference)
     note = compared.regime and facts_of.regime_note(
@@ -130,7 +135,7 @@ def gather(
         example_changes=kept.changes if kept.texts is None else ('',) * len(kept.names),
         shown=examples,
         near_duplicates=truth.targets,
-        mean_loss=losses[run.complete].mean(axis=0, dtype=np.float64),
+        mean_loss=mean_loss,
         missing=np.asarray(run.missing, np.int64),
         diverged=np.asarray(run.diverged, np.int64),
         stopped_early=facts_of.stopped_early(run),
@@ -160,6 +165,12 @@ def gather(
     )
 
 
+def _unit(run: ReportedRun, measurement: str) -> str:
+    """Returns the unit that a run names; nats of one that names none."""
+    of: Callable[[str], str] | None = getattr(run, 'unit', None)
+    return UNIT if of is None else of(measurement)
+
+
 def _title(manifest: Any) -> str:
     return 'Influence distributions' + (f': {manifest.dataset.name}' if manifest else '')
 
@@ -186,21 +197,26 @@ def _names(shown: Shown, ids: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _on_the_page(overview: Overview, scored: Sequence[Attributed] = ()) -> Int[np.ndarray, ' P']:
+def _on_the_page(
+    overview: Overview, mean_loss: Float[np.ndarray, ' T'], scored: Sequence[Attributed] = ()
+) -> Int[np.ndarray, ' P']:
     """Returns the examples that any part of the page may show, ascending."""
     summary, self_index = overview.summary, overview.target_examples
     pairs = surest_pairs(summary.pairs)
+    rows = choose_rows(summary, self_index, verdicts(summary, mean_loss=mean_loss))
+    listed = np.concatenate([kind.targets for kind in rows])
     targets = (
+        listed,
         overview.block_targets,
         overview.chosen,
         overview.lowest_margin,
-        overview.most_memorized,
         summary.pairs.targets[pairs],
     )
     found = np.concatenate(
         [
             overview.block_examples,
             summary.top_examples[overview.lowest_margin].ravel(),
+            summary.top_examples[listed, : OTHERS + 1].ravel(),
             summary.pairs.examples[pairs],
             *(self_index[of] for of in targets),
             *(one.examples[overview.lowest_margin].ravel() for one in scored),

@@ -17,9 +17,10 @@ from rich.text import Text
 
 from influence_jax.analysis.judge import Leaderboard, Rise, Row
 from influence_jax.analysis.resampling import Interval
+from influence_jax.formatting import MISSING
 from influence_jax.report import sections
 from influence_jax.report.page import environment
-from influence_jax.report.sections import MISSING, Cell
+from influence_jax.report.sections import Cell
 from influence_jax.report.tables import printable
 from influence_jax.report.theme import Theme, empty_axes, legend, picture
 

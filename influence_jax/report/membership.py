@@ -12,6 +12,7 @@ from rich.text import Text
 from influence_jax.analysis import membership
 from influence_jax.analysis.membership import AttackResults, MembershipResults, Points
 from influence_jax.analysis.resampling import Interval
+from influence_jax.formatting import MISSING, PLUS_MINUS, number
 from influence_jax.report import figures
 from influence_jax.report.csv_files import csv_file, id_cell, text_cell
 from influence_jax.report.results import Results
@@ -21,16 +22,7 @@ from influence_jax.report.run import (
     groups_of_targets,
     measurement_names,
 )
-from influence_jax.report.sections import (
-    MISSING,
-    PLUS_MINUS,
-    Cell,
-    Plate,
-    Plates,
-    Section,
-    Table,
-    number,
-)
+from influence_jax.report.sections import Cell, Plate, Plates, Section, Table
 from influence_jax.report.theme import UNIT, picture
 from influence_jax.store import Shown
 from influence_jax.text import LONGEST_NAME, clean, shortened

@@ -10,26 +10,21 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from influence_jax.estimators import cross_fitted_values, z_scores
+from influence_jax.estimators import z_scores
+from influence_jax.formatting import count, measured, measured_parts, number
 from influence_jax.report import figures
 from influence_jax.report.attributed import attribution_section
 from influence_jax.report.comparison import comparison_sections
-from influence_jax.report.facts import caveats
+from influence_jax.report.facts import caveats, own_influences
 from influence_jax.report.membership import membership_section
 from influence_jax.report.pictures import Picture, data_uri
+from influence_jax.report.question import influencers, question
 from influence_jax.report.results import Results, surest_pairs
-from influence_jax.report.sections import (
-    check_names,
-    count,
-    measured,
-    measured_parts,
-    number,
-)
+from influence_jax.report.sections import check_names
 from influence_jax.report.theme import Theme, image_png, picture
-from influence_jax.text import LONGEST_NAME, clean, shortened
+from influence_jax.text import ELLIPSIS, LONGEST_NAME, clean, shortened
 
 LOWEST_MARGINS = 16
-MOST_MEMORIZED = 24
 INFLUENCERS = 8
 MOST_FIELDS = 8
 """Columns of a table that are shown of each row."""
@@ -68,17 +63,18 @@ def make_page(results: Results) -> Page:
             summary=summary,
             sections=sections,
             pictures={one.name: one for one in drawn},
+            question=question(results),
+            warnings=own_influences(overview),
             caveats=caveats(results),
             key_numbers=_key_numbers(results),
-            matrix_limit=_matrix_limit(results),
+            matrix_limit=figures.limit_of(results),
             matrix_pixels=_matrix_pixels(results),
             lowest_margin=overview.lowest_margin[:LOWEST_MARGINS].tolist(),
-            most_memorized=overview.most_memorized[:MOST_MEMORIZED].tolist(),
             surest_pairs=surest_pairs(summary.pairs).tolist(),
             pair_z=z_scores(summary.pairs.values, summary.pairs.standard_errors),
             reliability=overview.convergence
             and overview.convergence.reliability(summary.members_used),
-            influencers=functools.partial(_influencers, results),
+            influencers=functools.partial(influencers, results, most=INFLUENCERS),
             strip_columns=INFLUENCERS,
             show=shower(results),
             light=Markup(Theme.light().css()),
@@ -114,11 +110,16 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     templates.filters.update(number=number, count=count, visible=clean)
-    templates.tests.update(nan=math.isnan)
+    templates.tests.update(nan=math.isnan, saying=_says)
     templates.globals.update(
         measured=measured, measured_parts=measured_parts, picture=Picture.markup
     )
     return templates
+
+
+def _says(record: Markup, name: str) -> bool:
+    """Returns whether what is shown of an example is a text of which the name is the beginning."""
+    return bool(record) and record.striptags().startswith(name.removesuffix(ELLIPSIS))
 
 
 def _finalize(value: object) -> object:
@@ -148,14 +149,12 @@ def _key_numbers(results: Results) -> Iterator[tuple[str, str]]:
 
 def _draw(results: Results) -> Iterator[Picture]:
     """Yields the figures of every report, as far as there is something to draw."""
-    overview, summary, unit = results.overview, results.summary, results.unit
+    overview, summary = results.overview, results.summary
     yield picture(
         'influence-matrix',
         'Heat map of a block of the influence matrix; blue is positive, orange negative.',
         figures.matrix_block,
-        overview.matrix_block,
-        limit=_matrix_limit(results),
-        unit=unit,
+        results,
     )
     for column, target in enumerate(overview.chosen.tolist()):
         yield picture(
@@ -166,47 +165,34 @@ def _draw(results: Results) -> Iterator[Picture]:
             overview.distribution_standard_errors[:, column],
             self_index=results.example_of(target),
             other=int(summary.strongest_other[target]),
-            unit=unit,
+            unit=results.unit,
         )
     if (np.isfinite(summary.self_influence) & np.isfinite(summary.margin)).any():
         yield picture(
             'self-influence-and-margin',
             f'Scatter plot of {results.num_targets} targets: self-influence across, margin up.',
             figures.self_influence_and_margin,
-            summary.self_influence,
-            summary.margin,
-            standard_error=results.self_standard_error(),
-            near_duplicates=results.near_duplicates,
-            unit=unit,
+            results,
         )
     if summary.z_histogram.any():  # there are standard errors
         yield picture(
             'off-diagonal',
             'Histogram of all influences of one example on another, with the noise curve.',
             figures.off_diagonal,
-            summary.z_edges,
-            summary.z_histogram,
+            results,
         )
     if overview.convergence is not None:
         yield picture(
             'convergence',
             'Line plot: correlation between two halves of the ensemble against their size.',
             figures.convergence,
-            overview.convergence,
+            results,
         )
-
-
-def _matrix_limit(results: Results) -> float:
-    """Returns the influence at which the matrix's colors saturate."""
-    overview = results.overview
-    targets = overview.target_examples[overview.block_targets]
-    is_self = overview.block_examples[:, np.newaxis] == targets[np.newaxis, :]
-    return figures.block_limit(overview.matrix_block, is_self)
 
 
 def _matrix_pixels(results: Results) -> Picture:
     """Returns the matrix for the page, which writes thumbnails around it instead of axes."""
-    block, limit = results.overview.matrix_block, _matrix_limit(results)
+    block, limit = results.overview.matrix_block, figures.limit_of(results)
     rows, columns = block.shape
     alt = (
         f'Heat map of the influence of {rows} examples on {columns} targets; blue is positive, '
@@ -248,33 +234,3 @@ def shower(results: Results) -> Callable[[int | None], Markup]:
         return Markup('<p>{}</p>').format(text)
 
     return show
-
-
-class Influencer(NamedTuple):
-    """One of the strongest influences on a target.
-
-    cross_fitted: the influence less what selecting it added; NaN of the target itself and of noise.
-    """
-
-    example: int
-    value: float
-    standard_error: float
-    cross_fitted: float
-    is_target: bool
-    is_noise: bool
-
-
-def _influencers(results: Results, target: int) -> Iterator[Influencer]:
-    """Yields the strongest influences on a target, largest first."""
-    summary = results.summary
-    for rank, example in enumerate(summary.top_examples[target, :INFLUENCERS].tolist()):
-        value = float(summary.top_values[target, rank])
-        error = float(summary.top_standard_errors[target, rank])
-        is_target = example == results.example_of(target)
-        stands_out = bool(summary.top_stands_out[target, rank])
-        cross_fitted = math.nan
-        if stands_out and not is_target and error > 0:
-            least_z, one = results.overview.z_threshold, np.array([value])
-            cross_fitted = float(cross_fitted_values(one, one / error, least_z=least_z)[0])
-        is_noise = not (stands_out or math.isnan(error))
-        yield Influencer(example, value, error, cross_fitted, is_target, is_noise)

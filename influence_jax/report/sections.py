@@ -1,26 +1,16 @@
-"""Pieces of the page as plain data, which templates lay out and escape, and numbers as text.
+"""Pieces of the page as plain data, which templates lay out and escape.
 
 A `Section` is a title, a sentence and some parts. A part names the template that shows it.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
-import numpy as np
-from jaxtyping import Int
-
 from influence_jax.analysis.resampling import Interval
+from influence_jax.formatting import MISSING
 from influence_jax.report.pictures import Picture
-
-PLUS_MINUS = '\N{PLUS-MINUS SIGN}'
-MINUS = '\N{MINUS SIGN}'
-MISSING = '\N{EN DASH}'
-
-_MOST_DIGITS = 5
-"""Behind the point."""
 
 
 class Cell(NamedTuple):
@@ -55,6 +45,27 @@ class Table:
                 raise ValueError(
                     f'a row of {len(row)} cells under {len(self.header)} columns: {row[:1]}'
                 )
+
+
+def filled(table: Table) -> Table:
+    """Returns a table without the rows and columns that hold nothing beside their name.
+
+    Raises:
+        ValueError: it has groups of columns, of which none may be left out.
+    """
+    if table.groups:
+        raise ValueError(f'{len(table.groups)} groups of columns: fill all of them')
+    rows = [row for row in table.rows if any(map(_is_known, row[1:]))]
+    columns = [0, *(i for i in range(1, len(table.header)) if any(_is_known(r[i]) for r in rows))]
+    return Table(
+        table.caption,
+        [table.header[i] for i in columns],
+        [[row[i] for i in columns] for row in rows],
+    )
+
+
+def _is_known(cell: Cell) -> bool:
+    return cell.text not in ('', MISSING)
 
 
 class Plate(NamedTuple):
@@ -193,51 +204,3 @@ def check_names(pictures: Iterable[Picture]) -> None:
                 'and no name twice'
             )
         seen.add(picture.name)
-
-
-def number(value: float | np.floating, digits: int = 2) -> str:
-    """Returns '1.25', an infinity sign, a dash for NaN; with a true minus sign."""
-    if math.isnan(value):
-        return MISSING
-    if math.isinf(value):
-        return '\N{INFINITY}' if value > 0 else MINUS + '\N{INFINITY}'
-    text = f'{abs(value):.{digits}f}'
-    return MINUS + text if value < 0 and float(text) else text
-
-
-def measured(value: float | np.floating, standard_error: float | np.floating) -> str:
-    """Returns '1.25 +- 0.06', with digits enough to show the error; a dash for NaN."""
-    return ' '.join(measured_parts(value, standard_error))
-
-
-def measured_parts(
-    value: float | np.floating, standard_error: float | np.floating
-) -> tuple[str, ...]:
-    """Returns value and '+- error' apart, to be set in two lines; in powers of ten if tiny."""
-    if math.isnan(value):
-        return (MISSING,)
-    digits = 2
-    if 0 < standard_error < 1:
-        digits = max(digits, -math.floor(math.log10(standard_error)))
-    if digits > _MOST_DIGITS:
-        value_text = f'{value:.0e}'.replace('-', MINUS) if value else '0'
-        return value_text, f'{PLUS_MINUS} {standard_error:.0e}'.replace('-', MINUS)
-    return number(value, digits), f'{PLUS_MINUS} {number(standard_error, digits)}'
-
-
-def plus_minus(mean: float | np.floating, deviation: float | np.floating, digits: int) -> str:
-    """Returns '1.410 +- 0.568': a mean and a standard deviation, both with so many digits."""
-    return f'{number(mean, digits)} {PLUS_MINUS} {number(deviation, digits)}'
-
-
-def count(amount: int, noun: str) -> str:
-    """Returns '1 member', '1,567 members'."""
-    return f'{amount:,} {noun}' if amount == 1 else f'{amount:,} {noun}s'
-
-
-def listing(indices: Iterable[int] | Int[np.ndarray, ' K'], longest: int = 12) -> str:
-    """Returns '3, 7, 12 and 40 more'."""
-    listed = list(indices)
-    shown = ', '.join(str(int(index)) for index in listed[:longest])
-    rest = len(listed) - longest
-    return f'{shown} and {rest} more' if rest > 0 else shown

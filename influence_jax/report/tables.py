@@ -15,13 +15,14 @@ from influence_jax.analysis.extraction import Siblings
 from influence_jax.analysis.near_duplicate_comparison import Comparison
 from influence_jax.analysis.resampling import Interval
 from influence_jax.estimators import SignificantPairs, selected_intervals, z_scores
+from influence_jax.formatting import MISSING, measured, number
 from influence_jax.report.attributed import HEADER, attribution_rows, jointly
 from influence_jax.report.comparison import auroc_cell, score_texts
 from influence_jax.report.csv_files import csv_file, id_cell, text_cell
 from influence_jax.report.facts import own_influences
 from influence_jax.report.membership import terminal_rates
 from influence_jax.report.results import Reference, Results
-from influence_jax.report.sections import MISSING, Cell, measured, number
+from influence_jax.report.sections import Cell
 from influence_jax.text import LONGEST, LONGEST_NAME, clean
 
 ROWS = 5

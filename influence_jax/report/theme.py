@@ -10,25 +10,35 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from PIL import Image
 
 from influence_jax.report.pictures import Picture
 
 DOTS_PER_INCH = 200
+_LABEL = 10.5
+_NARROW = 4.5
+
 UNIT = 'nats'
 """Unit of influences, unless another is named."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """Colors of figures and page, as CSS hex strings.
+    """Colors of figures and page, as CSS hex strings, and the size of figures.
 
     `positive` (influence that lowers the loss) and `negative` are a blue and an orange that
     stay apart under every common kind of color blindness.
+
+    Attributes:
+      width: of every figure, in inches; None draws each at its own.
+      font: size of all text, beside that of the page.
+      dots_per_inch: of PNG files.
     """
 
     page: str
@@ -39,6 +49,13 @@ class Theme:
     positive: str
     negative: str
     neutral: str
+    width: float | None = None
+    font: float = 1.0
+    dots_per_inch: float = DOTS_PER_INCH
+
+    def points(self, size: float) -> float:
+        """Returns a size of text, in points, of what it is on the page."""
+        return self.font * size
 
     def diverging(self) -> Colormap:
         """Returns colors from negative to positive through the card's own: zero is no ink."""
@@ -49,7 +66,7 @@ class Theme:
     def css(self) -> str:
         """Returns the palette as CSS custom properties."""
         fields = dataclasses.asdict(self).items()
-        return ' '.join(f'--{name}: {color};' for name, color in fields)
+        return ' '.join(f'--{name}: {color};' for name, color in fields if isinstance(color, str))
 
     @classmethod
     def light(cls) -> 'Theme':
@@ -63,6 +80,22 @@ class Theme:
             positive='#1565a9',
             negative='#b4481a',
             neutral='#a9b4bf',
+        )
+
+    @classmethod
+    def of_style(cls) -> 'Theme':
+        """Returns the style that matplotlib is set to, with the two inks of every theme."""
+        label = FontProperties(size=rcParams['axes.labelsize']).get_size_in_points()
+        return dataclasses.replace(
+            cls.light(),
+            page=to_hex(rcParams['figure.facecolor']),
+            card=to_hex(rcParams['axes.facecolor']),
+            text=to_hex(rcParams['text.color']),
+            muted=to_hex(rcParams['xtick.color']),
+            line=to_hex(rcParams['grid.color']),
+            width=float(rcParams['figure.figsize'][0]),
+            font=label / _LABEL,
+            dots_per_inch=float(rcParams['figure.dpi']),
         )
 
     @classmethod
@@ -116,8 +149,12 @@ def empty_axes(theme: Theme, *, width: float, height: float) -> tuple[Figure, Ax
 
 def empty_figure(theme: Theme, *, width: float, height: float) -> Figure:
     """Returns a figure without axes, laid out by itself; sizes as in `empty_axes`."""
+    scale = 1.0 if theme.width is None else theme.width / width
     figure = Figure(
-        figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=theme.card, layout='constrained'
+        figsize=(scale * width, scale * height),
+        dpi=theme.dots_per_inch,
+        facecolor=theme.card,
+        layout='constrained',
     )
     FigureCanvasAgg(figure)
     return figure
@@ -128,9 +165,10 @@ def style(axes: Axes, theme: Theme) -> Axes:
     axes.set_facecolor(theme.card)
     axes.set_axisbelow(True)
     axes.grid(color=theme.line, linewidth=0.8)
-    axes.tick_params(which='both', length=0, labelsize=9.5, labelcolor=theme.muted)
+    size = theme.points(9.5)
+    axes.tick_params(which='both', length=0, labelsize=size, labelcolor=theme.muted)
     for text in (axes.xaxis.label, axes.yaxis.label):
-        text.set(color=theme.text, fontsize=10.5)
+        text.set(color=theme.text, fontsize=theme.points(_LABEL))
     for name, spine in axes.spines.items():
         spine.set(visible=name == 'bottom', color=theme.muted, linewidth=0.8)
     return axes
@@ -141,9 +179,9 @@ def legend(theme: Theme) -> dict[str, Any]:
     return {
         'loc': 'lower left',
         'bbox_to_anchor': (-0.02, 1.0),
-        'ncols': 3,
+        'ncols': 3 if theme.width is None or theme.width > _NARROW else 2,
         'columnspacing': 1.3,
-        'fontsize': 9.5,
+        'fontsize': theme.points(9.5),
         'frameon': False,
         'labelcolor': theme.text,
     }

@@ -2,7 +2,7 @@
 
 from influence_jax.tasks.base import DatasetTask, Problem, bind
 from influence_jax.tasks.causal_lm import CausalLM
-from influence_jax.tasks.descriptions import describe, recreate, texts_of
+from influence_jax.tasks.descriptions import describe, recreate, texts_of, units_of
 from influence_jax.tasks.diffusion import Diffusion
 from influence_jax.tasks.pretraining import pretrained
 from influence_jax.tasks.supervised import Classification, Regression
@@ -19,4 +19,5 @@ __all__ = [
     'pretrained',
     'recreate',
     'texts_of',
+    'units_of',
 ]

@@ -52,6 +52,15 @@ def describe(task: Any) -> dict[str, Any] | None:
     }
 
 
+def units_of(configuration: Mapping[str, Any]) -> Mapping[str, str]:
+    """Returns the units of what a run measured, by its configuration; none where it is not known.
+
+    A network of the user's own has no description, but its task has a name.
+    """
+    kind = _OF_NETWORKS.get(str(configuration.get('task')))
+    return {} if kind is None else kind.units
+
+
 def _settings(task: Supervised | Diffusion) -> dict[str, Any]:
     """All but the network."""
     names = [field.name for field in dataclasses.fields(task)]

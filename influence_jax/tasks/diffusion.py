@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,10 +54,7 @@ class Diffusion:
         if self.draws < 1:
             raise ValueError(f'draws={self.draws} must be at least 1')
 
-    @property
-    def units(self) -> Mapping[str, str]:
-        """Of what is measured."""
-        return {'loss': 'mean squared error'}
+    units: ClassVar[Mapping[str, str]] = {'loss': 'mean squared error'}
 
     @property
     def network(self) -> Network:

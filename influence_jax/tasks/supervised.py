@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -138,10 +138,8 @@ class Supervised(_Options, _Module, abc.ABC):
     def measurements(self) -> tuple[str, ...]:
         """Names of what `measure` returns."""
 
-    @property
-    @abc.abstractmethod
-    def units(self) -> Mapping[str, str]:
-        """Units of what is measured."""
+    units: ClassVar[Mapping[str, str]]
+    """Units of what is measured."""
 
     @abc.abstractmethod
     def losses(self, outputs: Array, labels: AnyArray) -> Float[Array, ' B']:
@@ -236,10 +234,7 @@ class Classification(Supervised):
         """Names of what is recorded of each target."""
         return ('loss', 'logit_gap', 'correct')
 
-    @property
-    def units(self) -> Mapping[str, str]:
-        """Nats, of both that have a unit."""
-        return {'loss': 'nats', 'logit_gap': 'nats'}
+    units: ClassVar[Mapping[str, str]] = {'loss': 'nats', 'logit_gap': 'nats'}
 
     def _bound(self, spec: Any) -> '_Bound':
         return _BoundClassification(self, spec)
@@ -297,10 +292,10 @@ class Regression(Supervised):
         """Names of what is recorded of each target."""
         return ('loss', 'absolute_error')
 
-    @property
-    def units(self) -> Mapping[str, str]:
-        """By the labels' own unit."""
-        return {'loss': 'squared unit of the label', 'absolute_error': 'unit of the label'}
+    units: ClassVar[Mapping[str, str]] = {
+        'loss': 'squared unit of the label',
+        'absolute_error': 'unit of the label',
+    }
 
     def losses(self, outputs: Array, labels: AnyArray) -> Float[Array, ' B']:
         """Squared error of each example."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 import tokenizers
 
-from experiments import language_data
+from experiments import language_data, language_settings
 from experiments.language_settings import ModelSettings, TextSettings
 from influence_jax.data import Dataset
 from influence_jax.data.text import Tokenizer
@@ -101,3 +101,68 @@ def test_characters_that_a_tokenizer_drops_count_as_unknown():
     tokenizer = Tokenizer(backend, 0)
     assert tokenizer.unknown_characters('ab\N{GREEK SMALL LETTER PI}c ') == (2, 4)
     assert tokenizer.encode('a\N{GREEK SMALL LETTER PI}') == [1]
+
+
+def records_of(path, *, ids=None, **text):
+    settings = TextSettings(dataset=str(path), max_length=20, **text)
+    return language_data.prepare(settings, ModelSettings(vocabulary=300), seed=0, ids=ids).dataset
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A file of forty records, two of them the same text."""
+    path = tmp_path / 'mine.jsonl'
+    texts = [
+        f'{a} {b} is here' for a in WORDS[:8] for b in ('hall', 'gate', 'roof', 'yard', 'pier')
+    ]
+    texts[-1] = texts[0]
+    path.write_text('\n'.join(json.dumps({'text': text}) for text in texts))
+    return path
+
+
+def test_own_texts_are_used_as_they_are(own):
+    as_it_is = records_of(own)
+    assert len(as_it_is) == 40 and not any(as_it_is.changes) and not as_it_is.notes
+    assert as_it_is.has_near_duplicate.sum() == 2  # what repeats itself in the file
+    assert records_of(own, unique=0).ids == as_it_is.ids
+    assert records_of(own, unique=0, duplicated=0).ids == as_it_is.ids
+
+
+def test_unique_is_of_the_others_where_near_duplicates_are_asked_for(own):
+    every = records_of(own, duplicated=3, copies=2)
+    assert len(every) == 39 - 3 + 3 * 2 and every.has_near_duplicate.sum() == 6
+    assert records_of(own, duplicated=3, copies=2, unique=0).ids == every.ids
+    some = records_of(own, duplicated=3, copies=2, unique=5)
+    assert len(some) == 5 + 3 * 2
+
+
+def test_the_embedded_records_are_chosen_as_before():
+    assert TextSettings().counts() == (1000, 100) == TextSettings(dataset='nq_open').counts()
+    assert TextSettings(unique=0).counts() == (None, 100)
+    dataset = language_data.prepare(
+        TextSettings(unique=0, duplicated=2, copies=2), ModelSettings(), seed=0
+    ).dataset
+    assert len(dataset) > 1000 and dataset.has_near_duplicate.sum() == 4
+
+
+def test_a_run_of_before_is_continued_with_its_own_records(own, monkeypatch):
+    monkeypatch.setattr(language_settings, '_OF_THE_PAPER', (10, 2))
+    before = records_of(own, unique=10, duplicated=2, copies=3)
+    assert records_of(own, copies=3, ids=before.ids).ids == before.ids
+    alone = records_of(own, unique=10, duplicated=0)
+    for ids in (None, alone.ids):  # no run, or one of other records
+        assert len(records_of(own, ids=ids)) == 40
+    monkeypatch.setattr(language_settings, '_OF_THE_PAPER', (1000, 100))
+    assert len(records_of(own, ids=before.ids)) == 40  # too few for what it meant before
+
+
+@pytest.mark.parametrize('flag', ['copies', 'duplication_count'])
+def test_flags_of_near_duplicates_that_are_not_made_are_refused(own, flag):
+    with pytest.raises(ValueError, match=f'--{flag} is of near-duplicates'):
+        records_of(own, **{flag: 3})
+
+
+@pytest.mark.parametrize('flag', ['unique', 'duplicated'])
+def test_negative_counts_are_refused(flag):
+    with pytest.raises(ValueError, match=f'{flag} must be 0'):
+        TextSettings(**{flag: -1})

@@ -394,7 +394,7 @@ def test_the_papers_experiment():
     """Section 4.2 of arXiv 2506.20481."""
     text, ensemble, model = PAPER.text, PAPER.ensemble, PAPER.model
     assert text.dataset == 'nq_open'
-    assert (text.unique, text.duplicated, text.copies, text.max_length) == (1000, 100, 5, 100)
+    assert (*text.counts(), text.copies, text.max_length) == (1000, 100, 5, 100)
     assert (ensemble.members, ensemble.keep) == (1000, 0.5)
     assert (model.model, model.bfloat16) == ('EleutherAI/gpt-neo-1.3B', True)
     assert (model.lora_rank, model.pretrain_epochs) == (0, 0)

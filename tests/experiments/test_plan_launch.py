@@ -18,12 +18,13 @@ from experiments.settings import EnsembleSettings
 from influence_jax import hub, planning
 from influence_jax.data.text.tokenizer import train_byte_bpe
 from influence_jax.planning import GPT_NEO_1_3B
+from influence_jax.planning.collectives import Collectives
 from influence_jax.training import Recipe
 
 ROOT = Path(__file__).parents[2]
 
 
-def _said(launch, *flags, **environment):
+def _said(launch, *flags, estimated=False, **environment):
     command = [sys.executable, '-m', f'experiments.{launch}', *flags]
     run = subprocess.run(
         command,
@@ -35,7 +36,7 @@ def _said(launch, *flags, **environment):
         check=False,
     )
     assert run.returncode == 1
-    assert run.stdout == ''
+    assert estimated == run.stdout.startswith('Estimated from shapes')
     assert run.stderr.count('\n') == 1, run.stderr
     return run.stderr
 
@@ -49,7 +50,7 @@ def test_a_topology_that_does_not_exist():
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is not None, reason='libtpu is installed')
 def test_the_papers_run_needs_libtpu_but_no_network(tmp_path):
     offline = {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path)}
-    said = _said('nq_gpt_neo', '--plan', '--topology=v5e:4x4', **offline)
+    said = _said('nq_gpt_neo', '--plan', '--topology=v5e:4x4', estimated=True, **offline)
     assert "pip install 'influence_jax[tpu]'" in said
 
 
@@ -108,3 +109,35 @@ def unreachable(monkeypatch):
 def test_help_says_what_a_mesh_left_empty_means():
     said = ' '.join(PlanSettings.__doc__.split())
     assert 'in training, each member is on one device; in planning, the mesh with most' in said
+
+
+def test_an_estimate_comes_first_and_a_line_before_and_after_each_mesh(monkeypatch, capsys):
+    run = planning.language_run(GPT_NEO_1_3B, planning.RunSettings())
+    printed = []
+
+    def compile_step(program, topology, shape, *, rules, inputs):
+        printed.append(capsys.readouterr().out)
+        if shape.devices_per_member < 4:
+            raise planning.TooLarge('Used 20.00G of 15.75G hbm.')
+        return planning.Plan(topology, shape, 3.0, 2.0, 4.5, Collectives(70, 0, 0), seconds=80.0)
+
+    monkeypatch.setattr(planning, 'compile_step', compile_step)
+    made = plan_launch.show(PlanSettings(topology='v5e:4x4'), run)
+    printed.append(capsys.readouterr().out)
+    first, *between, last = printed
+    assert first.startswith('Estimated from shapes') and 'chip-hours' in first
+    assert 'GiB at least' in first and first.endswith('minutes\n')
+    assert first.count('compiling the step') == 1
+    for text in between:
+        refused, following = text.splitlines()
+        assert 'does NOT fit, after' in refused and 'Used 20.00G' in refused
+        assert 'compiling the step' in following
+    assert f'mesh {made.shape}: fits, 4.50 GiB at the peak, after 80 s' in last
+    assert f'proposed: --mesh={",".join(map(str, made.shape.sizes))}' in last
+
+
+def test_a_mesh_that_is_not_over_the_chips_is_refused_before_anything_is_compiled(monkeypatch):
+    monkeypatch.setattr(planning, 'compile_step', lambda *_, **__: pytest.fail('compiled'))
+    run = planning.language_run(GPT_NEO_1_3B, planning.RunSettings())
+    with pytest.raises(ValueError, match='takes 9 devices'):
+        plan_launch.show(PlanSettings(topology='v5e:4x4', mesh='9,1,1'), run)

@@ -1,5 +1,7 @@
+import dataclasses
 import io
 
+import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -7,9 +9,10 @@ from PIL import Image
 
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.membership import points, roc
-from influence_jax.report import figures
+from influence_jax.report import Results, figures
 from influence_jax.report.figures import bleu_against, distribution
 from influence_jax.report.theme import Theme, png
+from influence_jax.run import Column
 
 THEMES = [Theme.light(), Theme.dark()]
 
@@ -257,3 +260,67 @@ def test_tiny_curves_can_be_drawn_and_bad_ones_are_refused():
     for curves in ({}, {str(i): tiny for i in range(7)}):
         with pytest.raises(ValueError, match=f'{len(curves)} curves: give 1 to 6'):
             figures.roc_curves(curves, theme=Theme.light())
+
+
+FROM_RESULTS = (
+    figures.matrix_block,
+    figures.self_influence_and_margin,
+    figures.off_diagonal,
+    figures.convergence,
+)
+
+
+@pytest.mark.parametrize('draw', FROM_RESULTS)
+def test_a_column_of_a_paper_is_drawn_from_results(arguments, draw):
+    before = dict(matplotlib.rcParams)
+    results = Results(**arguments)
+    with matplotlib.style.context(figures.PAPER):
+        figure = draw(results)
+        figure.savefig(pdf := io.BytesIO(), format='pdf')
+    assert figure.get_size_inches()[0] == pytest.approx(3.25)
+    assert figure.axes[0].xaxis.label.get_fontsize() == pytest.approx(8)
+    assert b'Type3' not in pdf.getvalue()
+    assert dict(matplotlib.rcParams) == before
+    for axes in figure.axes:  # nothing is cut off
+        box = axes.get_tightbbox().transformed(figure.transFigure.inverted())
+        assert box.x0 > -0.01 and box.x1 < 1.01 and box.y0 > -0.01 and box.y1 < 1.01
+
+
+def test_results_are_drawn_as_their_arrays_are(arguments):
+    results, theme = Results(**arguments), Theme.light()
+    summary, overview = results.summary, results.overview
+    pairs = (
+        (figures.off_diagonal, (summary.z_edges, summary.z_histogram), {}),
+        (figures.convergence, (overview.convergence,), {}),
+        (figures.matrix_block, (overview.matrix_block,), {'limit': figures.limit_of(results)}),
+        (
+            figures.self_influence_and_margin,
+            (summary.self_influence, summary.margin),
+            {
+                'standard_error': results.self_standard_error(),
+                'near_duplicates': results.near_duplicates,
+            },
+        ),
+    )
+    for draw, arrays, more in pairs:
+        assert png(draw(results, theme=theme)) == png(draw(*arrays, theme=theme, **more))
+
+
+def test_a_column_of_a_run_is_drawn_with_itself_and_its_strongest_other():
+    values, errors = np.array([0.1, 2.0, 0.7, -0.2], np.float32), np.full(4, 0.1, np.float32)
+    column, theme = Column('t', values, errors, 1, tuple('abcd')), Theme.light()
+    expected = distribution(values, errors, self_index=1, other=2, theme=theme)
+    assert png(distribution(column, theme=theme)) == png(expected)
+    without = distribution(values, theme=theme)
+    assert [text.get_text() for text in without.axes[0].texts] == ['strongest other']
+
+
+def test_half_of_a_figures_numbers_is_refused(arguments):
+    summary = Results(**arguments).summary
+    with pytest.raises(ValueError, match='margins'):
+        figures.self_influence_and_margin(summary.self_influence)
+    with pytest.raises(ValueError, match='histogram'):
+        figures.off_diagonal(summary.z_edges)
+    overview = dataclasses.replace(arguments['overview'], convergence=None)
+    with pytest.raises(ValueError, match='convergence'):
+        figures.convergence(Results(**arguments | {'overview': overview}))

@@ -10,7 +10,9 @@ import pytest
 from language_run import CLUSTERS, COPIES, REFERENCE, RIGHT_TO_LEFT, SCRIPT, UNIQUE, N
 from pages import Page, contents
 
+from influence_jax import report
 from influence_jax.analysis.extraction_regime import Judgment, MeanBleu, Regime
+from influence_jax.formatting import MISSING
 from influence_jax.report import figures
 from influence_jax.report.comparison import (
     comparison_sections,
@@ -18,7 +20,7 @@ from influence_jax.report.comparison import (
     record_section,
 )
 from influence_jax.report.facts import regime_fact, regime_note
-from influence_jax.report.sections import MISSING, Matrix, Records, Table
+from influence_jax.report.sections import Matrix, Records, Table
 from influence_jax.report.tables import records_csv
 from influence_jax.report.theme import Theme
 
@@ -212,6 +214,22 @@ def test_runs_without_clusters_or_without_unique_records(language):
             text=language.text._replace(view=one),
         )
         assert part_of(comparison_sections(one_kind), Table)
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_records_without_near_duplicates_have_no_section_or_column_of_them(language, tmp_path):
+    """As a user's own texts are, to which nothing is done."""
+    plain = language_run.results(reference=None, groups=np.arange(N), changes=('',) * N)
+    sections = tuple(comparison_sections(plain))
+    titles = [section.title for section in sections]
+    assert titles[0] == 'What is extracted' and titles[-1] == 'Records, and what was extracted'
+    for section in sections:
+        for table in (part for part in section.parts if isinstance(part, Table)):
+            assert 'near' not in ' '.join(table.header)
+            for place in range(1, len(table.header)):
+                assert any(row[place].text not in ('', MISSING) for row in table.rows)
+    page = report.save(plain, tmp_path / 'report')
+    assert 'near-duplicated' not in page.read_text().split('<section id="words">')[0]
 
 
 def test_the_run_holds_clusters_and_hostile_texts(language):

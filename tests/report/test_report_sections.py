@@ -1,11 +1,11 @@
 import dataclasses
-import math
 
 import numpy as np
 import pytest
 from pages import Page, contents
 
 from influence_jax.analysis.resampling import Interval
+from influence_jax.formatting import MISSING
 from influence_jax.report import figures
 from influence_jax.report.sections import (
     Cell,
@@ -17,10 +17,7 @@ from influence_jax.report.sections import (
     Section,
     Table,
     check_names,
-    count,
-    listing,
-    measured,
-    number,
+    filled,
 )
 from influence_jax.report.theme import Picture, Theme
 from influence_jax.text import clean
@@ -116,6 +113,14 @@ def test_plain_names_are_accepted():
     check_names([a_picture('a-1'), a_picture('a-2')])
 
 
+def test_rows_and_columns_without_anything_are_left_out():
+    rows = [[Cell('a'), Cell('1'), Cell('')], [Cell('b'), Cell(MISSING), Cell('')]]
+    table = filled(Table('caption', ['', 'x', 'y'], rows))
+    assert (table.header, table.rows) == (['', 'x'], [[Cell('a'), Cell('1')]])
+    with pytest.raises(ValueError, match='groups'):
+        filled(dataclasses.replace(table, groups=[('', 2)]))
+
+
 def test_rows_must_fit_the_header():
     with pytest.raises(ValueError, match='a row of 1 cells under 2 columns'):
         Table('caption', ['a', 'b'], [[Cell('1')]])
@@ -147,32 +152,3 @@ def test_cleaned_text(text, expected):
 def test_sections_are_data(written):
     assert dataclasses.is_dataclass(Section)
     assert everything('a').pictures == (a_picture('plate', 'a'), a_picture('drawn', 'a'))
-
-
-@pytest.mark.parametrize(
-    ('value', 'text'),
-    [
-        (1.254, '1.25'),
-        (-0.312, '\N{MINUS SIGN}0.31'),
-        (-0.001, '0.00'),
-        (math.nan, '\N{EN DASH}'),
-        (math.inf, '\N{INFINITY}'),
-    ],
-)
-def test_number(value, text):
-    assert number(value) == text
-
-
-def test_error_bars_never_read_zero():
-    assert measured(1.254, 0.061) == '1.25 ± 0.06'
-    assert measured(0.0123456, 0.00234) == '0.012 ± 0.002'
-    assert measured(1.5, 0.0) == '1.50 ± 0.00'
-    assert measured(-3e-7, 2e-9) == '\N{MINUS SIGN}3e\N{MINUS SIGN}07 ± 2e\N{MINUS SIGN}09'
-    assert measured(math.nan, math.nan) == '\N{EN DASH}'
-
-
-def test_listing_is_short():
-    assert listing([3, 7]) == '3, 7'
-    assert listing(range(20), longest=2) == '0, 1 and 18 more'
-    assert count(1, 'member') == '1 member'
-    assert count(1567, 'member') == '1,567 members'

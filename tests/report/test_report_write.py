@@ -13,9 +13,9 @@ from PIL import Image
 from rich.console import Console
 
 from influence_jax import report
+from influence_jax.formatting import MISSING
 from influence_jax.report import Results
 from influence_jax.report.results import ShownExamples
-from influence_jax.report.sections import MISSING
 
 
 def test_writes_page_figures_and_table(written):
@@ -73,7 +73,7 @@ def test_page_is_accessible(written):
     page = Page(written.read_text())
     assert page.all('html')[0]['lang'] == 'en'
     assert all(attributes.get('alt') for attributes in page.all('img'))
-    assert len(page.all('table')) == len(page.all('caption')) == 1
+    assert len(page.all('table')) == len(page.all('caption')) == 2
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch('h[1-6]', tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -321,7 +321,8 @@ def test_records_of_text_are_not_named_twice(arguments, write):
     text = write(arguments | {'example_names': names, 'shown': shown}).read_text()
     assert 'record <0>' not in text
     assert '<p>record &lt;0&gt; &amp; co</p>' in text  # among influencers
-    assert '<div class="record"><p>record &lt;0&gt;' not in text[: text.index('id="pairs"')]
+    assert '<div class="name" title="record' not in text
+    assert '<span class="name">' not in text
 
 
 @pytest.mark.usefixtures('unsaved')
@@ -387,7 +388,7 @@ def test_a_page_of_columns_alone_counts_no_members(arguments, overview, write):
     ).read_text()
     assert not re.findall(r'\b0 (?:members|models)|members used|number of members', text)
     assert '<span>members</span>' not in text
-    assert '12 examples and\n  12 targets. The <b>influence</b>' in text
+    assert '12 examples and\n12 targets. The <b>influence</b>' in text
     assert 'Most entries off the diagonal are noise: their median standard error is 0.1' in text
     Page(text)
 
