@@ -12,6 +12,7 @@ HERE = pathlib.Path(__file__).parent
     (HERE / 'influence_jax' / '__init__.py').read_text(encoding='utf-8'),
     flags=re.MULTILINE,
 )
+EXPLORE = ['bokeh>=3.7,<4', 'starlette>=0.46,<2', 'uvicorn>=0.34,<1']
 TABLES = ['pandas>=2.2.3,<4', 'pyarrow>=18,<27', 'xarray>=2024.10,<2027']
 
 setup(
@@ -26,7 +27,8 @@ setup(
     package_data={
         'influence_jax': ['py.typed'],
         'influence_jax.data': ['embedded/*'],
-        'influence_jax.report': ['templates/*'],
+        'influence_jax.explorer': ['static/*'],
+        'influence_jax.report': ['templates/*', 'paper.mplstyle'],
     },
     python_requires='>=3.11',
     install_requires=[
@@ -59,6 +61,10 @@ setup(
     extras_require={
         # `Run.to_xarray` and `Run.to_parquet`.
         'tables': TABLES,
+        # `experiments.explore`; bokeh is there for the scripts that draw in the browser.
+        'explore': EXPLORE,
+        # `experiments.export --format=graphml`.
+        'graph': ['networkx>=3.2,<4'],
         # The site of docs/, built by `mkdocs build`.
         'docs': [
             'latex2mathml>=3.77,<4',
@@ -67,10 +73,14 @@ setup(
             'mkdocstrings[python]>=1,<2',
         ],
         'test': [
+            *EXPLORE,
             *TABLES,
             'beartype>=0.20,<1',
+            'httpx>=0.28,<1',
             'hypothesis>=6.100,<7',
             'mypy>=1.18.1,<3',
+            'networkx>=3.2,<4',
+            'playwright>=1.50,<2',
             'pytest>=8.4,<10',
             'pytest-xdist>=3.6,<4',
             'ruff>=0.14,<0.18',

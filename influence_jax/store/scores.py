@@ -164,7 +164,7 @@ def kept_scores(
         values[:, some] = scores
         values.flush()
         cost = cost.plus(watch.cost)
-        hasher.update(np.ascontiguousarray(scores.T))
+        hasher.update(np.ascontiguousarray(scores.T).data)
         _write_beside(path, axes, source, some.stop, hasher.hexdigest(), cost)
     return KeptScores(_opened(path, shape, 'r'), source, cost)
 
@@ -204,7 +204,7 @@ def _checked(path: Path, values: np.memmap, done: int, digest: str) -> 'hashlib.
     hasher = hashlib.sha256()
     for start in range(0, done, _COLUMNS_AT_ONCE):
         columns = values[:, start : min(start + _COLUMNS_AT_ONCE, done)]
-        hasher.update(np.ascontiguousarray(columns.T))
+        hasher.update(np.ascontiguousarray(columns.T).data)
     if hasher.hexdigest() != digest:
         raise CorruptRun(
             f'{path} is damaged: its scores are not those that were written (SHA-256); remove it '
