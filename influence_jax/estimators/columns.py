@@ -169,21 +169,17 @@ def entry_reader(estimator: Estimator, of: Problem) -> EntryReader:
     What all columns need is prepared once, so that one takes little time after another.
 
     Args:
-      estimator: not a pooled one.
+      estimator: one with a `block_fit`: of all others a column depends on which others it is
+        estimated with, as where one penalty is chosen for all.
       of: the complete members.
 
     Raises:
-      ValueError: as the estimator.
+      ValueError: it has none, or as the estimator.
     """
     if estimator.block_fit is None:
-
-        def estimated(targets: Int[np.ndarray, ' t'], examples: Int[np.ndarray, ' n']) -> Influence:
-            found = estimator.of_targets(
-                of.masks, of.losses, targets, target_examples=of.self_index
-            )
-            return Influence(*(np.asarray(part)[examples] for part in found))
-
-        return estimated
+        raise ValueError(
+            f'a column by the estimator {estimator.name} depends on all others: estimate all'
+        )
     fit = estimator.block_fit(*of)
 
     def fitted(targets: Int[np.ndarray, ' t'], examples: Int[np.ndarray, ' n']) -> Influence:

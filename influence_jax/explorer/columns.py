@@ -7,15 +7,18 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators import by_name
 from influence_jax.estimators.columns import entry_reader
-from influence_jax.estimators.ensemble import problem
+from influence_jax.estimators.ensemble import Ensemble, Problem, problem
 from influence_jax.explorer import encoding
 from influence_jax.explorer.entries import Entries
 from influence_jax.report.results import Results
-from influence_jax.types import Masks, Measurement
 
 _BINS = 160
 _AT_ONCE = 32
 _CLOSE = 1e-3
+_OF_OTHERS = (
+    'the stored results are not what the losses of the members give: they are of another '
+    'measurement, or of other members; write the report again'
+)
 
 
 class Column(NamedTuple):
@@ -69,35 +72,48 @@ class MemberLosses(NamedTuple):
         }
 
 
+def measured(tensors: Ensemble, results: Results) -> Problem:
+    """Returns the members behind results, of the tensors that are kept with them.
+
+    Raises:
+        ValueError: they cannot be used, or are not those of the results.
+    """
+    of = problem(*tensors, results.overview.target_examples)
+    used, members = results.summary.members_used, len(of.masks)
+    if members != used:
+        raise ValueError(
+            f'the stored results are of {used} members, and there are {members}: write the report '
+            f'again'
+        )
+    known = results.mean_loss
+    means = tensors.losses.mean(axis=0, dtype=np.float64)
+    if known is not None and not np.allclose(means, known, rtol=_CLOSE):
+        raise ValueError(_OF_OTHERS)
+    return of
+
+
+def member_losses(of: Problem, target: int) -> MemberLosses:
+    """Returns what was measured of all members on a target."""
+    example = int(of.self_index[target])
+    included = of.masks[:, example] if example >= 0 else None
+    return MemberLosses(np.asarray(of.losses[:, target], np.float64), included)
+
+
 class WholeColumns:
     """Columns of the influence matrix, by the estimator of the results.
 
     Args:
-        masks: of the run, or kept with the report.
-        losses: of the same members.
+        of: the members behind the results.
         results: what was estimated of them.
 
     Raises:
         ValueError: the estimator is not one of this package that has single columns, or the stored
-            results are of other members: in one line.
+            results are of other losses: in one line.
     """
 
-    def __init__(self, masks: Masks, losses: Measurement, results: Results) -> None:
-        summary = results.summary
-        estimator = by_name(results.method.name)
-        if estimator.pooled:
-            raise ValueError(
-                f'a column by the estimator {estimator.name} depends on all others: only what is '
-                f'stored is shown'
-            )
-        self._of = problem(masks, losses, results.overview.target_examples)
-        members = len(self._of.masks)
-        if members != summary.members_used:
-            raise ValueError(
-                f'the stored results are of {summary.members_used} members, and there are '
-                f'{members}: write the report again'
-            )
-        self._read = entry_reader(estimator, self._of)
+    def __init__(self, of: Problem, results: Results) -> None:
+        self._examples = np.arange(of.masks.shape[1])
+        self._read = entry_reader(by_name(results.method.name), of)
         self._check(results)
 
     def _check(self, results: Results) -> None:
@@ -109,14 +125,11 @@ class WholeColumns:
             noise = np.nan_to_num(results.summary.null_standard_error[target])
             stored, tolerance = overview.distributions[:, place], _CLOSE * float(noise) + 1e-12
             if not np.allclose(stored, column.values, rtol=_CLOSE, atol=tolerance):
-                raise ValueError(
-                    'the stored results are not what the losses of the members give: they are of '
-                    'another measurement, or of other members; write the report again'
-                )
+                raise ValueError(_OF_OTHERS)
 
     def columns(self, targets: Int[np.ndarray, ' t']) -> list[Column]:
         """Estimates the whole columns of some targets."""
-        found = self._read(targets, np.arange(self._of.masks.shape[1]))
+        found = self._read(targets, self._examples)
         return [Column(*parts) for parts in zip(*(part.T for part in found), strict=True)]
 
     def block(
@@ -128,9 +141,3 @@ class WholeColumns:
             for start in range(0, len(targets), _AT_ONCE)
         ]
         return np.concatenate(blocks, axis=1)
-
-    def losses(self, target: int) -> MemberLosses:
-        """Returns what was measured on a target."""
-        example = int(self._of.self_index[target])
-        included = self._of.masks[:, example] if example >= 0 else None
-        return MemberLosses(np.asarray(self._of.losses[:, target], np.float64), included)

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Int
 
 from influence_jax.analysis.verdicts import Verdict, verdicts
+from influence_jax.estimators.ensemble import Problem
 from influence_jax.explorer import encoding, records, table, views
-from influence_jax.explorer.columns import Column, WholeColumns
+from influence_jax.explorer.columns import Column, WholeColumns, measured, member_losses
 from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import StoredEntries
 from influence_jax.explorer.opened import Opened
@@ -156,12 +157,23 @@ class RunDocuments:
         return views.Clusters(self.results)
 
     @functools.cached_property
-    def _whole(self) -> tuple[WholeColumns | None, str | None]:
-        """Whole columns, or why there are none though masks and losses are."""
+    def _measured(self) -> tuple[Problem | None, str | None]:
+        """Members and their losses, or why there are none though they are kept."""
         if not self.opened.has_tensors:
             return None, None
         try:
-            return WholeColumns(*self.opened.tensors(), self.results), None
+            return measured(self.opened.tensors(), self.results), None
+        except DAMAGES as error:
+            return None, clean(str(error) or type(error).__name__)
+
+    @functools.cached_property
+    def _whole(self) -> tuple[WholeColumns | None, str | None]:
+        """Whole columns, or why there are none though members are known."""
+        of, note = self._measured
+        if of is None:
+            return None, note
+        try:
+            return WholeColumns(of, self.results), None
         except DAMAGES as error:
             return None, clean(str(error) or type(error).__name__)
 
@@ -173,7 +185,7 @@ class RunDocuments:
     def _targets(self, number: int) -> list[dict[str, Any]]:
         shard = self._of_shard(number, self.results.num_targets)
         entries, verdict = self._ready('_entries'), self._ready('_verdicts')
-        whole, note = self._ready('_whole')
+        (of, _), (whole, note) = self._ready('_measured'), self._ready('_whole')
         columns: Sequence[Column | None] = [None] * len(shard)
         if whole is not None:
             columns = whole.columns(shard)
@@ -183,7 +195,7 @@ class RunDocuments:
                 target,
                 entries.column(target),
                 column,
-                None if whole is None else whole.losses(target),
+                None if of is None else member_losses(of, target),
                 verdict=tuple(Verdict)[verdict[target]],
                 note=note,
             )

@@ -149,7 +149,7 @@ def test_bad_input_is_refused_in_one_line(call, message):
     assert '\n' not in str(refused.value)
 
 
-@pytest.mark.parametrize('estimator', [difference_in_means, adjusted, ridge])
+@pytest.mark.parametrize('estimator', [difference_in_means, adjusted])
 def test_an_entry_reader_gives_the_entries_of_the_estimate(estimator):
     rng = np.random.default_rng(0)
     masks = rng.random((64, 9)) < 0.5
@@ -164,3 +164,10 @@ def test_an_entry_reader_gives_the_entries_of_the_estimate(estimator):
             np.testing.assert_allclose(
                 part, expected[np.ix_(examples, targets)], rtol=1e-4, atol=1e-6
             )
+
+
+def test_an_entry_reader_refuses_what_depends_on_all_targets():
+    masks = np.random.default_rng(0).random((64, 9)) < 0.5
+    of = problem(masks, masks.astype(np.float32), None)
+    with pytest.raises(ValueError, match='ridge'):
+        entry_reader(ridge, of)
