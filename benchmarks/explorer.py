@@ -17,6 +17,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def repeated(summary: Summary, targets: int) -> Summary:
     """Returns a summary of so many targets, of which rows repeat; T must divide their number."""
     given = len(summary.margin)
     shift = np.repeat(np.arange(0, targets, given), given)
-    fields = {}
+    fields: dict[str, Any] = {}
     for name, values in summary._asdict().items():
         if isinstance(values, np.ndarray) and values.shape[:1] == (given,):
             rows = np.tile(values, (targets // given, *[1] * (values.ndim - 1)))
@@ -100,7 +101,7 @@ def repeated(summary: Summary, targets: int) -> Summary:
             fields[name] = rows.astype(values.dtype)
     pairs, times = summary.pairs, targets // given
     moves = np.repeat(np.arange(0, targets, given), len(pairs.targets))
-    columns = {
+    columns: dict[str, Any] = {
         name: np.tile(values, times)
         for name, values in pairs._asdict().items()
         if isinstance(values, np.ndarray)
@@ -112,7 +113,9 @@ def repeated(summary: Summary, targets: int) -> Summary:
     )
 
 
-def _results(rng: np.random.Generator, masks, losses, summary) -> Results:  # type: ignore[no-untyped-def]
+def _results(
+    rng: np.random.Generator, masks: np.ndarray, losses: np.ndarray, summary: Summary
+) -> Results:
     members, examples = masks.shape
     self_index = np.arange(examples)
     method = Method(adjusted.name, adjusted.title, adjusted.description)
@@ -132,8 +135,8 @@ def _results(rng: np.random.Generator, masks, losses, summary) -> Results:  # ty
         block_examples=block,
         block_targets=block,
         chosen=chosen,
-        distributions=columns.values,
-        distribution_standard_errors=columns.standard_error,
+        distributions=np.asarray(columns.values),
+        distribution_standard_errors=np.asarray(columns.standard_error),
     )
     ids = tuple(f'planted-{i:05d}' for i in range(examples))
     return Results(
@@ -189,6 +192,7 @@ def serve(directory: Path) -> None:
                 f"a target's page: median {statistics.median(times):.0f} ms, at most "
                 f'{max(times):.0f} ms; of CPU {statistics.median(processor):.0f} ms'
             )
+            print(f'the most memory: {_peak(server.pid):.0f} MiB')
             begin = time.perf_counter()
             _get(address + 'matrix.json')
             print(f'matrix: {_since(begin):.1f} s; the most memory: {_peak(server.pid):.0f} MiB')

@@ -89,7 +89,7 @@ def _caveats(first: Results, second: Results, places: Int[np.ndarray, '2 S']) ->
 
 def _same_members(first: Results, second: Results, places: Int[np.ndarray, '2 S']) -> bool:
     """Whether what was measured is the same, as of two estimators on one ensemble."""
-    if first.mean_loss is None or second.mean_loss is None:
+    one, other = first.mean_loss, second.mean_loss
+    if one is None or other is None:
         return False
-    means = (of.mean_loss[at] for of, at in zip((first, second), places, strict=True))
-    return np.array_equal(*means)
+    return np.array_equal(one[places[0]], other[places[1]])

@@ -184,7 +184,7 @@ class RunDocuments:
                 entries.column(target),
                 column,
                 None if whole is None else whole.losses(target),
-                verdict=Verdict(int(verdict[target])),
+                verdict=tuple(Verdict)[verdict[target]],
                 note=note,
             )
             for target, column in zip(shard.tolist(), columns, strict=True)

@@ -52,7 +52,7 @@ def test_a_target_has_its_whole_column(document, ensemble, results):
     assert sorted(row[0] for row in rows) == sorted(set(range(N)) - {7})
     for example, value, error, _ in rows:
         assert value == pytest.approx(values[example, 7], rel=1e-3, abs=1e-5)
-        assert error == pytest.approx(errors[example, 7], rel=1e-3)
+        assert error == pytest.approx(errors[example, 7], rel=1e-2)  # three digits
     for side in page['influencers'].values():
         sizes = [abs(row[1]) for row in side]
         assert sizes == sorted(sizes, reverse=True)
