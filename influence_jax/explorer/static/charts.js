@@ -1,6 +1,6 @@
 // Charts by BokehJS, which is loaded when the first chart comes into view.
 //
-// Drawn on canvas: BokehJS compiles shaders' callers from strings, which the page's
+// Drawn on canvas: BokehJS's WebGL backend builds functions from strings, which the page's
 // Content-Security-Policy forbids. Axes, hover and selection work in positions of a `Scale`.
 import { MINUS, timesPower } from './numbers.js';
 import { button, failure, h, saveBlob } from './dom.js';
