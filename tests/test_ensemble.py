@@ -306,6 +306,7 @@ def test_a_run_knows_the_unit_of_what_it_measured(larger, tmp_path):
         ij.Dataset({'x': x, 'label': x.sum(axis=1)}),
         members=4,
         output_dir=tmp_path / 'regression',
+        design=ij.Design.BALANCED,
         recipe=ij.Recipe(epochs=1, batch_size=4),
         executor=ALONE,
     )
