@@ -29,6 +29,8 @@ def test_the_table_has_the_numbers_of_the_summary(document, results):
             expected = {
                 'mean_loss': results.mean_loss,
                 'significant': np.bincount(summary.pairs.targets, minlength=N),
+                'vulnerability': results.membership.vulnerability,
+                'membership_auroc': results.membership.auroc,
             }[name]
         np.testing.assert_array_equal(decoded(table['columns'][name]), np.float32(expected))
     errors = decoded(table['columns']['self_influence_error'])
