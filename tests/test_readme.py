@@ -55,7 +55,7 @@ def test_flags_of_every_launch_exist():
             input=lines,
             text=True,
             capture_output=True,
-            timeout=120,
+            timeout=400,
         )
 
     assert len(LAUNCHES) > 10
