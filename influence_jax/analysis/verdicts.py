@@ -3,7 +3,7 @@
 import enum
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators import RELIABLE, Summary, p_values, z_scores
 from influence_jax.estimators.uncertainty import z_of_p
@@ -11,6 +11,7 @@ from influence_jax.estimators.uncertainty import z_of_p
 _FALSE_MEMORIZED = 0.05
 _OUTSIDE_INTERVAL = 0.05
 _NEAR = 0.5
+_IN_TURN = 3.0  # standard errors of one entry that is named beforehand
 
 
 class Verdict(enum.IntEnum):
@@ -18,9 +19,10 @@ class Verdict(enum.IntEnum):
 
     UNIQUE = 0
     NEAR_DUPLICATED = 1
-    UNLEARNED = 2
-    NOT_MEMORIZED = 3
-    UNCERTAIN = 4
+    INFLUENCED = 2
+    UNLEARNED = 3
+    NOT_MEMORIZED = 4
+    UNCERTAIN = 5
 
     @property
     def title(self) -> str:
@@ -42,7 +44,14 @@ _WORDS = {
     Verdict.NEAR_DUPLICATED: (
         'has near-duplicates',
         'another example stands out of the noise and influences it at least half as much as its '
-        'own record (a floored margin of at most two): the two stand in for one another',
+        'own record (a floored margin of at most two), and is influenced by it in turn: the two '
+        'stand in for one another',
+    ),
+    Verdict.INFLUENCED: (
+        'influenced by others',
+        'another example stands out of the noise and influences it at least half as much as its '
+        'own record, if it has one here; whether the other is influenced in turn is not shown, or '
+        'not known',
     ),
     Verdict.UNLEARNED: (
         'unlearned',
@@ -65,16 +74,22 @@ _WORDS = {
 
 
 def verdicts(
-    summary: Summary, *, mean_loss: Float[np.ndarray, ' T'] | None = None
+    summary: Summary,
+    *,
+    mean_loss: Float[np.ndarray, ' T'] | None = None,
+    target_examples: Int[np.ndarray, ' T'] | None = None,
 ) -> Int[np.ndarray, ' T']:
     """Returns the value of the `Verdict` on each target.
 
     Let s be the self-influence, e its standard error, o the strongest other influence. In order:
 
     1. uncertain, where s rests on fewer than `RELIABLE` effective members.
-    2. near-duplicated, where o stands out (`Summary.other_stands_out`, which counts all N T
-       entries) and o >= s / 2: the margin on its floored scale is at most 2, or the other example
-       is stronger than the own one. A target that is no example has no s: there the first decides.
+    2. near-duplicated or influenced, where o stands out (`Summary.other_stands_out`, which counts
+       all N T entries) and o >= s / 2: the margin on its floored scale is at most 2, or the other
+       example is stronger than the own one. A target that is no example has no s: there the first
+       decides. Near-duplicated where the target's example influences a target that is the other
+       example, too: among that one's strongest, by three standard errors. Examples that help all
+       others, as prototypes do, are helped by none of them.
     3. unique, where s stands out: one-sided Student's t, at most 5 in a hundred runs without any
        influence have such a target (Bonferroni over the T own entries).
     4. unlearned or not memorized, where nothing stands out and the upper end of the 95 % interval
@@ -87,6 +102,8 @@ def verdicts(
     Args:
       summary: of the influences.
       mean_loss: `[T]` mean measurement of each target over all members; None where not known.
+      target_examples: `[T]` position of the example that each target is, -1 where it is none; by
+        default target t is example t where it has a self-influence.
 
     Raises:
       ValueError: `mean_loss` is not of these targets.
@@ -100,8 +117,11 @@ def verdicts(
     members = summary.members_used or None
     p = p_values(z_scores(own, error), members=members) / 2
     stands_out = (own > 0) & (p * len(own) <= _FALSE_MEMORIZED)
-    near = summary.other_stands_out & ~(other < _NEAR * own)
-    unique = stands_out & ~near
+    influenced = summary.other_stands_out & ~(other < _NEAR * own)
+    if target_examples is None:
+        target_examples = np.where(np.isnan(own), -1, np.arange(len(own)))
+    near = influenced & _in_turn(summary, target_examples)
+    unique = stands_out & ~influenced
     found = np.full(len(own), Verdict.UNCERTAIN, np.int32)
     known = ~(summary.effective_members < RELIABLE)
     if (unique & known).any():
@@ -112,6 +132,22 @@ def verdicts(
         if mean_loss is not None:
             found[small & (mean_loss >= typical)] = Verdict.UNLEARNED
     found[unique] = Verdict.UNIQUE
+    found[influenced] = Verdict.INFLUENCED
     found[near] = Verdict.NEAR_DUPLICATED
     found[~known] = Verdict.UNCERTAIN
     return found
+
+
+def _in_turn(summary: Summary, target_examples: Int[np.ndarray, ' T']) -> Bool[np.ndarray, ' T']:
+    """Whether each target's own example is known to influence what influences it most."""
+    known = np.flatnonzero(target_examples >= 0)
+    if not known.size:
+        return np.zeros(len(target_examples), bool)
+    examples = max(int(target_examples.max()), int(summary.strongest_other.max())) + 1
+    target_of = np.full(examples, -1)
+    target_of[target_examples[known]] = known
+    other = target_of[summary.strongest_other]
+    strong = (summary.top_examples[other] == target_examples[:, None]) & (
+        summary.top_z[other] >= _IN_TURN
+    )
+    return (target_examples >= 0) & (other >= 0) & strong.any(axis=1)

@@ -148,6 +148,8 @@ def kept_scores(
             )
         values = _opened(path, shape)
         hasher = _checked(path, values, done, digest)
+        if digest is None:
+            _write_beside(path, axes, source, done, hasher.hexdigest(), cost)
     else:
         values, done, cost, hasher = None, 0, Cost(0.0, None), hashlib.sha256()
     for start in range(done, axes.targets, block):
@@ -199,13 +201,16 @@ def _beside(path: Path) -> Path:
     return path.with_suffix('.json')
 
 
-def _checked(path: Path, values: np.memmap, done: int, digest: str) -> 'hashlib._Hash':
-    """Returns the hash of the columns that are done; refuses others than were written."""
+def _checked(path: Path, values: np.memmap, done: int, digest: str | None) -> 'hashlib._Hash':
+    """Returns the hash of the columns that are done; refuses others than were written.
+
+    Files of earlier versions have no digest.
+    """
     hasher = hashlib.sha256()
     for start in range(0, done, _COLUMNS_AT_ONCE):
         columns = values[:, start : min(start + _COLUMNS_AT_ONCE, done)]
         hasher.update(np.ascontiguousarray(columns.T).data)
-    if hasher.hexdigest() != digest:
+    if digest is not None and hasher.hexdigest() != digest:
         raise CorruptRun(
             f'{path} is damaged: its scores are not those that were written (SHA-256); remove it '
             f'and {_beside(path).name}',
@@ -227,19 +232,19 @@ def _write_beside(
     write_atomically(_beside(path), json.dumps(fields))
 
 
-def _read_beside(path: Path, axes: ScoreAxes) -> tuple[ScoreSource, int, str, Cost]:
+def _read_beside(path: Path, axes: ScoreAxes) -> tuple[ScoreSource, int, str | None, Cost]:
     """Reads how scores were computed, of how many targets, their digest, and what it took."""
     beside = _beside(path)
     fields = read_json(beside, most_bytes=_MOST_BYTES, most_depth=_MOST_DEPTH)
     try:
         found = ScoreAxes(**_typed(ScoreAxes, fields['axes']))
         source = ScoreSource(**_typed(ScoreSource, fields['source']))
-        cost, done, digest = Cost(**fields['cost']), fields['done'], fields['sha256']
+        cost, done, digest = Cost(**fields['cost']), fields['done'], fields.get('sha256')
         if not isinstance(done, int) or not 0 <= done <= found.targets:
             raise ValueError(f'it counts {done!r:.40} of {found.targets} targets')
         numbers = isinstance(cost.seconds, int | float), isinstance(cost.peak_bytes, int | None)
-        if not all(numbers):
-            raise ValueError('its cost is no number')
+        if not all(numbers) or not isinstance(digest, str | None):
+            raise ValueError('its cost is no number, or its digest no text')
     except (TypeError, KeyError, ValueError) as error:
         raise CorruptRun(f'{beside} is damaged: {error}; remove it', file=beside) from error
     axes.require(found, path)

@@ -23,7 +23,7 @@ def ensemble(rng, *, members=MEMBERS, noise=0.2):
 
 def judged(masks, losses, **settings):
     summary = summarize(masks, losses, estimator=adjusted, **settings)
-    return verdicts(summary, mean_loss=losses.mean(axis=0))
+    return verdicts(summary, mean_loss=losses.mean(axis=0), **settings)
 
 
 def test_each_kind_is_known_by_what_it_is():
@@ -72,11 +72,32 @@ def test_few_effective_members_are_uncertain():
     assert found[0] == Verdict.UNCERTAIN and found[7] == Verdict.UNIQUE
 
 
-def test_a_target_that_is_no_example_has_near_duplicates_or_nothing():
+def test_what_helps_all_is_the_near_duplicate_of_none():
+    rng, records = np.random.default_rng(0), 60
+    masks = rng.random((400, records)) < 0.5
+    effect = np.zeros((records, records))
+    effect[:5] = 0.15  # five prototypes, and no other influence
+    losses = (2.0 - masks @ effect + 0.2 * rng.normal(size=(400, records))).astype(np.float32)
+    found = judged(masks, losses)
+    assert (found[5:] == Verdict.INFLUENCED).mean() > 0.9
+    assert (found == Verdict.NEAR_DUPLICATED).sum() <= 5  # the prototypes, which help one another
+
+
+def test_targets_in_another_order_than_examples():
+    masks, losses = ensemble(np.random.default_rng(6))
+    order = np.array([7, 1, 0, 3, 5])
+    summary = summarize(masks, losses[:, order], estimator=adjusted, target_examples=order)
+    found = verdicts(summary, target_examples=order)
+    assert list(found[:3]) == [Verdict.UNIQUE, Verdict.NEAR_DUPLICATED, Verdict.NEAR_DUPLICATED]
+    summary = summarize(masks, losses[:, :1], estimator=adjusted, target_examples=np.array([0]))
+    assert verdicts(summary, target_examples=np.array([0])) == [Verdict.INFLUENCED]
+
+
+def test_a_target_that_is_no_example_is_influenced_or_nothing():
     masks, losses = ensemble(np.random.default_rng(4))
     found = judged(masks, losses, target_examples=np.full(RECORDS, -1))
     influenced = np.isin(np.arange(RECORDS), [*HARD, *EASY], invert=True)
-    assert (found[influenced] == Verdict.NEAR_DUPLICATED).all()
+    assert (found[influenced] == Verdict.INFLUENCED).all()
     assert (found[~influenced] == Verdict.UNCERTAIN).all()
 
 

@@ -152,3 +152,15 @@ def test_a_changed_number_is_noticed(tmp_path, done):
     if done == 11:
         with pytest.raises(CorruptRun, match='SHA-256'):
             open_scores(path, AXES)
+
+
+def test_scores_of_earlier_versions_are_taken_and_given_a_digest(tmp_path):
+    path = tmp_path / 'one.npy'
+    kept(path)
+    beside = path.with_suffix('.json')
+    fields = json.loads(beside.read_text())
+    digest = fields.pop('sha256')
+    beside.write_text(json.dumps(fields))
+    np.testing.assert_array_equal(open_scores(path, AXES).values, MATRIX)
+    np.testing.assert_array_equal(kept(path, never).values, MATRIX)
+    assert json.loads(beside.read_text())['sha256'] == digest
