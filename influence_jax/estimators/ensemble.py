@@ -131,7 +131,8 @@ def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
 
 def finite(losses: Measurement) -> Bool[np.ndarray, 'M T']:
     """Which losses can be used: computed with as float32, their differences must lie within it."""
-    return np.asarray(np.abs(np.asarray(losses)) <= np.finfo(np.float32).max / 4)
+    losses, limit = np.asarray(losses), np.finfo(np.float32).max / 4
+    return np.asarray((losses >= -limit) & (losses <= limit))  # no copy of the losses
 
 
 def never_written(

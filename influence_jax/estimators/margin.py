@@ -1,7 +1,7 @@
 """How far the largest influence on a target stands above the second largest."""
 
 import numpy as np
-import scipy.stats
+import scipy
 from jaxtyping import Float
 
 

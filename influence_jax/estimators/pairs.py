@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 import scipy.special
-import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.uncertainty import (
@@ -214,9 +213,9 @@ class Discoveries:
             level=1 - self._level,
         )
         threshold = self._level * max(len(pairs), 1) / max(self._tests, 1)
-        z = scipy.stats.norm.isf(np.maximum(pairs['exact'], _LEAST_P) / 2)
+        z = -scipy.special.ndtri(np.maximum(pairs['exact'], _LEAST_P) / 2)
         fitted = cross_fitted_values(
-            values, z, least_z=float(scipy.stats.norm.isf(min(threshold, 1) / 2))
+            values, z, least_z=float(-scipy.special.ndtri(min(threshold, 1) / 2))
         )
         return low.astype(np.float32), high.astype(np.float32), fitted.astype(np.float32)
 

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.tiling import TILE, standardized_tiles
@@ -192,7 +192,7 @@ def widened(freedom: Float[np.ndarray, '...'], *, members: int) -> Float[np.ndar
 
     So that it is read like all others, with Student's t of M - 2 degrees of freedom at 95 %.
     """
-    return scipy.stats.t.isf(0.025, freedom) / scipy.stats.t.isf(0.025, members - 2)
+    return scipy.special.stdtrit(freedom, 0.025) / scipy.special.stdtrit(members - 2, 0.025)
 
 
 RELIABLE = 20

@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
+import scipy
 import scipy.special
-import scipy.stats
 from jaxtyping import Bool, Float
 
 from influence_jax.estimators.tiling import in_threads
@@ -39,12 +39,14 @@ def p_values(z: Float[AnyArray, '...'], *, members: int | None) -> Float[np.ndar
     Raises:
       ValueError: fewer than 3 members.
     """
-    return 2 * scipy.stats.t.sf(np.abs(np.asarray(z, np.float64)), _freedom(members))
+    return np.asarray(
+        2 * scipy.special.stdtr(_freedom(members), -np.abs(np.asarray(z, np.float64)))
+    )
 
 
 def z_of_p(p: float, *, members: int | None) -> float:
     """The |z| whose two-sided p-value is `p`: the inverse of `p_values`."""
-    return float(scipy.stats.t.isf(p / 2, _freedom(members)))
+    return float(-scipy.special.stdtrit(_freedom(members), p / 2))
 
 
 def intervals(
@@ -143,7 +145,7 @@ def largest_of_noise(*, members: int | None, examples: int, targets: int) -> flo
 
     Bonferroni over N T, Student's t with M - 2 degrees of freedom.
     """
-    return float(scipy.stats.t.isf(1 / (examples * targets), _freedom(members)))
+    return float(-scipy.special.stdtrit(_freedom(members), 1 / (examples * targets)))
 
 
 def randomization_p_values(

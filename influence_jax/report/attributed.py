@@ -6,7 +6,7 @@ Scores have no error bars, and each method its own unit: what can be compared is
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import scipy.stats
+import scipy
 from jaxtyping import Float, Int
 
 from influence_jax import analysis
