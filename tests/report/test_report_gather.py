@@ -78,10 +78,10 @@ def test_a_run_alone_is_enough_for_its_page(kept):
     results = Results.load(page.parent)
     assert results.title == 'Influence distributions: ours'
     assert results.missing.tolist() == [3] and results.diverged.tolist() == [5]
-    assert results.facts['members'] == '62 of 64'
+    left = np.delete(np.arange(M), [3, 5])
+    assert results.facts['members'] == '62 of 64' and results.members == 62
     assert results.facts['command'] == 'python -m ours'
     assert results.facts['examples'] == '10'
-    left = np.delete(np.arange(M), [3, 5])
     losses = array_run().measurement('loss')
     np.testing.assert_allclose(results.mean_loss, losses[left].mean(axis=0), rtol=1e-5)
     text = page.read_text()
@@ -106,6 +106,20 @@ def test_arguments_that_gather_does_not_take_are_refused(tmp_path):
     with pytest.raises(TypeError, match='estimtor'):
         report.write(array_run(), directory=tmp_path / 'report', estimtor=difference_in_means)
     assert not list(tmp_path.iterdir())
+
+
+def test_members_that_share_a_subset_are_counted_beside_the_subsets():
+    run = array_run()
+    losses = run.measurement('loss')
+    twice = array_run(
+        masks=np.repeat(run.masks, 2, axis=0),
+        measurements={'loss': np.concatenate([losses, losses])},
+    )
+    results = gather(twice)
+    subsets = results.summary.members_used
+    assert results.facts['members'] == f'{2 * M} of {2 * M} on {subsets} subsets'
+    assert subsets <= M
+    assert results.members_used == (2 * M, f'members on {subsets} subsets')
 
 
 def test_influences_are_those_of_the_estimator():
