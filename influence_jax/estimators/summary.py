@@ -14,6 +14,7 @@ from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, Discoveries, Signifi
 from influence_jax.estimators.scan import EDGES, SummaryRequest
 from influence_jax.estimators.tiling import TILE
 from influence_jax.estimators.uncertainty import largest_of_noise, z_scores
+from influence_jax.formatting import count, number
 from influence_jax.types import AnyArray, Masks, Measurement
 
 QUANTILE_LEVELS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
@@ -107,6 +108,19 @@ class Summary(NamedTuple):
     pairs: SignificantPairs
     estimator: Method
     members_used: int
+
+    def __repr__(self) -> str:
+        members = f', {count(self.members_used, "member")}' if self.members_used else ''
+        medians = (
+            f'median {what} {number(np.nanmedian(values))}'
+            for what, values in (('self-influence', self.self_influence), ('margin', self.margin))
+            if not np.isnan(values).all()
+        )
+        pairs = f'{"" if self.pairs.complete else "more than "}{len(self.pairs.examples):,}'
+        return (
+            f'Summary({count(len(self.margin), "target")} by {self.estimator.title}{members}: '
+            f'{", ".join((*medians, f"{pairs} significant pairs"))})'
+        )
 
     @property
     def top_z(self) -> Float[np.ndarray, 'T K']:

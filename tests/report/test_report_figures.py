@@ -94,6 +94,8 @@ def test_scatter_shows_finite_targets_and_sets_near_duplicates_apart():
     np.testing.assert_allclose(marked, [[1.0, 1.1]])
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ['has a near-duplicate (1)', 'others (2)']
+    inks = figure.axes[0].collections[1].get_facecolor()
+    np.testing.assert_allclose(inks[0, :3], to_rgb(Theme.light().near_duplicated))
 
 
 def test_noise_curve_matches_noise():

@@ -9,7 +9,7 @@ import pytest
 
 from influence_jax import report, store
 from influence_jax.analysis import top1_margin
-from influence_jax.estimators import adjusted, difference_in_means
+from influence_jax.estimators import adjusted, difference_in_means, summarize
 from influence_jax.report import Results
 from influence_jax.store import Shown
 
@@ -88,6 +88,18 @@ def test_a_run_alone_is_enough_for_its_page(kept):
     assert '1 member not trained yet: 3.' in text
     assert 'diverged to a loss that is not finite: 5.' in text
     assert '<p>id-1</p>' in text
+
+
+def test_what_is_large_is_printed_short():
+    run = array_run()
+    assert repr(run) == 'ArrayRun(64 of 64 members, 10 examples, 10 targets: loss, correct)'
+    influence = difference_in_means(run.masks, run.measurement('loss'))
+    assert repr(influence) == 'Influence(values and standard_error, [N T] = [10, 10])'
+    summary = summarize(run.masks, run.measurement('loss'))
+    middle = np.median(summary.self_influence)
+    assert repr(summary).startswith('Summary(10 targets by difference of means, 64 members: ')
+    assert f'median self-influence {middle:.2f}, ' in repr(summary)
+    assert repr(summary).endswith(f', {len(summary.pairs.examples)} significant pairs)')
 
 
 def test_a_run_without_a_directory_needs_one():
