@@ -1,11 +1,14 @@
-"""Runs and columns as notebooks show them: a little HTML, made of what takes no time."""
+"""Runs and columns as notebooks show them: a little HTML, made of what takes seconds at most."""
 
+import contextlib
 import html
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators import Estimator, difference_in_means
 from influence_jax.formatting import count, measured, number
 from influence_jax.text import LONGEST_NAME, clean
 
@@ -52,11 +55,14 @@ def memorized(
     ids: Sequence[str],
     *,
     unit: str,
+    estimator: Estimator,
 ) -> str:
     """Returns a table of the targets that members with them predict best beside the others.
 
-    By the plain difference of means, which takes members times targets operations; a report is
-    more precise. Nothing where no target is an example, or where members are too few.
+    The plain difference of means, which takes members times targets operations, chooses a few; of
+    these the numbers are the estimator's, as in a report. Where it refuses, as while members are
+    too few, they are those of the difference of means, and the table says so. Nothing where no
+    target is an example, or where members are fewer than four.
 
     Args:
       masks: of the complete members.
@@ -64,6 +70,7 @@ def memorized(
       self_index: `[T]` the example that each target is, -1 where it is none.
       ids: `[T]`.
       unit: of the losses.
+      estimator: of self-influence.
     """
     known = np.flatnonzero(self_index >= 0)
     tiles = [known[start : start + _TILE] for start in range(0, len(known), _TILE)]
@@ -75,20 +82,27 @@ def memorized(
     rated = np.flatnonzero(np.isfinite(own) & np.isfinite(error))
     if not rated.size:
         return ''
-    strongest = rated[np.argsort(-own[rated], kind='stable')][:ROWS]
+    chosen = rated[np.argsort(-own[rated], kind='stable')][: 2 * ROWS]
+    by, values, errors = difference_in_means.title, own[chosen], error[chosen]
+    with contextlib.suppress(ValueError):
+        columns = estimator.of_targets(masks, losses, known[chosen], target_examples=self_index)
+        own_entries = self_index[known[chosen]], np.arange(len(chosen))
+        values, errors = (np.asarray(part)[own_entries] for part in columns)
+        by = estimator.title
+    strongest = np.argsort(-values, kind='stable')[:ROWS].tolist()
     rows = [
         (
-            ids[known[i]],
-            measured(own[i], error[i]),
-            number(held[i]),
-            number(left_out[i]),
+            ids[known[chosen[i]]],
+            measured(values[i], errors[i]),
+            number(held[chosen[i]]),
+            number(left_out[chosen[i]]),
         )
-        for i in strongest.tolist()
+        for i in strongest
     ]
     header = ('target', 'self-influence', 'mean with it', 'without')
     median = number(np.median(own[rated]))
-    caption = f'Most memorized, by difference of means ({unit}); the median is {median}'
-    return table(caption, header, rows)
+    of_all = 'median' if by == difference_in_means.title else 'median, by difference of means,'
+    return table(f'Most memorized, by {by} ({unit}); the {of_all} is {median}', header, rows)
 
 
 def _by_membership(
@@ -119,12 +133,23 @@ def strongest(
     values: Float[np.ndarray, ' N'],
     errors: Float[np.ndarray, ' N'],
     self_index: int | None,
+    *,
+    z_threshold: float = math.nan,
 ) -> str:
-    """Returns a table of the largest influences on a target, and of the most negative one."""
+    """Returns a table of the largest influences on a target, and of the most negative one.
+
+    Marked are those within `z_threshold` standard errors of zero, see `run.Column`.
+    """
     order = np.argsort(-values, kind='stable')
     chosen = [*order[:ROWS], *(order[-1:] if len(order) > ROWS and values[order[-1]] < 0 else ())]
-    rows = [
-        (f'{ids[i]} (itself)' if i == self_index else ids[i], measured(values[i], errors[i]))
-        for i in map(int, chosen)
-    ]
-    return table(title, ('example', 'influence'), rows)
+    rows = []
+    for i in map(int, chosen):
+        name = f'{ids[i]} (itself)' if i == self_index else ids[i]
+        noise = 'may be noise' if abs(values[i]) <= z_threshold * errors[i] else ''
+        rows.append((name, measured(values[i], errors[i]), noise))
+    if not math.isnan(z_threshold):
+        title += (
+            f'; noise alone reaches {number(z_threshold, 1)} standard errors in such a column: '
+            f'what stands out of the whole matrix is in run.summary().pairs'
+        )
+    return table(title, ('example', 'influence', ''), rows)

@@ -1,6 +1,7 @@
 """A run as its users know it: what was measured, and what follows from it."""
 
 import functools
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,8 @@ from influence_jax.estimators import (
     difference_in_means,
     summarize,
 )
-from influence_jax.estimators.ensemble import examples_by_id
+from influence_jax.estimators.ensemble import complete_members, examples_by_id
+from influence_jax.estimators.uncertainty import largest_of_noise
 from influence_jax.formatting import count, measured
 from influence_jax.types import Influence, Params
 
@@ -35,6 +37,8 @@ class Column(NamedTuple):
     standard_errors: `[N]` of each value; NaN where the estimator has none.
     self_index: position of the example that the target is; None where it is none.
     example_ids: `[N]`.
+    z_threshold: how many standard errors above zero noise alone reaches once in such a column.
+        Of what is beyond, `Summary.stands_out` knows what stands out of the whole matrix.
     """
 
     target_id: str
@@ -42,6 +46,7 @@ class Column(NamedTuple):
     standard_errors: Float[np.ndarray, ' N']
     self_index: int | None
     example_ids: tuple[str, ...]
+    z_threshold: float = math.nan
 
     def __repr__(self) -> str:
         own = ''
@@ -56,7 +61,12 @@ class Column(NamedTuple):
 
         title = f'{count(len(self.values), "example")} on {self.target_id}, strongest first'
         return notebook.strongest(
-            title, self.example_ids, self.values, self.standard_errors, self.self_index
+            title,
+            self.example_ids,
+            self.values,
+            self.standard_errors,
+            self.self_index,
+            z_threshold=self.z_threshold,
         )
 
     def strongest(self, count: int = 10) -> list[tuple[str, float, float]]:
@@ -126,6 +136,7 @@ class Run(store.Run):
             self.target_examples,
             self.target_ids,
             unit=self.unit(measurement),
+            estimator=self.estimator(),
         )
 
     @functools.cached_property
@@ -193,9 +204,10 @@ class Run(store.Run):
         """
         index = self.position_of_target(target)
         example = int(self.target_examples[index])
+        losses = self.measurement(measurement)
         values, errors = self.estimator(estimator).of_targets(
             self.masks,
-            self.measurement(measurement),
+            losses,
             np.array([index]),
             target_examples=self.target_examples,
         )
@@ -205,6 +217,11 @@ class Run(store.Run):
             np.asarray(errors)[:, 0],
             example if example >= 0 else None,
             self.example_ids,
+            largest_of_noise(
+                members=len(complete_members(self.masks, losses).masks),
+                examples=len(self.example_ids),
+                targets=1,
+            ),
         )
 
     def summary(

@@ -45,6 +45,9 @@ class Influence(NamedTuple):
     values: Float[AnyArray, 'N T']
     standard_error: Float[AnyArray, 'N T']
 
+    def __repr__(self) -> str:
+        return f'Influence(values and standard_error, [N T] = {list(np.shape(self.values))})'
+
 
 @runtime_checkable
 class Task(Protocol):

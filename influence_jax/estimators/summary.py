@@ -14,6 +14,7 @@ from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, Discoveries, Signifi
 from influence_jax.estimators.scan import EDGES, SummaryRequest
 from influence_jax.estimators.tiling import TILE
 from influence_jax.estimators.uncertainty import largest_of_noise, z_scores
+from influence_jax.formatting import count, number
 from influence_jax.types import AnyArray, Masks, Measurement
 
 QUANTILE_LEVELS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
@@ -108,6 +109,19 @@ class Summary(NamedTuple):
     estimator: Method
     members_used: int
 
+    def __repr__(self) -> str:
+        members = f', {count(self.members_used, "member")}' if self.members_used else ''
+        medians = (
+            f'median {what} {number(np.nanmedian(values))}'
+            for what, values in (('self-influence', self.self_influence), ('margin', self.margin))
+            if not np.isnan(values).all()
+        )
+        pairs = f'{"" if self.pairs.complete else "more than "}{len(self.pairs.examples):,}'
+        return (
+            f'Summary({count(len(self.margin), "target")} by {self.estimator.title}{members}: '
+            f'{", ".join((*medians, f"{pairs} significant pairs"))})'
+        )
+
     @property
     def top_z(self) -> Float[np.ndarray, 'T K']:
         """`top_values` in standard errors."""
@@ -117,6 +131,28 @@ class Summary(NamedTuple):
     def bottom_z(self) -> Float[np.ndarray, 'T K']:
         """`bottom_values` in standard errors."""
         return z_scores(self.bottom_values, self.bottom_standard_errors)
+
+    def stands_out(
+        self, examples: Int[np.ndarray, ' n'], targets: Int[np.ndarray, ' n']
+    ) -> Bool[np.ndarray, ' n']:
+        """Returns which entries stand out of the noise: the one rule of page and explorer.
+
+        An entry does where it is one of the significant `pairs` (at most `pairs.level` of which are
+        false on average) or, own entries included, one of `top_stands_out` (which in a matrix
+        without influence about one entry is).
+
+        Args:
+          examples: `[n]` positions of the entries' examples.
+          targets: `[n]` positions of their targets.
+        """
+        beyond = np.nonzero(self.top_stands_out)
+        found_examples = np.concatenate([self.pairs.examples, self.top_examples[beyond]])
+        found_targets = np.concatenate([self.pairs.targets, beyond[0]])
+        height = 1 + int(max(found_examples.max(initial=0), np.max(examples, initial=0)))
+        return np.isin(
+            np.asarray(targets, np.int64) * height + examples,
+            found_targets.astype(np.int64) * height + found_examples,
+        )
 
 
 def summarize(

@@ -11,6 +11,7 @@ from influence_jax.analysis.extraction_regime import Judgment, MeanBleu, Regime
 from influence_jax.analysis.margins import self_influence_excess
 from influence_jax.analysis.views import Overview
 from influence_jax.estimators import LEAST_ON_A_SIDE, RELIABLE
+from influence_jax.estimators.ensemble import numbered_repeats
 from influence_jax.formatting import PLUS_MINUS, count, listing, number
 from influence_jax.report.results import Reference, Results
 from influence_jax.report.run import ReportedRun, measurement_names
@@ -85,9 +86,12 @@ def _size(
     examples = len(run.example_ids)
     in_classes = f' in {classes} classes' if classes else ''
     most = 'of at most' if precision and precision.enough else 'of'
+    complete = len(run.complete)
+    subsets = len(np.unique(numbered_repeats(run.masks[run.complete])))
+    repeated = f' on {count(subsets, "subset")}' if subsets < complete else ''
     facts = {
         f'{noun}s': f'{examples:,}{in_classes}',
-        'members': f'{len(run.complete):,} {most} {len(run.masks):,}',
+        'members': f'{complete:,} {most} {len(run.masks):,}{repeated}',
         'diverged members': f'{len(run.diverged)}',
     }
     if not np.array_equal(self_index, np.arange(examples)):
@@ -262,7 +266,7 @@ def caveats(results: Results) -> tuple[str, ...]:
             f'{listing(results.missing)}. The page shows the members at hand; run the same command '
             f'again to train the missing ones.'
         )
-    found.append(_noise(results))
+    found += _noise(results)
     few = int((results.summary.effective_members < RELIABLE).sum())
     if few:
         found.append(
@@ -308,38 +312,41 @@ def own_influences(overview: Overview) -> tuple[str, ...]:
     )
 
 
-def _noise(results: Results) -> str:
+def _noise(results: Results) -> tuple[str, ...]:
+    """Returns how much of the matrix is noise, what stands out of it, and what to take off that."""
     summary, pairs = results.summary, results.summary.pairs
     typical = results.off_diagonal_standard_error()
     if np.isnan(typical):
         return (
             'Standard errors are not known, so nothing here can be separated from noise: no '
-            'example stands out and no pair is called significant.'
+            'example stands out and no pair is called significant.',
         )
     error, by_members = f'{number(typical)} {results.unit}', summary.members_used > 0
     # Pure noise has a median of 0.67 standard errors.
     level = f'The median standard error of entries off the diagonal is {error}.'
     if results.off_diagonal_z() < 1.0:
-        most = f'With {count(summary.members_used, "member")} most' if by_members else 'Most'
+        members, what = results.members_used
+        most = f'With {members:,} {what} most' if by_members else 'Most'
         level = (
             f'{most} entries off the diagonal are noise: their median standard error is {error}.'
         )
-    above = int(summary.other_stands_out.sum())
+    above = int(summary.stands_out(summary.strongest_other, np.arange(results.num_targets)).sum())
     untested = ''
     if pairs.untested_examples:
         untested = (
-            f'Of {count(pairs.untested_examples, "example")} in, or out of, fewer than '
+            f' Of {count(pairs.untested_examples, "example")} in, or out of, fewer than '
             f'{LEAST_ON_A_SIDE} members no influence on others is tested, since it cannot be '
-            f'separated from noise. '
+            f'separated from noise.'
         )
     least = '' if pairs.complete else 'at least '
     return (
-        f'{level} {above:,} of {count(results.num_targets, "target")} have another example more '
-        f'than {number(results.overview.z_threshold, 1)} standard errors above zero (noise alone '
-        f'would give about one); fainter influences are grayed below. {untested}Of {pairs.tests:,} '
-        f'pairs of an example and another target {least}{len(pairs.examples):,} are significant '
-        f'({pairs.level:.0%} of them false on average). '
-        f"Values of what is shown because it is large are exaggerated (the winner's curse): the "
-        f'cross-fitted ones beside them are not.'
-        + (' Errors shrink with the square root of the number of members.' if by_members else '')
+        f'{level} {above:,} of {count(results.num_targets, "target")} have another example that '
+        f'stands out; what does not, is grayed.',
+        f'An influence stands out where it is significant, as {least}{len(pairs.examples):,} of '
+        f'{pairs.tests:,} pairs of an example and another target are ({pairs.level:.0%} of them '
+        f'false on average), or more than {number(results.overview.z_threshold, 1)} standard '
+        f'errors above zero (noise alone would give about one in the whole matrix).{untested}',
+        "Values of what is shown because it is large are exaggerated (the winner's curse): the "
+        'cross-fitted ones beside them are not.'
+        + (' Errors shrink with the square root of the number of members.' if by_members else ''),
     )

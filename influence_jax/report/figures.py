@@ -195,7 +195,7 @@ def two_kinds(
             x[marked],
             y[marked],
             s=size * 2.2,
-            color=theme.negative,
+            color=theme.near_duplicated,
             marker='D',
             edgecolors=theme.card,
             linewidths=0.5,
@@ -451,7 +451,7 @@ def bleu_against(
         low, high = axes.get_xlim()
         _ticks(axes.xaxis, ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3)))
     near = np.zeros(len(bleu), bool) if near_duplicates is None else near_duplicates
-    for kind, color in ((~near, theme.neutral), (near, theme.negative)):
+    for kind, color in ((~near, theme.neutral), (near, theme.near_duplicated)):
         _course(axes, x[kind], bleu[kind], color, theme)
     axes.set_ylim(-0.05, 1.05)
     axes.set(xlabel=name, ylabel='BLEU of the decoded answer')

@@ -29,7 +29,7 @@ from influence_jax.estimators import (
     difference_in_means,
     summarize,
 )
-from influence_jax.estimators.ensemble import complete_members
+from influence_jax.estimators.ensemble import complete_members, finite_members
 from influence_jax.report import facts as facts_of
 from influence_jax.report.attributed import attributed
 from influence_jax.report.membership import audited
@@ -136,6 +136,7 @@ def gather(
         shown=examples,
         near_duplicates=truth.targets,
         mean_loss=mean_loss,
+        members=len(finite_members(run.masks, losses).masks),
         missing=np.asarray(run.missing, np.int64),
         diverged=np.asarray(run.diverged, np.int64),
         stopped_early=facts_of.stopped_early(run),

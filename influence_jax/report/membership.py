@@ -158,9 +158,9 @@ def rate_table(found: MembershipResults) -> Table:
         'AUROC',
     ]
     return Table(
-        'True-positive rates at low false-positive rates, and the area under the curve. Below each '
-        'its 95 % intervals, over other models and then over other records. A dash: fewer than 10 '
-        'false positives would decide.',
+        'True-positive rates at low false-positive rates, and the area under the curve, with 95 % '
+        'intervals over other models and over other records. A dash: fewer than 10 false positives '
+        'would decide.',
         header,
         [
             [
@@ -248,13 +248,23 @@ def vulnerability_csv(found: MembershipResults, targets: Targets) -> str:
 
 
 def most_at_risk(found: MembershipResults, count: int = ROWS) -> Int[np.ndarray, ' k']:
-    """Returns the targets whose members are found most often, of all that could be attacked."""
+    """Returns the targets whose members are found most often, of all that could be attacked.
+
+    Of those found equally often the larger AUROC comes first, then the higher end of the interval.
+    """
     attacked = np.flatnonzero(~np.isnan(found.vulnerability))
-    order = np.lexsort((-found.auroc[attacked], -found.vulnerability[attacked]))
+    order = np.lexsort(
+        tuple(
+            -values[attacked]
+            for values in (found.vulnerability_low, found.auroc, found.vulnerability)
+        )
+    )
     return attacked[order[:count]]
 
 
 def _record_table(found: MembershipResults, targets: Targets) -> Table:
+    complete, attacked = int((found.auroc == 1).sum()), int((~np.isnan(found.vulnerability)).sum())
+
     def row(target: int) -> list[Cell]:
         values: Float[np.ndarray, ' 6'] = np.array(
             [
@@ -271,13 +281,15 @@ def _record_table(found: MembershipResults, targets: Targets) -> Table:
             Cell(shortened(targets.names[target], LONGEST_NAME), targets.labels[target]),
             Cell(_percent(share), _range(Interval(share, low, high))),
             Cell(_percent(alarms)),
-            Cell(number(area, 3), f'{PLUS_MINUS} {number(error, 3)}'),
+            Cell(number(area, 3), f'{PLUS_MINUS} {number(error, 3)}' if error >= 0.0005 else ''),
             Cell('yes' if found.at_risk[target] else 'no'),
         ]
 
     return Table(
         f'The records whose members are found most often, by {found.attacks[0].title} at a '
-        f'false-positive rate of {_percent(found.false_positive_rate)} over all records.',
+        f'false-positive rate of {_percent(found.false_positive_rate)} over all records; of equals '
+        f'the larger AUROC first. For {complete:,} of {attacked:,} it is 1: all members that '
+        'trained on these score above all others.',
         ('', 'found, of members that include it', 'accused, of others', 'AUROC', 'at risk'),
         [row(target) for target in most_at_risk(found).tolist()],
     )
@@ -286,15 +298,18 @@ def _record_table(found: MembershipResults, targets: Targets) -> Table:
 def _rate_cell(over_members: Interval, over_records: Interval) -> Cell:
     if math.isnan(over_members.value):
         return Cell(MISSING)
-    return Cell(_percent(over_members.value), f'{_span(over_members)}, {_span(over_records)}')
+    return Cell(_percent(over_members.value), _both(_span(over_members), _span(over_records)))
+
+
+def _both(over_members: str, over_records: str) -> str:
+    return f'over models {over_members}\nover records {over_records}'
 
 
 def _area_cell(one: AttackResults) -> Cell:
     found, records = one.auroc_over_members, one.auroc_over_records
     return Cell(
         number(found.value, 3),
-        f'{number(found.low, 3)}{MISSING}{number(found.high, 3)}, '
-        f'{number(records.low, 3)}{MISSING}{number(records.high, 3)}',
+        _both(*(f'{number(one.low, 3)}{MISSING}{number(one.high, 3)}' for one in (found, records))),
         found,
     )
 

@@ -67,6 +67,7 @@ def make_page(results: Results) -> Page:
             warnings=own_influences(overview),
             caveats=caveats(results),
             key_numbers=_key_numbers(results),
+            repeats=results.members_used[0] > summary.members_used,
             matrix_limit=figures.limit_of(results),
             matrix_pixels=_matrix_pixels(results),
             lowest_margin=overview.lowest_margin[:LOWEST_MARGINS].tolist(),
@@ -132,8 +133,9 @@ def _finalize(value: object) -> object:
 def _key_numbers(results: Results) -> Iterator[tuple[str, str]]:
     """Yields the numbers at the head of the page, each with what it counts."""
     summary = results.summary
-    if summary.members_used:
-        yield f'{summary.members_used:,}', 'members'
+    members, what = results.members_used
+    if members:
+        yield f'{members:,}', what
     yield f'{results.num_examples:,}', 'examples'
     yield f'{results.num_targets:,}', 'targets'
     for values, what in (

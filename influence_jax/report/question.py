@@ -16,6 +16,9 @@ _OF_THE_REST = 10
 OTHERS = 3
 """At most, that the table shows of each target."""
 
+_FIRST = 12
+"""Rows that are always seen; the others fold away."""
+
 _FEWEST_OTHERS = 2
 
 
@@ -62,11 +65,11 @@ def choose_rows(
     decided = (found == Verdict.UNIQUE) | (found == Verdict.NEAR_DUPLICATED)
     most = min(ROWS - len(unique) - len(near), _OF_THE_REST)
     rest = those(~decided, summary.other_value, own)[:most]
-    shared = 'With near-duplicates that stand in for them, one of each'
+    shared = 'With near-duplicates that stand in for them, one of each: surest first'
     if not (self_index >= 0).any():
-        shared = 'With an example that stands out of the noise'
+        shared = 'With an example that stands out of the noise: surest first'
     kinds = (
-        Rows('Memorized, each from its own record alone', unique),
+        Rows('Memorized, each mostly from its own record: largest self-influence first', unique),
         Rows(shared, near),
         Rows('Of the rest, those of the largest influence', rest),
     )
@@ -90,6 +93,7 @@ class Influencer(NamedTuple):
     """One of the strongest influences on a target.
 
     cross_fitted: the influence less what selecting it added; NaN of the target itself and of noise.
+    is_noise: whether it may be: it has an error and does not stand out (`Summary.stands_out`).
     """
 
     example: int
@@ -102,17 +106,20 @@ class Influencer(NamedTuple):
 
 def influencers(results: Results, target: int, *, most: int) -> Iterator[Influencer]:
     """Yields the strongest influences on a target, largest first."""
-    summary = results.summary
-    for rank, example in enumerate(summary.top_examples[target, :most].tolist()):
+    summary, pairs = results.summary, results.summary.pairs
+    examples = summary.top_examples[target, :most]
+    stands_out = summary.stands_out(examples, np.full(len(examples), target))
+    of_target = pairs.targets == target
+    listed = dict(zip(pairs.examples[of_target], pairs.cross_fitted[of_target], strict=True))
+    for rank, example in enumerate(examples.tolist()):
         value = float(summary.top_values[target, rank])
         error = float(summary.top_standard_errors[target, rank])
         is_target = example == results.example_of(target)
-        stands_out = bool(summary.top_stands_out[target, rank])
-        cross_fitted = math.nan
-        if stands_out and not is_target and error > 0:
+        cross_fitted = float(listed.get(example, math.nan))
+        if stands_out[rank] and example not in listed and not is_target and error > 0:
             least_z, one = results.overview.z_threshold, np.array([value])
             cross_fitted = float(cross_fitted_values(one, one / error, least_z=least_z)[0])
-        is_noise = not (stands_out or math.isnan(error))
+        is_noise = not (stands_out[rank] or math.isnan(error))
         yield Influencer(example, value, error, cross_fitted, is_target, is_noise)
 
 
@@ -130,19 +137,26 @@ class Row(NamedTuple):
 class Question(NamedTuple):
     """The table, and how many of all targets have each verdict.
 
-    rows: by the title of their kind.
+    rows: by the title of their kind; those that are always seen.
+    folded: likewise, the others.
     counts: of the verdicts that any target has.
     has_self_influence: whether any target is an example.
     """
 
     rows: tuple[tuple[str, tuple[Row, ...]], ...]
+    folded: tuple[tuple[str, tuple[Row, ...]], ...]
     counts: tuple[tuple[Verdict, int], ...]
     has_self_influence: bool
 
     @property
     def shown(self) -> int:
-        """Returns how many targets the table has."""
+        """Returns how many targets are always seen."""
         return sum(len(rows) for _, rows in self.rows)
+
+    @property
+    def more(self) -> int:
+        """Returns how many targets fold away."""
+        return sum(len(rows) for _, rows in self.folded)
 
 
 def question(results: Results) -> Question:
@@ -158,8 +172,25 @@ def question(results: Results) -> Question:
 
     kinds = choose_rows(summary, results.overview.target_examples, found)
     counts = np.bincount(found, minlength=len(Verdict)).tolist()
+
+    def parts(seen: bool) -> Iterator[tuple[str, tuple[Row, ...]]]:
+        for kind, first in zip(kinds, _first_of_each(kinds), strict=True):
+            if len(targets := kind.targets[:first] if seen else kind.targets[first:]):
+                yield kind.title, tuple(map(row, targets.tolist()))
+
     return Question(
-        tuple((kind.title, tuple(map(row, kind.targets.tolist()))) for kind in kinds),
+        tuple(parts(True)),
+        tuple(parts(False)),
         tuple((one, counts[one]) for one in Verdict if counts[one]),
         bool(np.isfinite(summary.self_influence).any()),
     )
+
+
+def _first_of_each(kinds: tuple[Rows, ...]) -> list[int]:
+    """Returns how many rows of each kind are always seen: as many of each as there is room for."""
+    first, left = [0] * len(kinds), _FIRST
+    while left and any(seen < len(kind.targets) for seen, kind in zip(first, kinds, strict=True)):
+        for i, kind in enumerate(kinds):
+            if left and first[i] < len(kind.targets):
+                first[i], left = first[i] + 1, left - 1
+    return first

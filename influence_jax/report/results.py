@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from influence_jax import formatting
 from influence_jax.analysis.extraction import ByMembership, Siblings
 from influence_jax.analysis.membership import MembershipResults
 from influence_jax.analysis.near_duplicate_comparison import Comparison
@@ -123,6 +124,11 @@ class ShownExamples(NamedTuple):
     rows: tuple[tuple[str, ...], ...] | None = None
 
     @property
+    def by_name_alone(self) -> bool:
+        """Returns whether nothing but names is known of the examples."""
+        return self.images is None and self.texts is None and self.rows is None
+
+    @property
     def noun(self) -> str:
         """Returns what an example is called: 'image', 'record' or 'example'."""
         if self.images is not None:
@@ -147,6 +153,8 @@ class Results:
       shown: how the examples of the page look.
       near_duplicates: `[T]` targets known to have a near-duplicate, or None.
       mean_loss: `[T]` mean measurement of each target over all complete members, or None.
+      members: how many were measured, repeats of a subset included, which
+        `Summary.members_used` counts once; None of columns and of older reports.
       missing: members that have not been trained.
       diverged: members that were trained and left out of every estimate.
       stopped_early: why the missing members need not be trained; None where they should be.
@@ -175,6 +183,7 @@ class Results:
     shown: ShownExamples
     near_duplicates: Bool[np.ndarray, ' T'] | None = None
     mean_loss: Float[np.ndarray, ' T'] | None = None
+    members: int | None = None
     missing: Int[np.ndarray, ' missing']
     diverged: Int[np.ndarray, ' diverged']
     stopped_early: str | None = None
@@ -241,6 +250,14 @@ class Results:
     def summary(self) -> Summary:
         """Returns the summary of the influence matrix."""
         return self.overview.summary
+
+    @property
+    def members_used(self) -> tuple[int, str]:
+        """Returns (512, 'members'), with repeats (480, 'members on 48 subsets'); 0 of columns."""
+        subsets = self.summary.members_used
+        if self.members is None or self.members <= subsets:
+            return subsets, 'member' if subsets == 1 else 'members'
+        return self.members, f'members on {formatting.count(subsets, "subset")}'
 
     @property
     def num_targets(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.ensemble import examples_by_id, finite
+from influence_jax.formatting import count
 from influence_jax.store import COMPLETIONS, FULL_DATA_MODEL, Manifest, RunError, Shown, open_run
 from influence_jax.types import AnyArray
 
@@ -84,8 +85,16 @@ class ArrayRun:
         if not isinstance(self.measurements, Mapping):
             object.__setattr__(self, 'measurements', {'loss': np.asarray(self.measurements)})
         targets = next(iter(self.measurements.values())).shape[1]
-        for name, count in (('example_ids', self.masks.shape[1]), ('target_ids', targets)):
-            object.__setattr__(self, name, getattr(self, name) or tuple(map(str, range(count))))
+        for name, size in (('example_ids', self.masks.shape[1]), ('target_ids', targets)):
+            object.__setattr__(self, name, getattr(self, name) or tuple(map(str, range(size))))
+
+    def __repr__(self) -> str:
+        members, examples = self.masks.shape
+        return (
+            f'ArrayRun({len(self.complete):,} of {count(members, "member")}, '
+            f'{count(examples, "example")}, {count(len(self.target_ids), "target")}: '
+            f'{", ".join(self.measurements)})'
+        )
 
     def measurement(self, name: str = 'loss') -> Float[np.ndarray, 'M T']:
         """Returns a measurement.

@@ -14,7 +14,7 @@ from influence_jax.report.pictures import Picture
 
 
 class Cell(NamedTuple):
-    """Of a table: a text, a smaller one below, and the interval of a probability, drawn."""
+    """Of a table: a text, smaller lines below, and the interval of a probability, drawn."""
 
     text: str
     note: str = ''

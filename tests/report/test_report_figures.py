@@ -25,7 +25,9 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize('theme', THEMES)
 def test_words_can_be_read_on_every_background(theme):
     """WCAG AA: at least 4.5 : 1."""
-    for ink in (theme.text, theme.muted, theme.positive, theme.negative):
+    verdicts = (theme.unique, theme.near_duplicated)
+    assert not {theme.positive, theme.negative} & {*verdicts}  # those mean help and harm
+    for ink in (theme.text, theme.muted, theme.positive, theme.negative, *verdicts):
         for paper in (theme.page, theme.card):
             high, low = sorted([luminance(ink), luminance(paper)], reverse=True)
             assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, paper)
@@ -92,6 +94,8 @@ def test_scatter_shows_finite_targets_and_sets_near_duplicates_apart():
     np.testing.assert_allclose(marked, [[1.0, 1.1]])
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ['has a near-duplicate (1)', 'others (2)']
+    inks = figure.axes[0].collections[1].get_facecolor()
+    np.testing.assert_allclose(inks[0, :3], to_rgb(Theme.light().near_duplicated))
 
 
 def test_noise_curve_matches_noise():

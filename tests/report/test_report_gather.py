@@ -9,7 +9,7 @@ import pytest
 
 from influence_jax import report, store
 from influence_jax.analysis import top1_margin
-from influence_jax.estimators import adjusted, difference_in_means
+from influence_jax.estimators import adjusted, difference_in_means, summarize
 from influence_jax.report import Results
 from influence_jax.store import Shown
 
@@ -78,16 +78,28 @@ def test_a_run_alone_is_enough_for_its_page(kept):
     results = Results.load(page.parent)
     assert results.title == 'Influence distributions: ours'
     assert results.missing.tolist() == [3] and results.diverged.tolist() == [5]
-    assert results.facts['members'] == '62 of 64'
+    left = np.delete(np.arange(M), [3, 5])
+    assert results.facts['members'] == '62 of 64' and results.members == 62
     assert results.facts['command'] == 'python -m ours'
     assert results.facts['examples'] == '10'
-    left = np.delete(np.arange(M), [3, 5])
     losses = array_run().measurement('loss')
     np.testing.assert_allclose(results.mean_loss, losses[left].mean(axis=0), rtol=1e-5)
     text = page.read_text()
     assert '1 member not trained yet: 3.' in text
     assert 'diverged to a loss that is not finite: 5.' in text
     assert '<p>id-1</p>' in text
+
+
+def test_what_is_large_is_printed_short():
+    run = array_run()
+    assert repr(run) == 'ArrayRun(64 of 64 members, 10 examples, 10 targets: loss, correct)'
+    influence = difference_in_means(run.masks, run.measurement('loss'))
+    assert repr(influence) == 'Influence(values and standard_error, [N T] = [10, 10])'
+    summary = summarize(run.masks, run.measurement('loss'))
+    middle = np.median(summary.self_influence)
+    assert repr(summary).startswith('Summary(10 targets by difference of means, 64 members: ')
+    assert f'median self-influence {middle:.2f}, ' in repr(summary)
+    assert repr(summary).endswith(f', {len(summary.pairs.examples)} significant pairs)')
 
 
 def test_a_run_without_a_directory_needs_one():
@@ -106,6 +118,15 @@ def test_arguments_that_gather_does_not_take_are_refused(tmp_path):
     with pytest.raises(TypeError, match='estimtor'):
         report.write(array_run(), directory=tmp_path / 'report', estimtor=difference_in_means)
     assert not list(tmp_path.iterdir())
+
+
+def test_members_that_share_a_subset_are_counted_beside_the_subsets():
+    rng = np.random.default_rng(0)
+    masks = np.repeat(rng.random((32, 40)) < 0.5, 2, axis=0)
+    losses = rng.normal(size=(64, 40)).astype(np.float32) - masks
+    results = gather(report.ArrayRun(masks, losses))
+    assert results.facts['members'] == '64 of 64 on 32 subsets'
+    assert results.members_used == (64, 'members on 32 subsets')
 
 
 def test_influences_are_those_of_the_estimator():

@@ -75,7 +75,9 @@ def test_the_section_names_who_is_at_risk(results):
     low, high, least, most = (
         f'{100 * end:.3g}' for end in (*tenth.over_members[1:], *tenth.over_records[1:])
     )
-    assert rates.rows[0][3].note == f'{low}{MISSING}{high}, {least}{MISSING}{most}'
+    assert rates.rows[0][3].note == (
+        f'over models {low}{MISSING}{high}\nover records {least}{MISSING}{most}'
+    )
     assert [plate.picture.name for plate in plates.plates] == ['membership-roc']
     assert records.rows[0][-1].text == 'yes'
     assert records.rows[1][-1].text == 'no'

@@ -9,7 +9,7 @@ from pages import Page
 
 from influence_jax.analysis.verdicts import Verdict, verdicts
 from influence_jax.report import Results
-from influence_jax.report.question import ROWS, choose_rows, question
+from influence_jax.report.question import ROWS, choose_rows, influencers, question
 from influence_jax.report.results import ShownExamples
 
 COUNT = 200
@@ -78,9 +78,50 @@ def test_others_are_strongest_first_and_a_third_stands_out(arguments, overview):
         assert not any(one.is_noise for one in row.others[2:])
 
 
+def test_no_significant_pair_is_grayed(arguments, overview):
+    """Nor is any other value given for it than in pairs.csv."""
+    summary = overview.summary
+    nothing = np.zeros_like(summary.top_stands_out)
+    arguments['overview'] = dataclasses.replace(
+        overview, summary=summary._replace(top_stands_out=nothing)
+    )
+    results, pairs = Results(**arguments), summary.pairs
+    cross_fitted = {
+        (example, target): fitted
+        for example, target, fitted in zip(
+            pairs.examples, pairs.targets, pairs.cross_fitted, strict=True
+        )
+    }
+    seen = set()
+    for target in range(12):
+        for one in influencers(results, target, most=5):
+            entry = one.example, target
+            assert one.is_noise == (entry not in cross_fitted)
+            np.testing.assert_equal(one.cross_fitted, cross_fitted.get(entry, np.nan))
+            seen.add(entry)
+    assert seen & cross_fitted.keys() >= {(0, 1), (1, 0)}
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_twelve_rows_are_seen_and_the_others_fold_away(arguments, monkeypatch, write):
+    found = np.where(np.arange(12) < 9, Verdict.UNIQUE, Verdict.NEAR_DUPLICATED)
+    monkeypatch.setattr('influence_jax.report.question.verdicts', lambda *_, **__: found)
+    monkeypatch.setattr('influence_jax.report.question._FIRST', 5)
+    asked = question(Results(**arguments))
+    assert [len(rows) for _, rows in asked.rows] == [3, 2]
+    assert (asked.shown, asked.more) == (5, sum(len(rows) for _, rows in asked.folded))
+    both = [row.target for part in (asked.rows, asked.folded) for _, rows in part for row in rows]
+    assert len(set(both)) == len(both)
+    table = table_of(write(arguments))
+    further = table.index('<details class="further">')
+    assert table.count('role="rowheader" scope="row"') == len(both)
+    assert table[:further].count('role="rowheader" scope="row"') == 5
+    assert f'<summary>{asked.more} more of these</summary>' in table
+
+
 def table_of(page):
     text = page.read_text()
-    return text[text.index('<section id="question"') : text.index('id="cautions"')]
+    return text[text.index('<section id="question"') : text.index('<p class="lead reading"')]
 
 
 def test_the_page_begins_with_the_table(written, overview, hostile):
@@ -118,10 +159,12 @@ def test_what_there_is_no_picture_of_is_named_and_texts_are_shown(arguments, wri
     plain = arguments | {'example_names': names, 'shown': ShownExamples(np.empty(0, int))}
     table = table_of(write(plain))
     assert 'text 7' in table and 'no picture' not in table and '<img' not in table
+    assert 'report.write(run, shown=' in table
     rows = tuple((f'{i}.5',) for i in range(12))
     shown = ShownExamples(np.arange(12), columns=('width',), rows=rows)
     table = table_of(write(plain | {'shown': shown}))
     assert 'title="text 7"' in table and '<dt>' not in table
+    assert 'report.write(run, shown=' not in table
     texts = tuple(f'text {i} goes on' for i in range(12))
     short = tuple(f'text {i}…' for i in range(12))
     shown = ShownExamples(np.arange(12), texts=texts)

@@ -117,7 +117,7 @@ def test_page_shows_the_surest_pairs_of_both_signs(written, overview):
         surest, abs=0.06
     )
     assert [sign for sign, *_ in shown] == ['positive' if one > 0 else 'negative' for one in surest]
-    assert f'Of 132 pairs of an example and another target {len(z)} are significant (5%' in text
+    assert f'{len(z)} of 132 pairs of an example and another target are (5%' in text
     told = re.findall(r'cross-fitted <span class="numeric">([^<]+)', section)
     fitted = [pairs.cross_fitted[np.flatnonzero(np.isclose(z, one))[0]] for one in surest]
     assert [float(one.replace('\N{MINUS SIGN}', '-')) for one in told] == pytest.approx(
@@ -190,9 +190,20 @@ def test_notes_come_first_and_are_escaped(arguments, hostile, write):
     arguments['notes'] = (f'Left out: {hostile}', 'And this.')
     text = write(arguments).read_text()
     assert hostile not in text
-    items = re.findall(r'<li>(.*?)</li>', text[text.index('id="cautions"') :], re.S)
-    assert items[0].startswith('Left out: ')
-    assert items[1] == 'And this.'
+    cautions = text[text.index('id="cautions"') :]
+    assert cautions.index('Left out: ') < cautions.index('</summary>')
+    assert re.findall(r'<li>(.*?)</li>', cautions, re.S)[0] == 'And this.'
+    assert text.index('id="cautions"') < text.index('<table')
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_repeats_of_a_subset_are_counted_as_members(arguments, write):
+    text = write(arguments | {'members': 640}).read_text()
+    assert '<b>640</b><span>members on 64 subsets</span>' in text
+    assert '640 models, each trained on one\nof 64 random parts' in text
+    assert 'members used</th><td>640 on 64 subsets</td>' in text
+    text = write(arguments | {'members': 64}, 'once').read_text()
+    assert '<b>64</b><span>members</span>' in text and 'subsets</' not in text
 
 
 def test_same_content_gives_same_files(arguments, written, write):
