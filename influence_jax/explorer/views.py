@@ -126,7 +126,7 @@ def _edges(
         column = entries.column(int(target_of[example]))
         within = np.isin(column.positions, members) & (column.positions != example)
         within &= column.stands_out
-        for position, value, error, _ in Entries(*(part[within] for part in column)).rows():
+        for position, value, error, *_ in Entries(*(part[within] for part in column)).rows():
             found.append([position, example, value, error])
     return found
 

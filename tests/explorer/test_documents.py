@@ -52,7 +52,7 @@ def test_a_target_has_its_whole_column(document, ensemble, results):
     assert page['self'][0] == pytest.approx(OWN, abs=0.3)
     rows = page['influencers']['positive'] + page['influencers']['negative']
     assert sorted(row[0] for row in rows) == sorted(set(range(N)) - {7})
-    for example, value, error, _ in rows:
+    for example, value, error, *_ in rows:
         assert value == pytest.approx(values[example, 7], rel=1e-3, abs=1e-5)
         assert error == pytest.approx(errors[example, 7], rel=1e-2)  # three digits
     for side in page['influencers'].values():
@@ -76,8 +76,10 @@ def test_a_target_has_the_losses_of_all_members(document, ensemble):
 
 def test_twins_stand_out_for_one_another(document):
     (page,) = document(f'0/targets/{TWINS[0]}.json')
-    example, value, error, stands_out = page['influencers']['positive'][0]
+    example, value, error, stands_out, low, high, fitted = page['influencers']['positive'][0]
     assert example == TWINS[1] and stands_out == 1 and value > 5 * error
+    assert low < value < high and high - low > 2 * 1.96 * error  # adjusted for the selection
+    assert 0 < fitted < 2 * value
     assert page['verdict'] == 'near_duplicated'
     (example_page,) = document(f'0/examples/{TWINS[0]}.json')
     assert example_page['outgoing'][0][0] == TWINS[1] and example_page['outgoing'][0][3] == 1
