@@ -118,6 +118,28 @@ class Summary(NamedTuple):
         """`bottom_values` in standard errors."""
         return z_scores(self.bottom_values, self.bottom_standard_errors)
 
+    def stands_out(
+        self, examples: Int[np.ndarray, ' n'], targets: Int[np.ndarray, ' n']
+    ) -> Bool[np.ndarray, ' n']:
+        """Returns which entries stand out of the noise: the one rule of page and explorer.
+
+        An entry does where it is one of the significant `pairs` (at most `pairs.level` of which are
+        false on average) or, own entries included, one of `top_stands_out` (which in a matrix
+        without influence about one entry is).
+
+        Args:
+          examples: `[n]` positions of the entries' examples.
+          targets: `[n]` positions of their targets.
+        """
+        beyond = np.nonzero(self.top_stands_out)
+        found_examples = np.concatenate([self.pairs.examples, self.top_examples[beyond]])
+        found_targets = np.concatenate([self.pairs.targets, beyond[0]])
+        height = 1 + int(max(found_examples.max(initial=0), np.max(examples, initial=0)))
+        return np.isin(
+            np.asarray(targets, np.int64) * height + examples,
+            found_targets.astype(np.int64) * height + found_examples,
+        )
+
 
 def summarize(
     source: Masks | Columns,

@@ -36,6 +36,8 @@ class Theme:
     stay apart under every common kind of color blindness.
 
     Attributes:
+      unique: of targets with the verdict 'unique': a purple, as in the explorer.
+      near_duplicated: of those with near-duplicates: a teal. Neither is a color of a sign.
       width: of every figure, in inches; None draws each at its own.
       font: size of all text, beside that of the page.
       dots_per_inch: of PNG files.
@@ -49,6 +51,8 @@ class Theme:
     positive: str
     negative: str
     neutral: str
+    unique: str
+    near_duplicated: str
     width: float | None = None
     font: float = 1.0
     dots_per_inch: float = DOTS_PER_INCH
@@ -80,6 +84,8 @@ class Theme:
             positive='#1565a9',
             negative='#b4481a',
             neutral='#a9b4bf',
+            unique='#7a4a9e',
+            near_duplicated='#1f7d6a',
         )
 
     @classmethod
@@ -110,6 +116,8 @@ class Theme:
             positive='#6bb5f5',
             negative='#f29a6b',
             neutral='#7b8996',
+            unique='#bb95dd',
+            near_duplicated='#5cc4a5',
         )
 
 

@@ -117,6 +117,29 @@ def test_finds_the_planted_influences():
     assert np.all(np.abs(summary.other_value - 1) < 4 * summary.other_standard_error)
 
 
+def test_an_entry_stands_out_where_it_is_a_significant_pair_or_far_above_zero():
+    generator = np.random.default_rng(0)
+    masks = generator.random((400, 40)) < 0.5
+    held = masks.astype(np.float32)
+    losses = generator.normal(size=(400, 40)).astype(np.float32) - held
+    for shift, effect in ((1, 0.5), (2, -0.5), (3, -0.6), (4, -0.6)):
+        losses += effect * np.roll(held, shift, axis=1)
+    summary = summarize(masks, losses)
+    examples, targets = (grid.ravel() for grid in np.indices((40, 40)))
+    found = set(zip(summary.pairs.examples.tolist(), summary.pairs.targets.tolist(), strict=True))
+    listed = np.nonzero(summary.top_stands_out)
+    top = set(zip(summary.top_examples[listed].tolist(), listed[0].tolist(), strict=True))
+    assert {(t, t) for t in range(40)} <= top - found
+    # A harmful one is never among the largest, and some helpful ones are not far enough above.
+    sign = np.sign(summary.pairs.values)
+    beyond = [pair in top for pair in zip(*summary.pairs[:2], strict=True)]
+    assert (sign < 0).any() and (sign[~np.array(beyond)] > 0).any()
+    entries = zip(examples.tolist(), targets.tolist(), strict=True)
+    expected = [entry in found | top for entry in entries]
+    np.testing.assert_array_equal(summary.stands_out(examples, targets), expected)
+    assert summary.stands_out(np.empty(0, int), np.empty(0, int)).shape == (0,)
+
+
 def test_more_asked_for_than_there_is():
     summary = summarize(*draw(), top_k=100)
     assert summary.top_examples.shape == (15, 15)

@@ -25,7 +25,9 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize('theme', THEMES)
 def test_words_can_be_read_on_every_background(theme):
     """WCAG AA: at least 4.5 : 1."""
-    for ink in (theme.text, theme.muted, theme.positive, theme.negative):
+    verdicts = (theme.unique, theme.near_duplicated)
+    assert not {theme.positive, theme.negative} & {*verdicts}  # those mean help and harm
+    for ink in (theme.text, theme.muted, theme.positive, theme.negative, *verdicts):
         for paper in (theme.page, theme.card):
             high, low = sorted([luminance(ink), luminance(paper)], reverse=True)
             assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, paper)
