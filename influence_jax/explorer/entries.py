@@ -17,8 +17,7 @@ class Entries(NamedTuple):
     positions: of examples in a column, of targets in a row.
     values: influences.
     errors: their standard errors.
-    stands_out: whether each is among the significant pairs or, as `Summary.top_stands_out`, more
-        than noise.
+    stands_out: of each, as `Summary.stands_out`.
     listed: of the significant pairs, low and high end of the interval adjusted for the selection,
         and the cross-fitted value; NaN of all others.
     """
@@ -61,7 +60,7 @@ class StoredEntries:
         of_row = np.repeat(np.arange(targets), kept)
         # Of an entry that is there several times, the first is kept.
         target = np.concatenate([pairs.targets, of_row, of_row])
-        example, value, error, beyond = (
+        example, value, error = (
             np.concatenate([first, top.ravel(), bottom.ravel()])
             for first, top, bottom in (
                 (pairs.examples, summary.top_examples, summary.bottom_examples),
@@ -71,18 +70,13 @@ class StoredEntries:
                     summary.top_standard_errors,
                     summary.bottom_standard_errors,
                 ),
-                (
-                    np.ones(len(pairs.targets), bool),
-                    summary.top_stands_out,
-                    np.zeros((targets, kept), bool),
-                ),
             )
         )
         width = int(example.max(initial=0)) + 1
         _, once = np.unique(target.astype(np.int64) * width + example, return_index=True)
         self._targets, self._examples = (c[once].astype(np.int32) for c in (target, example))
         self._values, self._errors = (c[once].astype(np.float32) for c in (value, error))
-        self._stands_out = beyond[once]
+        self._stands_out = summary.stands_out(self._examples, self._targets)
         # The pairs are first, so that an entry that is one of them has its position.
         self._pair = np.where(once < len(pairs.targets), once, -1).astype(np.int32)
         self._listed = np.full((len(pairs.targets) + 1, 3), np.nan, np.float32)

@@ -118,8 +118,8 @@ class WrittenSite(Site):
             'names': self.names if self.are_examples else [f'test {t}' for t in everyone],
             'labels': encoding.integers(self.labels),
             'example': encoding.integers(everyone if self.are_examples else -1 + 0 * everyone),
+            'other_stands_out': encoding.integers(everyone % 2),
             'strongest_other': encoding.integers(self.other),
-            'other_stands_out': encoding.integers(np.ones(self.count)),
             'verdict': encoding.integers(self.verdicts),
             'columns': {name: encoding.floats(values) for name, values in columns.items()},
         }

@@ -37,9 +37,10 @@ export function colors() {
     const channels = getComputedStyle(probe).color.match(/\d+/g).slice(0, 3);
     return `#${channels.map((channel) => Number(channel).toString(16).padStart(2, '0')).join('')}`;
   };
-  const names = ['card', 'text', 'muted', 'line', 'positive', 'negative', 'neutral', 'band'];
+  const names = ['card', 'text', 'muted', 'line', 'positive', 'negative', 'neutral', 'band', 'unique', 'near_duplicated'];
   const found = Object.fromEntries(names.map((name) => [name, color(name)]));
   found.classes = Array.from({ length: 8 }, (_, k) => color(`class-${k}`));
+  found.classes.forEach((value, k) => (found[`class-${k}`] = value));
   probe.remove();
   return found;
 }
