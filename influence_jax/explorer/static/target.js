@@ -3,6 +3,7 @@ import { Request } from './data.js';
 import { formatCount, formatNumber } from './numbers.js';
 import { WHISKERS, button, estimate, fillLater, h, saveCsv, section, thumbnail, verdictChip, whiskerScale } from './dom.js';
 import { ENTRY_COLUMNS, entryList, exampleEntry } from './entries.js';
+import { entryLookup } from './pairs.js';
 import { recordsSection, tokensSection } from './records.js';
 import { distributionSection, lossesSection } from './distributions.js';
 
@@ -105,7 +106,7 @@ function targetParts(run, targets, t, found) {
   const parts = [
     found.note ? h('p.note', {}, found.note) : null,
     distributionSection(run, targets, t, found, strongest),
-    strongest.length ? influencersSection(run, t, influencers) : null,
+    strongest.length ? influencersSection(run, t, influencers, entryLookup(run, targets, t, found)) : null,
     recordsSection(run, targets.example[t], influencers.positive.concat(influencers.negative)),
     tokensSection(found.tokens),
     found.losses ? lossesSection(run, t, found.losses) : null,
@@ -115,7 +116,7 @@ function targetParts(run, targets, t, found) {
   return parts.filter(Boolean);
 }
 
-function influencersSection(run, t, { positive, negative }) {
+function influencersSection(run, t, { positive, negative }, lookup) {
   const all = [...positive, ...negative];
   const scale = whiskerScale(all);
   const lists = [
@@ -145,7 +146,7 @@ function influencersSection(run, t, { positive, negative }) {
   return section(
     'Because of which others',
     `Strongest first. Those in gray do not stand out from noise. ${WHISKERS} Values of significant pairs are too large on average, having been chosen for their size; cross-fitted ones are not. Each leads to its own page.`,
-    h('.two', {}, lists),
+    [h('.two', {}, lists), lookup],
     [button('CSV', save)],
   );
 }
