@@ -32,10 +32,11 @@ class Column(NamedTuple):
     errors: Float[np.ndarray, ' N']
 
     def entries(self, stored: Entries) -> Entries:
-        """Returns all entries; those stand out that do among the stored ones."""
-        stands_out = np.zeros(len(self.values), bool)
-        stands_out[stored.positions[stored.stands_out]] = True
-        return Entries(np.arange(len(self.values)), self.values, self.errors, stands_out)
+        """Returns all entries; those stand out, or are listed, that do among the stored ones."""
+        count = len(self.values)
+        stands_out, listed = np.zeros(count, bool), np.full((count, 3), np.nan, np.float32)
+        stands_out[stored.positions], listed[stored.positions] = stored.stands_out, stored.listed
+        return Entries(np.arange(count), self.values, self.errors, stands_out, listed)
 
     def histogram(self, null_error: float) -> dict[str, Any] | None:
         """Returns counts of 160 bins, evenly spaced in asinh(value / null_error).

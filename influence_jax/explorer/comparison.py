@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from influence_jax.estimators import benjamini_hochberg, p_values, z_scores
 from influence_jax.explorer import encoding
@@ -22,11 +22,23 @@ def shared_targets(first: Results, second: Results) -> Int[np.ndarray, '2 S']:
     return np.array(pairs, np.int32).reshape(-1, 2).T
 
 
-def compare_document(first: Results, second: Results) -> dict[str, Any]:
+def compare_document(
+    first: Results,
+    second: Results,
+    *,
+    masks: tuple[Bool[np.ndarray, '_ _'] | None, Bool[np.ndarray, '_ _'] | None] | None = None,
+) -> dict[str, Any]:
     """Returns `compare.json`.
 
     A target has moved where its two self-influences differ by more than their errors explain:
     Benjamini and Hochberg at a false discovery rate of 5 %, errors taken as independent.
+    Where members are shared they are not, and nothing is tested: `independent` is false, and
+    `moved` is 0.
+
+    Args:
+        first: results.
+        second: others.
+        masks: `[M N]` of the members of both, None where not known.
 
     Raises:
         ValueError: no target is in both.
@@ -35,7 +47,8 @@ def compare_document(first: Results, second: Results) -> dict[str, Any]:
     if not places.size:
         raise ValueError(
             f'no target has the same id in both, such as {first.target_ids[0]!r:.80} and '
-            f'{second.target_ids[0]!r:.80}: compare results of the same records'
+            f'{second.target_ids[0]!r:.80}: compare results of the same records, '
+            f'and name these alike with ids= (or --ids) when they are stored'
         )
     both = tuple((results.summary, at) for results, at in zip((first, second), places, strict=True))
     values = [summary.self_influence[at].astype(np.float64) for summary, at in both]
@@ -44,7 +57,8 @@ def compare_document(first: Results, second: Results) -> dict[str, Any]:
     z = z_scores(difference, error)
     used = [summary.members_used for summary, _ in both]
     p = p_values(z, members=min(used) if min(used) >= 3 else None)
-    moved = benjamini_hochberg(p, level=LEVEL)
+    shared = _shared_members(first, second, places, masks)
+    moved = benjamini_hochberg(p, level=LEVEL) & (shared is None)
     columns = {'difference': difference, 'error': error, 'z': z}
     for number, (summary, at) in enumerate(both):
         columns |= {f'{name}_{number}': getattr(summary, name)[at] for name in _SIDE_BY_SIDE}
@@ -57,20 +71,40 @@ def compare_document(first: Results, second: Results) -> dict[str, Any]:
         'moved': {'self_influence': encoding.integers(moved)},
         'count': int(moved.sum()),
         'level': LEVEL,
-        'caveats': _caveats(first, second, places),
+        'independent': shared is None,
+        'pairs': _pairs_in_common(first, second),
+        'caveats': _caveats(first, second, places, shared),
     }
 
 
-def _caveats(first: Results, second: Results, places: Int[np.ndarray, '2 S']) -> list[str]:
+def _pairs_in_common(first: Results, second: Results) -> dict[str, int]:
+    """Counts significant pairs of examples and targets that both have, by who lists them."""
+    ids = set(first.example_ids) & set(second.example_ids)
+    targets = set(first.target_ids) & set(second.target_ids)
+    listed = []
+    for results in (first, second):
+        pairs = results.summary.pairs
+        names = (
+            (results.example_ids[example], results.target_ids[target])
+            for example, target in zip(pairs.examples.tolist(), pairs.targets.tolist(), strict=True)
+        )
+        listed.append({(e, t) for e, t in names if e in ids and t in targets})
+    one, other = listed
+    return {'both': len(one & other), 'first': len(one - other), 'second': len(other - one)}
+
+
+def _caveats(
+    first: Results, second: Results, places: Int[np.ndarray, '2 S'], shared: str | None
+) -> list[str]:
     found = []
     if first.unit != second.unit:
         found.append(
             encoding.prose(f'The units differ ({first.unit} and {second.unit}): so do the values.')
         )
-    if _same_members(first, second, places):
+    if shared is not None:
         found.append(
-            'Both are of the same members: their errors are not independent, and the error of a '
-            'difference is smaller than is said here, so that more targets may differ.'
+            f'{shared}: their errors are not independent, so that whether a difference is beyond '
+            f'them is not tested. Compare ensembles of different seeds for that.'
         )
     else:
         found.append(
@@ -87,9 +121,21 @@ def _caveats(first: Results, second: Results, places: Int[np.ndarray, '2 S']) ->
     return found
 
 
-def _same_members(first: Results, second: Results, places: Int[np.ndarray, '2 S']) -> bool:
-    """Whether what was measured is the same, as of two estimators on one ensemble."""
+def _shared_members(
+    first: Results,
+    second: Results,
+    places: Int[np.ndarray, '2 S'],
+    masks: tuple[Bool[np.ndarray, '_ _'] | None, Bool[np.ndarray, '_ _'] | None] | None,
+) -> str | None:
+    """Returns how members are shared, as a sentence begins; None where none are known to be."""
+    if masks is not None and masks[0] is not None and masks[1] is not None:
+        members = min(map(len, masks))
+        if np.array_equal(masks[0][:members], masks[1][:members]):
+            if len(masks[0]) == len(masks[1]):
+                return 'Both are of the same members, or of members with the same subsets'
+            short = 'first' if members == len(masks[0]) else 'second'
+            return f'The {members:,} subsets of the {short} are the beginning of those of the other'
     one, other = first.mean_loss, second.mean_loss
-    if one is None or other is None:
-        return False
-    return np.array_equal(one[places[0]], other[places[1]])
+    if one is None or other is None or not np.array_equal(one[places[0]], other[places[1]]):
+        return None
+    return 'Both are of the same members'  # as of two estimators on one ensemble

@@ -17,14 +17,16 @@ class Entries(NamedTuple):
     positions: of examples in a column, of targets in a row.
     values: influences.
     errors: their standard errors.
-    stands_out: whether each is among the significant pairs or, as `Summary.top_stands_out`, more
-        than noise.
+    stands_out: of each, as `Summary.stands_out`.
+    listed: of the significant pairs, low and high end of the interval adjusted for the selection,
+        and the cross-fitted value; NaN of all others.
     """
 
     positions: Int[np.ndarray, ' n']
     values: Float[np.ndarray, ' n']
     errors: Float[np.ndarray, ' n']
     stands_out: Bool[np.ndarray, ' n']
+    listed: Float[np.ndarray, 'n 3']
 
     def strongest(self, most: int, *, sign: int = 0) -> 'Entries':
         """Returns at most so many, largest absolute value first; of one sign, or of both for 0."""
@@ -33,14 +35,18 @@ class Entries(NamedTuple):
         return Entries(*(part[of_sign[order]] for part in self))
 
     def rows(self) -> list[list[float | int | None]]:
-        """Returns `[position, value, error, 0 or 1]` of each, as documents have them."""
+        """Returns `[position, value, error, 0 or 1]` of each, as documents have them.
+
+        Those of significant pairs go on with low, high and the cross-fitted value.
+        """
         return [
-            list(row)
-            for row in zip(
+            [*row, *(numbers(listed, _DIGITS) if listed[0] == listed[0] else ())]
+            for *row, listed in zip(
                 positions(self.positions),
                 numbers(self.values, _DIGITS),
                 numbers(self.errors, _DIGITS_OF_ERRORS),
                 positions(self.stands_out.astype(int)),
+                self.listed.tolist(),
                 strict=True,
             )
         ]
@@ -54,7 +60,7 @@ class StoredEntries:
         of_row = np.repeat(np.arange(targets), kept)
         # Of an entry that is there several times, the first is kept.
         target = np.concatenate([pairs.targets, of_row, of_row])
-        example, value, error, beyond = (
+        example, value, error = (
             np.concatenate([first, top.ravel(), bottom.ravel()])
             for first, top, bottom in (
                 (pairs.examples, summary.top_examples, summary.bottom_examples),
@@ -64,18 +70,17 @@ class StoredEntries:
                     summary.top_standard_errors,
                     summary.bottom_standard_errors,
                 ),
-                (
-                    np.ones(len(pairs.targets), bool),
-                    summary.top_stands_out,
-                    np.zeros((targets, kept), bool),
-                ),
             )
         )
         width = int(example.max(initial=0)) + 1
         _, once = np.unique(target.astype(np.int64) * width + example, return_index=True)
         self._targets, self._examples = (c[once].astype(np.int32) for c in (target, example))
         self._values, self._errors = (c[once].astype(np.float32) for c in (value, error))
-        self._stands_out = beyond[once]
+        self._stands_out = summary.stands_out(self._examples, self._targets)
+        # The pairs are first, so that an entry that is one of them has its position.
+        self._pair = np.where(once < len(pairs.targets), once, -1).astype(np.int32)
+        self._listed = np.full((len(pairs.targets) + 1, 3), np.nan, np.float32)
+        self._listed[:-1] = np.stack([pairs.low, pairs.high, pairs.cross_fitted], axis=1)
         # Ascending by target already; a second order is by example.
         self._by_example = np.argsort(self._examples, kind='stable').astype(np.int32)
         self._sorted_examples = self._examples[self._by_example]
@@ -94,5 +99,9 @@ class StoredEntries:
         self, positions: Int[np.ndarray, ' E'], which: slice | Int[np.ndarray, ' n']
     ) -> Entries:
         return Entries(
-            positions[which], self._values[which], self._errors[which], self._stands_out[which]
+            positions[which],
+            self._values[which],
+            self._errors[which],
+            self._stands_out[which],
+            self._listed[self._pair[which]],
         )

@@ -5,6 +5,9 @@ import functools
 import hashlib
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Bool
+
 from influence_jax.estimators.ensemble import Ensemble, finite_members
 from influence_jax.report.kept import TENSORS, KeptTensors
 from influence_jax.report.results import REPORT, RESULTS, Results
@@ -64,6 +67,16 @@ class Opened:
     def has_tensors(self) -> bool:
         """Whether masks and losses of the members are there, whole or not."""
         return self.run is not None or (self.report / TENSORS).is_dir()
+
+    def masks(self) -> Bool[np.ndarray, 'M N'] | None:
+        """Reads the masks of the members; None where they are not kept.
+
+        Raises:
+            ValueError, RunError: they are damaged.
+        """
+        if self.opened_run is not None:
+            return self.opened_run.masks
+        return KeptTensors.load(self.report).masks if self.has_tensors else None
 
     def tensors(self) -> Ensemble:
         """Reads masks and losses of the complete members; a great deal of memory.

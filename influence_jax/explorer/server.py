@@ -19,7 +19,7 @@ from influence_jax.explorer import encoding
 from influence_jax.explorer.site import DAMAGES, Site, UnknownAddress
 from influence_jax.text import clean
 
-VENDOR = ('bokeh.min.js', 'bokeh-api.min.js', 'bokeh-gl.min.js')
+VENDOR = ('bokeh.min.js', 'bokeh-api.min.js')
 """Files of BokehJS that the page may load, below `vendor/`."""
 
 POLICY = (

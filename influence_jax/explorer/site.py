@@ -15,7 +15,7 @@ from influence_jax.estimators.ensemble import Problem
 from influence_jax.explorer import encoding, records, table, views
 from influence_jax.explorer.columns import Column, WholeColumns, measured, member_losses
 from influence_jax.explorer.comparison import compare_document
-from influence_jax.explorer.entries import StoredEntries
+from influence_jax.explorer.entries import Entries, StoredEntries
 from influence_jax.explorer.opened import Opened
 from influence_jax.store import RunError
 from influence_jax.text import clean
@@ -26,8 +26,9 @@ VERSION = 1
 DAMAGES = (ValueError, OSError, RunError, MemoryError)
 """Errors of one document that leave the others as they are."""
 
-_VIEWS = 'membership', 'clusters', 'matrix', 'convergence', 'leaderboard'
+_VIEWS = 'pairs', 'membership', 'clusters', 'matrix', 'convergence', 'leaderboard'
 _COMPARE = 'compare.json'
+_ENTRY = re.compile(r'(\d{1,4})/entry/(\d{1,9})/(\d{1,9})\.json')
 _ADDRESS = re.compile(r'(\d{1,4})/([a-z]+)(?:/(\d{1,9}))?\.(json|png)')
 
 
@@ -54,6 +55,7 @@ class RunDocuments:
             'targets': lambda: table.targets_document(results),
             'examples': lambda: table.examples_document(results),
             'matrix': self._matrix,
+            'pairs': lambda: views.pairs_document(results),
             'clusters': None,
             'convergence': None,
             'membership': None,
@@ -99,6 +101,21 @@ class RunDocuments:
                 return encoding.dump(document(number))
         raise UnknownAddress(f'{name}/{number}.{kind}')
 
+    def entry(self, target: int, example: int) -> dict[str, Any]:
+        """Returns one entry of the matrix, its row null where it is neither stored nor estimated.
+
+        Raises:
+            UnknownAddress: there is no such target or example.
+        """
+        if not (target < self.results.num_targets and example < self.results.num_examples):
+            raise UnknownAddress(f'entry/{target}/{example}.json')
+        entries, (whole, _) = self._ready('_entries').column(target), self._ready('_whole')
+        if whole is not None:
+            (column,) = whole.columns(np.array([target]))
+            entries = column.entries(entries)
+        rows = Entries(*(part[entries.positions == example] for part in entries)).rows()
+        return {'target': target, 'example': example, 'row': rows[0] if rows else None}
+
     def warm(self) -> None:
         """Prepares what the pages of targets and examples need, so that the first is quick too."""
         with contextlib.suppress(*DAMAGES):
@@ -133,6 +150,7 @@ class RunDocuments:
             'has': {
                 'distribution': self.opened.has_tensors,
                 'losses': self.opened.has_tensors,
+                'entry': self._shard == 1,  # an export cannot hold a file an entry
                 **{name: name in self._single for name in _VIEWS},
                 'attribution': [encoding.name(one.method.title) for one in results.attributed],
             },
@@ -154,7 +172,7 @@ class RunDocuments:
 
     @functools.cached_property
     def _clusters(self) -> views.Clusters:
-        return views.Clusters(self.results)
+        return views.Clusters(self.results, self._verdicts)
 
     @functools.cached_property
     def _measured(self) -> tuple[Problem | None, str | None]:
@@ -272,13 +290,21 @@ class Site:
         if address == 'index.json':
             return encoding.dump(self.index())
         if address == _COMPARE and len(self.runs) == 2:
-            first, second = (run.results for run in self.runs)
-            return encoding.dump(compare_document(first, second))
+            return encoding.dump(self._comparison())
+        if (entry := _ENTRY.fullmatch(address)) and int(entry[1]) < len(self.runs):
+            return encoding.dump(self.runs[int(entry[1])].entry(int(entry[2]), int(entry[3])))
         match = _ADDRESS.fullmatch(address)
         if match is None or int(match[1]) >= len(self.runs):
             raise UnknownAddress(address)
         number = None if match[3] is None else int(match[3])
         return self.runs[int(match[1])].get(match[2], number, match[4])
+
+    def _comparison(self) -> dict[str, Any]:
+        first, second = (run.opened for run in self.runs)
+        masks = None
+        with contextlib.suppress(*DAMAGES):  # the comparison of what is stored needs none
+            masks = first.masks(), second.masks()
+        return compare_document(first.results, second.results, masks=masks)
 
     def warm(self) -> None:
         """Prepares what the pages of all runs need; raises nothing that a document would."""

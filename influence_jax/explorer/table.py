@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis.verdicts import Verdict, verdicts
 from influence_jax.explorer import encoding
@@ -212,15 +212,23 @@ def targets_document(results: Results) -> dict[str, Any]:
         'labels': encoding.integers(np.where(self_index >= 0, labels[self_index], -1)),
         'example': encoding.integers(self_index),
         'strongest_other': encoding.integers(results.summary.strongest_other),
-        'other_stands_out': encoding.integers(results.summary.other_stands_out),
+        'other_stands_out': encoding.integers(_others_stand_out(results)),
         'verdict': encoding.integers(verdicts(results.summary, mean_loss=results.mean_loss)),
         'columns': columns,
     }
 
 
+def _others_stand_out(results: Results) -> Bool[np.ndarray, ' T']:
+    """Whether the strongest other of each target stands out; False where there is none."""
+    others = results.summary.strongest_other
+    found = results.summary.stands_out(np.maximum(others, 0), np.arange(len(others)))
+    return found & (others >= 0)
+
+
 def examples_document(results: Results) -> dict[str, Any]:
-    """Returns `examples.json`: names of all examples, and the target that each is, or -1."""
+    """Returns `examples.json`: ids, names, labels of examples, and the target each is, or -1."""
     return {
+        'ids': [encoding.name(text) for text in results.example_ids],
         'names': [encoding.name(text) for text in results.example_names],
         'labels': encoding.integers(label_codes(results)),
         'target': encoding.integers(targets_of_examples(results)),

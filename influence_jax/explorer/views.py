@@ -1,4 +1,4 @@
-"""Documents of all targets together: clusters, matrix, convergence, membership, leaderboard."""
+"""Documents of all targets together: clusters, matrix, pairs, convergence, membership, judge."""
 
 import csv
 import io
@@ -12,58 +12,62 @@ from jaxtyping import Float, Int
 from scipy.sparse import csgraph
 
 from influence_jax import files
-from influence_jax.analysis import duplicates
+from influence_jax.analysis.verdicts import Verdict
+from influence_jax.estimators import Summary, benjamini_hochberg, p_values, z_scores
+from influence_jax.estimators.uncertainty import z_of_p
 from influence_jax.explorer import encoding
 from influence_jax.explorer.entries import Entries, StoredEntries
 from influence_jax.report.results import Results
 
-JOINED = 0.2
-"""Score of a pair, see `analysis.duplicates.candidate_pairs`, from which on it joins a cluster."""
-
 MOST_CLUSTERS = 400
 MOST_OF_A_CLUSTER = 60
 MATRIX = 512
+MOST_PAIRS = 2**16
 
 Block = Callable[[Int[np.ndarray, ' n'], Int[np.ndarray, ' t']], Float[np.ndarray, 'n t']]
 """From examples and targets to the entries where they cross."""
 
 _STEPS = 60
+_SIZES = (50, 100, 200, 500)
 _PREDICTED = (1, 2, 5)
 _LIMIT = 0.99
 _MOST_BYTES = 2**22
 
 
 class Clusters:
-    """Near-duplicates by what they do for one another, surest first.
+    """Targets with near-duplicates, each joined to the example that influences it most.
 
-    members: `[C]` positions of the examples of each cluster, those of the surest pairs first.
-    pairs: by which they are joined.
+    So every example whose verdict is near-duplicated is in one cluster, and no other example is but
+    those that are such a strongest other.
+
+    members: `[C]` positions of the examples of each cluster, surest pairs and clusters first.
+    near_duplicated: how many of all members have the verdict themselves.
     """
 
-    def __init__(self, results: Results) -> None:
-        self.pairs = duplicates.CandidatePairs(np.empty((0, 2), np.int64), np.empty(0), np.empty(0))
-        self.members: list[Int[np.ndarray, ' c']] = []
-        self_index = results.overview.target_examples
-        if (self_index < 0).all() or len(np.unique(self_index)) < len(self_index):
-            return  # which the search refuses: no target, or two targets, of an example
-        found = duplicates.candidate_pairs(results.summary, target_examples=self_index)
-        kept = found.scores >= JOINED
-        self.pairs = duplicates.CandidatePairs(*(part[kept] for part in found))
-        label = duplicates.clusters(self.pairs, examples=results.num_examples, threshold=JOINED)
-        # The pairs are in the order of their scores; so are the examples that they name.
-        named, first = np.unique(self.pairs.examples.ravel(), return_index=True)
-        ordered = named[np.argsort(first)]
+    def __init__(self, results: Results, verdict: Int[np.ndarray, ' T']) -> None:
+        summary, count = results.summary, results.num_examples
+        own, others = results.overview.target_examples, summary.strongest_other
+        targets = np.flatnonzero((verdict == Verdict.NEAR_DUPLICATED) & (own >= 0) & (others >= 0))
+        z = z_scores(summary.other_value[targets], summary.other_standard_error[targets])
+        targets = targets[np.argsort(-z, kind='stable')]
+        self._edges = np.stack([others[targets], own[targets]], axis=1)
+        self.near_duplicated = len(np.unique(own[targets]))
+        graph = scipy.sparse.coo_array(
+            (np.ones(len(targets)), tuple(self._edges.T)), shape=(count, count)
+        )
+        _, label = csgraph.connected_components(graph, directed=False)
+        # The edges are in the order of how sure they are; so are the examples that they name.
         of_cluster: dict[int, list[int]] = {}
-        for example, cluster in zip(ordered.tolist(), label[ordered].tolist(), strict=True):
-            of_cluster.setdefault(cluster, []).append(example)
+        for example in _distinct(self._edges.ravel()).tolist():
+            of_cluster.setdefault(int(label[example]), []).append(example)
         self.members = [np.array(members) for members in of_cluster.values()]
-        self._place = np.full(results.num_examples, -1)
+        self._place = np.full(count, -1)
         for place, members in enumerate(self.members):
             self._place[members] = place
 
     def others(self, example: int) -> Int[np.ndarray, ' g']:
         """Returns the other examples of an example's cluster."""
-        if not self.members or self._place[example] < 0:
+        if self._place[example] < 0:
             return np.empty(0, np.int64)
         members = self.members[self._place[example]]
         return members[members != example]
@@ -78,7 +82,8 @@ class Clusters:
         shown = [members[:MOST_OF_A_CLUSTER] for members in self.members[:MOST_CLUSTERS]]
         return {
             'total': len(self.members),
-            'threshold': JOINED,
+            'near_duplicated': self.near_duplicated,
+            'others': sum(map(len, self.members)) - self.near_duplicated,
             'clusters': [
                 {
                     'examples': encoding.positions(members),
@@ -96,8 +101,8 @@ class Clusters:
         angle = 2 * np.pi * np.arange(count) / count
         at = np.stack([np.cos(angle), np.sin(angle)], axis=1)
         order = np.argsort(members)
-        inside = np.isin(self.pairs.examples, members).all(axis=1)
-        ends = order[np.searchsorted(members[order], self.pairs.examples[inside])]
+        inside = np.isin(self._edges, members).all(axis=1)
+        ends = order[np.searchsorted(members[order], self._edges[inside])]
         graph = scipy.sparse.coo_array(
             (np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count)
         ).tocsr()
@@ -126,7 +131,7 @@ def _edges(
         column = entries.column(int(target_of[example]))
         within = np.isin(column.positions, members) & (column.positions != example)
         within &= column.stands_out
-        for position, value, error, _ in Entries(*(part[within] for part in column)).rows():
+        for position, value, error, *_ in Entries(*(part[within] for part in column)).rows():
             found.append([position, example, value, error])
     return found
 
@@ -204,10 +209,11 @@ def convergence_document(results: Results) -> dict[str, Any] | None:
 
     None where nothing of it is known.
     """
-    found, members = results.overview.convergence, results.summary.members_used
+    found, summary = results.overview.convergence, results.summary
+    members = summary.members_used
     if found is None or not members:
         return None
-    sizes = sorted({500, *(factor * members for factor in _PREDICTED)})
+    sizes = sorted({*_SIZES, *(factor * members for factor in _PREDICTED)})
     errors = results.off_diagonal_standard_error(), results.self_standard_error()
     return {
         'members': encoding.positions(found.members),
@@ -226,10 +232,60 @@ def convergence_document(results: Results) -> dict[str, Any] | None:
                 # Standard errors fall as one over the root of the number of members.
                 'standard_error': encoding.number(errors[0] * np.sqrt(members / size)),
                 'self_standard_error': encoding.number(errors[1] * np.sqrt(members / size)),
+                **_pairs_at(summary, size, error=errors[0]),
             }
             for size in sizes
         ],
         'current': members,
+        'pairs': len(summary.pairs.values),
+    }
+
+
+def _pairs_at(summary: Summary, size: int, *, error: float) -> dict[str, Any]:
+    """Returns what significant pairs an ensemble of another size would list, as far as is known.
+
+    Values stay and errors fall as one over the root of the number of members: so do today's pairs
+    gain or lose in z, and Benjamini and Hochberg's rule is applied anew. Of pairs that only a
+    larger ensemble lists nothing is known: there, all of today's are.
+
+    Args:
+        summary: of today's ensemble.
+        size: members of the other.
+        error: of an entry today.
+    """
+    pairs, members = summary.pairs, summary.members_used
+    ratio, kept = np.sqrt(size / members), len(pairs.values)
+    if size < members:
+        z = z_scores(pairs.values, pairs.standard_errors) * ratio
+        p = p_values(z, members=size)
+        kept = int(benjamini_hochberg(p, level=pairs.level, tests=pairs.tests).sum())
+    least_p = pairs.level * max(kept, 1) / max(pairs.tests, 1)
+    least = z_of_p(min(least_p, 1), members=size) * error / ratio
+    return {'still_listed': kept, 'least_listed': encoding.number(least)}
+
+
+def pairs_document(results: Results) -> dict[str, Any]:
+    """Returns `pairs.json`: the significant pairs, surest first, at most 65,536."""
+    pairs = results.summary.pairs
+    shown = slice(0, MOST_PAIRS)
+    with np.errstate(divide='ignore'):
+        log_p = np.log10(pairs.p_values[shown])
+    columns = {
+        'value': pairs.values,
+        'error': pairs.standard_errors,
+        'low': pairs.low,
+        'high': pairs.high,
+        'cross_fitted': pairs.cross_fitted,
+    }
+    return {
+        'examples': encoding.integers(pairs.examples[shown]),
+        'targets': encoding.integers(pairs.targets[shown]),
+        'columns': {name: encoding.floats(column[shown]) for name, column in columns.items()}
+        | {'log10_p': encoding.floats(log_p)},
+        'total': len(pairs.values),
+        'complete': pairs.complete,
+        'level': pairs.level,
+        'tests': pairs.tests,
     }
 
 

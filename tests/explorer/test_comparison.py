@@ -40,7 +40,20 @@ def test_what_moved_beyond_its_errors_is_found(results, others):
 def test_the_same_results_have_not_moved(results):
     itself = compare_document(results, results)
     assert any('same members' in text for text in itself['caveats'])
+    assert not itself['independent']
+    found = len(results.summary.pairs.values)
+    assert itself['pairs'] == {'both': found, 'first': 0, 'second': 0}
     assert itself['count'] == 0 and not decoded(itself['columns']['difference']).any()
+
+
+def test_what_shares_members_is_not_tested(results, others, ensemble):
+    masks = ensemble.masks
+    apart = compare_document(results, others, masks=(masks, ~masks))
+    assert apart['independent'] and apart['count'] > 0
+    beginning = compare_document(results, others, masks=(masks, masks[:40]))
+    assert not beginning['independent'] and beginning['count'] == 0
+    assert any('40 subsets of the second' in text for text in beginning['caveats'])
+    assert not compare_document(results, others, masks=(masks, masks))['independent']
 
 
 def test_targets_are_matched_by_their_ids(results, others):
@@ -53,7 +66,7 @@ def test_targets_are_matched_by_their_ids(results, others):
     assert found['ids'] == ['id-4'] and decoded(found['target'][0]).tolist() == [TWINS[1]]
     assert any(f'{N - 1} targets are in the first alone' in text for text in found['caveats'])
     none = dataclasses.replace(others, target_ids=tuple(f'new-{i}' for i in range(N)))
-    with pytest.raises(ValueError, match='new-0'):
+    with pytest.raises(ValueError, match='--ids'):
         compare_document(results, none)
 
 

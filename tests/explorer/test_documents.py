@@ -52,7 +52,7 @@ def test_a_target_has_its_whole_column(document, ensemble, results):
     assert page['self'][0] == pytest.approx(OWN, abs=0.3)
     rows = page['influencers']['positive'] + page['influencers']['negative']
     assert sorted(row[0] for row in rows) == sorted(set(range(N)) - {7})
-    for example, value, error, _ in rows:
+    for example, value, error, *_ in rows:
         assert value == pytest.approx(values[example, 7], rel=1e-3, abs=1e-5)
         assert error == pytest.approx(errors[example, 7], rel=1e-2)  # three digits
     for side in page['influencers'].values():
@@ -76,16 +76,63 @@ def test_a_target_has_the_losses_of_all_members(document, ensemble):
 
 def test_twins_stand_out_for_one_another(document):
     (page,) = document(f'0/targets/{TWINS[0]}.json')
-    example, value, error, stands_out = page['influencers']['positive'][0]
+    example, value, error, stands_out, low, high, fitted = page['influencers']['positive'][0]
     assert example == TWINS[1] and stands_out == 1 and value > 5 * error
+    assert low < value < high and high - low > 2 * 1.96 * error  # adjusted for the selection
+    assert 0 < fitted < 2 * value
     assert page['verdict'] == 'near_duplicated'
     (example_page,) = document(f'0/examples/{TWINS[0]}.json')
     assert example_page['outgoing'][0][0] == TWINS[1] and example_page['outgoing'][0][3] == 1
     assert example_page['group'] == [TWINS[1]]
-    (first, *_) = document('0/clusters.json')['clusters']
+    clusters = document('0/clusters.json')
+    (first, *_) = clusters['clusters']
     assert sorted(first['examples']) == list(TWINS) and first['size'] == 2
     assert {tuple(edge[:2]) for edge in first['edges']} == {TWINS, TWINS[::-1]}
     assert np.abs(np.array(first['positions']) - 0.5).max() <= 0.5
+
+
+def test_clusters_hold_all_that_have_the_verdict_and_whom_they_are_joined_to(document, results):
+    found, summary = document('0/clusters.json'), results.summary
+    near = verdicts(summary, mean_loss=results.mean_loss) == Verdict.NEAR_DUPLICATED
+    members = [example for cluster in found['clusters'] for example in cluster['examples']]
+    assert len(members) == len(set(members)) == found['near_duplicated'] + found['others']
+    assert set(members) == set(np.flatnonzero(near)) | set(summary.strongest_other[near])
+    assert found['near_duplicated'] == near.sum() and found['total'] == len(found['clusters'])
+
+
+def test_pairs_are_those_that_are_significant(document, results):
+    found, pairs = document('0/pairs.json'), results.summary.pairs
+    assert found['total'] == len(pairs.values) >= 2 and found['tests'] == pairs.tests
+    np.testing.assert_array_equal(decoded(found['examples']), pairs.examples)
+    columns = {name: decoded(column) for name, column in found['columns'].items()}
+    np.testing.assert_array_equal(columns['low'], np.float32(pairs.low))
+    np.testing.assert_allclose(columns['log10_p'], np.log10(pairs.p_values), rtol=1e-5)
+
+
+def test_any_entry_is_answered_by_itself(document, ensemble, tmp_path, results):
+    values, errors = difference_in_means(ensemble.masks, ensemble.losses)
+    row = document('0/entry/7/2.json')['row']
+    assert row[0] == 2 and row[1] == pytest.approx(values[2, 7], rel=1e-3)
+    assert row[2] == pytest.approx(errors[2, 7], rel=1e-2)
+    first, second = TWINS
+    assert document(f'0/entry/{first}/{second}.json')['row'][3] == 1
+    with pytest.raises(UnknownAddress):
+        document(f'0/entry/{N}/0.json')
+    with pytest.raises(UnknownAddress):
+        document(f'0/entry/0/{N}.json')
+
+
+def test_an_entry_that_is_not_stored_is_null(tmp_path, results):
+    kept = {'top_examples': 1, 'top_values': 1, 'top_standard_errors': 1, 'top_stands_out': 1}
+    kept |= {'bottom_examples': 1, 'bottom_values': 1, 'bottom_standard_errors': 1}
+    summary = results.summary
+    cut = summary._replace(**{name: getattr(summary, name)[:, :n] for name, n in kept.items()})
+    overview = results.overview
+    dataclasses.replace(results, overview=dataclasses.replace(overview, summary=cut)).save(tmp_path)
+    site = Site([open_results(tmp_path)])
+    stored = [json.loads(site.get(f'0/entry/7/{i}.json'))['row'] for i in range(N)]
+    assert stored[int(summary.top_examples[7, 0])] is not None
+    assert None in stored
 
 
 def test_rows_are_the_stored_columns_reversed(results):
@@ -153,6 +200,17 @@ def test_more_members_have_smaller_errors(document):
         by_size[M]['standard_error'] / np.sqrt(2), rel=1e-3
     )
     assert by_size[2 * M]['reliability']['self_influence'] > 0
+
+
+def test_fewer_members_list_fewer_pairs_and_only_larger_ones(document, results):
+    found = document('0/convergence.json')
+    by_size = {one['members']: one for one in found['predicted']}
+    sizes = sorted(by_size)
+    assert sizes[0] == 50 < M
+    kept = [by_size[size]['still_listed'] for size in sizes]
+    least = [by_size[size]['least_listed'] for size in sizes]
+    assert kept == sorted(kept) and kept[-1] == found['pairs'] == len(results.summary.pairs.values)
+    assert least == sorted(least, reverse=True) and least[-1] > 0
 
 
 def test_images_are_in_their_places(site, ensemble, results):

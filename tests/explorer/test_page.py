@@ -29,6 +29,7 @@ VIEWS = (
     'target/17',
     'example/17',
     'map',
+    'pairs',
     'clusters',
     'matrix',
     'membership',
@@ -349,7 +350,7 @@ def test_everything_is_reached_by_keys(open_page, site):
 def test_views_fit_a_narrow_window_in_the_dark(open_page, view):
     page = open_page(view, viewport={'width': 400, 'height': 800}, color_scheme='dark')
     page.wait_for_load_state('networkidle')
-    if view not in ('targets', 'example/17', 'clusters', 'leaderboard'):
+    if view not in ('targets', 'example/17', 'pairs', 'clusters', 'leaderboard'):
         drawn(page)
     assert width_beyond(page) <= 0
     assert page.locator('.failure').count() == 0
@@ -382,6 +383,89 @@ def test_the_comparison_shows_what_moved(open_page, site):
     assert page.locator('.count').inner_text() == '150 targets'
     assert names(page)[0] == site.names[int(np.argmax(site.own))]
     drawn(page)
+
+
+def test_a_cell_of_verdicts_filters_the_comparison(open_page, site):
+    page = open_page()
+    page.goto(page.url.split('#')[0] + '#/compare')
+    page.wait_for_selector('.vrow')
+    counts = page.locator('.verdicts td button').all_inner_texts()
+    assert sum(map(int, counts)) == 300  # the made-up runs have the same verdicts
+    page.locator('[data-cell="1-1"]').click()
+    page.wait_for_url('**verdicts=1-1')
+    assert page.locator('.count').inner_text() == f'{(site.verdicts == 1).sum()} targets'
+    text = page.locator('main').inner_text()
+    assert 'first (64 members)' in text and '3 in both' in text
+
+
+def test_pairs_are_sorted_and_searched_and_saved_with_ids(open_page, tmp_path):
+    page = open_page('pairs')
+    assert '0.00040 ± 0.00002' in rows(page).first.inner_text().replace(',', '')
+    assert '0.0003 to 0.0005' in rows(page).first.inner_text()
+    page.get_by_role('columnheader', name='Influence', exact=True).get_by_role('button').click()
+    page.wait_for_url('**sort=-value')
+    page.get_by_role('searchbox').fill('id-00017')
+    page.wait_for_url('**q=id-00017*')
+    assert page.locator('.count').inner_text() == '2 pairs'
+    with page.expect_download() as download:
+        page.get_by_role('button', name='CSV').click()
+    download.value.save_as(tmp_path / 'pairs.csv')
+    saved = list(csv.DictReader(io.StringIO((tmp_path / 'pairs.csv').read_text())))
+    assert [row['example_id'] for row in saved] == ['id-00002', 'id-00003']
+    assert float(saved[0]['low']) == pytest.approx(1e-4)
+
+
+def test_any_example_is_looked_up_on_the_page_of_a_target(open_page):
+    page = open_page('target/17')
+    field, answer = page.get_by_label('Influence of the example'), page.locator('.lookup p')
+    for text, expected in (
+        ('id-00018', 'stands out'),  # the strongest, a significant pair
+        ('id-00002', '0.0001 to 0.0005'),  # known as a pair alone
+        ('id-00100', 'not among the stored strongest'),
+        ('nobody', 'no example'),
+        ('id-00017', 'itself'),
+    ):
+        field.fill(text)
+        field.press('Enter')
+        answer.get_by_text(expected).first.wait_for()
+
+
+def test_what_does_not_stand_out_is_gray_and_intervals_are_those_of_the_selection(open_page):
+    page = open_page('target/17')
+    page.locator('.entries').first.wait_for()
+    first, fifth = (page.locator('.entries').first.locator('li').nth(k) for k in (0, 4))
+    assert '0.00005 to 0.0004' in first.inner_text() and 'cross-fitted' in first.inner_text()
+    assert 'noise' in fifth.get_attribute('class') and ' to ' not in fifth.inner_text()
+    assert 'not stand out' in fifth.locator('a').get_attribute('title')
+    page.goto(page.url.split('#')[0] + '#/0/targets')
+    rows(page).first.wait_for()
+    assert 0 < page.locator('.vrow .other.noise').count() < rows(page).count()
+
+
+def test_sizes_below_and_above_todays_are_foretold(open_page):
+    page = open_page('convergence')
+    page.get_by_role('rowheader', name='500').wait_for()
+    smaller = page.locator('tbody tr').first.inner_text()
+    assert smaller.startswith('20') and '20 (50 %)' in smaller
+    assert 'all, and more' in page.locator('tbody tr').last.inner_text()
+
+
+def test_terms_addresses_and_a_single_hit(open_page):
+    page = open_page('targets?q=id-00042')
+    page.get_by_role('searchbox').press('Enter')
+    page.wait_for_url('**#/0/target/42')
+    page.goto(page.url.split('#')[0] + '#/matrix')
+    page.get_by_text('Influence matrix').wait_for()
+    page.keyboard.press('?')
+    text = page.get_by_role('dialog').inner_text()
+    assert 'Cross-fitted' in text and 'Verdict: unique' in text and 'Mean loss' in text
+
+
+def test_a_page_that_is_opened_as_a_file_says_what_it_needs(browser):
+    page = browser.new_page()
+    page.goto(server.page_files()['index.html'].as_uri())
+    page.get_by_text('http.server').wait_for()
+    page.close()
 
 
 def test_texts_of_data_are_shown_as_text(browser):

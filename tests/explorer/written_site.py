@@ -78,7 +78,15 @@ class WrittenSite(Site):
         if self.are_examples:
             own = quantity('self_influence', 'Self-influence', 'nats', 'self_influence_error')
             quantities.insert(0, own)
-        parts = ('distribution', 'losses', 'membership', 'clusters', 'matrix', 'convergence')
+        parts = (
+            'distribution',
+            'losses',
+            'pairs',
+            'membership',
+            'clusters',
+            'matrix',
+            'convergence',
+        )
         is_image = self.noun == 'image'
         return {
             'title': HOSTILE[0],
@@ -118,8 +126,8 @@ class WrittenSite(Site):
             'names': self.names if self.are_examples else [f'test {t}' for t in everyone],
             'labels': encoding.integers(self.labels),
             'example': encoding.integers(everyone if self.are_examples else -1 + 0 * everyone),
+            'other_stands_out': encoding.integers(everyone % 2),
             'strongest_other': encoding.integers(self.other),
-            'other_stands_out': encoding.integers(np.ones(self.count)),
             'verdict': encoding.integers(self.verdicts),
             'columns': {name: encoding.floats(values) for name, values in columns.items()},
         }
@@ -127,6 +135,7 @@ class WrittenSite(Site):
     def examples(self) -> dict[str, Any]:
         target = np.arange(self.count) if self.are_examples else np.full(self.count, -1)
         return {
+            'ids': [f'id-{t:05d}' for t in range(self.count)],
             'names': self.names,
             'labels': encoding.integers(self.labels),
             'target': encoding.integers(target),
@@ -137,6 +146,7 @@ class WrittenSite(Site):
             return {'error': 'the losses of this target are damaged: measure it again'}
         others = [(t + step) % self.count for step in range(1, 20)]
         column = [[i, 1e-4 / rank, 2e-5, int(rank < 4)] for rank, i in enumerate(others, 1)]
+        column[0] += [5e-5, 4e-4, 8e-5]  # a significant pair
         losses = np.random.default_rng(t).normal(1, 0.2, 64).astype(np.float32)
         scores = [[i, 1 / rank] for rank, i in enumerate(others[:8], 1)]
         values = np.random.default_rng(t).normal(0, 3e-5, 2000).astype(np.float32)
@@ -202,7 +212,31 @@ class WrittenSite(Site):
         rates = np.linspace(0, 1, 50)
         cluster = {'examples': [0, 1, 2], 'size': 3, 'positions': [[0, 0], [1, 0.5], [0.2, 1]]}
         return {
-            'clusters': {'total': 1, 'clusters': [cluster | {'edges': [[0, 1, 1e-4, 2e-5]]}]},
+            'clusters': {
+                'total': 1,
+                'near_duplicated': 2,
+                'others': 1,
+                'clusters': [cluster | {'edges': [[0, 1, 1e-4, 2e-5]]}],
+            },
+            'pairs': {
+                'examples': encoding.integers([1, 2, 3]),
+                'targets': encoding.integers([0, 17, 17]),
+                'columns': {
+                    name: encoding.floats(np.float32(column))
+                    for name, column in {
+                        'value': [4e-4, 3e-4, -2e-4],
+                        'error': [2e-5, 2e-5, 2e-5],
+                        'low': [3e-4, 1e-4, -3e-4],
+                        'high': [5e-4, 5e-4, -1e-4],
+                        'cross_fitted': [3e-4, 2e-4, -1e-4],
+                        'log10_p': [-40.5, -12, -3],
+                    }.items()
+                },
+                'total': 3,
+                'complete': True,
+                'level': 0.05,
+                'tests': self.count**2,
+            },
             'matrix': {
                 'examples': some,
                 'targets': some,
@@ -219,14 +253,17 @@ class WrittenSite(Site):
                     'margin': [0.2, 0.3, 0.4],
                 },
                 'current': 64,
+                'pairs': 40,
                 'predicted': [
                     {
                         'members': members,
                         'reliability': {'self_influence': 0.9, 'off_diagonal': None},
                         'standard_error': 3e-5,
                         'self_standard_error': 2e-5,
+                        'still_listed': min(members, 40),
+                        'least_listed': 1e-3 / members,
                     }
-                    for members in (64, 500)
+                    for members in (20, 64, 500)
                 ],
             },
             'membership': {
@@ -269,7 +306,9 @@ class WrittenSite(Site):
             'moved': {'self_influence': encoding.integers(moved)},
             'count': int(moved.sum()),
             'level': 0.05,
-            'caveats': ['Both are of the same members.'],
+            'independent': True,
+            'pairs': {'both': 3, 'first': 1, 'second': 2},
+            'caveats': ['A caveat.'],
         }
 
     def sheet(self) -> bytes:

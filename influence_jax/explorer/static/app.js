@@ -7,6 +7,7 @@ import { exampleView } from './example.js';
 import { mapView } from './map.js';
 import { convergenceView, leaderboardView, membershipView } from './quality.js';
 import { clustersView, matrixView } from './structure.js';
+import { pairsView } from './pairs.js';
 import { targetView } from './target.js';
 import { targetsView } from './targets.js';
 
@@ -14,7 +15,8 @@ import { targetsView } from './targets.js';
 const VIEWS = [
   { name: 'targets', title: 'Targets', show: targetsView },
   { name: 'map', title: 'Map', show: mapView },
-  { name: 'clusters', title: 'Clusters', show: clustersView, needs: 'clusters' },
+  { name: 'pairs', title: 'Pairs', show: pairsView, needs: 'pairs' },
+  { name: 'clusters', title: 'Near-duplicates', show: clustersView, needs: 'clusters' },
   { name: 'matrix', title: 'Matrix', show: matrixView, needs: 'matrix' },
   { name: 'membership', title: 'Membership', show: membershipView, needs: 'membership' },
   { name: 'convergence', title: 'Convergence', show: convergenceView, needs: 'convergence' },
@@ -30,6 +32,18 @@ const KEYS = [
   ['t', 'light, dark, or as the system'],
   ['?', 'this list'],
 ];
+// What stands in heads and titles, for those who cannot point at them; verdicts and quantities are of the run.
+const TERMS = [
+  ['Influence', 'How much lower the loss on a target is where an example was trained on; negative: higher.'],
+  ['Member', 'One of the models of the ensemble, each trained on a random subset.'],
+  ['± ', 'One standard error.'],
+  [
+    'Stands out',
+    'A significant pair (Benjamini and Hochberg over all pairs), or an influence that one entry of a whole matrix of noise is expected to reach.',
+  ],
+  ['Cross-fitted', 'Estimated by members that had no part in choosing the pair, hence not too large for having been chosen.'],
+  ['Reliability', 'Correlation of the estimates with those of another ensemble of as many members.'],
+];
 
 const main = document.getElementById('main');
 const runs = new Map();
@@ -39,7 +53,9 @@ let turn = 0;
 
 function parseAddress() {
   const [path, query = ''] = location.hash.replace(/^#\/?/, '').split(/\?(.*)/s);
-  const [first = '', view = 'targets', key = ''] = path.split('/');
+  const parts = path.split('/');
+  if (VIEWS.some(({ name }) => name === parts[0])) parts.unshift('0'); // a view without its run
+  const [first = '', view = 'targets', key = ''] = parts;
   if (first === 'compare') return { run: null, view: 'compare', key: '', query };
   return { run: first === '' ? 0 : Number(first), view: view || 'targets', key, query };
 }
@@ -117,7 +133,17 @@ function replaceQuery(run, address, query) {
   shown.view?.update?.(String(query));
 }
 
+function explain({ quantities, verdicts }) {
+  const terms = [
+    ...TERMS,
+    ...quantities.map(({ title, help: text }) => [title, text]),
+    ...verdicts.map(({ title, help: text }) => [`Verdict: ${title}`, text]),
+  ];
+  glossary.replaceChildren(...terms.flatMap(([term, text]) => [h('dt', {}, term), h('dd', {}, text)]));
+}
+
 function frame(run, address) {
+  explain(run.about);
   const { title } = run.about;
   document.title =
     address.view === 'targets' ? title : `${title} · ${address.view}${address.key ? ` ${address.key}` : ''}`;
@@ -182,6 +208,7 @@ function nextTheme() {
   setTheme(names[(names.indexOf(theme()) + 1) % names.length]);
 }
 
+const glossary = h('dl.glossary');
 const help = h(
   'dialog.help',
   { 'aria-labelledby': 'keys-title' },
@@ -191,6 +218,8 @@ const help = h(
     {},
     KEYS.map(([key, what]) => [h('dt', {}, h('kbd', {}, key)), h('dd', {}, what)]),
   ),
+  h('h2', {}, 'Terms'),
+  glossary,
   h('form', { method: 'dialog' }, h('button.button', {}, 'Close')),
 );
 
@@ -221,7 +250,7 @@ function onKey(event) {
 
 document.body.append(help);
 document.getElementById('tools').append(
-  button('?', () => help.showModal(), { 'aria-label': 'Keys', title: 'Keys (?)' }),
+  button('?', () => help.showModal(), { 'aria-label': 'Keys and terms', title: 'Keys and terms (?)' }),
   button('', nextTheme, { id: 'theme' }),
 );
 setTheme(theme());

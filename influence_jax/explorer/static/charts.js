@@ -37,9 +37,10 @@ export function colors() {
     const channels = getComputedStyle(probe).color.match(/\d+/g).slice(0, 3);
     return `#${channels.map((channel) => Number(channel).toString(16).padStart(2, '0')).join('')}`;
   };
-  const names = ['card', 'text', 'muted', 'line', 'positive', 'negative', 'neutral', 'band'];
+  const names = ['card', 'text', 'muted', 'line', 'positive', 'negative', 'neutral', 'band', 'unique', 'near_duplicated'];
   const found = Object.fromEntries(names.map((name) => [name, color(name)]));
   found.classes = Array.from({ length: 8 }, (_, k) => color(`class-${k}`));
+  found.classes.forEach((value, k) => (found[`class-${k}`] = value));
   probe.remove();
   return found;
 }
@@ -170,11 +171,11 @@ async function exportChart(drawn, name, kind) {
 
 // Returns an empty figure in the page's style. x and y are {title, scale, range: [from, to]}, ranges
 // in positions of their scales. `hover(x, y, near)` returns what to show at a point, or null;
-// `tap` gets the same. `near` counts pixels from the pointer to a position.
+// `tap` gets the same; `bounds` forbids to leave the ranges. `near` counts pixels from the pointer to a position.
 export function plot(
   Bokeh,
   theme,
-  { x, y, hover = null, tap = null, lasso = null, drag = 'xbox_zoom', wheel = false },
+  { x, y, hover = null, tap = null, lasso = null, drag = 'xbox_zoom', wheel = false, bounds = false },
 ) {
   const zoom =
     drag === 'xbox_zoom'
@@ -190,8 +191,8 @@ export function plot(
     sizing_mode: 'stretch_width',
     toolbar_location: null,
     min_border_right: 14,
-    x_range: new Bokeh.Range1d({ start: x.range[0], end: x.range[1] }),
-    y_range: new Bokeh.Range1d({ start: y.range[0], end: y.range[1] }),
+    x_range: new Bokeh.Range1d({ start: x.range[0], end: x.range[1], bounds: bounds ? x.range : null }),
+    y_range: new Bokeh.Range1d({ start: y.range[0], end: y.range[1], bounds: bounds ? y.range : null }),
     tools: [...Object.values(tools), ...scroll],
     lod_threshold: 20000,
     lod_factor: 10,

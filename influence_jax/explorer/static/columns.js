@@ -1,6 +1,6 @@
 // What the table can show of a target.
 import { columnDecimals, formatNumber, quantile } from './numbers.js';
-import { INTERVAL, estimate, h, interval, thumbnail, verdictChip } from './dom.js';
+import { estimate, h, interval, thumbnail, verdictChip, whisker } from './dom.js';
 
 const THUMBNAIL = 40;
 
@@ -72,12 +72,12 @@ function quantityColumn(targets, quantity) {
   const errors = targets.column(quantity.error);
   const decimals = columnDecimals(...[values, errors].map((column) => (column ? sample(column) : null)));
   const isSelf = quantity.name === 'self_influence';
-  const [low, high] = isSelf ? intervalScale(values, errors) : [0, 1];
+  const scale = isSelf ? intervalScale(values, errors) : [0, 1];
   const cell = (t) => {
     const number = errors
       ? estimate(values[t], errors[t], decimals)
       : h('span.number', {}, formatNumber(values[t], decimals));
-    return isSelf && Number.isFinite(values[t]) ? [interval(values[t], errors?.[t], low, high, 84), number] : number;
+    return isSelf && Number.isFinite(values[t]) ? [interval(values[t], whisker([t, values[t], errors?.[t]]), scale, 84), number] : number;
   };
   const help = [quantity.help, quantity.unit ? `In ${quantity.unit}.` : ''].filter(Boolean).join(' ');
   return {
@@ -96,7 +96,7 @@ function sample(column) {
 }
 
 function intervalScale(values, errors) {
-  const ends = (sign) => sample(values).map((value, k) => value + sign * INTERVAL * (errors ? sample(errors)[k] : 0));
+  const ends = (sign) => sample(values).map((value, k) => value + sign * (errors ? sample(errors)[k] : 0));
   return [Math.min(0, quantile(ends(-1), 0.002)), Math.max(quantile(ends(1), 0.999), 1e-12)];
 }
 
@@ -122,9 +122,10 @@ function otherColumn(run, targets) {
     const own = targets.targetOf(example);
     const address = own >= 0 ? run.address('target', own) : run.address('example', example);
     const picture = thumbnail(run, example, THUMBNAIL);
+    const isNoise = !targets.otherStandsOut[t];
     return h(
-      `a.other${picture ? '.pictured' : ''}`,
-      { href: address, tabindex: '-1' },
+      `a.other${picture ? '.pictured' : ''}${isNoise ? '.noise' : ''}`,
+      { href: address, tabindex: '-1', title: isNoise ? 'Does not stand out from noise' : null },
       picture,
       h('span.name', {}, name, values ? h('small', {}, estimate(values[t], errors?.[t], decimals)) : null),
     );

@@ -1,4 +1,4 @@
-// Two runs beside each other: which targets moved beyond their errors.
+// Two runs beside each other: which targets moved beyond their errors, or changed their verdict.
 import { decode, fetchDocument } from './data.js';
 import { columnDecimals, formatCount, formatNumber } from './numbers.js';
 import { button, estimate, h, saveCsv, select, verdictChip } from './dom.js';
@@ -7,17 +7,17 @@ import { VirtualTable } from './table.js';
 import { recordCell } from './columns.js';
 import { automaticScale } from './map.js';
 
-export async function compareView({ run, body, openRun, query, replace }) {
+export async function compareView({ run, body, index, openRun, query, replace }) {
   const found = await fetchDocument('compare.json');
   const other = await openRun(found.runs[1]);
+  const names = namesOf(index, found.runs, [run, other]);
   const [targets, others] = await Promise.all([run.targets(), other.targets()]);
   const positions = found.target.map(decode);
   const columns = Object.fromEntries(Object.entries(found.columns).map(([name, column]) => [name, decode(column)]));
-  const moved = found.moved?.self_influence
-    ? decode(found.moved.self_influence)
-    : columns.z.map((z) => Number(Math.abs(z) > 3.3));
+  const moved = decode(found.moved.self_influence);
   const count = moved.reduce((sum, value) => sum + value, 0);
   const all = [...found.ids.keys()];
+  const codes = all.map((k) => [targets.verdicts[positions[0][k]], others.verdicts[positions[1][k]]]);
   const state = (text) => {
     const parameters = new URLSearchParams(text);
     const sort = parameters.get('sort') ?? '-z';
@@ -26,6 +26,7 @@ export async function compareView({ run, body, openRun, query, replace }) {
       sort: sort.replace(/^-/, ''),
       descending: sort.startsWith('-'),
       only: parameters.get('only') === 'moved',
+      verdicts: parameters.get('verdicts') ?? '',
       q: (parameters.get('q') ?? '').toLowerCase(),
     };
   };
@@ -44,7 +45,6 @@ export async function compareView({ run, body, openRun, query, replace }) {
     sort: (key) => change({ sort: current.sort === key && current.descending ? key : `-${key}` }),
     empty: () => h('p', {}, 'No target passes.'),
   });
-  const titles = [run, other].map((each) => each.about.title);
   const unit = run.about.unit ? ` (${run.about.unit})` : '';
   const number = (name, title, errors, width = 140) => {
     const decimals = columnDecimals([...columns[name]], errors ? [...columns[errors]] : null);
@@ -61,8 +61,8 @@ export async function compareView({ run, body, openRun, query, replace }) {
     { key: 'id', title: 'Target', width: [230, 2], cell: (k) => recordCell(run, targets, positions[0][k]) },
     number('difference', 'Difference', 'error', 170),
     number('z', 'In errors', null, 110),
-    number('self_influence_0', 'First', 'self_influence_error_0'),
-    number('self_influence_1', 'Second', 'self_influence_error_1'),
+    number('self_influence_0', names[0], 'self_influence_error_0'),
+    number('self_influence_1', names[1], 'self_influence_error_1'),
     {
       key: 'verdicts',
       title: 'Verdicts',
@@ -101,24 +101,33 @@ export async function compareView({ run, body, openRun, query, replace }) {
       ]),
     );
   body.append(
-    h('h1', {}, 'Which targets moved beyond their errors?'),
+    h('h1', {}, found.independent ? 'Which targets moved beyond their errors?' : 'Two results of the same members'),
     h(
       'p.how',
       {},
-      `First: ${titles[0]}. Second: ${titles[1]}. Self-influence of ${formatCount(count)} of ${formatCount(all.length)} targets moved${found.level ? ` (false discovery rate ${formatNumber(100 * found.level)} %)` : ''}.`,
+      `First: ${names[0]}. Second: ${names[1]}. Difference: second minus first. `,
+      found.independent
+        ? `Self-influence of ${formatCount(count)} of ${formatCount(all.length)} targets moved (false discovery rate ${formatNumber(100 * found.level)} %).`
+        : `${formatCount(all.length)} targets are in both.`,
     ),
     ...(found.caveats ?? []).map((text) => h('p.note', {}, text)),
-    legend([
-      ['var(--class-7)', 'within the errors'],
-      ['var(--accent)', 'moved'],
-    ]),
+    pairsInCommon(found.pairs, names),
+    verdictTable(codes, run.about.verdicts, other.about.verdicts, names, (cell) =>
+      change({ verdicts: cell === current.verdicts ? null : cell }),
+    ),
+    found.independent
+      ? legend([
+          ['var(--class-7)', 'within the errors'],
+          ['var(--accent)', 'moved'],
+        ])
+      : '',
     scatter(
       run,
       targets,
       positions,
       columns,
       moved,
-      titles.map((_, k) => `Self-influence, ${k === 0 ? 'first' : 'second'}${unit}`),
+      names.map((name) => `Self-influence, ${name}${unit}`),
     ),
     h(
       '.filters',
@@ -148,6 +157,7 @@ export async function compareView({ run, body, openRun, query, replace }) {
     rows = all.filter(
       (k) =>
         (!current.only || moved[k]) &&
+        (!current.verdicts || codes[k].join('-') === current.verdicts) &&
         (!current.q || `${found.ids[k]}\n${targets.name(positions[0][k])}`.toLowerCase().includes(current.q)),
     );
     const values = current.sort === 'id' ? found.ids : columns[current.sort];
@@ -159,6 +169,8 @@ export async function compareView({ run, body, openRun, query, replace }) {
         return Number.isNaN(p) - Number.isNaN(q) || (p === q ? a - b : sign * (p < q ? -1 : 1));
       });
     counted.textContent = `${formatCount(rows.length)} targets`;
+    for (const cell of body.querySelectorAll('[data-cell]'))
+      cell.setAttribute('aria-pressed', String(cell.dataset.cell === current.verdicts));
     table.setColumns(shown, current.sort, current.descending, 'difference');
     table.setRows(rows);
   }
@@ -173,6 +185,57 @@ export async function compareView({ run, body, openRun, query, replace }) {
     },
     leave: () => table.leave(),
   };
+}
+
+// What the two are called: folders, for titles are often the same, and how many members.
+function namesOf(index, places, runs) {
+  return runs.map((each, k) => `${index.runs[places[k]].name} (${formatCount(each.about.members)} members)`);
+}
+
+function pairsInCommon({ both, first, second }, names) {
+  return h(
+    'p.how',
+    {},
+    `Significant pairs of examples and targets that both have: ${formatCount(both)} in both, ${formatCount(first)} in ${names[0]} alone, ${formatCount(second)} in ${names[1]} alone. A pair that one alone lists need not have changed: it may be near the threshold.`,
+  );
+}
+
+// How many targets go from which verdict to which; a cell shows them in the table below.
+function verdictTable(codes, first, second, names, choose) {
+  const counts = first.map(() => second.map(() => 0));
+  for (const [from, to] of codes) counts[from][to]++;
+  const cell = (count, key) =>
+    h(
+      'td',
+      {},
+      count ? button(formatCount(count), () => choose(key), { 'data-cell': key, 'aria-pressed': 'false' }) : '–',
+    );
+  return h(
+    '.card.scroll.verdicts',
+    {},
+    h(
+      'table',
+      {},
+      h('caption', {}, `Verdicts: rows of ${names[0]}, columns of ${names[1]}`),
+      h(
+        'thead',
+        {},
+        h('tr', {}, h('td'), second.map((verdict) => h('th', { scope: 'col' }, verdictChip(verdict)))),
+      ),
+      h(
+        'tbody',
+        {},
+        first.map((verdict, from) =>
+          h(
+            'tr',
+            {},
+            h('th', { scope: 'row' }, verdictChip(verdict)),
+            counts[from].map((count, to) => cell(count, `${from}-${to}`)),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 function scatter(run, targets, positions, columns, moved, titles) {

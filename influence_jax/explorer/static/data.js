@@ -103,6 +103,12 @@ export class Run {
     return t >= 0 ? this.table.name(t) : (this.names?.[i] ?? null);
   }
 
+  // Id of an example; also known for those that are no target.
+  async exampleId(i) {
+    const t = this.table?.targetOf(i) ?? -1;
+    return t >= 0 ? this.table.ids[t] : (await this.document('examples')).ids[i];
+  }
+
   async exampleName(i) {
     if (this.knownName(i) === null) this.names = (await this.document('examples')).names;
     return this.knownName(i) || `example ${i}`;
@@ -145,6 +151,7 @@ class Targets {
     this.ids = document.ids;
     this.example = decode(document.example);
     this.other = decode(document.strongest_other);
+    this.otherStandsOut = decode(document.other_stands_out);
     this.labels = decode(document.labels);
     this.verdicts = decode(document.verdict);
     this.targetOfExample = new Map();

@@ -1,7 +1,7 @@
 // Charts of one target: its whole influence distribution, and the losses of the members.
 import { decode, decodeBits } from './data.js';
 import { Scale, formatCount, formatNumber } from './numbers.js';
-import { INTERVAL, button, h, saveCsv, section } from './dom.js';
+import { WHISKERS, button, h, saveCsv, section, whisker } from './dom.js';
 import { chart, legend, nearest, paddedRange, plot } from './charts.js';
 import { exampleAddress, exampleTip } from './entries.js';
 
@@ -16,15 +16,15 @@ export function distributionSection(run, targets, t, found, strongest) {
   const scale = new Scale('asinh', noise ?? (Math.max(...values.map(Math.abs)) / 100 || 1));
   const marks = [
     ...(found.self
-      ? [{ kind: 'self', example: targets.example[t], value: found.self[0], error: found.self[1], level: 0 }]
+      ? [{ kind: 'self', row: [targets.example[t], ...found.self], level: 0 }]
       : []),
     ...strongest
       .slice(0, OTHERS_MARKED)
-      .map(([example, value, error], k) => ({ kind: 'other', example, value, error, level: k + 1 })),
+      .map((row, k) => ({ kind: row[3] ? 'other' : 'noise', row, level: k + 1 })),
   ];
   const reach = [
     ...values,
-    ...marks.flatMap(({ value, error }) => [value - INTERVAL * (error ?? 0), value + INTERVAL * (error ?? 0)]),
+    ...marks.flatMap(({ row }) => whisker(row)),
   ];
   const range = paddedRange(
     reach.map((value) => scale.forward(value)),
@@ -40,12 +40,13 @@ export function distributionSection(run, targets, t, found, strongest) {
   const entries = [
     ['var(--neutral)', histogram ? 'examples' : 'quantiles'],
     ['var(--positive)', 'its own influence'],
-    ['var(--negative)', 'strongest others'],
-    ['var(--band)', 'what noise alone may reach'],
+    ['var(--text)', 'strongest others that stand out'],
+    ['var(--muted)', 'that do not'],
+    ['var(--band)', `of ${formatCount(run.about.targets)} columns of noise, one reaches beyond by chance`],
   ];
-  const how = `How much each training ${run.about.noun} lowers (right) or raises (left) the loss here${unit ? `, in ${unit}` : ''}. The axis is linear within the noise and logarithmic beyond it; whiskers are 95 % intervals. Drag to zoom, double-click to see all.`;
+  const how = `How much each training ${run.about.noun} lowers (right) or raises (left) the loss here${unit ? `, in ${unit}` : ''}. The axis is linear within the noise and logarithmic beyond it; the band is for an example of typical noise, while each influence is tested by its own error, so that one inside may stand out. ${WHISKERS} Drag to zoom, double-click to see all.`;
   return section('Whole distribution', how, [
-    legend(entries.filter(([, text]) => noise || !text.startsWith('what'))),
+    legend(entries.filter(([, text]) => noise || !text.endsWith('chance'))),
     element,
   ]);
 }
@@ -66,11 +67,11 @@ function drawDistribution(Bokeh, theme, { run, found, histogram, scale, range, m
   // Below zero is a strip for single influences: its own first, then others by their strength.
   const step = (0.42 * top) / (OTHERS_MARKED + 1);
   const edges = histogram?.edges.map((value) => scale.forward(value));
-  const xs = marks.map(({ value }) => scale.forward(value));
+  const xs = marks.map(({ row }) => scale.forward(row[1]));
   const ys = marks.map(({ level }) => -step * (level + 0.9));
   const hover = (x, _, near) => {
     const k = nearest(xs, ys, near);
-    if (k >= 0) return exampleTip(run, marks[k].example, marks[k].value, marks[k].error);
+    if (k >= 0) return exampleTip(run, ...marks[k].row.slice(0, 4));
     if (!histogram) return null;
     const bin = edges.findIndex((edge) => edge > x) - 1;
     if (bin < 0 || !histogram.counts[bin]) return null;
@@ -82,7 +83,7 @@ function drawDistribution(Bokeh, theme, { run, found, histogram, scale, range, m
   };
   const tap = (x, _, near) => {
     const k = nearest(xs, ys, near);
-    if (k >= 0 && marks[k].kind === 'other') location.hash = exampleAddress(run, marks[k].example);
+    if (k >= 0 && marks[k].kind !== 'self') location.hash = exampleAddress(run, marks[k].row[0]);
   };
   const figure = plot(Bokeh, theme, {
     x: { title: `Influence${unit ? ` (${unit})` : ''}`, scale, range, count: 9 },
@@ -136,9 +137,9 @@ function drawDistribution(Bokeh, theme, { run, found, histogram, scale, range, m
       { line_color: theme.neutral, line_width: 2 },
     );
   }
-  const color = marks.map(({ kind }) => (kind === 'self' ? theme.positive : theme.negative));
-  const ends = (sign) => marks.map(({ value, error }) => scale.forward(value + sign * INTERVAL * (error ?? 0)));
-  figure.segment(ends(-1), ys, ends(1), ys, { line_color: color, line_width: 1.5, line_alpha: 0.65 });
+  const color = marks.map(({ kind }) => ({ self: theme.positive, other: theme.text, noise: theme.muted })[kind]);
+  const ends = (side) => marks.map(({ row }) => scale.forward(whisker(row)[side]));
+  figure.segment(ends(0), ys, ends(1), ys, { line_color: color, line_width: 1.5, line_alpha: 0.65 });
   figure.scatter(xs, ys, {
     size: marks.map(({ kind }) => (kind === 'self' ? 11 : 8)),
     marker: 'circle',

@@ -46,18 +46,31 @@ export function estimate(value, error, decimals = null) {
   return h('span.number', {}, h('b', {}, middle), spread ? h('span.error', {}, ` ± ${spread}`) : null);
 }
 
-// Half the width of a 95 % interval, in standard errors.
-export const INTERVAL = 1.96;
+// What whiskers show, as every page that draws them says.
+export const WHISKERS =
+  'Whiskers of significant pairs are 95 % intervals, adjusted for being chosen among all pairs; all others are ± 1 standard error.';
 
-// A small interval on the scale [low, high] of its column, with a tick at zero.
-export function interval(value, error, low, high, width = 96) {
+// Ends of the whisker of an entry [position, value, error, stands out, low, high, cross-fitted]: the
+// last three are of significant pairs alone.
+export function whisker([, value, error, , low, high]) {
+  if (Number.isFinite(low) && Number.isFinite(high)) return [low, high];
+  return [value - (error ?? 0), value + (error ?? 0)];
+}
+
+// From the lowest to the highest end of the whiskers of entries, zero among them.
+export function whiskerScale(rows) {
+  const ends = rows.flatMap(whisker).filter(Number.isFinite);
+  return [Math.min(0, ...ends), Math.max(0, ...ends)];
+}
+
+// A small whisker on the scale [low, high] of its column, with a tick at zero.
+export function interval(value, [from, to], [low, high], width = 96) {
   const x = (v) => Math.min(Math.max(((v - low) / (high - low || 1)) * (width - 8) + 4, 1), width - 1);
-  const half = error > 0 ? INTERVAL * error : 0;
   const drawing = svg('svg.interval', { width, height: 14, viewBox: `0 0 ${width} 14`, 'aria-hidden': 'true' });
   drawing.append(svg('line.zero', { x1: x(0), x2: x(0), y1: 1, y2: 13 }));
   if (!Number.isFinite(value)) return drawing;
   drawing.append(
-    svg('line.whisker', { x1: x(value - half), x2: x(value + half), y1: 7, y2: 7 }),
+    svg('line.whisker', { x1: x(from), x2: x(to), y1: 7, y2: 7 }),
     svg(`circle.${value < 0 ? 'negative' : 'positive'}`, { cx: x(value), cy: 7, r: 3 }),
   );
   return drawing;

@@ -1,10 +1,20 @@
 // Examples and targets in lists: picture, name, influence with its interval, and the page it leads to.
 import { formatNumber } from './numbers.js';
-import { button, estimate, h, interval, thumbnail } from './dom.js';
+import { button, estimate, h, interval, thumbnail, whisker } from './dom.js';
 
 const FIRST_SHOWN = 12;
 
-export function exampleTip(run, example, value, error) {
+// Names of what an entry has after its position, as CSV files have them.
+export const ENTRY_COLUMNS = [
+  'influence',
+  'standard_error',
+  'stands_out',
+  'interval_low',
+  'interval_high',
+  'influence_cross_fitted',
+];
+
+export function exampleTip(run, example, value, error, standsOut) {
   const name = run.knownName(example) ?? `example ${example}`;
   return h(
     '.tip-row',
@@ -16,6 +26,7 @@ export function exampleTip(run, example, value, error) {
       h('b', {}, name.slice(0, 160)),
       value === undefined ? null : h('br'),
       value === undefined ? null : estimate(value, error),
+      standsOut === undefined ? null : [h('br'), standsOut ? 'stands out from noise' : 'does not stand out from noise'],
     ),
   );
 }
@@ -38,20 +49,21 @@ export function exampleEntry(run, example) {
   return { address: exampleAddress(run, example), picture: thumbnail(run, example, 36), name };
 }
 
-// Entries [position, value, error, stands out] as a list; more than a dozen are shown when asked for.
+// Entries as documents have them in a list; more than a dozen are shown when asked for.
 export function entryList(rows, scale, describe) {
-  const item = ([position, value, error, standsOut]) => {
+  const item = (row) => {
+    const [position, value, error, standsOut] = row;
     const { address, picture, name } = describe(position);
     return h(
       `li${standsOut ? '' : '.noise'}`,
       {},
       h(
         `a.entry${picture ? '.pictured' : ''}`,
-        { href: address, title: certainty(value, error, standsOut) },
+        { href: address, title: certainty(row) },
         picture,
         name,
-        interval(value, error, scale[0], scale[1], 84),
-        estimate(value, error),
+        interval(value, whisker(row), scale, 84),
+        h('span.value', {}, estimate(value, error), adjusted(row)),
       ),
     );
   };
@@ -64,7 +76,14 @@ export function entryList(rows, scale, describe) {
   return [list, more];
 }
 
-function certainty(value, error, standsOut) {
+// What is known of a significant pair beyond its value, which was chosen for its size.
+export function adjusted([, , , , low, high, fitted]) {
+  if (!Number.isFinite(low)) return null;
+  const cross = Number.isFinite(fitted) ? `, cross-fitted ${formatNumber(fitted)}` : '';
+  return h('small.muted', {}, `${formatNumber(low)} to ${formatNumber(high)}${cross}`);
+}
+
+export function certainty([, value, error, standsOut]) {
   const size = error > 0 ? `${formatNumber(value / error)} standard errors: ` : '';
   return `${size}${standsOut ? 'stands out from noise' : 'does not stand out from noise'}`;
 }

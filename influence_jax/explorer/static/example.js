@@ -1,7 +1,7 @@
 // An example's page: what it is, and whom it influences.
 import { formatNumber } from './numbers.js';
-import { INTERVAL, button, h, saveCsv, section, thumbnail } from './dom.js';
-import { entryList, exampleEntry } from './entries.js';
+import { WHISKERS, button, h, saveCsv, section, thumbnail, whiskerScale } from './dom.js';
+import { ENTRY_COLUMNS, entryList, exampleEntry } from './entries.js';
 import { sideBySide } from './records.js';
 
 export async function exampleView({ run, body, key }) {
@@ -28,10 +28,7 @@ export async function exampleView({ run, body, key }) {
   );
   const others = found.outgoing.filter(([t]) => t !== own);
   const itself = found.outgoing.find(([t]) => t === own);
-  const scale = [
-    Math.min(0, ...others.map(([, value, error]) => value - INTERVAL * (error ?? 0))),
-    Math.max(0, ...others.map(([, value, error]) => value + INTERVAL * (error ?? 0))),
-  ];
+  const scale = whiskerScale(others);
   const describe = (t) => ({
     address: run.address('target', t),
     picture: thumbnail(run, targets.example[t], 36),
@@ -47,14 +44,14 @@ export async function exampleView({ run, body, key }) {
   const save = () =>
     saveCsv(
       `example_${i}_influences`,
-      ['target', 'id', 'name', 'influence', 'standard_error', 'stands_out'],
+      ['target', 'id', 'name', ...ENTRY_COLUMNS],
       found.outgoing.map(([t, ...rest]) => [t, targets.ids[t], targets.name(t), ...rest]),
     );
   body.append(
     lists.length
       ? section(
           'Whom it influences',
-          `Among the strongest influences that are stored of each target, strongest first, with 95 % intervals.${itself ? ` On itself: ${formatNumber(itself[1])}.` : ''}`,
+          `Among the strongest influences that are stored of each target, strongest first. ${WHISKERS}${itself ? ` On itself: ${formatNumber(itself[1])}.` : ''}`,
           h('.two', {}, lists),
           [button('CSV', save)],
         )

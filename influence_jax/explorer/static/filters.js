@@ -16,6 +16,11 @@ export function filterBar(run, targets, current, go, replace) {
       clearTimeout(waiting);
       waiting = setTimeout(() => replace({ q: search.value }), 90);
     },
+    onkeydown: (event) => {
+      if (event.key !== 'Enter') return;
+      const found = targets.select(new Request(current().with({ q: search.value })));
+      if (found.length === 1) location.hash = run.address('target', found[0]);
+    },
   });
   const counts = run.about.verdicts.map(() => 0);
   for (const code of targets.verdicts) if (code in counts) counts[code]++;

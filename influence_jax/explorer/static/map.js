@@ -15,7 +15,7 @@ export async function mapView({ run, body, query, replace }) {
   const first = (names, otherwise) => names.find((name) => targets.hasColumn(name)) ?? otherwise;
   let request = new Request(query);
   const chosen = () => ({
-    x: first([request.query.get('x')], first(['mean_loss', 'effective_members'], quantities[1].name)),
+    x: first([request.query.get('x')], first(['margin', 'mean_loss'], quantities[1].name)),
     y: first([request.query.get('y')], quantities[0].name),
     color: request.query.get('color') === 'class' ? 'class' : 'verdict',
   });
@@ -190,7 +190,7 @@ function mapChart(run, targets, request, { x, y, color }, zoomed, onLasso) {
   ];
 }
 
-const VERDICT_COLORS = { unique: 3, near_duplicated: 0, unlearned: 1, not_memorized: 4, uncertain: 7 };
+const VERDICT_COLORS = { unique: 'unique', near_duplicated: 'near_duplicated', unlearned: 'class-4', not_memorized: 'class-6' };
 
 function colorGroups(run, targets, rows, color) {
   const split = (codes, count) => {
@@ -200,12 +200,12 @@ function colorGroups(run, targets, rows, color) {
   };
   if (color === 'verdict') {
     const { verdicts } = run.about;
-    const slot = (group) => VERDICT_COLORS[verdicts[group].name] ?? 7;
+    const slot = (group) => VERDICT_COLORS[verdicts[group].name] ?? 'class-7';
     return {
       titles: verdicts.map(({ title }) => title),
       members: split((t) => targets.verdicts[t], verdicts.length),
-      color: (theme, group) => theme.classes[slot(group)],
-      css: (group) => `var(--class-${slot(group)})`,
+      color: (theme, group) => theme[slot(group)],
+      css: (group) => `var(--${slot(group)})`,
     };
   }
   const { classes } = run.about;

@@ -126,20 +126,22 @@ export async function convergenceView({ run, body }) {
     run,
     'convergence',
     'Convergence',
-    `How well two disjoint halves of the ensemble agree, and what more members than its ${formatCount(run.about.members)} would change.`,
+    `What an ensemble of so many members can tell, fewer or more than the ${formatCount(run.about.members)} of this one.`,
     (found) => {
       const names = Object.keys(AGREEMENT).filter((name) => found.agreement[name]?.some(Number.isFinite));
       const log = new Scale('log');
       const xs = found.members.map((members) => log.forward(members));
+      const sizes = found.predicted.map(({ members }) => members);
+      const px = sizes.map((members) => log.forward(members));
       const lowest = Math.min(0, ...names.flatMap((name) => found.agreement[name].filter(Number.isFinite)));
       const element = chart({
         name: 'convergence',
         height: 340,
-        alt: `Agreement of two halves against their size, up to ${found.members.at(-1)} members each.`,
+        alt: `Agreement of two ensembles against their size; measured up to ${found.members.at(-1)} members each.`,
         build: (Bokeh, theme) => {
           const figure = plot(Bokeh, theme, {
-            x: { title: 'Members in each half', scale: log, range: paddedRange(xs, 0.05), ticks: found.members },
-            y: { title: 'Correlation of the halves', scale: LINEAR, range: [lowest, 1.03] },
+            x: { title: 'Members of each of two ensembles', scale: log, range: paddedRange([...xs, ...px], 0.05), ticks: sizes },
+            y: { title: 'Correlation of the two', scale: LINEAR, range: [lowest, 1.03] },
             drag: 'box_zoom',
             hover: (x, y, near) => {
               for (const name of names) {
@@ -158,9 +160,11 @@ export async function convergenceView({ run, body }) {
           });
           names.forEach((name, k) => {
             const known = [...xs.keys()].filter((j) => Number.isFinite(found.agreement[name][j]));
-            const [px, py] = [known.map((j) => xs[j]), known.map((j) => found.agreement[name][j])];
-            figure.line(px, py, { line_color: theme.classes[k], line_width: 2 });
-            figure.scatter(px, py, { size: 6, fill_color: theme.classes[k], line_color: theme.card });
+            const [ax, ay] = [known.map((j) => xs[j]), known.map((j) => found.agreement[name][j])];
+            figure.line(ax, ay, { line_color: theme.classes[k], line_width: 2 });
+            const foretold = found.predicted.map(({ reliability }) => reliability[name] ?? NaN);
+            figure.line(px, foretold, { line_color: theme.classes[k], line_width: 1.5, line_dash: [5, 4] });
+            figure.scatter(ax, ay, { size: 6, fill_color: theme.classes[k], line_color: theme.card });
           });
           return figure;
         },
@@ -173,32 +177,59 @@ export async function convergenceView({ run, body }) {
         'Members',
         `Error of an entry${unit}`,
         `Error of self-influence${unit}`,
+        'Significant pairs of today still listed',
+        `Smallest influence listed${unit}`,
         ...known.map((name) => `Reliability: ${AGREEMENT[name]}`),
       ];
-      const rows = found.predicted.map(({ members, reliability, standard_error: error, self_standard_error: own }) => [
+      const rows = found.predicted.map(({ members, reliability, ...at }) => [
         [formatCount(members), members === found.current ? h('small.muted', {}, ' now') : null],
-        formatNumber(error),
-        formatNumber(own),
+        formatNumber(at.standard_error),
+        formatNumber(at.self_standard_error),
+        stillListed(at.still_listed, found.pairs, members > found.current),
+        formatNumber(at.least_listed),
         ...known.map((name) => formatNumber(reliability[name])),
       ]);
       const save = () =>
         saveCsv(
           'convergence',
-          ['members_of_a_half', ...names],
-          found.members.map((members, k) => [members, ...names.map((name) => found.agreement[name][k])]),
+          ['members', 'measured', 'standard_error', 'self_standard_error', 'still_listed', 'least_listed', ...names],
+          [
+            ...found.members.map((members, k) => [
+              members,
+              1,
+              ...Array(4).fill(null),
+              ...names.map((name) => found.agreement[name][k]),
+            ]),
+            ...found.predicted.map(({ members, reliability, ...at }) => [
+              members,
+              0,
+              at.standard_error,
+              at.self_standard_error,
+              at.still_listed,
+              at.least_listed,
+              ...names.map((name) => reliability[name]),
+            ]),
+          ],
         );
       return [
         legend(names.map((name, k) => [`var(--class-${k})`, AGREEMENT[name]])),
         element,
+        h('p.how', {}, 'Solid: measured between disjoint parts of this ensemble, two of each size. Dashed: foretold from the largest.'),
         section(
-          'What more members give',
-          'Standard errors fall with the root of the number of members. Reliability: the correlation with as many new members (Spearman and Brown).',
+          'What fewer or more members give',
+          'Standard errors fall with the root of the number of members. Pairs still listed: today’s values with the errors of that size, tested anew; a larger ensemble also lists more, of which nothing is known yet. Smallest influence listed: of typical noise. Reliability: the correlation with as many new members (Spearman and Brown).',
           plainTable(head, rows),
           [button('CSV', save)],
         ),
       ];
     },
   );
+}
+
+function stillListed(count, all, isLarger) {
+  if (!all) return '–';
+  if (isLarger) return 'all, and more';
+  return `${formatCount(count)} (${Math.round((100 * count) / all)} %)`;
 }
 
 // [value, low, high] as a number with its interval.

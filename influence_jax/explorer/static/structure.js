@@ -6,33 +6,39 @@ import { chart, colors, plot } from './charts.js';
 import { exampleAddress, exampleTip } from './entries.js';
 
 const CLUSTERS_SHOWN = 24;
+const NAMES_SHOWN = 4;
 
 export async function clustersView({ run, body }) {
-  await run.targets();
+  const targets = await run.targets();
+  const near = run.about.verdicts.find(({ name }) => name === 'near_duplicated')?.title ?? 'near-duplicated';
   return documentPage(
     body,
     run,
     'clusters',
-    'Clusters of near-duplicates',
-    'Examples that do the same to each other: lines join those whose influence stands out; the thicker, the stronger.',
-    ({ clusters, total }) => {
-      if (!clusters.length) return h('p.state', {}, 'No pair of examples stands out as near-duplicates.');
+    'Which have near-duplicates, and where?',
+    `Each target with the verdict “${near}” with the example that influences it most; the surest first. Lines join those whose influence stands out; the thicker, the stronger. The ring, or the dot, has the color of the verdict.`,
+    ({ clusters, total, near_duplicated: count, others }) => {
+      if (!clusters.length) return h('p.state', {}, `No example has the verdict “${near}”.`);
       const strongest = Math.max(
         ...clusters.flatMap(({ edges }) => edges.map(([, , value]) => Math.abs(value))),
         1e-12,
       );
-      const cards = (some) => some.map((cluster) => clusterCard(run, cluster, strongest));
+      const cards = (some) => some.map((cluster) => clusterCard(run, targets, cluster, strongest));
       const grid = h('.clusters', {}, cards(clusters.slice(0, CLUSTERS_SHOWN)));
-      const rows = clusters.flatMap(({ edges }, k) => edges.map((edge) => [k, ...edge]));
+      const save = async () => {
+        const { ids } = await run.document('examples');
+        const rows = clusters.flatMap(({ edges }, k) => edges.map(([i, j, ...rest]) => [k, ids[i], ids[j], ...rest]));
+        saveCsv('clusters', ['cluster', 'example_id', 'on_id', 'influence', 'standard_error'], rows);
+      };
       const head = h(
         '.section-tools',
         {},
         h(
           'span.muted',
           {},
-          `${formatCount(total ?? clusters.length)} clusters${total > clusters.length ? `, the surest ${clusters.length} shown` : ''}`,
+          `${formatCount(total)} clusters${total > clusters.length ? `, the surest ${clusters.length} shown` : ''}: ${formatCount(count)} examples with the verdict “${near}” and ${formatCount(others)} with another verdict, each the strongest influence on one of them.`,
         ),
-        button('CSV', () => saveCsv('clusters', ['cluster', 'example', 'other', 'influence', 'standard_error'], rows)),
+        button('CSV', save),
       );
       if (clusters.length <= CLUSTERS_SHOWN) return [head, grid];
       let shown = CLUSTERS_SHOWN;
@@ -47,12 +53,12 @@ export async function clustersView({ run, body }) {
 }
 
 // A cluster as a graph: nodes are links with pictures, or dots with names.
-function clusterCard(run, cluster, strongest) {
+function clusterCard(run, targets, cluster, strongest) {
   const { examples, edges, positions } = cluster;
   const [width, height, node] = [
     300,
-    220,
-    run.about.thumbnails ? Math.max(22, Math.min(52, 200 / Math.sqrt(examples.length) / 1.4)) : 12,
+    examples.length > 2 ? 220 : 90,
+    run.about.thumbnails ? Math.max(22, Math.min(52, 200 / Math.sqrt(examples.length) / 1.4)) : 18,
   ];
   const place = placed(positions, examples.length, width, height, node / 2 + 8);
   const at = new Map(examples.map((example, k) => [example, place[k]]));
@@ -70,9 +76,11 @@ function clusterCard(run, cluster, strongest) {
   const nodes = examples.map((example, k) => {
     const [left, top] = place[k];
     const name = run.knownName(example) ?? `example ${example}`;
+    const t = targets.targetOf(example);
     const link = h(
       `a.node${run.about.thumbnails ? '' : '.dot'}`,
       {
+        'data-verdict': t < 0 ? null : run.verdict(targets.verdicts[t]).name,
         href: exampleAddress(run, example),
         title: name.slice(0, 300),
         'aria-label': name.slice(0, 300),
@@ -84,6 +92,7 @@ function clusterCard(run, cluster, strongest) {
         },
       },
       thumbnail(run, example, Math.round(node)),
+      run.about.thumbnails ? null : h('b', {}, k + 1),
     );
     run.exampleName(example).then(
       (text) => {
@@ -95,26 +104,35 @@ function clusterCard(run, cluster, strongest) {
     return link;
   });
   const best = edges.reduce((a, b) => (Math.abs(b[2]) > Math.abs(a?.[2] ?? 0) ? b : a), null);
+  const named = (example) => {
+    const link = h(
+      'a',
+      { href: exampleAddress(run, example) },
+      (run.knownName(example) ?? `example ${example}`).slice(0, 120),
+    );
+    run.exampleName(example).then(
+      (text) => {
+        link.textContent = text.slice(0, 120);
+      },
+      () => {},
+    );
+    return h('li', {}, link);
+  };
   const names = run.about.thumbnails
     ? null
     : h(
-        'ul.names',
+        'ol.names',
         {},
-        examples.slice(0, 4).map((example) => {
-          const link = h(
-            'a',
-            { href: exampleAddress(run, example) },
-            (run.knownName(example) ?? `example ${example}`).slice(0, 120),
-          );
-          run.exampleName(example).then(
-            (text) => {
-              link.textContent = text.slice(0, 120);
-            },
-            () => {},
-          );
-          return h('li', {}, link);
-        }),
-        examples.length > 4 ? h('li.muted', {}, `and ${examples.length - 4} more`) : null,
+        examples.slice(0, NAMES_SHOWN).map(named),
+        examples.length > NAMES_SHOWN
+          ? h(
+              'li.more',
+              {},
+              button(`${examples.length - NAMES_SHOWN} more`, (event) =>
+                event.target.closest('li').replaceWith(...examples.slice(NAMES_SHOWN).map(named)),
+              ),
+            )
+          : null,
       );
   const drawing = svg('svg', { viewBox: `0 0 ${width} ${height}`, 'aria-hidden': 'true' }, lines);
   const save = button(
@@ -129,7 +147,7 @@ function clusterCard(run, cluster, strongest) {
   return h(
     'figure.card.cluster',
     {},
-    h('.graph', {}, drawing, nodes),
+    h('.graph', { style: { aspectRatio: `${width} / ${height}` } }, drawing, nodes),
     names,
     h(
       'figcaption',
@@ -182,13 +200,14 @@ function placed(positions, count, width, height, margin) {
 
 export async function matrixView({ run, body }) {
   const targets = await run.targets();
-  run.exampleName(0).catch(() => {});
+  const [pairs, { ids }] = await Promise.all([run.document('pairs'), run.document('examples')]);
+  const listed = listedPairs(run, pairs);
   return documentPage(
     body,
     run,
     'matrix',
     'Influence matrix',
-    'Rows are examples, columns are targets, in the order of clusters. Blue lowers the loss, orange raises it. Scroll to zoom, drag to move; click an entry for its target.',
+    'Rows are examples, columns are targets, in the order of clusters. Blue lowers the loss, orange raises it. Drag to zoom or move; click an entry for its target, where its error is.',
     (found) => {
       const values = decode(found.values);
       const { examples, targets: columns } = found;
@@ -207,7 +226,7 @@ export async function matrixView({ run, body }) {
             x: { ...bare, title: 'Targets', range: [0, width] },
             y: { ...bare, title: 'Examples', range: [0, rows] },
             drag: 'pan',
-            wheel: true,
+            bounds: true,
             hover: (x, y) => {
               const at = entry(x, y);
               if (!valid(at)) return null;
@@ -224,7 +243,7 @@ export async function matrixView({ run, body }) {
                   thumbnail(run, targets.example[target], 48),
                   h('b', {}, targets.name(target).slice(0, 120)),
                 ),
-                h('span', {}, Number.isNaN(value) ? 'not stored' : `${formatNumber(value)} ${run.about.unit}`),
+                h('span', {}, Number.isNaN(value) ? 'not stored' : inWords(run, targets, listed, examples[at.row], target, value)),
               );
             },
             tap: (x, y) => {
@@ -252,7 +271,7 @@ export async function matrixView({ run, body }) {
               nan_color: 'rgba(0,0,0,0)',
             }),
           });
-          for (const boundary of found.boundaries ?? []) {
+          for (const boundary of clusterEnds(found.boundaries ?? [])) {
             for (const [dimension, location] of [
               ['height', boundary],
               ['width', rows - boundary],
@@ -267,21 +286,44 @@ export async function matrixView({ run, body }) {
       const save = () =>
         saveCsv(
           'matrix',
-          ['example', ...columns],
-          examples.map((example, row) => [example, ...values.subarray(row * width, (row + 1) * width)]),
+          ['example_id', ...columns.map((target) => targets.ids[target])],
+          examples.map((example, row) => [ids[example], ...values.subarray(row * width, (row + 1) * width)]),
         );
       element.classList.add('square');
       return [
         h(
           '.section-tools',
           {},
-          h('span.scale', {}, formatNumber(-limit), h('i'), formatNumber(limit), ` ${run.about.unit}`),
+          h('span.scale', {}, `≤ ${formatNumber(-limit)}`, h('i'), `≥ ${formatNumber(limit)} ${run.about.unit}`),
           button('CSV', save),
         ),
         element,
       ];
     },
   );
+}
+
+// Significant pairs by example and target: their errors.
+function listedPairs(run, { examples, targets, columns }) {
+  const [rows, across, errors] = [examples, targets, columns.error].map(decode);
+  return new Map(Array.from(rows, (example, k) => [example * run.about.targets + across[k], errors[k]]));
+}
+
+// An entry with its error: that of the pair or its own where known, else that of an entry of noise.
+function inWords(run, targets, listed, example, t, value) {
+  if (targets.example[t] === example)
+    return [estimate(value, targets.column('self_influence_error')?.[t]), ` ${run.about.unit}, its own`];
+  const error = listed.get(example * run.about.targets + t);
+  const noise = targets.column('null_standard_error')?.[t];
+  return [
+    estimate(value, error ?? noise),
+    ` ${run.about.unit}${error === undefined ? ' (error of a typical entry here), is no significant pair' : ', a significant pair'}`,
+  ];
+}
+
+// Boundaries beside a cluster of more than one: those between examples alone would gray the picture.
+function clusterEnds(boundaries) {
+  return boundaries.filter((end, k) => end - boundaries[k - 1] > 1 || boundaries[k + 1] - end > 1);
 }
 
 // 255 colors from negative to positive through the card's own, as '#rrggbb'.

@@ -1,8 +1,9 @@
 // A target's page: what is known of it, because of which others, and what cheaper methods say.
 import { Request } from './data.js';
 import { formatCount, formatNumber } from './numbers.js';
-import { INTERVAL, button, estimate, fillLater, h, saveCsv, section, thumbnail, verdictChip } from './dom.js';
-import { entryList, exampleEntry } from './entries.js';
+import { WHISKERS, button, estimate, fillLater, h, saveCsv, section, thumbnail, verdictChip, whiskerScale } from './dom.js';
+import { ENTRY_COLUMNS, entryList, exampleEntry } from './entries.js';
+import { entryLookup } from './pairs.js';
 import { recordsSection, tokensSection } from './records.js';
 import { distributionSection, lossesSection } from './distributions.js';
 
@@ -105,7 +106,7 @@ function targetParts(run, targets, t, found) {
   const parts = [
     found.note ? h('p.note', {}, found.note) : null,
     distributionSection(run, targets, t, found, strongest),
-    strongest.length ? influencersSection(run, t, influencers) : null,
+    strongest.length ? influencersSection(run, t, influencers, entryLookup(run, targets, t, found)) : null,
     recordsSection(run, targets.example[t], influencers.positive.concat(influencers.negative)),
     tokensSection(found.tokens),
     found.losses ? lossesSection(run, t, found.losses) : null,
@@ -115,12 +116,9 @@ function targetParts(run, targets, t, found) {
   return parts.filter(Boolean);
 }
 
-function influencersSection(run, t, { positive, negative }) {
+function influencersSection(run, t, { positive, negative }, lookup) {
   const all = [...positive, ...negative];
-  const scale = [
-    Math.min(0, ...all.map(([, value, error]) => value - INTERVAL * (error ?? 0))),
-    Math.max(0, ...all.map(([, value, error]) => value + INTERVAL * (error ?? 0))),
-  ];
+  const scale = whiskerScale(all);
   const lists = [
     ['Help: the loss here is lower with them', positive],
     ['Hurt: the loss here is higher with them', negative],
@@ -136,20 +134,19 @@ function influencersSection(run, t, { positive, negative }) {
     );
   const save = async () => {
     const rows = await Promise.all(
-      all.map(async ([example, value, error, standsOut]) => [
+      all.map(async ([example, ...rest]) => [
         example,
+        await run.exampleId(example),
         await run.exampleName(example),
-        value,
-        error,
-        standsOut,
+        ...rest,
       ]),
     );
-    saveCsv(`target_${t}_influences`, ['example', 'name', 'influence', 'standard_error', 'stands_out'], rows);
+    saveCsv(`target_${t}_influences`, ['example', 'id', 'name', ...ENTRY_COLUMNS], rows);
   };
   return section(
     'Because of which others',
-    'Strongest first, with 95 % intervals. Those in gray do not stand out from noise. Each leads to its own page.',
-    h('.two', {}, lists),
+    `Strongest first. Those in gray do not stand out from noise. ${WHISKERS} Values of significant pairs are too large on average, having been chosen for their size; cross-fitted ones are not. Each leads to its own page.`,
+    [h('.two', {}, lists), lookup],
     [button('CSV', save)],
   );
 }

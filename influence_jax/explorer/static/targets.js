@@ -109,7 +109,7 @@ function introduction(run) {
     '.intro',
     {},
     h('h1', {}, QUESTION),
-    h('p.how', {}, `${facts.join(' · ')}. Errors are standard errors; intervals hold 95 %.`),
+    h('p.how', {}, `${facts.join(' · ')}. Errors, and whiskers, are one standard error; in gray: what does not stand out from noise.`),
     details.length || settings.length
       ? h(
           'details.about',
