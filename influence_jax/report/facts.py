@@ -41,6 +41,7 @@ def table(
     overview: Overview,
     shown: Shown,
     *,
+    used: int,
     noun: str,
     near_duplicates: Bool[np.ndarray, ' T'] | None,
     source: str,
@@ -53,6 +54,7 @@ def table(
       run: the run.
       overview: what was estimated of it.
       shown: what is known of its examples.
+      used: how many members the estimate is of.
       noun: what an example is called.
       near_duplicates: `[T]` targets known to have a near-duplicate; None where that is not known.
       source: how it is known.
@@ -61,7 +63,14 @@ def table(
     """
     precision, classes = precision_of(run), len(shown.class_names or set(shown.labels) - {''})
     return {
-        **_size(run, overview.target_examples, noun, classes=classes, precision=precision),
+        **_size(
+            run,
+            overview.target_examples,
+            noun,
+            used=used,
+            classes=classes,
+            precision=precision,
+        ),
         **({'regime of extraction': regime_fact(regime)} if regime else {}),
         **_self_influence(overview),
         **_near_duplicates(overview, near_duplicates, source),
@@ -78,6 +87,7 @@ def _size(
     self_index: Int[np.ndarray, ' T'],
     noun: str,
     *,
+    used: int,
     classes: int,
     precision: Precision | None,
 ) -> dict[str, str]:
@@ -87,7 +97,7 @@ def _size(
     most = 'of at most' if precision and precision.enough else 'of'
     facts = {
         f'{noun}s': f'{examples:,}{in_classes}',
-        'members': f'{len(run.complete):,} {most} {len(run.masks):,}',
+        'members': f'{used:,} {most} {len(run.masks):,}',
         'diverged members': f'{len(run.diverged)}',
     }
     if not np.array_equal(self_index, np.arange(examples)):

@@ -13,6 +13,7 @@ from influence_jax import analysis
 from influence_jax.analysis import extraction
 from influence_jax.analysis.convergence import least_half
 from influence_jax.analysis.extraction_regime import Judgment, judge
+from influence_jax.analysis.membership import MembershipResults
 from influence_jax.analysis.near_duplicate_comparison import Comparison, compare, in_a_group
 from influence_jax.analysis.scores import Score
 from influence_jax.analysis.verdicts import verdicts
@@ -29,7 +30,7 @@ from influence_jax.estimators import (
     difference_in_means,
     summarize,
 )
-from influence_jax.estimators.ensemble import complete_members
+from influence_jax.estimators.ensemble import complete_members, finite_members
 from influence_jax.report import facts as facts_of
 from influence_jax.report.attributed import attributed
 from influence_jax.report.membership import audited
@@ -80,6 +81,7 @@ def gather(
     facts: Mapping[str, str] | None = None,
     attributions: Sequence[Columns] = (),
     sections: Sequence[Section] = (),
+    membership: bool = True,
 ) -> Results:
     """Estimates influence from a run, and gathers everything that its report shows.
 
@@ -100,6 +102,7 @@ def gather(
       facts: further rows of the table of facts.
       attributions: scores of the same examples and targets, from `influence_jax.attribution`.
       sections: further pieces of the page.
+      membership: whether to attack the members, see `report.membership.audited`.
 
     Raises:
       ValueError: as in `analysis.overview`, or numbers of names, texts or targets do not fit.
@@ -114,7 +117,9 @@ def gather(
     )
     kept: Shown = shown or getattr(run, 'shown', None) or Shown(names=tuple(run.example_ids))
     scored = tuple(attributed(columns, self_index) for columns in attributions)
-    mean_loss = losses[run.complete].mean(axis=0, dtype=np.float64)
+    # Of the members that the estimate is of, which lack none of this measurement.
+    used = finite_members(run.masks, losses).losses
+    mean_loss = used.mean(axis=0, dtype=np.float64)
     examples = _shown_examples(kept, _on_the_page(overview, mean_loss, scored))
     truth = _near_duplicates(kept, self_index, near_duplicates)
     compared = _compared(run, losses, overview, kept, key=key, decoded=decoded, reference=reference)
@@ -122,6 +127,11 @@ def gather(
         compared.regime, epochs=facts_of.epochs(run), reference=reference
     )
     method = Method(chosen.name, chosen.title, chosen.description)
+    attacked, not_attacked = None, ()
+    if membership:
+        attacked, not_attacked = _attacked(
+            run, key=key, measurement=measurement, unit=unit, shown=kept
+        )
     return Results(
         title=title or _title(manifest),
         unit=unit,
@@ -139,11 +149,12 @@ def gather(
         missing=np.asarray(run.missing, np.int64),
         diverged=np.asarray(run.diverged, np.int64),
         stopped_early=facts_of.stopped_early(run),
-        notes=(*([note] if note else []), *kept.notes, *fallback),
+        notes=(*([note] if note else []), *kept.notes, *fallback, *not_attacked),
         facts=facts_of.table(
             run,
             overview,
             kept,
+            used=len(used),
             noun=examples.noun,
             near_duplicates=truth.targets,
             source=truth.source,
@@ -154,15 +165,19 @@ def gather(
         text=compared.text,
         reference=reference,
         attributed=scored,
-        membership=audited(
-            run,
-            key=key,
-            measurement=measurement,
-            unit=unit,
-            shown=kept,
-        ),
+        membership=attacked,
         sections=tuple(sections),
     )
+
+
+def _attacked(
+    run: ReportedRun, *, key: PRNGKey, measurement: str, unit: str, shown: Shown
+) -> tuple[MembershipResults | None, tuple[str, ...]]:
+    """Returns an audit, or why there is none: that never costs a report."""
+    try:
+        return audited(run, key=key, measurement=measurement, unit=unit, shown=shown), ()
+    except ValueError as error:
+        return None, (f'Membership inference was not measured: {error}.',)
 
 
 def _unit(run: ReportedRun, measurement: str) -> str:

@@ -146,7 +146,7 @@ class Results:
       example_changes: `[N]` what was changed of an injected near-duplicate, shown before its name.
       shown: how the examples of the page look.
       near_duplicates: `[T]` targets known to have a near-duplicate, or None.
-      mean_loss: `[T]` mean measurement of each target over all complete members, or None.
+      mean_loss: `[T]` mean measurement of each target over the members of the estimate, or None.
       missing: members that have not been trained.
       diverged: members that were trained and left out of every estimate.
       stopped_early: why the missing members need not be trained; None where they should be.
