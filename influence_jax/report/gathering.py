@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +33,7 @@ from influence_jax.estimators import (
 from influence_jax.estimators.ensemble import complete_members, finite_members
 from influence_jax.report import facts as facts_of
 from influence_jax.report.attributed import attributed
-from influence_jax.report.membership import audited
+from influence_jax.report.membership import audited, unit_of
 from influence_jax.report.question import OTHERS, choose_rows
 from influence_jax.report.results import (
     Attributed,
@@ -51,7 +51,6 @@ from influence_jax.report.run import (
     measurement_names,
 )
 from influence_jax.report.sections import Section
-from influence_jax.report.theme import UNIT
 from influence_jax.store import Shown
 from influence_jax.text import clean, shortened
 from influence_jax.types import PRNGKey
@@ -108,7 +107,7 @@ def gather(
       ValueError: as in `analysis.overview`, or numbers of names, texts or targets do not fit.
     """
     losses, self_index = run.measurement(measurement), examples_of_targets(run)
-    unit = unit or _unit(run, measurement)
+    unit = unit or unit_of(run, measurement)
     manifest = getattr(run, 'manifest', None)
     key = jax.random.key(manifest.seeds.get('seed', 0) if manifest else 0)
     chosen, fallback = _estimator(estimator, len(complete_members(run.masks, losses).masks))
@@ -178,12 +177,6 @@ def _attacked(
         return audited(run, key=key, measurement=measurement, unit=unit, shown=shown), ()
     except ValueError as error:
         return None, (f'Membership inference was not measured: {error}.',)
-
-
-def _unit(run: ReportedRun, measurement: str) -> str:
-    """Returns the unit that a run names; nats of one that names none."""
-    of: Callable[[str], str] | None = getattr(run, 'unit', None)
-    return UNIT if of is None else of(measurement)
 
 
 def _title(manifest: Any) -> str:
