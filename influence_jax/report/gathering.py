@@ -59,6 +59,9 @@ LONGEST_TEXT = 400
 """Characters of a record that the page shows."""
 
 _LONGEST_NAME = 60
+_MOST_SCORES = 200_000
+"""Of the attacks' curves: a page need not wait for more, an audit by itself may."""
+
 _BY_MEMBERS = {
     'BLEU': 'bleu',
     'exact match': 'exact_match',
@@ -174,9 +177,17 @@ def _attacked(
 ) -> tuple[MembershipResults | None, tuple[str, ...]]:
     """Returns an audit, or why there is none: that never costs a report."""
     try:
-        return audited(run, key=key, measurement=measurement, unit=unit, shown=shown), ()
+        found = audited(
+            run,
+            key=key,
+            measurement=measurement,
+            unit=unit,
+            shown=shown,
+            most_scores=_MOST_SCORES,
+        )
     except ValueError as error:
         return None, (f'Membership inference was not measured: {error}.',)
+    return found, ()
 
 
 def _title(manifest: Any) -> str:
