@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from experiments import flags, launch
 from influence_jax import open_run, report
-from influence_jax.estimators import BUILT_IN, Estimator, adjusted
+from influence_jax.estimators import BUILT_IN, Estimator
 from influence_jax.interchange import exports
 from influence_jax.interchange.exports import Entries
 from influence_jax.report.results import RESULTS, Results
@@ -47,13 +47,14 @@ class ExportSettings:
             significant pairs, or with --target all influences on one target).
         output: file, or for parquet folder; an earlier export is replaced, nothing else.
         target: id, or position, of a target whose column is wanted, with --format=csv.
-        estimator: of runs; of a report it is the one that it was written with.
+        estimator: of runs; by default as in their reports. A report has the one that it was written
+            with.
     """
 
     format: Format = Format.PARQUET
     output: str = ''
     target: str = ''
-    estimator: Estimator = adjusted
+    estimator: Estimator | None = None
 
     def check(self) -> None:
         """Refuses settings that say no place, or a target with a format of all targets.
@@ -73,12 +74,12 @@ class Source(NamedTuple):
     """What is exported.
 
     run: masks and measurements; None of a report without.
-    estimator: of a column.
+    estimator: of a column; None where it is none of this package.
     entries: estimates the summary of a run; reads that of a report.
     """
 
     run: ReportedRun | None
-    estimator: Estimator
+    estimator: Estimator | None
     entries: Callable[[], Entries]
 
 
@@ -96,25 +97,30 @@ def run(directory: str, settings: ExportSettings) -> tuple[Path, ...]:
     return written
 
 
-def _opened(directory: str, estimator: Estimator) -> Source:
+def _opened(directory: str, estimator: Estimator | None) -> Source:
     """Opens a run or a report.
 
     Raises:
-        ValueError: no directory is named, or a report is damaged.
+        ValueError: no directory is named, a report is damaged, or an estimator is asked of one.
         RunError: it is neither, or the run is damaged.
     """
     if not directory:
         raise ValueError('give the directory of a run, or of a report')
     if (Path(directory) / RESULTS).exists():
+        if estimator is not None:
+            raise ValueError(
+                f'--estimator={estimator.name} is of runs, and {directory} is a report, as it was '
+                f'estimated then: omit it, or give the directory of the run'
+            )
         results = Results.load(directory)
         known = {one.name: one for one in BUILT_IN}
         return Source(
             _kept_run(directory, results),
-            known.get(results.method.name, adjusted),
+            known.get(results.method.name),
             lambda: Entries.of_results(results),
         )
     given = open_run(directory)
-    chosen = given.estimator() if estimator is adjusted else estimator  # for few members another
+    chosen = estimator or given.estimator()
     return Source(given, chosen, lambda: Entries.of_run(given, given.summary(estimator=chosen)))
 
 
@@ -155,6 +161,11 @@ def _written(
             return (exports.write_npz(output, source.run),)
         case Format.NETCDF:
             return (exports.write_netcdf(output, source.run, source.entries().summary),)
+    if source.estimator is None:
+        raise ValueError(
+            f'{directory} was estimated by a method of its own, which cannot be estimated again: '
+            f'export it from Python'
+        )
     return (
         exports.write_column_csv(output, source.run, settings.target, estimator=source.estimator),
     )

@@ -14,6 +14,8 @@ from influence_jax.estimators import BUILT_IN, Estimator, by_name
 
 Settings = TypeVar('Settings')
 
+_ESTIMATORS = Estimator, Estimator | None
+
 # So that the launch itself owns the flags, and its --help lists them.
 flags.disclaim_key_flags()
 
@@ -28,9 +30,10 @@ def define(defaults: Any, into: flags.FlagValues = flags.FLAGS) -> None:
             flags.DEFINE_bool(field.name, value, text, into)
         elif isinstance(value, enum.Enum):
             flags.DEFINE_enum_class(field.name, value, type(value), text, into)
-        elif isinstance(value, Estimator):
+        elif field.type in _ESTIMATORS:
             names = [one.name for one in BUILT_IN]
-            flags.DEFINE_enum(field.name, value.name, names, text, into, case_sensitive=False)
+            default = value and value.name
+            flags.DEFINE_enum(field.name, default, names, text, into, case_sensitive=False)
         elif field.type is float:  # before int: a default may be written 15
             flags.DEFINE_float(field.name, value, text, flag_values=into)
         elif isinstance(value, int) or field.type == int | None:
@@ -44,7 +47,7 @@ def read(settings: type[Settings], of: flags.FlagValues = flags.FLAGS) -> Settin
     assert dataclasses.is_dataclass(settings)
     values = {field.name: of[field.name].value for field in dataclasses.fields(settings)}
     for field in dataclasses.fields(settings):
-        if field.type is Estimator:
+        if field.type in _ESTIMATORS and values[field.name] is not None:
             values[field.name] = by_name(str(values[field.name]))
     return settings(**values)
 

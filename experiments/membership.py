@@ -21,9 +21,8 @@ from influence_jax import open_run
 from influence_jax.analysis.membership import LEAST_SUBSETS
 from influence_jax.report import audit
 from influence_jax.report.audit import Audit
-from influence_jax.report.membership import Targets, audited
+from influence_jax.report.membership import Targets, audited, unit_of
 from influence_jax.report.run import ReportedRun
-from influence_jax.report.theme import UNIT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class MembershipSettings(Sources):
             RUN/membership.
     """
 
-    most_scores: int = 0
+    most_scores: int = 1_000_000
     seed: int = 0
     output_dir: str = ''
 
@@ -70,7 +69,7 @@ def run(directory: str, settings: MembershipSettings) -> Path:
     output = Path(settings.output_dir or Path(directory) / 'membership')
     audit.check_directory(output)  # before it takes time
     given: ReportedRun = open_run(directory) if directory else settings.read()
-    unit = UNIT if directory else settings.measured_in
+    unit = unit_of(given) if directory else settings.measured_in
     found = audited(
         given,
         key=jax.random.key(settings.seed),

@@ -64,6 +64,12 @@ class Sources:
             'feldman_zhang': ('test',),
             'masks': sources,
         }[kinds[0] if kinds else 'masks']
+        if 'feldman_zhang' in kinds and self.unit != Sources.unit:
+            raise ValueError(
+                f'--unit={self.unit} is of no use with --feldman_zhang, which holds errors: omit it'
+            )
+        if self.examples is not None and self.examples < 1:
+            raise ValueError(f'--examples={self.examples} must be at least 1')
         for name in (*sources, 'test'):
             if getattr(self, name) and name not in (*used, *kinds):
                 raise ValueError(f'--{name} is of no use with --{(kinds or ["masks"])[0]}: omit it')

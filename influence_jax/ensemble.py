@@ -23,7 +23,7 @@ from influence_jax.tasks.base import Problem
 from influence_jax.training import Automatic, EnsembleKeys, Executor, Program, Recipe
 from influence_jax.training.contract import check_task
 from influence_jax.training.multihost import from_primary, is_primary
-from influence_jax.types import PRNGKey
+from influence_jax.types import PRNGKey, UnitTask
 
 PRECISION = 'precision'
 """Under which note a run keeps how precise it was found."""
@@ -371,6 +371,7 @@ def _manifest(
         git_commit=store.git_commit(),
         command=command,
         task=tasks.describe(job.task),
+        units=job.task.units if isinstance(job.task, UnitTask) else None,
     )
 
 

@@ -14,6 +14,7 @@ _MOST_DIGITS = 5
 """Behind the point; beyond, and of `_LARGE` numbers, powers of ten are written."""
 
 _LARGE = 1e7
+_SMALL = 1e-3
 
 
 def decimals(scale: float | np.floating, *, least: int = 2, most: int = 4) -> int:
@@ -61,16 +62,19 @@ def measured_parts(
     """Returns value and '+- error' apart, to be set in two lines; in powers of ten if tiny.
 
     The error has one digit that is not zero at least, and the value as many behind the point;
-    where the error is not known, the value alone says how many.
+    where the error is not known, or not finite, the value alone says how many. Beside an error too
+    small for that, in powers of ten, the value has five significant digits at most.
     """
     value, standard_error = float(value), float(standard_error)
     if math.isnan(value):
         return MISSING, ''
-    if math.isnan(standard_error):
-        return number(value), f'{PLUS_MINUS} {MISSING}'
+    if not (math.isfinite(value) and math.isfinite(standard_error)):
+        return number(value), f'{PLUS_MINUS} {number(standard_error)}'
     digits = decimals(standard_error, least=1, most=2) if standard_error else decimals(value)
     if digits > _MOST_DIGITS or max(abs(value), standard_error) >= _LARGE:
-        return _power(value), f'{PLUS_MINUS} {_power(standard_error)}'
+        plain = _SMALL <= abs(value) < _LARGE and standard_error < _SMALL
+        shown = number(value, min(_MOST_DIGITS, decimals(value, least=5))) if plain else None
+        return shown or _power(value), f'{PLUS_MINUS} {_power(standard_error)}'
     return number(value, digits), f'{PLUS_MINUS} {number(standard_error, digits)}'
 
 

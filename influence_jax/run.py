@@ -159,12 +159,18 @@ class Run(store.Run):
     def unit(self, measurement: str = 'loss') -> str:
         """Returns the unit of a measurement, and so of influences on it.
 
-        By the task that this process trained or, by its name, the one of an opened run. A loss of
+        By the task that this process trained, by what the run keeps of it or, in runs of earlier
+        versions, by the task's name. A loss of
         which it is not known is in nats; anything else is its own unit.
         """
         from influence_jax import tasks
 
-        units = getattr(self._task, 'units', None) or tasks.units_of(self.manifest.configuration)
+        manifest = self.manifest
+        units = (
+            getattr(self._task, 'units', None)
+            or manifest.units
+            or tasks.units_of(manifest.configuration)
+        )
         is_loss = measurement.endswith('loss')
         return units.get(measurement, 'nats' if is_loss else measurement.replace('_', ' '))
 

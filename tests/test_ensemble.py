@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -313,6 +314,26 @@ def test_a_run_knows_the_unit_of_what_it_measured(larger, tmp_path):
     for one in (run, ij.open_run(run.directory)):
         assert one.unit() == 'squared unit of the label'
         assert one.unit('absolute_error') == 'unit of the label'
+
+
+class Surprise(ij.tasks.Regression):
+    units: ClassVar = {'loss': 'surprises'}
+
+
+def test_an_opened_run_knows_the_unit_of_a_task_of_ones_own(tmp_path):
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    run = ij.train_ensemble(
+        Surprise(lambda rngs: nnx.Linear(3, 1, rngs=rngs)),
+        ij.Dataset({'x': x, 'label': x.sum(axis=1)}),
+        members=4,
+        output_dir=tmp_path / 'run',
+        design=ij.Design.BALANCED,
+        recipe=ij.Recipe(epochs=1, batch_size=4),
+        executor=ALONE,
+    )
+    for one in (run, ij.open_run(run.directory)):
+        assert one.unit() == 'surprises'
+        assert one.unit('absolute_error') == 'absolute error'
 
 
 def test_every_core_is_used_from_python():

@@ -44,6 +44,20 @@ def test_error_bars_never_read_zero():
     assert measured(math.nan, math.nan) == '\N{EN DASH}'
 
 
+def test_what_is_infinite_has_its_sign():
+    assert measured(math.inf, 1.0) == '\N{INFINITY} ± 1.00'
+    assert measured(-math.inf, math.inf) == '\N{MINUS SIGN}\N{INFINITY} ± \N{INFINITY}'
+    assert measured(5.0, math.inf) == '5.00 ± \N{INFINITY}'
+
+
+@pytest.mark.parametrize(
+    ('value', 'text'),
+    [(1.0, '1.0000'), (-0.731234, '\N{MINUS SIGN}0.73123'), (52.2149, '52.215'), (0.0, '0')],
+)
+def test_beside_a_tiny_error_a_value_has_five_digits(value, text):
+    assert measured(value, 2e-6) == f'{text} ± 2.0e\N{MINUS SIGN}06'
+
+
 def test_listing_is_short():
     assert listing([3, 7]) == '3, 7'
     assert listing(range(20), longest=2) == '0, 1 and 18 more'

@@ -322,3 +322,11 @@ def test_arrays_and_their_files_are_the_same_run(saved):
 def test_arrays_are_named_as_arguments(given, message):
     with pytest.raises(ValueError, match=message):
         tensors.as_run(**{'masks': MASKS, 'losses': LOSSES} | given)
+
+
+def test_half_of_a_surrogate_pair_is_no_id(listed):
+    ids = ['a', 'b\ud800', 'c', 'd', 'e', 'f']
+    with pytest.raises(ValueError, match=r"example id 1 \('b\\ud800'\).*no text"):
+        array_files.ids(listed(ids), what='example', expected=6)
+    with pytest.raises(ValueError, match=r"member ids: member id 1 \('b\\ud800'\)"):
+        array_files.check_ids(ids, source='member ids', what='member', expected=6)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from influence_jax.analysis.verdicts import Verdict, verdicts
+from influence_jax.analysis.verdicts import Verdict
 from influence_jax.estimators.ensemble import Problem
 from influence_jax.explorer import encoding, records, table, views
 from influence_jax.explorer.columns import Column, WholeColumns, measured, member_losses
@@ -164,7 +164,7 @@ class RunDocuments:
 
     @functools.cached_property
     def _verdicts(self) -> Int[np.ndarray, ' T']:
-        return verdicts(self.results.summary, mean_loss=self.results.mean_loss)
+        return self.results.verdicts
 
     @functools.cached_property
     def _target_of(self) -> Int[np.ndarray, ' N']:

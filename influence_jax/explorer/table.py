@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.analysis.verdicts import Verdict, verdicts
+from influence_jax.analysis.verdicts import Verdict
 from influence_jax.explorer import encoding
 from influence_jax.report.results import Results
 
@@ -213,7 +213,7 @@ def targets_document(results: Results) -> dict[str, Any]:
         'example': encoding.integers(self_index),
         'strongest_other': encoding.integers(results.summary.strongest_other),
         'other_stands_out': encoding.integers(_others_stand_out(results)),
-        'verdict': encoding.integers(verdicts(results.summary, mean_loss=results.mean_loss)),
+        'verdict': encoding.integers(results.verdicts),
         'columns': columns,
     }
 

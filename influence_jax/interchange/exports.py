@@ -5,6 +5,7 @@ an earlier export is told from a file of somebody else's, which is never replace
 """
 
 import contextlib
+import hashlib
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from influence_jax.estimators import Estimator, Summary
 from influence_jax.estimators.ensemble import finite
 from influence_jax.interchange.feldman_zhang import MASK, OF_EXAMPLES, OF_TESTS
 from influence_jax.report.csv_files import csv_file, id_cell, text_cell
-from influence_jax.report.results import Results
+from influence_jax.report.results import RESULTS, Results
 from influence_jax.report.run import ReportedRun, examples_of_targets, measurement_names
 from influence_jax.report.tables import pair_lines
 from influence_jax.store.files import make_directory, replacing
@@ -38,8 +39,28 @@ _SEARCHED = 2**16
 
 _NETCDF_BYTES = 2**31
 _LONGEST_ID = 1000
+_MANIFEST = 'manifest.json'
 _CSV_MARK = b'example,example_name,'
 """How the headers of all CSV files begin that are exported."""
+
+_PER_TARGET = (
+    'self_influence',
+    'self_standard_error',
+    'effective_members',
+    'margin',
+    'floored_margin',
+    'z_margin',
+    'strongest_other',
+    'other_value',
+    'other_standard_error',
+    'other_cross_fitted',
+    'other_stands_out',
+    'mean',
+    'standard_deviation',
+    'skewness',
+    'kurtosis',
+    'null_standard_error',
+)
 
 
 class Entries(NamedTuple):
@@ -109,8 +130,9 @@ def as_xarray(run: ReportedRun, summary: Summary | None = None) -> 'xarray.Datas
         arrays,
         coords={
             'member': np.arange(len(run.masks)),
-            'example': list(run.example_ids),
-            'target': list(run.target_ids),
+            # Objects: in an array of texts every id takes as much as the longest.
+            'example': np.array(run.example_ids, object),
+            'target': np.array(run.target_ids, object),
         },
         attrs={
             'directory': str(getattr(run, 'directory', None) or ''),
@@ -122,6 +144,8 @@ def as_xarray(run: ReportedRun, summary: Summary | None = None) -> 'xarray.Datas
 def write_netcdf(path: str | Path, run: ReportedRun, summary: Summary | None = None) -> Path:
     """Writes `as_xarray` as netCDF 3, which needs nothing but SciPy and xarray to be read.
 
+    Of an id of more than 1,000 characters, the beginning and a digest are written.
+
     Raises:
         ImportError: xarray is not installed.
         ValueError: an array is too large for the format.
@@ -129,6 +153,9 @@ def write_netcdf(path: str | Path, run: ReportedRun, summary: Summary | None = N
     """
     path = check_output(path)
     found = as_xarray(run, summary)
+    found = found.assign_coords(
+        {name: [_short(one) for one in found[name].values] for name in ('example', 'target')}
+    )
     for name, values in found.variables.items():
         if values.nbytes >= _NETCDF_BYTES:
             raise ValueError(
@@ -139,6 +166,14 @@ def write_netcdf(path: str | Path, run: ReportedRun, summary: Summary | None = N
     with _writing(path) as file:
         file.write(content)
     return path
+
+
+def _short(identity: str) -> str:
+    """Returns an id; a digest ends long ones, so that different ones stay different."""
+    if len(identity) <= _LONGEST_ID:
+        return identity
+    digest = hashlib.sha256(identity.encode(errors='surrogatepass')).hexdigest()
+    return f'{identity[:_LONGEST_ID]} sha256 {digest[:16]}'
 
 
 def write_npz(path: str | Path, run: ReportedRun) -> Path:
@@ -225,12 +260,7 @@ def parquet_files(directory: Path) -> tuple[Path, ...]:
 
 def per_target(summary: Summary) -> Mapping[str, np.ndarray]:
     """Returns the fields of a summary that have one entry a target."""
-    targets = len(summary.margin)
-    return {
-        name: values
-        for name, values in summary._asdict().items()
-        if isinstance(values, np.ndarray) and values.shape == (targets,)
-    }
+    return {name: getattr(summary, name) for name in _PER_TARGET}
 
 
 def _target_columns(entries: Entries) -> dict[str, Any]:
@@ -400,10 +430,11 @@ def check_output(path: str | Path, *, csv: bool = False) -> Path:
         csv: whether it is to be a CSV file, known by its header instead of the mark.
 
     Raises:
-        FileExistsError: something else is there.
+        FileExistsError: something else is there, or it is inside a report or a run.
         ValueError: it is no regular file.
     """
     path = Path(path)
+    _check_outside(path)
     if not path.exists():
         return path
     with files.open_regular(path) as file:
@@ -416,6 +447,19 @@ def check_output(path: str | Path, *, csv: bool = False) -> Path:
             f'{path} is no earlier export of this kind: remove it, or give another --output'
         )
     return path
+
+
+def _check_outside(path: Path) -> None:
+    """Refuses a path in a report, which holds such files of its own, or directly in a run."""
+    parent, *further = path.resolve().parents
+    inside = [one for one in (parent, *further) if one.name == RESULTS or (one / RESULTS).is_dir()]
+    if (parent / _MANIFEST).exists():
+        inside.append(parent)
+    if inside:
+        raise FileExistsError(
+            f'{path} is inside {inside[0]}, which holds a report or a run and nothing else: give '
+            f'another --output'
+        )
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ def table(
     overview: Overview,
     shown: Shown,
     *,
+    used: int,
     noun: str,
     near_duplicates: Bool[np.ndarray, ' T'] | None,
     source: str,
@@ -54,6 +55,7 @@ def table(
       run: the run.
       overview: what was estimated of it.
       shown: what is known of its examples.
+      used: how many members the estimate is of.
       noun: what an example is called.
       near_duplicates: `[T]` targets known to have a near-duplicate; None where that is not known.
       source: how it is known.
@@ -62,7 +64,14 @@ def table(
     """
     precision, classes = precision_of(run), len(shown.class_names or set(shown.labels) - {''})
     return {
-        **_size(run, overview.target_examples, noun, classes=classes, precision=precision),
+        **_size(
+            run,
+            overview.target_examples,
+            noun,
+            used=used,
+            classes=classes,
+            precision=precision,
+        ),
         **({'regime of extraction': regime_fact(regime)} if regime else {}),
         **_self_influence(overview),
         **_near_duplicates(overview, near_duplicates, source),
@@ -79,6 +88,7 @@ def _size(
     self_index: Int[np.ndarray, ' T'],
     noun: str,
     *,
+    used: int,
     classes: int,
     precision: Precision | None,
 ) -> dict[str, str]:
@@ -91,7 +101,7 @@ def _size(
     repeated = f' on {count(subsets, "subset")}' if subsets < complete else ''
     facts = {
         f'{noun}s': f'{examples:,}{in_classes}',
-        'members': f'{complete:,} {most} {len(run.masks):,}{repeated}',
+        'members': f'{used:,} {most} {len(run.masks):,}{repeated}',
         'diverged members': f'{len(run.diverged)}',
     }
     if not np.array_equal(self_index, np.arange(examples)):

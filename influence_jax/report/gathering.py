@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from influence_jax import analysis
 from influence_jax.analysis import extraction
 from influence_jax.analysis.convergence import least_half
 from influence_jax.analysis.extraction_regime import Judgment, judge
+from influence_jax.analysis.membership import MembershipResults
 from influence_jax.analysis.near_duplicate_comparison import Comparison, compare, in_a_group
 from influence_jax.analysis.scores import Score
 from influence_jax.analysis.verdicts import verdicts
@@ -32,7 +33,7 @@ from influence_jax.estimators import (
 from influence_jax.estimators.ensemble import complete_members, finite_members
 from influence_jax.report import facts as facts_of
 from influence_jax.report.attributed import attributed
-from influence_jax.report.membership import audited
+from influence_jax.report.membership import audited, unit_of
 from influence_jax.report.question import OTHERS, choose_rows
 from influence_jax.report.results import (
     Attributed,
@@ -50,7 +51,6 @@ from influence_jax.report.run import (
     measurement_names,
 )
 from influence_jax.report.sections import Section
-from influence_jax.report.theme import UNIT
 from influence_jax.store import Shown
 from influence_jax.text import clean, shortened
 from influence_jax.types import PRNGKey
@@ -59,6 +59,9 @@ LONGEST_TEXT = 400
 """Characters of a record that the page shows."""
 
 _LONGEST_NAME = 60
+_MOST_SCORES = 200_000
+"""Of the attacks' curves: a page need not wait for more, an audit by itself may."""
+
 _BY_MEMBERS = {
     'BLEU': 'bleu',
     'exact match': 'exact_match',
@@ -80,6 +83,7 @@ def gather(
     facts: Mapping[str, str] | None = None,
     attributions: Sequence[Columns] = (),
     sections: Sequence[Section] = (),
+    membership: bool = True,
 ) -> Results:
     """Estimates influence from a run, and gathers everything that its report shows.
 
@@ -100,12 +104,13 @@ def gather(
       facts: further rows of the table of facts.
       attributions: scores of the same examples and targets, from `influence_jax.attribution`.
       sections: further pieces of the page.
+      membership: whether to attack the members, see `report.membership.audited`.
 
     Raises:
       ValueError: as in `analysis.overview`, or numbers of names, texts or targets do not fit.
     """
     losses, self_index = run.measurement(measurement), examples_of_targets(run)
-    unit = unit or _unit(run, measurement)
+    unit = unit or unit_of(run, measurement)
     manifest = getattr(run, 'manifest', None)
     key = jax.random.key(manifest.seeds.get('seed', 0) if manifest else 0)
     chosen, fallback = _estimator(estimator, len(complete_members(run.masks, losses).masks))
@@ -114,7 +119,9 @@ def gather(
     )
     kept: Shown = shown or getattr(run, 'shown', None) or Shown(names=tuple(run.example_ids))
     scored = tuple(attributed(columns, self_index) for columns in attributions)
-    mean_loss = losses[run.complete].mean(axis=0, dtype=np.float64)
+    # Of the members that the estimate is of, which lack none of this measurement.
+    used = finite_members(run.masks, losses).losses
+    mean_loss = used.mean(axis=0, dtype=np.float64)
     examples = _shown_examples(kept, _on_the_page(overview, mean_loss, scored))
     truth = _near_duplicates(kept, self_index, near_duplicates)
     compared = _compared(run, losses, overview, kept, key=key, decoded=decoded, reference=reference)
@@ -122,6 +129,11 @@ def gather(
         compared.regime, epochs=facts_of.epochs(run), reference=reference
     )
     method = Method(chosen.name, chosen.title, chosen.description)
+    attacked, not_attacked = None, ()
+    if membership:
+        attacked, not_attacked = _attacked(
+            run, key=key, measurement=measurement, unit=unit, shown=kept
+        )
     return Results(
         title=title or _title(manifest),
         unit=unit,
@@ -140,11 +152,12 @@ def gather(
         missing=np.asarray(run.missing, np.int64),
         diverged=np.asarray(run.diverged, np.int64),
         stopped_early=facts_of.stopped_early(run),
-        notes=(*([note] if note else []), *kept.notes, *fallback),
+        notes=(*([note] if note else []), *kept.notes, *fallback, *not_attacked),
         facts=facts_of.table(
             run,
             overview,
             kept,
+            used=len(used),
             noun=examples.noun,
             near_duplicates=truth.targets,
             source=truth.source,
@@ -155,21 +168,27 @@ def gather(
         text=compared.text,
         reference=reference,
         attributed=scored,
-        membership=audited(
-            run,
-            key=key,
-            measurement=measurement,
-            unit=unit,
-            shown=kept,
-        ),
+        membership=attacked,
         sections=tuple(sections),
     )
 
 
-def _unit(run: ReportedRun, measurement: str) -> str:
-    """Returns the unit that a run names; nats of one that names none."""
-    of: Callable[[str], str] | None = getattr(run, 'unit', None)
-    return UNIT if of is None else of(measurement)
+def _attacked(
+    run: ReportedRun, *, key: PRNGKey, measurement: str, unit: str, shown: Shown
+) -> tuple[MembershipResults | None, tuple[str, ...]]:
+    """Returns an audit, or why there is none: that never costs a report."""
+    try:
+        found = audited(
+            run,
+            key=key,
+            measurement=measurement,
+            unit=unit,
+            shown=shown,
+            most_scores=_MOST_SCORES,
+        )
+    except ValueError as error:
+        return None, (f'Membership inference was not measured: {error}.',)
+    return found, ()
 
 
 def _title(manifest: Any) -> str:
@@ -204,7 +223,8 @@ def _on_the_page(
     """Returns the examples that any part of the page may show, ascending."""
     summary, self_index = overview.summary, overview.target_examples
     pairs = surest_pairs(summary.pairs)
-    rows = choose_rows(summary, self_index, verdicts(summary, mean_loss=mean_loss))
+    found = verdicts(summary, mean_loss=mean_loss, target_examples=self_index)
+    rows = choose_rows(summary, self_index, found)
     listed = np.concatenate([kind.targets for kind in rows])
     targets = (
         listed,

@@ -1,7 +1,7 @@
 """What a report shows of membership inference: curves, rates, and the records at risk."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +73,12 @@ class Targets(NamedTuple):
             ),
             tuple(shown.labels[example] if example >= 0 else '' for example in self_index),
         )
+
+
+def unit_of(run: ReportedRun, measurement: str = 'loss') -> str:
+    """Returns the unit that a run names; nats of one that names none."""
+    of: Callable[[str], str] | None = getattr(run, 'unit', None)
+    return UNIT if of is None else of(measurement)
 
 
 def audited(

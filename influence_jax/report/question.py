@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from influence_jax.analysis.verdicts import Verdict, verdicts
+from influence_jax.analysis.verdicts import Verdict
 from influence_jax.estimators import Summary, cross_fitted_values, z_scores
 from influence_jax.report.results import Results
 
@@ -162,7 +162,7 @@ class Question(NamedTuple):
 def question(results: Results) -> Question:
     """Answers it from the results."""
     summary = results.summary
-    found = verdicts(summary, mean_loss=results.mean_loss)
+    found = results.verdicts
 
     def row(target: int) -> Row:
         strongest = influencers(results, target, most=OTHERS + 1)

@@ -4,6 +4,7 @@ Page, figures, CSV files and terminal tables are functions of `Results` and of n
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from influence_jax import formatting
 from influence_jax.analysis.extraction import ByMembership, Siblings
 from influence_jax.analysis.membership import MembershipResults
 from influence_jax.analysis.near_duplicate_comparison import Comparison
+from influence_jax.analysis.verdicts import verdicts
 from influence_jax.analysis.views import ClusterView, Overview
 from influence_jax.estimators import Method, SignificantPairs, Summary, z_scores
 from influence_jax.report import storage
@@ -152,7 +154,7 @@ class Results:
       example_changes: `[N]` what was changed of an injected near-duplicate, shown before its name.
       shown: how the examples of the page look.
       near_duplicates: `[T]` targets known to have a near-duplicate, or None.
-      mean_loss: `[T]` mean measurement of each target over all complete members, or None.
+      mean_loss: `[T]` mean measurement of each target over the members of the estimate, or None.
       members: how many were measured, repeats of a subset included, which
         `Summary.members_used` counts once; None of columns and of older reports.
       missing: members that have not been trained.
@@ -268,6 +270,15 @@ class Results:
     def num_examples(self) -> int:
         """Returns N."""
         return len(self.example_ids)
+
+    @functools.cached_property
+    def verdicts(self) -> Int[np.ndarray, ' T']:
+        """Returns the `Verdict` on each target."""
+        return verdicts(
+            self.summary,
+            mean_loss=self.mean_loss,
+            target_examples=self.overview.target_examples,
+        )
 
     def example_of(self, target: int) -> int | None:
         """Returns the example that a target is; None where it is none."""

@@ -29,7 +29,7 @@ _IDENTITY = (
     'target_ids',
     'measurements',
 )
-_OPTIONAL = ('masks_sha256', 'executor', 'task')
+_OPTIONAL = ('masks_sha256', 'executor', 'task', 'units')
 _CHECKSUM = 'checksum'
 # Measurement names become file names: nothing that could lead out of the directory.
 _MEASUREMENT_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
@@ -111,6 +111,7 @@ class Manifest:
     executor: how members share the devices; not compared on resuming.
     task: a description from which a built-in task is made again; not compared on resuming, since
         the configuration is.
+    units: of measurements, where the task names them; not compared on resuming.
 
     Raises ValueError where a field has the wrong type or ids are repeated.
     """
@@ -129,6 +130,7 @@ class Manifest:
     masks_sha256: str | None = dataclasses.field(default=None, compare=False)
     executor: Mapping[str, Any] | None = None
     task: Mapping[str, Any] | None = None
+    units: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -203,11 +205,12 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name in ('example_ids', 'target_ids', 'measurements'):
         checked[name] = _distinct_strings(name, fields[name])
     # Through JSON and back, so that a fresh manifest equals itself read from the disk.
-    for name in ('configuration', 'seeds', 'versions', 'executor', 'task'):
+    for name in ('configuration', 'seeds', 'versions', 'executor', 'task', 'units'):
         if (value := fields.get(name)) is not None or name not in _OPTIONAL:
             checked[name] = _through_json(name, value)
     _require(all(map(_is_int, checked['seeds'].values())), 'seeds must be whole numbers')
     _require_texts('versions', *checked['versions'].values())
+    _require_texts('units', *(checked.get('units') or {}).values())
     for name in ('created', 'command', 'git_commit', 'masks_sha256'):
         if (value := fields.get(name)) is not None or name in ('created', 'command'):
             _require_texts(name, value)

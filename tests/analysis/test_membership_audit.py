@@ -160,3 +160,49 @@ def test_groups_widen_the_intervals_over_records():
     assert np.ptp(together.attacks[0].auroc_over_records[1:]) > np.ptp(
         alone.attacks[0].auroc_over_records[1:]
     )
+
+
+@pytest.mark.parametrize('members', [M, 40])
+def test_gaps_that_are_not_finite_are_derived_from_the_losses(members):
+    masks, losses = drawn(memorized=(3,))
+    gaps = membership.logit_gaps(losses)
+    gaps[:members, 0] = np.inf
+    found, expected = audit(masks, losses, gaps=gaps, key=KEY), audit(masks, losses, key=KEY)
+    np.testing.assert_equal(found.attacks, expected.attacks)
+    assert any(f'{members} of {M} members' in note for note in found.notes)
+
+
+def test_all_attacks_are_of_the_members_with_finite_losses():
+    masks, losses = drawn(memorized=(3,))
+    expected = audit(masks[1:], losses[1:], gaps=membership.logit_gaps(losses[1:]), key=KEY)
+    gaps = membership.logit_gaps(losses)
+    losses[0, :2] = np.nan, -1.0
+    gaps[0, 5] = np.nan  # of a member that is left out anyway
+    np.testing.assert_equal(audit(masks, losses, gaps=gaps, key=KEY), expected)
+    assert 'rmia' in [one.name for one in audit(masks, losses, key=KEY).attacks]
+
+
+def test_gaps_of_other_targets_are_refused():
+    masks, losses = drawn()
+    with pytest.raises((ValueError, TypeError), match='gaps'):  # TypeError where types are checked
+        audit(masks, losses, gaps=losses[:, 1:], key=KEY)
+
+
+def test_a_rounded_zero_is_a_loss():
+    masks, losses = drawn(memorized=(3,))
+    losses[0, 1] = -1e-8
+    found = audit(masks, losses, key=KEY)
+    assert [one.name for one in found.attacks] == ['lira_online', 'lira_offline', 'rmia', 'loss']
+    losses[0, 1] = -0.25
+    found = audit(masks, losses, key=KEY)
+    assert [one.name for one in found.attacks] == ['loss']
+    assert any('-0.25' in note for note in found.notes)
+    found = audit(masks, losses, gaps=-losses, key=KEY)
+    assert 'rmia' not in [one.name for one in found.attacks]
+    assert any('-0.25' in note and 'RMIA' in note for note in found.notes)
+
+
+def test_few_scores_decide_no_rate_and_none_are_drawn():
+    masks, losses = drawn(targets=2)
+    (note,) = audit(masks, losses, key=KEY, most_scores=1).notes
+    assert 'too few to decide' in note

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import estimate
 from experiments.estimate import TensorSettings
+from experiments.sources import Sources
 from influence_jax import estimators, tensors
 from influence_jax.analysis import Convergence
 from influence_jax.estimators import adjusted
@@ -310,3 +311,16 @@ def test_other_layouts_give_the_same_report(saved, tmp_path, undrawn):
 def test_sources_that_do_not_go_together(saved, changed, message):
     with pytest.raises(ValueError, match=message):
         estimate.run(dataclasses.replace(saved(), **changed))
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (Sources(feldman_zhang='x.npz', unit='points'), '--unit=points .* --feldman_zhang'),
+        (Sources(feldman_zhang='x.npz', examples=0), '--examples=0'),
+        (Sources(masks='m.npy', losses='l.npy', examples=0), '--examples=0'),
+    ],
+)
+def test_settings_that_would_be_dropped_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        settings.check()

@@ -1,16 +1,19 @@
 """From a directory of a run or of a report to files of other programs."""
 
 import csv
+import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags as absl_flags
 
-from experiments import estimate, export
+from experiments import estimate, export, flags
 from experiments.estimate import TensorSettings
 from experiments.export import ExportSettings, Format
 from influence_jax import Recipe, interchange, report, train_ensemble
 from influence_jax.data import Dataset
-from influence_jax.estimators import difference_in_means
+from influence_jax.estimators import Method, difference_in_means, ridge
 from influence_jax.models import MLPConfig
 from influence_jax.tasks import Classification
 
@@ -127,3 +130,54 @@ def test_a_report_of_a_run_is_exported_as_it_was_written(trained, tmp_path):
     output = ExportSettings(Format.CSV, str(tmp_path / 'pairs.csv'))
     (path,) = export.run(str(page.parent), output)
     assert path.read_bytes() == (page.parent / 'pairs.csv').read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('form', 'output'),
+    [
+        (Format.CSV, 'pairs.csv'),
+        (Format.CSV, 'figures/pairs.csv'),
+        (Format.PARQUET, '.'),
+        (Format.GRAPHML, 'results.zarr/x.graphml'),
+    ],
+)
+def test_nothing_is_written_into_a_report(tensors, form, output):
+    directory = Path(tensors(keep=True))
+    before = sorted(directory.rglob('*'))
+    with pytest.raises(FileExistsError, match='give another --output'):
+        export.run(str(directory), ExportSettings(form, str(directory / output)))
+    assert sorted(directory.rglob('*')) == before
+
+
+def test_nothing_is_written_into_a_run(trained):
+    settings = ExportSettings(Format.PARQUET, str(trained.directory))
+    with pytest.raises(FileExistsError, match='give another --output'):
+        export.run(str(trained.directory), settings)
+
+
+def test_a_column_is_by_the_estimator_of_the_report_or_by_none(tensors, tmp_path):
+    directory = tensors(keep=True)
+    column = ExportSettings(Format.CSV, str(tmp_path / 'c.csv'), '0', ridge)
+    with pytest.raises(ValueError, match='--estimator=ridge'):
+        export.run(directory, column)
+    results = report.Results.load(directory)
+    summary = results.summary._replace(estimator=Method('mine', 'Mine', 'By me.'))
+    other = dataclasses.replace(
+        results,
+        method=Method('mine', 'Mine', 'By me.'),
+        overview=dataclasses.replace(results.overview, summary=summary),
+    )
+    report.save(other, directory, tensors=report.KeptTensors.load(directory))
+    with pytest.raises(ValueError, match='export it from Python'):
+        export.run(directory, dataclasses.replace(column, estimator=None))
+    assert not (tmp_path / 'c.csv').exists()
+    export.run(directory, ExportSettings(Format.CSV, str(tmp_path / 'pairs.csv')))
+
+
+def test_an_estimator_is_a_flag_of_its_own():
+    values = absl_flags.FlagValues()
+    flags.define(ExportSettings(), values)
+    values(['export', '--output=x'])
+    assert flags.read(ExportSettings, values).estimator is None
+    values(['export', '--estimator=Ridge'])
+    assert flags.read(ExportSettings, values).estimator is ridge

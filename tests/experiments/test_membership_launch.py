@@ -52,7 +52,8 @@ def test_of_losses_that_are_none_of_probabilities(tensors, tmp_path, capsys):
     assert 'loss alone' in printed
 
 
-def test_of_a_run(tensors, tmp_path, capsys):
+@pytest.mark.parametrize('units', [None, {'loss': 'meters'}])
+def test_of_a_run(tensors, tmp_path, capsys, units):
     masks, losses = (np.load(tensors[name]) for name in ('masks', 'losses'))
     ids = tuple(f'row {i}' for i in range(N))
     manifest = store.Manifest(
@@ -63,6 +64,7 @@ def test_of_a_run(tensors, tmp_path, capsys):
         target_ids=ids,
         measurements=('loss',),
         members=M,
+        units=units,
     )
     with store.create_or_resume(tmp_path / 'run', manifest, masks) as run:
         run.write(np.arange(M), {'loss': losses})
@@ -70,6 +72,7 @@ def test_of_a_run(tensors, tmp_path, capsys):
     assert page == tmp_path / 'run' / 'membership' / 'membership.html'
     assert rows_of(page)[0]['id'] == 'row 0'
     assert rows_of(page)[0]['at_risk'] == '1'
+    assert ('LiRA' in capsys.readouterr().out) == (units is None)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from experiments.tabular import TableSettings, TabularExperiment, run
+from experiments.tabular import TableSettings, TabularExperiment, run, table
 from influence_jax import open_run
 from influence_jax.training import Recipe
 
@@ -46,7 +46,7 @@ def test_a_small_run(launch, tmp_path):
 def test_a_table_that_is_not_there(launch, tmp_path, assert_refused):
     directory = tmp_path / 'run'
     refused = launch('--dataset=iris', f'--output_dir={directory}', name='tabular')
-    assert_refused(refused, '--dataset=iris: choose one of breast_cancer, wine')
+    assert_refused(refused, '--dataset=iris: choose one of breast_cancer, digits, wine')
     assert not directory.exists()
 
 
@@ -98,3 +98,14 @@ def test_the_larger_table(launch, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert open_run(tmp_path)['loss'].shape == (24, 569)
+
+
+def test_pixels_that_never_change_are_zero():
+    digits = table('digits')
+    features = digits.array('features')
+    assert features.shape == (1797, 64)
+    assert digits.num_classes == 10
+    assert np.isfinite(features).all()
+    constant = features.std(axis=0) == 0
+    assert constant.any()
+    assert not features[:, constant].any()

@@ -1,6 +1,7 @@
 """What is written is read back by those it is for, whole, and over nothing of somebody else's."""
 
 import csv
+import dataclasses
 import sys
 
 import numpy as np
@@ -258,3 +259,36 @@ def test_what_is_not_installed_is_named(
     with pytest.raises(ImportError, match=f'{module} is needed and not installed: .*{install}'):
         write(tmp_path / 'x', run, entries)
     assert not list(tmp_path.iterdir())
+
+
+def test_columns_by_target_are_known_by_name():
+    masks, losses = drawn()
+    summary = summarize(masks, losses, quantile_levels=tuple(np.linspace(0, 1, T)))
+    names = exports.per_target(summary)
+    assert set(names) < set(summary._fields)
+    assert 'quantile_levels' not in names
+    others = summarize(masks, losses, quantile_levels=(0.5,))
+    by_shape = {
+        name
+        for name, of in others._asdict().items()
+        if isinstance(of, np.ndarray) and of.shape == (T,)
+    }
+    assert set(names) == by_shape
+
+
+def test_one_long_id_does_not_lengthen_the_others(run, tmp_path):
+    xarray = pytest.importorskip('xarray')
+    long = 'x' * 100_000
+    ids = (f'{long}1', f'{long}2', *IDS[2:])
+    long_run = dataclasses.replace(run, example_ids=ids, target_ids=(*ids, 'test'))
+    found = exports.as_xarray(long_run)
+    assert tuple(found['example'].values) == ids
+    assert found['example'].nbytes < 1000
+    path = exports.write_netcdf(tmp_path / 'x.nc', long_run)
+    assert path.stat().st_size < 100_000
+    with xarray.open_dataset(path, engine='scipy') as written:
+        kept = [str(one) for one in written['example'].values]
+    assert len(set(kept)) == N
+    assert kept[0].startswith('xxx')
+    assert 'sha256' in kept[0]
+    assert kept[2:] == list(IDS[2:])

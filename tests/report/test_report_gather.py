@@ -10,7 +10,7 @@ import pytest
 from influence_jax import report, store
 from influence_jax.analysis import top1_margin
 from influence_jax.estimators import adjusted, difference_in_means, summarize
-from influence_jax.report import Results
+from influence_jax.report import Results, gathering
 from influence_jax.store import Shown
 
 M, N = 64, 10
@@ -285,3 +285,24 @@ def test_the_margin_of_published_numbers_is_beside_that_of_another_estimator(lan
     assert score.unique.median == pytest.approx(float(np.median(unique)), rel=1e-4)
     assert results.reference.rows[name] == results.reference.rows['margin']
     assert name not in [score.name for score in language.comparison.scores]  # its own already
+
+
+def test_members_without_another_measurement_count():
+    run = array_run()
+    other = run.measurement().copy()
+    other[:5] = np.inf
+    both = dataclasses.replace(run, measurements={'loss': run.measurement(), 'other': other})
+    found, expected = gather(both), gather(run)
+    np.testing.assert_array_equal(found.mean_loss, expected.mean_loss)
+    assert found.facts['members'] == expected.facts['members']
+
+
+def test_an_audit_never_costs_a_report(monkeypatch):
+    def fails(*_, **__):
+        raise ValueError('no such luck')
+
+    monkeypatch.setattr(gathering, 'audited', fails)
+    found = gather(array_run())
+    assert found.membership is None
+    assert any('no such luck' in note for note in found.notes)
+    assert not any('no such luck' in note for note in gather(array_run(), membership=False).notes)

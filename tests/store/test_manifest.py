@@ -35,10 +35,14 @@ def test_a_fresh_manifest_says_when_and_with_what():
     assert manifest.created.endswith('+00:00')
 
 
-def test_executor_and_task_are_kept_where_given_and_not_compared(changed_manifest):
+def test_executor_task_and_units_are_kept_where_given_and_not_compared(changed_manifest):
     plain = changed_manifest()
-    assert {'executor', 'task'}.isdisjoint(json.loads(plain.to_json()))
-    full = changed_manifest(executor={'kind': 'vmapped', 'width': (4, 2)}, task={'name': 'mlp'})
+    assert {'executor', 'task', 'units'}.isdisjoint(json.loads(plain.to_json()))
+    full = changed_manifest(
+        executor={'kind': 'vmapped', 'width': (4, 2)},
+        task={'name': 'mlp'},
+        units={'loss': 'points'},
+    )
     again = store.Manifest.from_json(full.to_json())
     assert again == full
     assert again.executor == {'kind': 'vmapped', 'width': [4, 2]}
@@ -51,6 +55,7 @@ def test_executor_and_task_are_kept_where_given_and_not_compared(changed_manifes
     ('changes', 'match'),
     [
         ({'executor': 'vmapped'}, 'executor must map'),
+        ({'units': {'loss': 1}}, 'units must be text'),
         ({'task': {'module': print}}, 'task must hold only'),
         ({'members': 0}, 'members must be'),
         ({'members': True}, 'members must be'),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.analysis import resampling
@@ -31,7 +31,12 @@ from influence_jax.analysis.membership.rates import (
 )
 from influence_jax.analysis.membership.record_rates import Vulnerability, vulnerability
 from influence_jax.analysis.resampling import Interval
-from influence_jax.estimators.ensemble import examples_of_targets, finite_members, numbered_repeats
+from influence_jax.estimators.ensemble import (
+    examples_of_targets,
+    finite,
+    finite_members,
+    numbered_repeats,
+)
 from influence_jax.types import AnyArray, Masks, Measurement, PRNGKey
 
 FALSE_POSITIVE_RATES = (1e-3, 1e-2, 1e-1)
@@ -41,6 +46,9 @@ LEAST_SUBSETS = 32
 _LEAST_ON_A_SIDE = 3
 _LEVEL = 0.95
 _FALSE_DISCOVERIES = 0.05
+
+_ROUNDING = 1e-6
+"""Below zero by no more, of the mean loss or of 1 nat, a loss is a rounded zero."""
 
 
 class TruePositiveRate(NamedTuple):
@@ -136,7 +144,8 @@ def audit(
       key: draws the resamples of the intervals.
       log_losses: whether losses are -log p of the truth, nats. Of any others the attack by the
         loss alone is all that can be made, unless there are `gaps`.
-      gaps: `[M T]` logit gaps, where they were recorded; derived from losses that are -log p.
+      gaps: `[M T]` logit gaps, where they were recorded; derived from losses that are -log p, also
+        where members with finite losses have gaps that are not finite.
       target_examples: as in `lira`.
       groups: `[T]` the same number for targets that are drawn together, such as near-duplicates,
         in the intervals over records. By default each by itself.
@@ -150,15 +159,24 @@ def audit(
     Raises:
       ValueError: arguments of wrong types or shapes.
     """
+    masks, losses, gaps, notes = _usable(masks, losses, gaps)
     problem = _problem(masks, losses, target_examples)
     if problem is None:
         return None
-    given, self_index, notes = problem
-    log_losses = log_losses and not given.values.min() < 0
+    given, self_index = problem.given, problem.self_index
+    notes += problem.notes
+    reason = 'The losses are no -log p'
+    if log_losses and (lowest := float(losses.min())) < 0:
+        if lowest >= -_ROUNDING * max(1.0, float(np.abs(losses).mean(dtype=np.float64))):
+            losses = np.maximum(losses, 0)
+        else:
+            log_losses, reason = False, f'Losses as low as {lowest:.3g} are no -log p'
+            if gaps is not None:
+                notes.append(f'{reason}: RMIA was not made.')
     if gaps is None and log_losses:
         gaps = logit_gaps(losses)
     if gaps is None:
-        notes.append('The losses are no -log p: no attack but the one by the loss was made.')
+        notes.append(f'{reason}: no attack but the one by the loss was made.')
     elif (
         rises_with_inclusion(given) is True
         or rises_with_inclusion(evidence(masks, gaps, self_index)) is False
@@ -170,8 +188,8 @@ def audit(
         )
     first, *others = _attacks(masks, losses, gaps, log_losses=log_losses)
     whole, chosen = first.make(self_index), np.arange(given.targets.size)
-    if most_scores is not None and whole.scores.size > most_scores:
-        count = max(most_scores // len(whole.scores), 2)
+    count = chosen.size if most_scores is None else max(most_scores // len(whole.scores), 2)
+    if count < chosen.size:
         chosen = resampling.host_generator(key).choice(chosen, count, replace=False)
         notes.append(
             f'Curves and rates are of {count:,} of the {whole.targets.size:,} targets, drawn at '
@@ -194,6 +212,38 @@ def audit(
     return _by_target(tuple(done), whole, single, targets=len(self_index), notes=notes)
 
 
+class _Usable(NamedTuple):
+    """Members whose losses are all finite: every attack is of these."""
+
+    masks: Bool[np.ndarray, 'M N']
+    losses: Float[np.ndarray, 'M T']
+    gaps: Float[np.ndarray, 'M T'] | None
+    notes: list[str]
+
+
+def _usable(masks: Masks, losses: Measurement, gaps: Measurement | None) -> _Usable:
+    """Leaves out members, and all gaps where they would leave out further ones."""
+    usable = finite_members(masks, losses)
+    if gaps is None:
+        return _Usable(*usable, None, [])
+    gaps, shape = np.asarray(gaps), np.shape(losses)
+    if gaps.shape != shape:
+        raise ValueError(
+            f'gaps are {list(gaps.shape)} and losses {list(shape)}: give both of the same members '
+            f'and targets'
+        )
+    if len(usable.losses) < len(gaps):
+        gaps = gaps[finite(losses).all(axis=1)]
+    lacking = int((~finite(gaps).all(axis=1)).sum())
+    if not lacking:
+        return _Usable(*usable, gaps, [])
+    note = (
+        f'{lacking:,} of {len(gaps):,} members have logit gaps that are not finite: the recorded '
+        f'ones are not used.'
+    )
+    return _Usable(*usable, None, [note])
+
+
 class _Problem(NamedTuple):
     """What is attacked: `given` of the targets that `self_index` has an example for."""
 
@@ -203,12 +253,13 @@ class _Problem(NamedTuple):
 
 
 def _problem(
-    masks: Masks, losses: Measurement, target_examples: Int[AnyArray, ' T'] | None
+    masks: Bool[np.ndarray, 'M N'],
+    losses: Float[np.ndarray, 'M T'],
+    target_examples: Int[AnyArray, ' T'] | None,
 ) -> _Problem | None:
     """Leaves out targets that cannot be attacked; None where too little is left."""
-    members = finite_members(masks, losses)
     self_index = examples_of_targets(
-        target_examples, examples=members.masks.shape[1], targets=members.losses.shape[1]
+        target_examples, examples=masks.shape[1], targets=losses.shape[1]
     )
     if not (self_index >= 0).any():
         return None
@@ -267,7 +318,12 @@ def _lowest_rate(curve: Roc, notes: list[str]) -> float:
         if curve.left_out.size * rate >= FALSE_POSITIVES_NEEDED * (1 - 1e-9)
     ]
     rate = decided[0] if decided else FALSE_POSITIVE_RATES[-1]
-    if rate > FALSE_POSITIVE_RATES[0]:
+    if not decided:
+        notes.append(
+            f'{curve.left_out.size:,} scores of records left out are too few to decide at any of '
+            f'these false-positive rates: single records are judged at {rate:g} all the same.'
+        )
+    elif rate > FALSE_POSITIVE_RATES[0]:
         notes.append(
             f'{curve.left_out.size:,} scores of records left out decide at no false-positive rate '
             f'below {rate:g}: single records are judged at that one.'

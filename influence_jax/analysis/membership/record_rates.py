@@ -126,13 +126,9 @@ def _areas(
     subset: Int[np.ndarray, ' M'],
 ) -> tuple[Float[np.ndarray, ' t'], Float[np.ndarray, ' t']]:
     """Area under every column's own curve, and its standard error."""
-    ranks = scipy.stats.rankdata(scores, axis=0)
-    # One kind far behind the other: ranks within each kind, ties kept.
-    apart = scipy.stats.rankdata(ranks + 2 * len(ranks) * included, axis=0)
-    positives, negatives = included.sum(axis=0), (~included).sum(axis=0)
-    within = apart - negatives[None] * included
-    # Of each score, the share of the other kind that lies below it.
-    below = (ranks - within) / np.where(included, negatives[None], positives[None])
+    below = _share_below(scores, included)
+    positives = included.sum(axis=0)
+    negatives = len(included) - positives
     area = below.mean(axis=0, where=included)
     variance = np.zeros(len(area))
     for side, count in ((included, positives), (~included, negatives)):
@@ -141,6 +137,31 @@ def _areas(
         clusters = _one_of_each(side, subset).sum(axis=0)
         variance += squares * clusters / np.maximum(clusters - 1, 1) / count**2
     return area, np.sqrt(variance)
+
+
+def _share_below(
+    scores: Float[np.ndarray, 'M t'], included: Bool[np.ndarray, 'M t']
+) -> Float[np.ndarray, 'M t']:
+    """Of each score, the share of the other kind in its column that is lower; of ties, half."""
+    members = len(scores)
+    order = np.argsort(scores, axis=0)
+    ordered, side = (np.take_along_axis(of, order, axis=0) for of in (scores, included))
+    # Where in its column the ties of each score begin, and behind which place they end.
+    place, edge = np.arange(members)[:, None], np.ones((1, scores.shape[1]), bool)
+    rises = np.concatenate([edge, ordered[1:] != ordered[:-1], edge])
+    start = np.maximum.accumulate(np.where(rises[:-1], place, 0), axis=0)
+    end = np.where(rises[1:], place + 1, members)
+    end = np.minimum.accumulate(end[::-1], axis=0)[::-1]
+    positives = np.pad(side.cumsum(axis=0), [(1, 0), (0, 0)])
+
+    def others(at: Int[np.ndarray, 'M t']) -> Int[np.ndarray, 'M t']:
+        """How many of the other kind stand before a place."""
+        before = np.take_along_axis(positives, at, axis=0)
+        return np.where(side, at - before, before)
+
+    below = np.empty(scores.shape)
+    np.put_along_axis(below, order, (others(start) + others(end)) / 2, axis=0)
+    return below / np.where(included, members - positives[-1], positives[-1])
 
 
 def _squares(

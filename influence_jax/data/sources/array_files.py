@@ -1,6 +1,7 @@
 """Arrays and ids from single files, read so that nothing in them can run code."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from influence_jax.text import quoted
 
 _ZIP = b'PK'
 _PICKLE = b'\x80'
+_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 def array(path: str | Path, *, remedy: str) -> Shaped[np.ndarray, '...']:
@@ -79,7 +81,7 @@ def ids(path: str | Path, *, what: str, expected: int) -> tuple[str, ...]:
 
 
 def check_ids(found: Iterable[object], *, source: str, what: str, expected: int) -> tuple[str, ...]:
-    """Returns ids as texts; refuses (ValueError) another number of them, empty or repeated ones."""
+    """Returns ids as texts; refuses (ValueError) another number, empty ones, repeated ones."""
     names = tuple(map(str, found))
     if len(names) != expected:
         raise ValueError(
@@ -90,6 +92,11 @@ def check_ids(found: Iterable[object], *, source: str, what: str, expected: int)
     for position, name in enumerate(names):
         if not name.strip():
             raise ValueError(f'{source}: {what} id {position} is empty')
+        if _SURROGATE.search(name):
+            raise ValueError(
+                f'{source}: {what} id {position} ({quoted(name)}) holds half of a surrogate pair, '
+                f'which is no text: save it again'
+            )
         if first.setdefault(name, position) != position:
             raise ValueError(
                 f'{source}: {what} id {quoted(name)} occurs twice, at {first[name]} and at '
@@ -116,10 +123,7 @@ def _from_json(path: str | Path) -> list[str]:
         raise ValueError(f'{path}: {error}; save a list of ids') from error
     if not isinstance(found, list) or not all(type(one) in (str, int) for one in found):
         raise ValueError(f'{path} must hold one list of texts or integers')
-    texts = [str(one) for one in found]
-    if any('\ud800' <= c <= '\udfff' for one in texts for c in one):
-        raise ValueError(f'{path} holds half of a surrogate pair, which is no text')
-    return texts
+    return [str(one) for one in found]
 
 
 def _from_npy(path: str | Path) -> list[str]:
@@ -129,11 +133,9 @@ def _from_npy(path: str | Path) -> list[str]:
             f'{path} must hold a vector of texts or integers, not {found.dtype} {list(found.shape)}'
         )
     try:
-        texts = [str(one) for one in found.tolist()]
-        '\n'.join(texts).encode()
+        return [str(one) for one in found.tolist()]
     except ValueError as error:  # code points that do not exist
         raise ValueError(f'{path} holds characters that are no text: save it again') from error
-    return texts
 
 
 def _content(path: str | Path) -> bytes:
