@@ -38,7 +38,7 @@ class Verdict(enum.IntEnum):
 _WORDS = {
     Verdict.UNIQUE: (
         'unique',
-        'memorized from its own record alone: its self-influence stands out of the noise, and no '
+        'memorized mostly from its own record: its self-influence stands out of the noise, and no '
         'other example that stands out influences it half as much',
     ),
     Verdict.NEAR_DUPLICATED: (
