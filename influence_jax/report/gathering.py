@@ -129,11 +129,11 @@ def gather(
         compared.regime, epochs=facts_of.epochs(run), reference=reference
     )
     method = Method(chosen.name, chosen.title, chosen.description)
-    attacked, not_attacked = None, ()
-    if membership:
-        attacked, not_attacked = _attacked(
-            run, key=key, measurement=measurement, unit=unit, shown=kept
-        )
+    attacked, not_attacked = (
+        _attacked(run, key=key, measurement=measurement, unit=unit, shown=kept)
+        if membership
+        else (None, ())
+    )
     return Results(
         title=title or _title(manifest),
         unit=unit,

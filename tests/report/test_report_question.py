@@ -105,7 +105,7 @@ def test_no_significant_pair_is_grayed(arguments, overview):
 @pytest.mark.usefixtures('unsaved')
 def test_twelve_rows_are_seen_and_the_others_fold_away(arguments, monkeypatch, write):
     found = np.where(np.arange(12) < 9, Verdict.UNIQUE, Verdict.NEAR_DUPLICATED)
-    monkeypatch.setattr('influence_jax.report.question.verdicts', lambda *_, **__: found)
+    monkeypatch.setattr('influence_jax.report.results.verdicts', lambda *_, **__: found)
     monkeypatch.setattr('influence_jax.report.question._FIRST', 5)
     asked = question(Results(**arguments))
     assert [len(rows) for _, rows in asked.rows] == [3, 2]
