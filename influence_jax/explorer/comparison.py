@@ -129,7 +129,7 @@ def _shared_members(
 ) -> str | None:
     """Returns how members are shared, as a sentence begins; None where none are known to be."""
     if masks is not None and masks[0] is not None and masks[1] is not None:
-        members = min(map(len, masks))
+        members = min(len(masks[0]), len(masks[1]))
         if np.array_equal(masks[0][:members], masks[1][:members]):
             if len(masks[0]) == len(masks[1]):
                 return 'Both are of the same members, or of members with the same subsets'
