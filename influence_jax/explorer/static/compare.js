@@ -61,8 +61,8 @@ export async function compareView({ run, body, index, openRun, query, replace })
     { key: 'id', title: 'Target', width: [230, 2], cell: (k) => recordCell(run, targets, positions[0][k]) },
     number('difference', 'Difference', 'error', 170),
     number('z', 'In errors', null, 110),
-    number('self_influence_0', names[0], 'self_influence_error_0'),
-    number('self_influence_1', names[1], 'self_influence_error_1'),
+    number('self_influence_0', names[0], 'self_influence_error_0', 190),
+    number('self_influence_1', names[1], 'self_influence_error_1', 190),
     {
       key: 'verdicts',
       title: 'Verdicts',

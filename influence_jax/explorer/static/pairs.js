@@ -30,7 +30,11 @@ export async function pairsView({ run, body, query, replace }) {
   const row = (k) => [examples[k], value[k], error[k], 1, low[k], high[k]];
   const scale = whiskerScale([...value.keys()].slice(0, 2000).map(row));
   const link = (address, id, name) =>
-    h('a.record', { href: address, tabindex: '-1', title: name }, h('span.name', {}, id, id === name ? null : h('small', {}, name.slice(0, 200))));
+    h(
+      'a.record',
+      { href: address, tabindex: '-1', title: name },
+      h('span.name', {}, id, id === name ? null : h('small', {}, name.slice(0, 200))),
+    );
   const number = (key, title, cell, width = 110) => ({ key, title, numeric: true, width: [width, 0], cell });
   const shown = [
     {
@@ -45,7 +49,12 @@ export async function pairsView({ run, body, query, replace }) {
       width: [150, 1],
       cell: (k) => link(run.address('target', of[k]), ids.target(k), targets.name(of[k])),
     },
-    number('value', 'Influence', (k) => [interval(value[k], whisker(row(k)), scale, 84), estimate(value[k], error[k], decimals)], 236),
+    number(
+      'value',
+      'Influence',
+      (k) => [interval(value[k], whisker(row(k)), scale, 84), estimate(value[k], error[k], decimals)],
+      236,
+    ),
     number('low', '95 % interval', (k) => `${formatNumber(low[k])} to ${formatNumber(high[k])}`, 150),
     number('cross_fitted', 'Cross-fitted', (k) => formatNumber(fitted[k], decimals)),
     number('log10_p', 'p', (k) => formatP(logP[k]), 100),
@@ -66,7 +75,8 @@ export async function pairsView({ run, body, query, replace }) {
       ['example', 'example_id', 'target', 'target_id', ...names],
       rows.map((k) => [examples[k], ids.example(k), of[k], ids.target(k), ...names.map((name) => columns[name][k])]),
     );
-  const surest = found.total > examples.length || !found.complete ? `, the surest ${formatCount(examples.length)} here` : '';
+  const isCut = found.total > examples.length || !found.complete;
+  const surest = isCut ? `, the surest ${formatCount(examples.length)} here` : '';
   body.classList.add('full');
   body.append(
     h(
@@ -91,9 +101,9 @@ export async function pairsView({ run, body, query, replace }) {
     const words = (k) =>
       `${ids.example(k)}\n${all.names[examples[k]]}\n${ids.target(k)}\n${targets.name(of[k])}`.toLowerCase();
     rows = [...examples.keys()].filter((k) => !q || words(k).includes(q));
-    const of_ = key in ids ? ids[key] : (k) => (columns[key] ?? logP)[k];
+    const keyOf = key in ids ? ids[key] : (k) => (columns[key] ?? logP)[k];
     const order = new Intl.Collator('en', { numeric: true }).compare;
-    rows.sort((a, b) => sign * (key in ids ? order(of_(a), of_(b)) : of_(a) - of_(b) || 0) || a - b);
+    rows.sort((a, b) => sign * (key in ids ? order(keyOf(a), keyOf(b)) : keyOf(a) - keyOf(b) || 0) || a - b);
     counted.textContent = `${formatCount(rows.length)} pairs`;
     table.setColumns(shown, key, sign < 0, 'value');
     table.setRows(rows);

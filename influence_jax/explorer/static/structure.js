@@ -207,7 +207,7 @@ export async function matrixView({ run, body }) {
     run,
     'matrix',
     'Influence matrix',
-    'Rows are examples, columns are targets, in the order of clusters. Blue lowers the loss, orange raises it. Drag to zoom or move; click an entry for its target, where its error is.',
+    'Rows are examples, columns are targets, in the order of clusters. Blue lowers the loss, orange raises it. Drag to zoom or move; click an entry for its target.',
     (found) => {
       const values = decode(found.values);
       const { examples, targets: columns } = found;
