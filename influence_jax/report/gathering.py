@@ -129,7 +129,8 @@ def gather(
         compared.regime, epochs=facts_of.epochs(run), reference=reference
     )
     method = Method(chosen.name, chosen.title, chosen.description)
-    attacked, not_attacked = None, ()
+    attacked: MembershipResults | None = None
+    not_attacked: tuple[str, ...] = ()
     if membership:
         attacked, not_attacked = _attacked(
             run, key=key, measurement=measurement, unit=unit, shown=kept
