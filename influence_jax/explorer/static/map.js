@@ -190,7 +190,7 @@ function mapChart(run, targets, request, { x, y, color }, zoomed, onLasso) {
   ];
 }
 
-const VERDICT_COLORS = { unique: 'unique', near_duplicated: 'near_duplicated', influenced: 'class-5', unlearned: 'class-4', not_memorized: 'class-5' };
+const VERDICT_COLORS = { unique: 'unique', near_duplicated: 'near_duplicated', influenced: 'class-6', unlearned: 'class-4', not_memorized: 'class-5' };
 
 function colorGroups(run, targets, rows, color) {
   const split = (codes, count) => {
