@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators import by_name
+from influence_jax.estimators import BUILT_IN, by_name
 from influence_jax.estimators.columns import entry_reader
 from influence_jax.estimators.ensemble import Ensemble, Problem, problem
 from influence_jax.explorer import encoding
 from influence_jax.explorer.entries import Entries
 from influence_jax.report.results import Results
+from influence_jax.text import clean
 
 _BINS = 160
 _AT_ONCE = 32
@@ -65,10 +66,10 @@ class MemberLosses(NamedTuple):
     values: Float[np.ndarray, ' M']
     included: Bool[np.ndarray, ' M'] | None
 
-    def document(self) -> dict[str, Any]:
-        """Returns it as the document of a target has it."""
+    def document(self, *, exact: bool) -> dict[str, Any]:
+        """Returns it as the document of a target has it; rounded it takes half the place."""
         return {
-            'values': encoding.quantized(self.values),
+            'values': (encoding.floats if exact else encoding.quantized)(self.values),
             'included': None if self.included is None else encoding.bits(self.included),
         }
 
@@ -114,7 +115,13 @@ class WholeColumns:
 
     def __init__(self, of: Problem, results: Results) -> None:
         self._examples = np.arange(of.masks.shape[1])
-        self._read = entry_reader(by_name(results.method.name), of)
+        name = results.method.name
+        if name not in {one.name for one in BUILT_IN}:
+            raise ValueError(
+                f'whole columns are estimated again by the estimators of this package alone, not '
+                f'by {clean(name)}: shown is what is stored'
+            )
+        self._read = entry_reader(by_name(name), of)
         self._check(results)
 
     def _check(self, results: Results) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +23,12 @@ class Opened:
         name: of the directory, for people.
         report: directory of the report, which holds the results.
         results: the results.
-        checksum: changes when the results do.
         run: directory of the run of which they are; None where there is none.
     """
 
     name: str
     report: Path
     results: Results
-    checksum: str
     run: Path | None
 
     @functools.cached_property
@@ -111,7 +108,6 @@ def open_results(directory: Path | str) -> Opened:
         (run or directory).name,
         report,
         Results.load(report),
-        hashlib.sha256((report / RESULTS / 'zarr.json').read_bytes()).hexdigest()[:32],
         run,
     )
 

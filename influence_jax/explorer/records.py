@@ -9,7 +9,7 @@ from PIL import Image
 
 from influence_jax.analysis.verdicts import Verdict
 from influence_jax.explorer import encoding
-from influence_jax.explorer.columns import Column, MemberLosses
+from influence_jax.explorer.columns import Column
 from influence_jax.explorer.entries import Entries
 from influence_jax.report.results import Results
 from influence_jax.store import Shown
@@ -32,7 +32,7 @@ def target_document(
     target: int,
     stored: Entries,
     column: Column | None,
-    losses: MemberLosses | None,
+    losses: dict[str, Any] | None,
     *,
     verdict: Verdict,
     note: str | None,
@@ -44,7 +44,7 @@ def target_document(
         target: which.
         stored: the entries of its column that are stored, its own among them or not.
         column: the whole column; None where it is not known.
-        losses: of the members on it, likewise.
+        losses: document of the members' losses on it, likewise.
         verdict: of the target.
         note: why column and losses are not known, where they should be.
     """
@@ -52,16 +52,11 @@ def target_document(
     null_error = float(summary.null_standard_error[target])
     entries = stored if column is None else column.entries(stored)
     others = Entries(*(part[entries.positions != example] for part in entries))
-    known = None
-    if example is not None:
-        known = encoding.numbers(
-            [summary.self_influence[target], summary.self_standard_error[target]]
-        )
     return {
         'target': target,
         'id': encoding.name(results.target_ids[target]),
         'example': -1 if example is None else example,
-        'self': known,
+        'self': _own(results, -1 if example is None else target),
         'margin': encoding.number(summary.margin[target]),
         'z_margin': encoding.number(summary.z_margin[target]),
         'effective_members': encoding.number(summary.effective_members[target]),
@@ -81,10 +76,9 @@ def target_document(
             )
         ],
         'histogram': None if column is None else column.histogram(null_error),
-        'losses': None if losses is None else losses.document(),
+        'losses': losses,
         'note': note,
         'vulnerability': _vulnerability(results, target),
-        'tokens': None,
         'attribution': [
             {
                 'method': encoding.name(one.method.title),
@@ -151,9 +145,18 @@ def example_document(
         'change': encoding.prose(results.example_changes[example]),
         **_texts(results, shown, example, target),
         'target': target,
+        'self': _own(results, target),
         'outgoing': others.strongest(MOST_OUTGOING).rows(),
         'group': encoding.positions(group),
     }
+
+
+def _own(results: Results, target: int) -> list[float | None] | None:
+    """The influence on a target of its own example, and its error; None of no target."""
+    summary = results.summary
+    if target < 0:
+        return None
+    return encoding.numbers([summary.self_influence[target], summary.self_standard_error[target]])
 
 
 def _texts(results: Results, shown: Shown | None, example: int, target: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A local web server of the explorer: documents, the page's files, BokehJS; no other address."""
 
+import hashlib
 import importlib.resources
 import ipaddress
 import re
@@ -110,15 +111,16 @@ def application(site: Site, *, host: str = '127.0.0.1') -> Starlette:
 
 def _document(site: Site, request: Request) -> Response:
     address = request.path_params['address']
-    tag = f'"{site.checksum}"'
-    if request.headers.get('if-none-match') == tag:
-        return Response(status_code=304, headers={'ETag': tag})
     try:
         content = site.get(address)
     except UnknownAddress:
         return _error('there is no such document', 404)
     except DAMAGES as error:
         return _error(str(error) or type(error).__name__, 500)
+    # Of what is sent: results, what lies beside them and this program may all have changed.
+    tag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
+    if request.headers.get('if-none-match') == tag:
+        return Response(status_code=304, headers={'ETag': tag})
     media_type = _TYPES[address.rpartition('.')[2]]
     # The table is there: while it is read, what the next pages need can be prepared.
     task = BackgroundTask(site.warm) if address.endswith('/targets.json') else None

@@ -213,7 +213,7 @@ class RunDocuments:
                 target,
                 entries.column(target),
                 column,
-                None if of is None else member_losses(of, target),
+                None if of is None else member_losses(of, target).document(exact=self._shard == 1),
                 verdict=tuple(Verdict)[verdict[target]],
                 note=note,
             )
@@ -270,7 +270,6 @@ class Site:
 
     def __init__(self, opened: Sequence[Opened], *, shard: int = 1) -> None:
         self.runs = [RunDocuments(one, shard=shard) for one in opened]
-        self.checksum = '-'.join(one.checksum for one in opened)
 
     def addresses(self) -> Iterator[str]:
         """Yields the addresses of all documents."""

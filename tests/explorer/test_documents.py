@@ -299,3 +299,16 @@ def test_whole_columns_are_those_of_estimators_that_have_single_ones(tmp_path, e
         assert (page['histogram'] is not None) == whole, page['note']
         assert page['losses'] is not None
         assert whole or 'depends on all others' in page['note']
+
+
+def test_an_example_tells_its_influence_on_itself(document, results):
+    (found,) = document('0/examples/7.json')
+    assert found['self'][0] == pytest.approx(results.summary.self_influence[7], rel=1e-3)
+    assert all(target != 7 for target, *_ in found['outgoing'])
+
+
+def test_losses_of_a_live_page_are_those_that_were_measured(document, ensemble):
+    (page,) = document('0/targets/7.json')
+    np.testing.assert_array_equal(
+        decoded(page['losses']['values']), ensemble.losses[:, 7].astype(np.float32)
+    )

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from influence_jax.explorer import open_results
-from influence_jax.report.kept import TENSORS
 from influence_jax.report.results import RESULTS
 
 
@@ -51,9 +50,3 @@ def test_other_versions_and_damage_are_refused(saved, change):
         (file,) = (saved / RESULTS / 'overview.summary.margin').glob('c*')
         file.write_bytes(bytes(len(file.read_bytes())))
     assert 'write the report again' in refusal(saved)
-
-
-def test_the_checksum_is_that_of_the_results(saved, planted_run):
-    first = open_results(saved)
-    assert first.checksum == open_results(saved).checksum
-    assert (saved / TENSORS).is_dir()

@@ -96,9 +96,9 @@ def test_only_reading_is_answered(client):
 
 
 def test_what_has_not_changed_is_not_sent_again(client, tmp_path, results):
-    first = client.get('/data/0/targets.json')
+    first = client.get('/data/0/run.json')
     tag = {'if-none-match': first.headers['etag']}
-    again = client.get('/data/0/targets.json', headers=tag)
+    again = client.get('/data/0/run.json', headers=tag)
     assert again.status_code == 304 and not again.content
     other = tmp_path / 'other'
     other.mkdir()
@@ -106,7 +106,8 @@ def test_what_has_not_changed_is_not_sent_again(client, tmp_path, results):
     changed = TestClient(
         server.application(Site([open_results(other)])), base_url='http://localhost'
     )
-    assert changed.get('/data/0/targets.json', headers=tag).status_code == 200
+    assert changed.get('/data/0/run.json', headers=tag).status_code == 200
+    assert client.get('/data/0/nothing.json', headers=tag).status_code == 404
 
 
 def test_long_documents_are_compressed(client):

@@ -35,7 +35,7 @@ class WrittenSite(Site):
         self.runs = []
         self.are_examples = are_examples
         rng = np.random.default_rng(0)
-        self.count, self.noun, self.checksum = targets, noun, 'checksum'
+        self.count, self.noun = targets, noun
         self.names = [*HOSTILE, *(f'thing {t}' for t in range(len(HOSTILE), targets))][:targets]
         self.own = rng.exponential(1, targets).astype(np.float32) * 3e-4 + 1e-5
         self.errors = np.full(targets, 2e-5, np.float32)
@@ -168,7 +168,9 @@ class WrittenSite(Site):
             },
             'quantiles': [[0.1, -1e-5], [0.5, 0.0], [0.9, 1e-5]],
             'histogram': Column(values, values).histogram(2e-5),
-            'losses': MemberLosses(losses, included if self.are_examples else None).document(),
+            'losses': MemberLosses(losses, included if self.are_examples else None).document(
+                exact=True
+            ),
             'vulnerability': {
                 'rate': 0.4,
                 'low': 0.3,
@@ -180,7 +182,6 @@ class WrittenSite(Site):
                 'at_risk': True,
                 'attack': 'LiRA',
             },
-            'tokens': None,
             'note': None,
             'attribution': [
                 {'method': 'gradients', 'unit': '', 'self': 1, 'margin': 2, 'influencers': scores}

@@ -220,6 +220,6 @@ export function lossesSection(run, t, losses) {
     included ? 'Losses of the members, in and out' : 'Losses of the members',
     '',
     [legend(entries.filter((_, k) => parts[k].length)), element],
-    [button('CSV', rows)],
+    losses.values.u2 ? [] : [button('CSV', rows)], // of an export they are rounded
   );
 }

@@ -132,7 +132,8 @@ export function saveCsv(name, header, rows) {
 function csvCell(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return '';
   if (typeof value === 'number') return String(Number.isInteger(value) ? value : Number(value.toPrecision(8)));
-  const text = String(value);
+  // Text that a spreadsheet would calculate, as in the tables of reports: also signs of full width.
+  const text = /^ *[=+\-@\t\r\n]/.test(String(value).normalize('NFKC')) ? `'${value}` : String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 

@@ -26,8 +26,7 @@ export async function exampleView({ run, body, key }) {
       ),
     ),
   );
-  const others = found.outgoing.filter(([t]) => t !== own);
-  const itself = found.outgoing.find(([t]) => t === own);
+  const others = found.outgoing; // without itself
   const scale = whiskerScale(others);
   const describe = (t) => ({
     address: run.address('target', t),
@@ -45,13 +44,13 @@ export async function exampleView({ run, body, key }) {
     saveCsv(
       `example_${i}_influences`,
       ['target', 'id', 'name', ...ENTRY_COLUMNS],
-      found.outgoing.map(([t, ...rest]) => [t, targets.ids[t], targets.name(t), ...rest]),
+      others.map(([t, ...rest]) => [t, targets.ids[t], targets.name(t), ...rest]),
     );
   body.append(
     lists.length
       ? section(
           'Whom it influences',
-          `Among the strongest influences that are stored of each target, strongest first. ${WHISKERS}${itself ? ` On itself: ${formatNumber(itself[1])}.` : ''}`,
+          `Among the strongest influences that are stored of each target, strongest first. ${WHISKERS}${found.self ? ` On itself: ${formatNumber(found.self[0])} ± ${formatNumber(found.self[1])}.` : ''}`,
           h('.two', {}, lists),
           [button('CSV', save)],
         )
@@ -70,7 +69,7 @@ export async function exampleView({ run, body, key }) {
         ),
       ),
     );
-  if (found.group?.length > 1) {
+  if (found.group?.length) {
     body.append(
       section(
         'Its group',
@@ -78,12 +77,10 @@ export async function exampleView({ run, body, key }) {
         h(
           'ul.entries.card',
           {},
-          found.group
-            .filter((other) => other !== i)
-            .map((other) => {
-              const { picture, name, address } = exampleEntry(run, other);
-              return h('li', {}, h(`a.entry${picture ? '.pictured' : ''}`, { href: address }, picture, name));
-            }),
+          found.group.map((other) => {
+            const { picture, name, address } = exampleEntry(run, other);
+            return h('li', {}, h(`a.entry${picture ? '.pictured' : ''}`, { href: address }, picture, name));
+          }),
         ),
       ),
     );

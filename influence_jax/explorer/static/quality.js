@@ -56,13 +56,14 @@ export async function membershipView({ run, body }) {
       );
       const cell = (attack, rate) => {
         const found = (attack.tpr_at ?? []).find(([fpr]) => fpr === rate);
-        return found ? withBounds(found.slice(1)) : '–';
+        const records = (attack.tpr_at_over_records ?? []).find(([fpr]) => fpr === rate);
+        return found ? [withBounds(found.slice(1)), overRecords(records?.slice(2))] : '–';
       };
       const table = plainTable(
         ['Attack', 'Area', ...rates.map((rate) => `TPR at ${formatNumber(100 * rate)} % FPR`)],
         curves.map((attack) => [
           attack.title,
-          withBounds([attack.auc, ...(attack.auc_over_members ?? [])]),
+          [withBounds([attack.auc, ...(attack.auc_over_members ?? [])]), overRecords(attack.auc_over_records)],
           ...rates.map((rate) => cell(attack, rate)),
         ]),
       );
@@ -75,7 +76,7 @@ export async function membershipView({ run, body }) {
       return [
         legend([...curves.map(({ title }, k) => [`var(--class-${k % 7})`, title]), ['var(--muted)', 'guessing']]),
         element,
-        section('Rates', 'With 95 % intervals over the models.', table, [button('CSV', save)]),
+        section('Rates', 'With 95 % intervals over the models and, below, over the records.', table, [button('CSV', save)]),
         ...(notes ?? []).map((text) => h('p.how', {}, text)),
       ];
     },
@@ -233,6 +234,11 @@ function stillListed(count, all, isLarger) {
 }
 
 // [value, low, high] as a number with its interval.
+function overRecords([low, high] = []) {
+  if (!Number.isFinite(low) || !Number.isFinite(high)) return null;
+  return h('div.error', {}, `records ${formatNumber(low)} to ${formatNumber(high)}`);
+}
+
 function withBounds([value, low, high]) {
   return [
     h('b', {}, formatNumber(value)),

@@ -107,24 +107,6 @@ function rowsSection(run, example, others) {
   return section('Features', 'Beside its strongest influencers; what differs is marked.', host);
 }
 
-export function tokensSection(tokens) {
-  if (!tokens) return null;
-  const most = Math.max(...tokens.losses.filter(Number.isFinite), 1e-9);
-  const words = tokens.tokens.map((token, k) =>
-    h(
-      'span.token',
-      {
-        title: formatNumber(tokens.losses[k]),
-        style: {
-          backgroundColor: `color-mix(in srgb, var(--negative) ${Math.round((60 * (tokens.losses[k] ?? 0)) / most)}%, transparent)`,
-        },
-      },
-      token,
-    ),
-  );
-  return section('Loss of each token', 'The darker, the higher the loss.', h('p.card.text', {}, words));
-}
-
 // Text cut to `limit` characters, so that a record of a megabyte costs no more than a page.
 export function shorten(text, limit = 4000) {
   return text.length > limit

@@ -19,10 +19,10 @@ export async function clustersView({ run, body }) {
     `Each target with the verdict “${near}” with the example that influences it most; the surest first. Lines join those whose influence stands out; the thicker, the stronger. The ring, or the dot, has the color of the verdict.`,
     ({ clusters, total, near_duplicated: count, others }) => {
       if (!clusters.length) return h('p.state', {}, `No example has the verdict “${near}”.`);
-      const strongest = Math.max(
-        ...clusters.flatMap(({ edges }) => edges.map(([, , value]) => Math.abs(value))),
-        1e-12,
-      );
+      // Not Math.max(...): there may be more edges than a call takes arguments.
+      const strongest = clusters
+        .flatMap(({ edges }) => edges)
+        .reduce((most, [, , value]) => Math.max(most, Math.abs(value)), 1e-12);
       const cards = (some) => some.map((cluster) => clusterCard(run, targets, cluster, strongest));
       const grid = h('.clusters', {}, cards(clusters.slice(0, CLUSTERS_SHOWN)));
       const save = async () => {
@@ -36,7 +36,7 @@ export async function clustersView({ run, body }) {
         h(
           'span.muted',
           {},
-          `${formatCount(total)} clusters${total > clusters.length ? `, the surest ${clusters.length} shown` : ''}: ${formatCount(count)} examples with the verdict “${near}” and ${formatCount(others)} with another verdict, each the strongest influence on one of them.`,
+          `${formatCount(total)} cluster${total === 1 ? '' : 's'}${total > clusters.length ? `, the surest ${clusters.length} shown` : ''}: ${formatCount(count)} examples with the verdict “${near}” and ${formatCount(others)} with another verdict, each the strongest influence on one of them.`,
         ),
         button('CSV', save),
       );

@@ -4,7 +4,7 @@ import { formatCount, formatNumber } from './numbers.js';
 import { WHISKERS, button, estimate, fillLater, h, saveCsv, section, thumbnail, verdictChip, whiskerScale } from './dom.js';
 import { ENTRY_COLUMNS, entryList, exampleEntry } from './entries.js';
 import { entryLookup } from './pairs.js';
-import { recordsSection, tokensSection } from './records.js';
+import { recordsSection } from './records.js';
 import { distributionSection, lossesSection } from './distributions.js';
 
 export async function targetView({ run, body, key, query }) {
@@ -108,7 +108,6 @@ function targetParts(run, targets, t, found) {
     distributionSection(run, targets, t, found, strongest),
     strongest.length ? influencersSection(run, t, influencers, entryLookup(run, targets, t, found)) : null,
     recordsSection(run, targets.example[t], influencers.positive.concat(influencers.negative)),
-    tokensSection(found.tokens),
     found.losses ? lossesSection(run, t, found.losses) : null,
     vulnerabilitySection(found.vulnerability),
     found.attribution?.length ? attributionSection(run, found) : null,
