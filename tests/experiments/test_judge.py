@@ -50,6 +50,7 @@ def settings(runs, out, **changes):
     return JudgeSettings(output_dir=str(out), **given | changes)
 
 
+@pytest.mark.slow
 def test_a_leaderboard_from_directories_alone(runs, launch, tmp_path):
     done = launch(
         f'--run={runs / "ensemble"}',

@@ -9,6 +9,7 @@ from influence_jax import open_run
 from influence_jax.training import Recipe
 
 
+@pytest.mark.slow
 def test_a_small_run(launch, tmp_path):
     directory = tmp_path / 'run'
     done = launch(

@@ -289,6 +289,7 @@ def test_targets_that_are_no_examples(tmp_path, ensemble):
     assert example['target'] == -1 and example['outgoing'][0][0] == 7
 
 
+@pytest.mark.slow
 def test_whole_columns_are_those_of_estimators_that_have_single_ones(tmp_path, ensemble):
     for estimator, whole in ((adjusted, True), (ridge, False)):
         directory = tmp_path / estimator.name
