@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from influence_jax import interchange, tensors
 from influence_jax.report.run import ArrayRun
 
@@ -14,7 +16,7 @@ class Sources:
 
     Attributes:
         masks: file, bool [M N]: whether member m was trained on example n; also numbers 0 and 1,
-            or -1 and 1, or, with --examples, lists of positions. Of one .npy: bool alone.
+            or -1 and 1, or, with --examples, lists of positions.
         losses: file, floating [M T]: what was measured of member m on target t, lower being
             better (negate a probability). Members with anything that is not finite are left out.
         logits: instead of losses: file, floating [M T C].
@@ -84,9 +86,14 @@ class Sources:
 
     @property
     def of_plain_files(self) -> bool:
-        """Whether masks and losses are one .npy file each, which are mapped and not read."""
+        """Whether masks, bool, and losses are one .npy file each: these are mapped and not read."""
         both = self.masks, self.losses
-        return all(one.endswith('.npy') and ',' not in one for one in both)
+        if not all(one.endswith('.npy') and ',' not in one for one in both):
+            return False
+        try:
+            return np.load(self.masks, mmap_mode='r').dtype.kind not in 'iuf'
+        except (OSError, ValueError):
+            return True  # whoever maps it says what is wrong
 
     @property
     def name(self) -> str:

@@ -244,6 +244,13 @@ def test_the_report_is_there_when_nobody_reads_what_is_printed(saved, launch, st
     begun.stderr.close()
 
 
+@pytest.mark.parametrize('numbers', [MASKS.astype(np.uint8), np.where(MASKS, 1.0, -1.0)])
+def test_masks_of_numbers_in_one_file_are_converted(saved, numbers):
+    read = saved(masks=numbers, losses=LOSSES).read()
+    np.testing.assert_array_equal(read.masks, MASKS)
+    np.testing.assert_allclose(read.measurement('loss'), LOSSES, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_from_the_command_line(saved, launch, tmp_path, assert_refused):
     settings = saved(masks=MASKS[:30], losses=LOSSES[:30])
@@ -253,8 +260,8 @@ def test_from_the_command_line(saved, launch, tmp_path, assert_refused):
     assert f'report: {tmp_path}/report/index.html' in done.stdout
     assert len(rows_of(tmp_path / 'report')) == T
     before = sorted(tmp_path.rglob('*'))
-    np.save(settings.masks, MASKS[:30].astype(np.uint8))
-    assert_refused(launch(*flags, name='estimate'), 'uint8, not booleans', 'masks.astype(bool)')
+    np.save(settings.masks, 3 * MASKS[:30].astype(np.uint8))
+    assert_refused(launch(*flags, name='estimate'), 'values such as 0, 3', 'neither 0 and 1')
     assert sorted(tmp_path.rglob('*')) == before
 
 
