@@ -57,6 +57,7 @@ def reference(models, examples, size, seed, damping):
     return np.mean(errors, axis=0)[:, None] * np.mean(scores, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('size', 'damping'), [(6, 0.0), (6, 0.1), (29, 0.5)])
 def test_scores_are_the_formula_of_the_paper(models, size, damping):
     """Whose damping is 0; with damping the projection may be larger than the rank."""

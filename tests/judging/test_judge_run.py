@@ -69,6 +69,7 @@ def demanding(masks, losses, *, target_examples):
 demanding.least_members = 99
 
 
+@pytest.mark.slow
 def test_a_leaderboard_in_a_few_lines(runs, dataset, tmp_path):
     run, truth = runs
 
