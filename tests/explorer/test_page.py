@@ -382,8 +382,8 @@ def test_light_and_dark_can_be_chosen(open_page):
 def test_the_comparison_shows_what_moved(open_page, site):
     page = open_page()
     page.goto(page.url.split('#')[0] + '#/compare')
-    page.wait_for_selector('.vrow')
-    assert 'Self-influence of 150 of 300 targets moved' in page.locator('main').inner_text()
+    moved = 'Self-influence of 150 of 300 targets moved'
+    playwright.expect(page.locator('main')).to_contain_text(moved)
     page.get_by_label('Show').select_option('moved')
     page.wait_for_url('**only=moved')
     playwright.expect(page.locator('.count')).to_have_text('150 targets')
