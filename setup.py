@@ -12,7 +12,7 @@ HERE = pathlib.Path(__file__).parent
     (HERE / 'influence_jax' / '__init__.py').read_text(encoding='utf-8'),
     flags=re.MULTILINE,
 )
-EXPLORE = ['bokeh>=3.7,<4', 'starlette>=0.46,<2', 'uvicorn>=0.34,<1']
+EXPLORE = ['bokeh>=3.9,<4', 'starlette>=1,<2', 'uvicorn>=0.54,<1']
 TABLES = ['pandas>=2.2.3,<4', 'pyarrow>=18,<27', 'xarray>=2024.10,<2027']
 
 setup(

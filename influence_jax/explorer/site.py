@@ -163,16 +163,12 @@ class RunDocuments:
         return StoredEntries(self.results.summary)
 
     @functools.cached_property
-    def _verdicts(self) -> Int[np.ndarray, ' T']:
-        return self.results.verdicts
-
-    @functools.cached_property
     def _target_of(self) -> Int[np.ndarray, ' N']:
         return table.targets_of_examples(self.results)
 
     @functools.cached_property
     def _clusters(self) -> views.Clusters:
-        return views.Clusters(self.results, self._verdicts)
+        return views.Clusters(self.results, self.results.verdicts)
 
     @functools.cached_property
     def _measured(self) -> tuple[Problem | None, str | None]:
@@ -202,7 +198,7 @@ class RunDocuments:
 
     def _targets(self, number: int) -> list[dict[str, Any]]:
         shard = self._of_shard(number, self.results.num_targets)
-        entries, verdict = self._ready('_entries'), self._ready('_verdicts')
+        entries, verdict = self._ready('_entries'), self.results.verdicts
         (of, _), (whole, note) = self._ready('_measured'), self._ready('_whole')
         columns: Sequence[Column | None] = [None] * len(shard)
         if whole is not None:
