@@ -3,19 +3,19 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
+from influence_jax.attribution.features import Times, compiled, features, static
 from influence_jax.attribution.layers import Network
 from influence_jax.attribution.method import (
     Attribution,
     ExampleFeatures,
-    Features,
     FeatureScorer,
     Records,
     Scorer,
@@ -23,13 +23,10 @@ from influence_jax.attribution.method import (
 )
 from influence_jax.attribution.model import Model, flat
 from influence_jax.estimators.estimator import Method
-from influence_jax.types import Batch
+from influence_jax.types import Batch, Params
 
 RELATIVE_DAMPING = 0.1
 """Of the mean eigenvalue of a block."""
-
-Blocks = Callable[[Any, Batch], list[Float[Array, 'b d']]]
-"""From parameters and a batch to compressed gradients, block by block."""
 
 
 @runtime_checkable
@@ -47,8 +44,13 @@ class Compression(Protocol):
     def by_layer(self) -> bool:
         """Whether each block is of one layer, in their order."""
 
-    def blocks(self, network: Network, *, key: Key[Array, '']) -> Blocks:
-        """Draws what is random."""
+    def draw(self, network: Network, *, key: Key[Array, '']) -> Any:
+        """Draws what is random: a pytree of arrays."""
+
+    def blocks(
+        self, network: Network, drawn: Any, chosen: Params, batch: Batch
+    ) -> list[Float[Array, 'b d']]:
+        """Compressed gradients of a batch, block by block."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +86,9 @@ class LoGra:
             min(self.rank, layer.inputs) * min(self.rank, layer.outputs) for layer in network.layers
         ]
 
-    def blocks(self, network: Network, *, key: Key[Array, '']) -> Blocks:
-        """See `Compression`."""
-        sides = [
+    def draw(self, network: Network, *, key: Key[Array, '']) -> list[tuple[Array, ...]]:
+        """A and B of each layer."""
+        return [
             tuple(
                 self._side(width, jax.random.fold_in(key, 2 * number + side))
                 for side, width in enumerate((layer.inputs, layer.outputs))
@@ -94,18 +96,19 @@ class LoGra:
             for number, layer in enumerate(network.layers)
         ]
 
-        def compute(chosen: Any, batch: Batch) -> list[Float[Array, 'b d']]:
-            network.check_layers()
-            found = network.factors(chosen, batch)
-            parts = []
-            for number, layer in enumerate(network.layers):
-                of_inputs, of_outputs = sides[number]
-                rows = jax.vmap(layer.rows_times, (0, None))(found.inputs[number], of_inputs)
-                columns = jax.vmap(layer.columns)(found.gradients[number]) @ of_outputs
-                parts.append(jnp.einsum('blr,bls->brs', rows, columns).reshape(len(rows), -1))
-            return parts
-
-        return compute
+    def blocks(
+        self, network: Network, drawn: Any, chosen: Params, batch: Batch
+    ) -> list[Float[Array, 'b d']]:
+        """See `Compression`."""
+        network.check_layers()
+        found = network.factors(chosen, batch)
+        parts = []
+        for number, layer in enumerate(network.layers):
+            of_inputs, of_outputs = drawn[number]
+            rows = jax.vmap(layer.rows_times, (0, None))(found.inputs[number], of_inputs)
+            columns = jax.vmap(layer.columns)(found.gradients[number]) @ of_outputs
+            parts.append(jnp.einsum('blr,bls->brs', rows, columns).reshape(len(rows), -1))
+        return parts
 
     def _side(self, width: int, key: Key[Array, '']) -> Float[Array, 'width r']:
         if width <= self.rank:
@@ -147,16 +150,17 @@ class Dropout:
         """See `Compression`."""
         return [min(self.count, self._size(network))]
 
-    def blocks(self, network: Network, *, key: Key[Array, '']) -> Blocks:
+    def draw(self, network: Network, *, key: Key[Array, '']) -> Int[Array, ' d']:
+        """Which coordinates are kept."""
+        (count,) = self.widths(network)
+        return jnp.sort(jax.random.choice(key, self._size(network), (count,), replace=False))
+
+    def blocks(
+        self, network: Network, drawn: Any, chosen: Params, batch: Batch
+    ) -> list[Float[Array, 'b d']]:
         """See `Compression`."""
-        size, (count,) = self._size(network), self.widths(network)
-        kept = jnp.sort(jax.random.choice(key, size, (count,), replace=False))
-
-        def compute(chosen: Any, batch: Batch) -> list[Float[Array, 'b d']]:
-            whole = flat(network.gradients(chosen, batch))
-            return [whole[:, kept] * math.sqrt(size / count)]
-
-        return compute
+        scale = math.sqrt(self._size(network) / len(drawn))
+        return [flat(network.gradients(chosen, batch))[:, drawn] * scale]
 
     def _size(self, network: Network) -> int:
         return sum(math.prod(shape.shape) for shape in network.shapes.values())
@@ -207,29 +211,28 @@ class Compressed(Attribution):
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
         of_targets, of_examples = [], []
+        network = models[0].network(records.examples, records.loss)
+        drawn = self.compression.draw(network, key=jax.random.key(self.seed))
+        cuts = itertools.accumulate(self.compression.widths(network), initial=0)
+        places = [slice(*pair) for pair in itertools.pairwise(cuts)]
         for model in models:
-            network = model.network(records.examples, records.loss)
-            starts = np.cumsum([0, *self.compression.widths(network)])
-            places = [slice(*pair) for pair in itertools.pairwise(starts)]
-            examples = ExampleFeatures(self._features(model, network), records, models=len(models))
+            example, target = (
+                _Blocks(model, drawn, name, self.compression)
+                for name in (records.loss, records.measurement)
+            )
+            examples = ExampleFeatures(compiled(example), records, models=len(models))
             mask = model.trained_on(records.num_examples)
-            inverses = [
-                self._inverse(gram, int(mask.sum())) for gram in examples.grams(mask, places)
-            ]
-            target = self._features(model, model.network(records.targets, records.measurement))
-            of_targets.append(_times(target, inverses, places))
+            inverses = tuple(
+                jnp.asarray(self._inverse(gram, int(mask.sum())), jnp.float32)
+                for gram in examples.grams(mask, places)
+            )
+            of_targets.append(compiled(Times(target, inverses)))
             of_examples.append(examples)
         modules: list[tuple[str, int]] = []
         if self.compression.by_layer:
-            network = models[0].network(records.examples, records.loss)
             names = [layer.module for layer in network.layers]
             modules = list(zip(names, self.compression.widths(network), strict=True))
         return FeatureScorer(of_targets, of_examples, records, modules=modules)
-
-    def _features(self, model: Model, network: Network) -> Features:
-        blocks = self.compression.blocks(network, key=jax.random.key(self.seed))
-        chosen = model.chosen
-        return jax.jit(lambda batch: jnp.concatenate(blocks(chosen, batch), axis=1))
 
     def _inverse(self, gram: Float[np.ndarray, 'd d'], count: int) -> Float[np.ndarray, 'd d']:
         """Of the Fisher information with damping, over the number of examples."""
@@ -239,15 +242,14 @@ class Compressed(Attribution):
         return np.linalg.inv(fisher + damping * np.eye(len(fisher))) / count
 
 
-def _times(
-    features: Features, inverses: Sequence[Float[np.ndarray, '_ _']], places: Sequence[slice]
-) -> Features:
-    matrices = [jnp.asarray(inverse, jnp.float32) for inverse in inverses]
+@features
+class _Blocks:
+    model: Model
+    drawn: Any
+    measurement: str = static()
+    compression: Compression = static()
 
-    @jax.jit
-    def solved(batch: Batch) -> Float[Array, 'b D']:
-        found = features(batch)
-        parts = [found[:, place] @ one for place, one in zip(places, matrices, strict=True)]
-        return jnp.concatenate(parts, axis=1)
-
-    return solved
+    def __call__(self, batch: Batch) -> Float[Array, 'b D']:
+        network = self.model.network(batch, self.measurement)
+        found = self.compression.blocks(network, self.drawn, self.model.chosen, batch)
+        return jnp.concatenate(found, axis=1)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,24 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import sparse
 
+from influence_jax.attribution.features import (
+    Directions,
+    Features,
+    GradientsOf,
+    Losses,
+    Norms,
+    compiled,
+    features,
+    static,
+)
 from influence_jax.attribution.method import (
     Attribution,
-    Features,
     FeatureScorer,
     Records,
     Scorer,
     by_batches,
 )
-from influence_jax.attribution.model import Model, flat
+from influence_jax.attribution.model import Model
 from influence_jax.data.pixel_distance import rms_distances
 from influence_jax.estimators.estimator import Method
 from influence_jax.trees import named
@@ -45,12 +54,8 @@ class GradientNorm(Attribution):
 
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
-
-        def norms(model: Model) -> Features:
-            network, chosen = model.network(records.examples, records.loss), model.chosen
-            return lambda batch: jnp.linalg.norm(flat(network.gradients(chosen, batch)), axis=1)
-
-        return _whatever_the_target([norms(model) for model in models], records)
+        norms = [Norms(GradientsOf(model, records.loss)) for model in models]
+        return _whatever_the_target(norms, records)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +77,7 @@ class Loss(Attribution):
 
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
-
-        def losses(model: Model) -> Features:
-            return lambda batch: model.losses(model.chosen, batch, records.loss)
-
-        return _whatever_the_target([losses(model) for model in models], records)
+        return _whatever_the_target([Losses(model, records.loss) for model in models], records)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,30 +96,31 @@ class EmbeddingSimilarity(Attribution):
 
     def prepare(self, models: Sequence[Model], records: Records) -> Scorer:
         """See `Attribution`."""
-        of_targets = [_embedding(model, records.targets, records.measurement) for model in models]
-        of_examples = [_embedding(model, records.examples, records.loss) for model in models]
-        return FeatureScorer(of_targets, of_examples, records)
+
+        def of(measurement: str) -> list[Features]:
+            return [compiled(Directions(_Embeddings(model, measurement))) for model in models]
+
+        return FeatureScorer(of(records.measurement), of(records.loss), records)
 
 
-def _embedding(model: Model, rows: Batch, measurement: str) -> Features:
-    network, chosen = model.network(rows, measurement), model.chosen
-    if not network.layers:
-        raise ValueError('no linear layer is among the parameters: choose others (blocks=)')
-    last = network.layers[-1]
+@features
+class _Embeddings:
+    model: Model
+    measurement: str = static()
 
-    def mean(x: Array, gradient: Array) -> Float[Array, ' D']:
-        positions = last.rows(x)[:, : last.inputs - (last.bias is not None)]
-        counts = jnp.any(last.columns(gradient) != 0, axis=1)
-        return counts.astype(positions.dtype) @ positions
+    def __call__(self, batch: Batch) -> Float[Array, 'b D']:
+        network = self.model.network(batch, self.measurement)
+        if not network.layers:
+            raise ValueError('no linear layer is among the parameters: choose others (blocks=)')
+        last = network.layers[-1]
 
-    @jax.jit
-    def features(batch: Batch) -> Float[Array, 'b D']:
-        found = network.factors(chosen, batch)
-        sums = jax.vmap(mean)(found.inputs[-1], found.gradients[-1])
-        norm = jnp.linalg.norm(sums, axis=1, keepdims=True)
-        return sums / jnp.where(norm > 0, norm, 1)
+        def mean(x: Array, gradient: Array) -> Float[Array, ' D']:
+            positions = last.rows(x)[:, : last.inputs - (last.bias is not None)]
+            counts = jnp.any(last.columns(gradient) != 0, axis=1)
+            return counts.astype(positions.dtype) @ positions
 
-    return features
+        found = network.factors(self.model.chosen, batch)
+        return jax.vmap(mean)(found.inputs[-1], found.gradients[-1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,12 +232,12 @@ def _score_bytes(records: Records) -> int:
     return 8 * records.num_examples * min(records.block, records.num_targets)
 
 
-def _whatever_the_target(computes: Sequence[Callable], records: Records) -> Scorer:
+def _whatever_the_target(numbers: Sequence[Features], records: Records) -> Scorer:
     """The mean over models of a number of each example, the same for every target."""
     values = np.mean(
         [
-            by_batches(jax.jit(one), records.examples, records.batch, what='score')
-            for one in computes
+            by_batches(compiled(one), records.examples, records.batch, what='score')
+            for one in numbers
         ],
         axis=0,
     )

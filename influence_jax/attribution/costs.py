@@ -90,7 +90,8 @@ def _of_compressed(method: Compressed, model: Model, records: Records) -> Cost:
     widths = method.compression.widths(network)
 
     def compute(network: Network) -> Callable[..., Any]:
-        return method.compression.blocks(network, key=jax.random.key(0))
+        drawn = method.compression.draw(network, key=jax.random.key(0))
+        return functools.partial(method.compression.blocks, network, drawn)
 
     each = _flops(model, records, compute)
     grams = Stage('products of features', 2.0 * records.num_examples * _sum(widths, 2))

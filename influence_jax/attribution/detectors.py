@@ -3,21 +3,26 @@
 import abc
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from sklearn.ensemble import IsolationForest
 
-from influence_jax.attribution.gradients import Gradients, gradient_features
+from influence_jax.attribution.features import (
+    Features,
+    GradientsOf,
+    LabelErrors,
+    Losses,
+    Norms,
+    compiled,
+)
+from influence_jax.attribution.gradients import Gradients
 from influence_jax.attribution.kfac import KFAC
-from influence_jax.attribution.method import GIB, Attribution, Features, Records, by_batches
+from influence_jax.attribution.method import GIB, Attribution, Records, by_batches
 from influence_jax.attribution.model import Model, same_network
 from influence_jax.estimators.estimator import Method
 from influence_jax.estimators.tiling import tile_slices
-from influence_jax.types import Batch
 
 
 class Detector(abc.ABC):
@@ -91,7 +96,7 @@ class OutlierGradients(Detector):
                     f'parameters (blocks=)'
                 )
             forest = IsolationForest(n_estimators=self.trees, random_state=self.seed)
-            gradients = _of_examples(_gradients(model, records), records)
+            gradients = _of_examples(GradientsOf(model, records.loss), records)
             return -forest.fit(gradients).score_samples(gradients)
 
         return _mean([outlying(last_layer(model, records)) for model in _checked(models)])
@@ -126,10 +131,7 @@ class GradientSize(Detector):
         """See `Detector`."""
 
         def sizes(model: Model) -> Float[np.ndarray, ' N']:
-            gradients = _gradients(model, records)
-            return _of_examples(
-                lambda batch: jnp.linalg.norm(gradients(batch), self.order, axis=1), records
-            )
+            return _of_examples(Norms(GradientsOf(model, records.loss), self.order), records)
 
         return _mean([sizes(last_layer(model, records)) for model in _checked(models)])
 
@@ -175,9 +177,7 @@ class OwnLoss(Detector):
         """See `Detector`."""
 
         def losses(model: Model) -> Float[np.ndarray, ' N']:
-            return _of_examples(
-                lambda batch: model.losses(model.chosen, batch, records.loss), records
-            )
+            return _of_examples(Losses(model, records.loss), records)
 
         return _mean([losses(model) for model in _checked(models)])
 
@@ -195,9 +195,7 @@ class LowConfidence(Detector):
         """See `Detector`; also raises ValueError where a task has no probabilities of labels."""
 
         def errors(model: Model) -> Float[np.ndarray, ' N']:
-            return _of_examples(
-                jax.vmap(lambda row: model.margin(model.chosen, row).error), records
-            )
+            return _of_examples(LabelErrors(model), records)
 
         return _mean([errors(model) for model in _checked(models)])
 
@@ -219,12 +217,8 @@ def _checked(models: Sequence[Model]) -> Sequence[Model]:
     return models
 
 
-def _gradients(model: Model, records: Records) -> Features:
-    return gradient_features(model, records.examples, records.loss)
-
-
-def _of_examples(compute: Callable[[Batch], Array], records: Records) -> Float[np.ndarray, 'N ...']:
-    return by_batches(jax.jit(compute), records.examples, records.batch, what='score')
+def _of_examples(features: Features, records: Records) -> Float[np.ndarray, 'N ...']:
+    return by_batches(compiled(features), records.examples, records.batch, what='score')
 
 
 def _mean(scores: Sequence[Float[np.ndarray, ' N']]) -> Float[np.ndarray, ' N']:

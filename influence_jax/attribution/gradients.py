@@ -3,36 +3,28 @@
 import dataclasses
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from influence_jax.attribution.method import Attribution, Features, FeatureScorer, Records, Scorer
-from influence_jax.attribution.model import Model, flat
+from influence_jax.attribution.features import (
+    Directions,
+    Features,
+    GradientsOf,
+    compiled,
+    features,
+)
+from influence_jax.attribution.method import Attribution, FeatureScorer, Records, Scorer
+from influence_jax.attribution.model import Model
 from influence_jax.estimators.estimator import Method
 from influence_jax.types import Batch
 
 
-def gradient_features(model: Model, rows: Batch, measurement: str) -> Features:
-    """From a batch to the gradients `[b P]` of what is measured, compiled once."""
-    network = model.network(rows, measurement)
-    chosen = model.chosen
+@features
+class _Scaled:
+    of: Features
+    scale: float | Array
 
-    @jax.jit
-    def features(batch: Batch) -> Float[Array, 'b P']:
-        return flat(network.gradients(chosen, batch))
-
-    return features
-
-
-def _unit(features: Features) -> Features:
-    @jax.jit
-    def normalized(batch: Batch) -> Float[Array, 'b D']:
-        found = features(batch)
-        norm = jnp.linalg.norm(found, axis=1, keepdims=True)
-        return found / jnp.where(norm > 0, norm, 1)
-
-    return normalized
+    def __call__(self, batch: Batch) -> Float[Array, 'b D']:
+        return self.scale * self.of(batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +68,10 @@ class Gradients(Attribution):
         scales = [len(models) * weight for weight in self.weights] or [1.0] * len(models)
         of_targets, of_examples = [], []
         for model, scale in zip(models, scales, strict=True):
-            target = gradient_features(model, records.targets, records.measurement)
-            example = gradient_features(model, records.examples, records.loss)
+            target: Features = GradientsOf(model, records.measurement)
+            example: Features = GradientsOf(model, records.loss)
             if self.cosine:
-                target, example = _unit(target), _unit(example)
-            of_targets.append(_scaled(target, scale))
-            of_examples.append(example)
+                target, example = Directions(target), Directions(example)
+            of_targets.append(compiled(_Scaled(target, scale)))
+            of_examples.append(compiled(example))
         return FeatureScorer(of_targets, of_examples, records, modules=models[0].modules)
-
-
-def _scaled(features: Features, scale: float) -> Features:
-    return features if scale == 1 else lambda batch: scale * features(batch)

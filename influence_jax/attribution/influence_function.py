@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,10 +12,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
-from influence_jax.attribution.gradients import gradient_features
+from influence_jax.attribution.features import Features, GradientsOf, compiled
 from influence_jax.attribution.method import (
     Attribution,
-    Features,
     FeatureScorer,
     Records,
     Scorer,
@@ -149,8 +149,8 @@ def scorer(
     of_targets, of_examples, scales = [], [], []
     for model, solve in zip(models, solves, strict=True):
         count = int(model.trained_on(records.num_examples).sum())
-        target = gradient_features(model, records.targets, records.measurement)
-        example = gradient_features(model, records.examples, records.loss)
+        target = compiled(GradientsOf(model, records.measurement))
+        example = compiled(GradientsOf(model, records.loss))
 
         def solved(features: Features, solve: Product = solve, count: int = count) -> Features:
             return lambda batch: solve(features(batch)) / count
@@ -172,17 +172,7 @@ def _products(
     rows = jax.tree.map(lambda leaf: leaf[mask], records.examples)
     count = int(mask.sum())
     size = min(records.batch, count)
-    of_one = _gauss_newton if curvature is Curvature.GAUSS_NEWTON else _hessian
-    _, unravel = ravel_pytree(model.chosen)
-
-    @jax.jit
-    def of_batch(
-        vectors: Float[Array, 'r P'], batch: Batch, weights: Float[Array, ' b']
-    ) -> Float[Array, 'r P']:
-        def product(vector: Float[Array, ' P']) -> Float[Array, ' P']:
-            return ravel_pytree(of_one(model, records.loss, batch, weights, unravel(vector)))[0]
-
-        return jax.vmap(product)(vectors)
+    of_batch = functools.partial(_of_batch, curvature, records.loss, model)
 
     def whole(vectors: Float[Array, 'r P']) -> Float[Array, 'r P']:
         total = jnp.zeros_like(vectors)
@@ -197,6 +187,24 @@ def _products(
         return of_batch(vectors, batch, jnp.full(size, 1 / size, jnp.float32))
 
     return whole, sampled
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _of_batch(
+    curvature: Curvature,
+    loss: str,
+    model: Model,
+    vectors: Float[Array, 'r P'],
+    batch: Batch,
+    weights: Float[Array, ' b'],
+) -> Float[Array, 'r P']:
+    of_one = _gauss_newton if curvature is Curvature.GAUSS_NEWTON else _hessian
+    _, unravel = ravel_pytree(model.chosen)
+
+    def product(vector: Float[Array, ' P']) -> Float[Array, ' P']:
+        return ravel_pytree(of_one(model, loss, batch, weights, unravel(vector)))[0]
+
+    return jax.vmap(product)(vectors)
 
 
 def _hessian(

@@ -9,6 +9,7 @@ along each pair (George et al. 2018, arXiv 1806.03884; Grosse et al. 2023, arXiv
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from influence_jax.attribution.features import Features, compiled, features, static
 from influence_jax.attribution.layers import Layer, Network
 from influence_jax.attribution.method import (
     Attribution,
-    Features,
     FeatureScorer,
     Records,
     Scorer,
@@ -61,8 +62,12 @@ class Spectrum(NamedTuple):
 
     def solve(self, blocks: Float[Array, 'B I O']) -> Float[Array, 'B I O']:
         """(Fisher + damping)^-1 times each block."""
-        values = jnp.asarray(1 / (self.values + self.damping))
-        return in_basis(blocks, self.inputs, self.outputs, values)
+        return in_basis(blocks, *self.inverse(1))
+
+    def inverse(self, count: int) -> tuple[Array, Array, Array]:
+        """Eigenvectors and eigenvalues, as of `in_basis`, of (Fisher + damping)^-1 / count."""
+        values = 1 / (count * (self.values + self.damping))
+        return jnp.asarray(self.inputs), jnp.asarray(self.outputs), jnp.asarray(values)
 
 
 def in_basis(
@@ -150,35 +155,19 @@ class KFAC(Attribution):
         """As `spectra`, the mean over checkpoints of one member."""
         first = checkpoints[0]
         _, row = next(self._rows(first, records))
-        layers = self._network(first, records, row).layers
+        loss = _Loss(self.fisher, records.loss)
+        layers = loss.network(first, row).layers
 
-        def moments(variables: Any, batch: Any, real: Array) -> list[tuple[Array, Array]]:
-            model = first.at(variables)
-            found = self._network(model, records, batch).factors(model.chosen, batch)
-            return [
-                _moments(layer, x, gradient, real)
-                for layer, x, gradient in zip(layers, found.inputs, found.gradients, strict=True)
-            ]
-
-        def mean(compute: Callable[[Any, Any, Array], list[Any]]) -> list[Any]:
-            summed = jax.jit(compute)
+        def mean(summed: Callable[[Model, Any, Array], list[Any]]) -> list[Any]:
             return _mean(summed, [(model, self._rows(model, records)) for model in checkpoints])
 
         vectors = [
-            tuple(np.linalg.eigh(np.asarray(m, np.float64)) for m in pair) for pair in mean(moments)
+            tuple(np.linalg.eigh(np.asarray(m, np.float64)) for m in pair)
+            for pair in mean(functools.partial(_moments, loss))
         ]
         if self.corrected:
             turns = [(jnp.float32(a[1]), jnp.float32(s[1])) for a, s in vectors]
-
-            def squares(variables: Any, batch: Any, real: Array) -> list[Array]:
-                model = first.at(variables)
-                blocks = self._network(model, records, batch).blocks(model.chosen, batch)
-                return [
-                    jnp.einsum('bio,b->io', (a.T @ block @ s) ** 2, real)
-                    for (a, s), block in zip(turns, blocks, strict=True)
-                ]
-
-            values = mean(squares)
+            values = mean(functools.partial(_squares, loss, turns))
         else:
             values = [np.maximum(a[0], 0)[:, None] * np.maximum(s[0], 0)[None] for a, s in vectors]
         return [
@@ -192,17 +181,6 @@ class KFAC(Attribution):
             )
             for layer, (a, s), value in zip(layers, vectors, values, strict=True)
         ]
-
-    def _network(self, model: Model, records: Records, rows: Any) -> Network:
-        """The loss of a record and a key, with the labels that the Fisher is of."""
-
-        def loss(chosen: Any, row: Any) -> Array:
-            record, own = row
-            if self.fisher is Fisher.EMPIRICAL:
-                return model.measure(chosen, record, records.loss)
-            return model.sampled(chosen, record, own)
-
-        return Network(loss, model.chosen, jax.tree.map(lambda leaf: leaf[0], rows))
 
     def _rows(self, model: Model, records: Records) -> Iterator[tuple[int, Any]]:
         """Examples that it was trained on, each with a key; how many of a batch are real."""
@@ -219,21 +197,13 @@ class KFAC(Attribution):
         spectra = self.spectra(model, records)
         count = int(model.trained_on(records.num_examples).sum())
 
+        inverse = tuple(spectrum.inverse(count) for spectrum in spectra)
+
         def of(rows: Batch, measurement: str, *, solved: bool) -> Features:
-            network = model.network(rows, measurement)
-            names = [layer.name for layer in network.layers]
+            names = [layer.name for layer in model.network(rows, measurement).layers]
             if names != [spectrum.name for spectrum in spectra]:
                 raise ValueError(f'{measurement!r} passes other layers than the loss does: {names}')
-
-            @jax.jit
-            def features(batch: Batch) -> Float[Array, 'b D']:
-                blocks = network.blocks(model.chosen, batch)
-                if solved:
-                    pairs = zip(spectra, blocks, strict=True)
-                    blocks = [spectrum.solve(block) / count for spectrum, block in pairs]
-                return jnp.concatenate([b.reshape(len(b), -1) for b in blocks], axis=1)
-
-            return features
+            return compiled(_Blocks(model, inverse if solved else None, measurement))
 
         example = of(records.examples, records.loss, solved=False)
         scales = None
@@ -243,7 +213,68 @@ class KFAC(Attribution):
         return of(records.targets, records.measurement, solved=True), example, scales
 
 
+@dataclasses.dataclass(frozen=True)
+class _Loss:
+    """The loss of a record and a key, with the labels that the Fisher is of."""
+
+    fisher: Fisher
+    loss: str
+
+    def network(self, model: Model, rows: Any) -> Network:
+        def loss(chosen: Any, row: Any) -> Array:
+            record, own = row
+            if self.fisher is Fisher.EMPIRICAL:
+                return model.measure(chosen, record, self.loss)
+            return model.sampled(chosen, record, own)
+
+        return model.network_of(loss, rows)
+
+
+@features
+class _Blocks:
+    """Gradients by the blocks of layers, side by side; each solved where there are inverses."""
+
+    model: Model
+    inverse: tuple[tuple[Array, Array, Array], ...] | None
+    measurement: str = static()
+
+    def __call__(self, batch: Batch) -> Float[Array, 'b D']:
+        blocks = self.model.network(batch, self.measurement).blocks(self.model.chosen, batch)
+        if self.inverse is not None:
+            pairs = zip(blocks, self.inverse, strict=True)
+            blocks = [in_basis(block, *matrices) for block, matrices in pairs]
+        return jnp.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _moments(
+    loss: _Loss, model: Model, batch: Any, real: Float[Array, ' b']
+) -> list[tuple[Array, Array]]:
+    network = loss.network(model, batch)
+    found = network.factors(model.chosen, batch)
+    return [
+        _moments_of(layer, x, gradient, real)
+        for layer, x, gradient in zip(network.layers, found.inputs, found.gradients, strict=True)
+    ]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _squares(
+    loss: _Loss,
+    turns: Sequence[tuple[Array, Array]],
+    model: Model,
+    batch: Any,
+    real: Float[Array, ' b'],
+) -> list[Float[Array, 'I O']]:
+    """Sums over a batch of the squares of gradients along each pair of eigenvectors."""
+    blocks = loss.network(model, batch).blocks(model.chosen, batch)
+    return [
+        jnp.einsum('bio,b->io', (a.T @ block @ s) ** 2, real)
+        for (a, s), block in zip(turns, blocks, strict=True)
+    ]
+
+
+def _moments_of(
     layer: Layer, x: Array, gradient: Array, real: Float[Array, ' b']
 ) -> tuple[Float[Array, 'I I'], Float[Array, 'O O']]:
     """Sums over a batch: of x x^T over positions, and of the mean of g g^T over positions."""
@@ -255,7 +286,7 @@ def _moments(
 
 
 def _mean(
-    summed: Callable[[Any, Any, Array], list[Any]],
+    summed: Callable[[Model, Any, Array], list[Any]],
     checkpoints: Sequence[tuple[Model, Iterator[tuple[int, Any]]]],
 ) -> list[Any]:
     """The mean over all records and checkpoints of sums over batches; float64, on the host."""
@@ -264,7 +295,7 @@ def _mean(
     for model, rows in checkpoints:
         for count, batch in rows:
             real = (jnp.arange(len(jax.tree.leaves(batch)[0])) < count).astype(jnp.float32)
-            found = summed(model.variables, batch, real)
+            found = summed(model, batch, real)
             part = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
             whole = jax.tree.map(np.add, whole, part) if whole else part
             total += count

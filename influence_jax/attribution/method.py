@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from influence_jax.attribution.features import Features
 from influence_jax.attribution.model import Model, check_finite, same_network
 from influence_jax.estimators import Columns
 from influence_jax.estimators.estimator import Method
@@ -57,9 +59,6 @@ class Records:
         """T."""
         return len(jax.tree.leaves(self.targets)[0])
 
-
-Features = Callable[[Batch], Float[Array, 'b D']]
-"""From a batch of records to what a method makes of each."""
 
 Scorer = Callable[[Batch], Float[np.ndarray, 'N t']]
 """A method made ready for models and examples: scores of every example for a block of targets."""
@@ -230,20 +229,26 @@ class ExampleFeatures:
         self, counted: Bool[np.ndarray, ' N'], places: Sequence[slice]
     ) -> list[Float[np.ndarray, '_ _']]:
         """Sums over some of the examples of the products of features, of each block; float64."""
-
-        @jax.jit
-        def products(part: Array, counts: Array) -> list[Array]:
-            chosen = part * counts[:, None]
-            return [chosen[:, place].T @ chosen[:, place] for place in places]
-
+        cuts = tuple((place.start, place.stop) for place in places)
         totals: list[Any] = [0.0] * len(places)
         for some, part in self:
-            found = products(part, counted[some].astype(np.float32))
+            found = _grams(part, counted[some].astype(np.float32), cuts)
             totals = [
                 total + np.asarray(one, np.float64)
                 for total, one in zip(totals, found, strict=True)
             ]
         return totals
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _grams(
+    part: Float[Array, 'b D'],
+    counts: Float[AnyArray, ' b'],
+    cuts: tuple[tuple[int | None, int | None], ...],
+) -> list[Float[Array, '_ _']]:
+    chosen = part * counts[:, None]
+    pieces = [chosen[:, first:stop] for first, stop in cuts]
+    return [piece.T @ piece for piece in pieces]
 
 
 class FeatureScorer:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import tree_util
 from jaxtyping import Array, Bool, Float, Key
 
 from influence_jax.attribution.layers import Network
@@ -179,22 +180,59 @@ class Model:
 
     def network(self, examples: Batch, measurement: str) -> Network:
         """The layers, found in the trace of one record's measurement."""
-        return self.network_of(
-            lambda chosen, record: self.measure(chosen, record, measurement), examples
-        )
+        leaves, structure = jax.tree.flatten(_one_of(examples))
+        key = measurement, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in self._networks:
+            self._networks[key] = self.network_of(
+                lambda chosen, record: self.measure(chosen, record, measurement), examples
+            )
+        return self._networks[key]
+
+    @functools.cached_property
+    def _networks(self) -> dict[Any, Network]:
+        """Those that were asked for."""
+        return {}
 
     def network_of(
         self, compute: Callable[[Mapping[str, Array], Any], Array], examples: Batch
     ) -> Network:
         """The layers, found in the trace of a number that is computed of one record."""
-        example = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), examples
-        )
-        return Network(compute, self.chosen, example)
+        return Network(compute, self.chosen, _one_of(examples))
 
     def trained_on(self, count: int) -> Bool[np.ndarray, ' N']:
         """Which of `count` examples it was trained on."""
         return np.ones(count, bool) if self.mask is None else np.asarray(self.mask)
+
+
+def _arrays(model: Model) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    held, task = (None, model.task) if tree_util.all_leaves([model.task]) else (model.task, None)
+    return (model.variables, held), (task, model.blocks)
+
+
+def _of_arrays(cls: type[Model], fixed: tuple[Any, Any], arrays: tuple[Any, Any]) -> Model:
+    (variables, held), (task, blocks) = arrays, fixed
+    model = object.__new__(cls)  # what is not an array yet would not pass the checks
+    fields = {'task': held if task is None else task, 'variables': variables, 'blocks': blocks}
+    for name, value in (fields | {'mask': None, 'training': None}).items():
+        object.__setattr__(model, name, value)
+    return model
+
+
+def register(cls: type[Model]) -> type[Model]:
+    """Makes a class of models a pytree.
+
+    Variables, and the base of a task that has one, are arguments of what is compiled, so that
+    models of one network share it. How a member was trained is left behind.
+    """
+    tree_util.register_pytree_node(cls, _arrays, functools.partial(_of_arrays, cls))
+    return cls
+
+
+register(Model)
+
+
+def _one_of(rows: Batch) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows)
 
 
 def _traced(leaf: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from influence_jax.attribution.method import Attribution, FeatureScorer, Records, take_rows
-from influence_jax.attribution.model import Model
+from influence_jax.attribution.model import Model, register
 from influence_jax.estimators import Columns
 from influence_jax.estimators.tiling import tile_slices
 from influence_jax.types import AnyArray, Batch, TokenTask
@@ -108,6 +108,7 @@ class TokenOf(NamedTuple):
     place: Any
 
 
+@register
 class _OfTokens(Model):
     """A model that also measures single tokens, in the shares of the record's measurement."""
 

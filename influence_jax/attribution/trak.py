@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
+from influence_jax.attribution.features import LabelErrors, Times, compiled, features, static
 from influence_jax.attribution.method import (
     Attribution,
     ExampleFeatures,
-    Features,
     FeatureScorer,
     Records,
     Scorer,
@@ -83,14 +83,17 @@ class TRAK(Attribution):
         of_targets, of_examples, errors = [], [], []
         for number, model in enumerate(models):
             key = jax.random.fold_in(jax.random.key(self.seed), number)
-            examples = ExampleFeatures(
-                _features(model, records.examples, size, key), records, models=len(models)
-            )
+            projected = _Projected(model, key, size)
+            examples = ExampleFeatures(compiled(projected), records, models=len(models))
             (gram,) = examples.grams(model.trained_on(records.num_examples), [slice(None)])
-            inverse = self._inverse(gram, number)
-            of_targets.append(_solved(_features(model, records.targets, size, key), inverse))
+            inverse = jnp.asarray(self._inverse(gram, number), jnp.float32)
+            of_targets.append(compiled(Times(projected, (inverse,))))
             of_examples.append(examples)
-            errors.append(by_batches(_errors(model), records.examples, records.batch, what='error'))
+            errors.append(
+                by_batches(
+                    compiled(LabelErrors(model)), records.examples, records.batch, what='error'
+                )
+            )
         products = FeatureScorer(of_targets, of_examples, records)
         mean_error = np.mean(errors, axis=0)[:, None]
         return lambda targets: mean_error * products(targets)
@@ -115,22 +118,16 @@ class TRAK(Attribution):
         return (vectors / values) @ vectors.T
 
 
-def _features(model: Model, rows: Batch, size: int, key: Array) -> Features:
-    network = model.network_of(lambda chosen, row: model.margin(chosen, row).log_odds, rows)
-    chosen = model.chosen
+@features
+class _Projected:
+    """Gradients of the log-odds, projected."""
 
-    @jax.jit
-    def features(batch: Batch) -> Float[Array, 'b D']:
-        return project(network.gradients(chosen, batch), size, key=key)
+    model: Model
+    key: Key[Array, '']
+    size: int = static()
 
-    return features
-
-
-def _solved(features: Features, inverse: Float[np.ndarray, 'D D']) -> Features:
-    matrix = jnp.asarray(inverse, jnp.float32)
-    return jax.jit(lambda batch: features(batch) @ matrix)
-
-
-def _errors(model: Model) -> Features:
-    chosen = model.chosen
-    return jax.jit(jax.vmap(lambda row: model.margin(chosen, row).error))
+    def __call__(self, batch: Batch) -> Float[Array, 'b D']:
+        network = self.model.network_of(
+            lambda chosen, row: self.model.margin(chosen, row).log_odds, batch
+        )
+        return project(network.gradients(self.model.chosen, batch), self.size, key=self.key)

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
+from influence_jax.attribution.features import Features, Losses, compiled, features, static
 from influence_jax.attribution.method import (
     Attribution,
-    Features,
     FeatureScorer,
     Records,
     Scorer,
@@ -86,23 +86,34 @@ class Z0Inf(Attribution):
         return FeatureScorer(of_targets, of_examples, records)
 
     def _differences(self, model: Model, measurement: str, key: Array) -> Features:
-        start, unravel = ravel_pytree(model.chosen)
+        start, _ = ravel_pytree(model.chosen)
         scale = self.scale or RELATIVE_SCALE * jnp.linalg.norm(start) / math.sqrt(model.size)
 
-        @jax.jit
-        def features(batch: Batch) -> Float[Array, 'b K']:
-            def difference(number: Array) -> Float[Array, ' b']:
-                drawn = jax.random.normal(jax.random.fold_in(key, number), start.shape, start.dtype)
-                up, down = (
-                    model.losses(unravel(start + way * scale * drawn), batch, measurement)
-                    for way in (1, -1)
-                )
-                return (up - down) / (2 * scale)
+        return compiled(_Differences(model, key, scale, measurement, self.perturbations))
 
-            found = jax.lax.map(difference, jnp.arange(self.perturbations))
-            return found.T / math.sqrt(self.perturbations)
 
-        return features
+@features
+class _Differences:
+    model: Model
+    key: Key[Array, '']
+    scale: float | Array
+    measurement: str = static()
+    perturbations: int = static()
+
+    def __call__(self, batch: Batch) -> Float[Array, 'b K']:
+        start, unravel = ravel_pytree(self.model.chosen)
+
+        def difference(number: Array) -> Float[Array, ' b']:
+            key = jax.random.fold_in(self.key, number)
+            moved = self.scale * jax.random.normal(key, start.shape, start.dtype)
+            up, down = (
+                self.model.losses(unravel(start + way * moved), batch, self.measurement)
+                for way in (1, -1)
+            )
+            return (up - down) / (2 * self.scale)
+
+        found = jax.lax.map(difference, jnp.arange(self.perturbations))
+        return found.T / math.sqrt(self.perturbations)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,14 +170,18 @@ class Z0InfCheckpoints(Attribution):
             step = int(np.flatnonzero(lengths == 0)[0])
             raise ValueError(f'checkpoints {step} and {step + 1} are the same: leave one out')
         weights = jnp.asarray(np.sqrt(self.rates) / lengths)
-
-        def changes(measurement: str) -> Features:
-            @jax.jit
-            def features(batch: Batch) -> Float[Array, 'b k']:
-                losses = [model.losses(model.chosen, batch, measurement) for model in models]
-                return jnp.diff(jnp.stack(losses, axis=1), axis=1) * weights[None]
-
-            return features
-
-        of_targets, of_examples = changes(records.measurement), changes(records.loss)
+        of_targets, of_examples = (
+            compiled(_Changes(tuple(Losses(model, name) for model in models), weights))
+            for name in (records.measurement, records.loss)
+        )
         return FeatureScorer([of_targets], [of_examples], records)
+
+
+@features
+class _Changes:
+    losses: tuple[Losses, ...]
+    weights: Float[Array, ' k']
+
+    def __call__(self, batch: Batch) -> Float[Array, 'b k']:
+        losses = jnp.stack([of(batch) for of in self.losses], axis=1)
+        return jnp.diff(losses, axis=1) * self.weights[None]

@@ -1,6 +1,7 @@
 """The engine's tasks of predicting the next token: of a `GPTNeo`, or adapters of one."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -270,6 +271,9 @@ class AdapterModeling:
         return _Adapted(self.modeling, self.lora, base)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=['base'], meta_fields=['modeling', 'lora']
+)
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Adapted:
     modeling: LanguageModeling

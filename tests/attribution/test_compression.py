@@ -1,5 +1,7 @@
 """Compressed gradients: without compression the dense formula, with it the nearer the larger."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -75,7 +77,8 @@ def test_more_memory_is_nearer_to_the_whole(masked, sizes):
 def test_texts_are_compressed_without_one_hot_vectors(networks):
     model, records = networks['gpt_neo']()
     network = model.network(records, 'loss')
-    found = jax.jit(LoGra(3).blocks(network, key=jax.random.key(0)))(model.chosen, records)
+    drawn = LoGra(3).draw(network, key=jax.random.key(0))
+    found = jax.jit(partial(LoGra(3).blocks, network))(drawn, model.chosen, records)
     embedding = network.layers[0]
     side = LoGra(3)._side(30, jax.random.fold_in(jax.random.key(0), 0))
     factors = jax.jit(network.factors)(model.chosen, records)

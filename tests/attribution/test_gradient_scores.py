@@ -8,7 +8,7 @@ import pytest
 
 from influence_jax import tasks
 from influence_jax.attribution import Gradients, Model, Records
-from influence_jax.attribution.gradients import gradient_features
+from influence_jax.attribution.features import GradientsOf, compiled
 from influence_jax.attribution.method import ExampleFeatures, FeatureScorer
 from influence_jax.attribution.model import flat
 from influence_jax.data import Dataset
@@ -129,7 +129,7 @@ def passes(memory, *, targets=40, block=0):
 
     class Counting(Gradients):
         def prepare(self, models, records):
-            features = gradient_features(models[0], records.examples, 'loss')
+            features = compiled(GradientsOf(models[0], 'loss'))
 
             def counted(batch):
                 if not isinstance(batch['label'], jax.core.Tracer):
