@@ -138,7 +138,7 @@ class TokenScores(NamedTuple):
         ]
 
     def check(self, *, examples: int, lengths: Int[np.ndarray, ' T']) -> None:
-        """Refuses pairs that are none of these examples and targets of these lengths; ValueError."""
+        """Refuses pairs of other examples, or of targets of other lengths; ValueError."""
         for name, positions, count in (
             ('examples', self.examples, examples),
             ('targets', self.targets, len(lengths)),

@@ -2,9 +2,10 @@
 import { formatNumber } from './numbers.js';
 import { fillLater, h, section, select } from './dom.js';
 import { exampleAddress } from './entries.js';
+import { tokenScores } from './tokens.js';
 
 // Records beside each other: texts with the words that differ marked, rows of tables by feature.
-export function recordsSection(run, example, influencers) {
+export function recordsSection(run, example, influencers, tokens) {
   if (example < 0) return null;
   if (run.about.table_columns)
     return rowsSection(
@@ -16,9 +17,10 @@ export function recordsSection(run, example, influencers) {
   const host = h('div');
   const others = influencers.slice(0, 24).map(([other]) => other);
   const show = (other) =>
-    fillLater(host, Promise.all([run.example(example), other === null ? null : run.example(other)]), ([left, right]) =>
+    fillLater(host, Promise.all([run.example(example), other === null ? null : run.example(other)]), ([left, right]) => [
       sideBySide(run, left, right),
-    );
+      other === null ? null : tokenScores(run, tokens, other),
+    ]);
   show(others[0] ?? null);
   const choice =
     others.length > 1
