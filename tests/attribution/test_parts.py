@@ -140,7 +140,7 @@ def test_tokens_of_pairs_are_those_of_their_targets(texts, method):
     for block in (2, 0):  # tokens of a target in several blocks, and of several in one
         blocks = dataclasses.replace(records, block=block)
         found = by_token_of_pairs(method, [model], blocks, examples, targets)
-        for pair, (example, target) in enumerate(zip(examples, targets, strict=True)):
+        for pair, (example, target) in enumerate(zip(examples, targets.tolist(), strict=True)):
             near(found[pair], by_token(method, [model], records, target)[example])
 
 
