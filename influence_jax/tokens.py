@@ -70,7 +70,7 @@ def keep(
         OSError: the run's directory cannot be written to.
     """
     try:
-        known = TokenResults.load(run.directory, run=run.manifest.identity)
+        known = read(run)
     except (FileNotFoundError, ValueError):  # it is replaced
         known = None
     chosen = members_to_read(run, members)
@@ -87,6 +87,16 @@ def keep(
     kept = TokenResults(run.manifest.identity, len(run.example_ids), found, of_pairs)
     kept.save(run.directory)
     return kept
+
+
+def read(run: Run) -> TokenResults:
+    """Reads what `keep` has kept of a run.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: it is damaged or of another run.
+    """
+    return TokenResults.load(run.directory, run=run.manifest.identity)
 
 
 def losses(

@@ -195,7 +195,7 @@ def test_what_is_kept_is_computed_once(copied, monkeypatch):
     read = Counted()
     kept = tokens.keep(copied, dataset(), method=attribution.Gradients(), progress=read)
     assert read.members == MEMBERS
-    stored = TokenResults.load(copied.directory, run=copied.manifest.identity)
+    stored = tokens.read(copied)
     for name in ('loss_in', 'loss_out', 'error_in', 'error_out', 'members', 'included'):
         np.testing.assert_array_equal(getattr(stored.losses, name), getattr(kept.losses, name))
     assert stored.losses.tokens.vocabulary == kept.losses.tokens.vocabulary
@@ -215,8 +215,8 @@ def test_what_is_damaged_is_replaced(copied):
     (file,) = (copied.directory / 'tokens.zarr' / 'losses.loss_in').glob('c*')
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(ValueError, match='loss_in'):
-        TokenResults.load(copied.directory, run=copied.manifest.identity)
+        tokens.read(copied)
     tokens.keep(copied, dataset(), members=2)
-    TokenResults.load(copied.directory, run=copied.manifest.identity)
+    tokens.read(copied)
     with pytest.raises(ValueError, match='another run'):
         TokenResults.load(copied.directory, run='0' * 64)

@@ -28,7 +28,7 @@ export function tokensSection(run, t, tokens) {
   show(modes[0]);
   const means = modes.map(({ name, values }) => `${name} ${formatNumber(mean(values))}`).join(', ');
   const whole = tokens.more ? '' : ` Their mean is that of the whole ${run.about.noun}: ${means}.`;
-  const how = `The loss of every token given those before it, in ${unit}: means over ${membersOf(tokens)}, of ${formatCount(run.about.tokens.members)} whose parameters are kept.${whole}`;
+  const how = `The loss of every token given those before it, in ${unit}: means over members whose parameters are kept, ${membersOf(tokens)}.${whole}`;
   const save = () => saveTokens(t, tokens);
   const group = h('.toggles', { role: 'group', 'aria-label': 'Shown below each token' }, buttons);
   return section(title, how, host, [group, button('CSV', save)]);
@@ -65,10 +65,9 @@ function combined(left, right, combine) {
 }
 
 function membersOf({ included, left_out: leftOut }) {
-  const count = (n) => formatCount(n);
-  if (!included) return `${count(leftOut)} members, none of which was trained on it`;
-  if (!leftOut) return `${count(included)} members, all of which were trained on it`;
-  return `${count(included)} members that were trained on it and ${count(leftOut)} that were not`;
+  if (!included) return `${formatCount(leftOut)}, none of which was trained on it`;
+  if (!leftOut) return `${formatCount(included)}, all of which were trained on it`;
+  return `${formatCount(included)} that were trained on it and ${formatCount(leftOut)} that were not`;
 }
 
 function written({ values, errors }, k) {
@@ -86,13 +85,18 @@ function signColor(value) {
   return value < 0 ? '--negative' : '--positive';
 }
 
+// Whether there are scores of a target's tokens for an example.
+export function hasTokenScores(tokens, example) {
+  return Boolean(tokens?.scores?.some(([other]) => other === example));
+}
+
 // Scores of a target's tokens for an example that influences it; null where there are none.
 export function tokenScores(run, tokens, example) {
   if (!tokens?.scores?.length) return null;
   const { method, member, targets } = run.about.tokens.scores;
   const found = tokens.scores.find(([other]) => other === example);
   const of = `the strongest influencers of ${formatCount(targets)} targets, those most memorized and those of lowest margin`;
-  if (!found) return h('p.small', {}, `By token there are scores of ${of}; none of this pair.`);
+  if (!found) return h('p.small.token-scores', {}, `By token there are scores of ${of}; none of this pair.`);
   const [, values] = found;
   const sum = values.reduce((total, value) => total + (value ?? 0), 0);
   return h(
@@ -102,7 +106,7 @@ export function tokenScores(run, tokens, example) {
     h(
       'p.small',
       {},
-      `By the ${method} of one model, member ${formatCount(member)}, not by the ensemble. Blue: training on the other lowers the loss of the token; orange: raises it.${tokens.more ? '' : ` Together ${formatNumber(sum)}.`} Computed for ${of}.`,
+      `By ${method} of one model, member ${formatCount(member)}, not by the ensemble. Blue: training on the other lowers the loss of the token; orange: raises it.${tokens.more ? '' : ` Together ${formatNumber(sum)}.`} Computed for ${of}.`,
     ),
     tokenLists(tokens, values, { color: signColor, describe: (k) => formatNumber(values[k]) }),
   );
