@@ -182,11 +182,15 @@ def test_losses_and_scores_of_tokens_are_kept_with_parameters(run, tmp_path, cap
     assert page['tokens']['scores'] and len(page['tokens']['texts']) == len(page['tokens']['out'])
 
 
-def test_without_parameters_or_members_no_tokens_are_kept(whole, finished, run, tmp_path):
+def test_without_parameters_no_tokens_are_kept(whole, finished):
     assert not (finished / 'tokens.zarr').exists()
+
+
+@pytest.mark.slow
+def test_tokens_can_be_left_out(run, tmp_path):
     run(
         tmp_path,
-        ensemble={'members': 4},
+        ensemble={'members': 12},
         machine={'keep_params': True, 'output_dir': str(tmp_path)},
         extraction=ExtractionSettings(extract=False, token_members=0),
         analysis=AnalysisSettings(estimator=difference_in_means),
