@@ -561,6 +561,9 @@ def test_scores_of_tokens_stand_below_the_two_records(browser):
         page.goto(f'{base}/target/7')
         scores = page.locator('.token-scores')
         scores.wait_for()
+        # The strongest of which there are scores, and a change that is of it alone.
+        assert page.get_by_label('Beside it').input_value() == '9'
+        assert page.locator('.text-record h4', has_text='Change').count() == 1
         text = scores.inner_text()
         assert 'member 3, not by the ensemble' in text and '8 targets' in text
         assert f'Together {MINUS}0.000150' in text
@@ -568,7 +571,7 @@ def test_scores_of_tokens_stand_below_the_two_records(browser):
         assert scores.locator('.value').all_inner_texts()[1:] == [
             f'{MINUS}{k}.0' for k in range(1, 6)
         ]
-        page.get_by_label('Beside it').select_option('9')  # a pair of which there are none
+        page.get_by_label('Beside it').select_option('8')  # a pair of which there are none
         page.get_by_text('none of this pair').wait_for()
         assert page.locator('.token-scores .token').count() == 0
         page.goto(f'{base}/target/17')  # a target of which there are none

@@ -228,7 +228,7 @@ class WrittenSite(Site):
             'in_error': errors if self.are_examples else [None] * count,
             'out': losses,
             'out_error': errors,
-            'scores': [[(t + 1) % self.count, [0, *(-1e-5 * k for k in range(1, count))]]]
+            'scores': [[(t + 2) % self.count, [0, *(-1e-5 * k for k in range(1, count))]]]
             if t < 8
             else [],
         }
@@ -240,7 +240,7 @@ class WrittenSite(Site):
             'id': f'id-{i:05d}',
             'name': self.names[i],
             'label': CLASSES[i % len(CLASSES)],
-            'change': '',
+            'change': 'a word' if i == 9 else '',
             'text': None,
             'prompt': f'who painted number {i} of them' if is_text else None,
             'completion': HOSTILE[2] if is_text else None,
