@@ -159,6 +159,7 @@ def test_page_and_terminal_say_which_regime_of_extraction_the_run_is_in(
         assert '--epochs=8 instead of 4' in shown
 
 
+@pytest.mark.slow
 def test_losses_and_scores_of_tokens_are_kept_with_parameters(run, tmp_path, capsys):
     directory = tmp_path / 'run'
     settings = {
