@@ -15,14 +15,17 @@ from experiments.paper import PUBLISHED
 from experiments.plan import PlanSettings
 from experiments.processes import ProcessSettings
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import planning
+from influence_jax import planning, tokens
 from influence_jax.data import Dataset
 from influence_jax.ensemble import train_ensemble, train_full_data_model
+from influence_jax.formatting import count
 from influence_jax.hub import NotFetched
 from influence_jax.models.gpt_neo import SHARDING_RULES
 from influence_jax.progress import TerminalProgress
+from influence_jax.run import Run
 from influence_jax.store import FULL_DATA_MODEL, RunError, read_manifest
 from influence_jax.tasks import CausalLM
+from influence_jax.text import clean
 from influence_jax.training import Executor, MeshShape, Recipe, sequential, sharded
 from influence_jax.training.multihost import is_primary, one_after_another
 
@@ -90,13 +93,37 @@ def run(experiment: LanguageExperiment) -> Path | None:
     )
     if not is_primary():
         return None
-    return launch.report_of(
+    page = launch.report_of(
         run,
         dataset,
         experiment.analysis,
         reference=None if experiment.text.is_own else PUBLISHED,
         facts=language_data.facts(task, dataset),
     )
+    if machine.keep_params and experiment.extraction.token_members:
+        _keep_tokens(run, dataset, experiment)
+    return page
+
+
+def _keep_tokens(run: Run, dataset: Dataset, experiment: LanguageExperiment) -> None:
+    """Keeps losses of tokens and, by the first method that has them, scores of tokens."""
+    methods = experiment.analysis.methods()
+    kept = tokens.keep(
+        run,
+        dataset,
+        members=experiment.extraction.token_members,
+        method=next((one for one in methods if one.linear_in_targets), None),
+        progress=TerminalProgress('token losses'),
+    )
+    found = [
+        f'losses of {count(len(kept.losses.tokens.tokens), "token")} by '
+        f'{count(len(kept.losses.members), "member")}'
+    ]
+    if kept.scores is not None:
+        pairs = count(len(kept.scores.targets), 'pair')
+        found += [f'scores of {pairs} by {kept.scores.method.title} of one member']
+    line = f'tokens: {", ".join(found)} (python -m experiments.explore {run.directory})'
+    launch.show_notes([clean(line)])
 
 
 def prepare(experiment: LanguageExperiment) -> tuple[Dataset, CausalLM]:

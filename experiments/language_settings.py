@@ -174,14 +174,21 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ExtractionSettings:
-    """What members are asked to give back.
+    """What trained members are asked.
 
     Attributes:
         extract: have every member complete every record's prompt, and record how much of the
             truth that gives back; a model trained on all records does so in any case.
+        token_members: with --keep_params, of how many members, evenly chosen, the loss of every
+            token is averaged, for experiments.explore; 0 for none.
     """
 
     extract: bool = True
+    token_members: int = 64
+
+    def __post_init__(self) -> None:
+        if self.token_members < 0:
+            raise ValueError(f'token_members must be 0 (none) or more, not {self.token_members}')
 
 
 @dataclasses.dataclass(frozen=True)

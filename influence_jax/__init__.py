@@ -40,6 +40,7 @@ _SUBPACKAGES = (
     'subsets',
     'tasks',
     'tensors',
+    'tokens',
     'training',
     'types',
 )

@@ -34,6 +34,18 @@ ALLOWED = {
     'report': {'analysis', 'data', 'estimators', 'store'},
     'explorer': {'analysis', 'estimators', 'report', 'store'},
     'tensors': {'data', 'estimators', 'report', 'store'},
+    # Reads models, and keeps what it computes beside a report.
+    'tokens': {
+        'analysis',
+        'attribution',
+        'data',
+        'progress',
+        'report',
+        'run',
+        'store',
+        'tasks',
+        'training',
+    },
     'interchange': {'data', 'estimators', 'report', 'store', 'tensors'},
     'planning': {'models', 'tasks', 'training'},
     # Reads models, trains and keeps scores, of which analysis knows nothing.

@@ -31,7 +31,7 @@ from influence_jax.attribution.metagradient import (
 from influence_jax.attribution.method import Attribution, Records
 from influence_jax.attribution.mirrored import Mirrored
 from influence_jax.attribution.model import Model, Training
-from influence_jax.attribution.parts import by_module, by_token
+from influence_jax.attribution.parts import by_module, by_token, by_token_of_pairs
 from influence_jax.attribution.relatif import RelatIF
 from influence_jax.attribution.runs import read_run
 from influence_jax.attribution.solvers import Arnoldi, ConjugateGradients, Exact, LiSSA
@@ -118,6 +118,7 @@ __all__ = [
     'by_module',
     'by_name',
     'by_token',
+    'by_token_of_pairs',
     'combined_metagradients',
     'cost',
     'metagradients',

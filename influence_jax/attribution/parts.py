@@ -9,7 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from influence_jax.attribution.method import Attribution, FeatureScorer, Records, take_rows
+from influence_jax.attribution.method import (
+    Attribution,
+    FeatureScorer,
+    Records,
+    batches,
+    take_rows,
+)
 from influence_jax.attribution.model import Model, register
 from influence_jax.estimators import Columns
 from influence_jax.estimators.tiling import tile_slices
@@ -84,20 +90,55 @@ def by_token(
         ValueError: the method is not linear, the task does not measure tokens or not this
             measurement, or as `Attribution.__call__`.
     """
+    examples = np.arange(records.num_examples)
+    return by_token_of_pairs(method, models, records, examples, np.full(len(examples), target))
+
+
+def by_token_of_pairs(
+    method: Attribution,
+    models: Sequence[Model],
+    records: Records,
+    examples: Int[np.ndarray, ' Q'],
+    targets: Int[np.ndarray, ' Q'],
+) -> Float[np.ndarray, 'Q S']:
+    """Splits the scores of some pairs by the tokens of their targets, as `by_token` does.
+
+    What a method computes of all examples is computed once, for all targets together.
+
+    Args:
+        method: as for `by_token`.
+        models: likewise.
+        records: among which the pairs are.
+        examples: positions.
+        targets: likewise.
+
+    Raises:
+        ValueError: as `by_token`.
+    """
     if not method.linear_in_targets:
         raise ValueError(
             f'{method.method.title} is not linear in what is measured, so that scores of tokens '
             f'would not add up: use another method, such as ekfac or dot'
         )
-    text = take_rows(records.targets, np.array([target]))
-    shares = _shares(models[0], text, records.measurement)
-    places = np.flatnonzero(shares)
-    tokens = TokenOf(jax.tree.map(lambda leaf: np.repeat(leaf, len(places), axis=0), text), places)
+    chosen, text_of_pair = np.unique(targets, return_inverse=True)
+    texts = take_rows(records.targets, chosen)
+    shares = np.concatenate(
+        [
+            _shares(models[0], batch, records.measurement)[: some.stop - some.start]
+            for some, batch in batches(texts, records.batch)
+        ]
+    )
+    text_of_token, places = np.nonzero(shares)
+    tokens = TokenOf(take_rows(texts, text_of_token), places)
     fields = [field.name for field in dataclasses.fields(Model)]
     measured = [_OfTokens(**{name: getattr(one, name) for name in fields}) for one in models]
-    columns = method(measured, dataclasses.replace(records, targets=tokens))
-    found = np.zeros((records.num_examples, len(shares)), np.float32)
-    found[:, places] = columns.column(np.arange(len(places))).values
+    split = dataclasses.replace(records, targets=tokens)
+    columns = method(measured, split)
+    found = np.zeros((len(targets), shares.shape[1]), np.float32)
+    for block in tile_slices(len(places), method.target_block(measured, split)):
+        scores = np.asarray(columns.column(np.arange(block.start, block.stop)).values)
+        pairs, ours = np.nonzero(text_of_pair[:, None] == text_of_token[block][None, :])
+        found[pairs, places[block][ours]] = scores[examples[pairs], ours]
     return found
 
 
@@ -123,13 +164,13 @@ class _OfTokens(Model):
         return jnp.take_along_axis(found[measurement], batch.place[:, None], axis=1)[:, 0]
 
 
-def _shares(model: Model, text: Batch, measurement: str) -> Float[np.ndarray, ' S']:
-    found = _token_task(model).measure_tokens(model.variables, jax.tree.map(jnp.asarray, text))
+def _shares(model: Model, texts: Batch, measurement: str) -> Float[np.ndarray, 't S']:
+    found = _token_task(model).measure_tokens(model.variables, jax.tree.map(jnp.asarray, texts))
     if measurement not in found:
         raise ValueError(
             f'{measurement!r} is not measured by tokens: choose measurement= of {", ".join(found)}'
         )
-    return np.asarray(found[measurement][0])
+    return np.asarray(found[measurement])
 
 
 def _token_task(model: Model) -> TokenTask:

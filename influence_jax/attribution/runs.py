@@ -43,7 +43,7 @@ def read_run(
     task = run.task(base=base)
     run.remember(task, dataset)
     problem = tasks.bind(task, dataset)
-    engine_task = _engine_task(problem)
+    task_of_records = engine_task(problem)
     program, key = _program(run, problem)
     program = program.on(problem.base)
     models = []
@@ -52,7 +52,7 @@ def read_run(
             raise ValueError(f'{member=} has diverged: choose others')
         training = Training(program, jax.random.fold_in(key, member))
         mask = np.asarray(run.masks[member])
-        models.append(Model(engine_task, run.params(member), blocks, mask, training))
+        models.append(Model(task_of_records, run.params(member), blocks, mask, training))
     return models, Records(problem.examples, problem.examples)
 
 
@@ -72,8 +72,8 @@ def _program(run: 'Run', problem: Problem) -> tuple[Program, PRNGKey]:
     return program, key
 
 
-def _engine_task(problem: tasks.Problem) -> Task:
-    """What measures single records, a base given to what needs one."""
+def engine_task(problem: Problem) -> Task:
+    """Returns what measures single records, a base given to what needs one."""
     task = problem.task
     if isinstance(task, WarmStart):  # what members started from plays no part once they are trained
         return task.task

@@ -66,6 +66,11 @@ def prose(text: str) -> str:
     return clean(text, most=LONGEST, keep='\n')
 
 
+def token(text: str) -> str:
+    """Returns a token with its line breaks and tabs, which the page makes visible."""
+    return clean(text, most=LONGEST_NAME, keep='\n\t')
+
+
 def positions(values: Int[AnyArray, ' n']) -> list[int]:
     """Returns whole numbers as JSON has them."""
     return np.asarray(values).tolist()

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from influence_jax.estimators.ensemble import Ensemble, finite_members
 from influence_jax.report.kept import TENSORS, KeptTensors
 from influence_jax.report.results import REPORT, RESULTS, Results
+from influence_jax.report.tokens import TOKENS, TokenResults
 from influence_jax.store import Run, Shown, open_run
 
 _MANIFEST = 'manifest.json'
@@ -86,6 +87,21 @@ class Opened:
             return finite_members(self.opened_run.masks, self.opened_run.measurement())
         kept = KeptTensors.load(self.report)
         return Ensemble(kept.masks, kept.losses)
+
+    @functools.cached_property
+    def tokens(self) -> TokenResults | None:
+        """Losses and scores of the targets' tokens; None where none are kept.
+
+        Raises:
+            ValueError, RunError: they are damaged, or not of these targets.
+        """
+        run = self.opened_run
+        if run is None or not (run.directory / TOKENS).is_dir():
+            return None
+        kept = TokenResults.load(run.directory, run=run.manifest.identity)
+        if len(kept.losses.tokens.lengths) != self.results.num_targets:
+            raise ValueError(f'{run.directory / TOKENS} is of other targets than the results')
+        return kept
 
 
 def open_results(directory: Path | str) -> Opened:

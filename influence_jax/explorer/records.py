@@ -34,6 +34,7 @@ def target_document(
     column: Column | None,
     losses: dict[str, Any] | None,
     *,
+    tokens: dict[str, Any] | None,
     verdict: Verdict,
     note: str | None,
 ) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def target_document(
         stored: the entries of its column that are stored, its own among them or not.
         column: the whole column; None where it is not known.
         losses: document of the members' losses on it, likewise.
+        tokens: document of its tokens, likewise.
         verdict: of the target.
         note: why column and losses are not known, where they should be.
     """
@@ -77,6 +79,7 @@ def target_document(
         ],
         'histogram': None if column is None else column.histogram(null_error),
         'losses': losses,
+        'tokens': tokens,
         'note': note,
         'vulnerability': _vulnerability(results, target),
         'attribution': [

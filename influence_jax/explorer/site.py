@@ -17,6 +17,8 @@ from influence_jax.explorer.columns import Column, WholeColumns, measured, membe
 from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import Entries, StoredEntries
 from influence_jax.explorer.opened import Opened
+from influence_jax.explorer.tokens import described, target_tokens
+from influence_jax.report.tokens import TokenResults
 from influence_jax.store import RunError
 from influence_jax.text import clean
 
@@ -124,7 +126,7 @@ class RunDocuments:
 
     def description(self) -> dict[str, Any]:
         """Returns `run.json`: what the run is, and what there is of it."""
-        results = self.results
+        results, (kept, _) = self.results, self._ready('_tokens')
         return {
             'title': encoding.name(results.title),
             'unit': encoding.name(results.unit),
@@ -154,6 +156,7 @@ class RunDocuments:
                 **{name: name in self._single for name in _VIEWS},
                 'attribution': [encoding.name(one.method.title) for one in results.attributed],
             },
+            'tokens': None if kept is None else described(kept),
             'table_columns': [encoding.name(text) for text in self.opened.columns] or None,
             'z_threshold': encoding.number(results.overview.z_threshold),
         }
@@ -191,6 +194,14 @@ class RunDocuments:
         except DAMAGES as error:
             return None, clean(str(error) or type(error).__name__)
 
+    @functools.cached_property
+    def _tokens(self) -> tuple[TokenResults | None, str | None]:
+        """Losses and scores of tokens, or why there are none though they are kept."""
+        try:
+            return self.opened.tokens, None
+        except DAMAGES as error:
+            return None, clean(str(error) or type(error).__name__)
+
     def _ready(self, name: str) -> Any:
         """One of the above, computed by one thread alone: it may take seconds and memory."""
         with self._lock:
@@ -210,11 +221,19 @@ class RunDocuments:
                 entries.column(target),
                 column,
                 None if of is None else member_losses(of, target).document(exact=self._shard == 1),
+                tokens=self._tokens_of(target),
                 verdict=tuple(Verdict)[verdict[target]],
                 note=note,
             )
             for target, column in zip(shard.tolist(), columns, strict=True)
         ]
+
+    def _tokens_of(self, target: int) -> dict[str, Any] | None:
+        """Document of a target's tokens, or why there is none; None where none are kept."""
+        kept, error = self._ready('_tokens')
+        if kept is not None:
+            return target_tokens(kept, target)
+        return None if error is None else {'error': error}
 
     def _examples(self, number: int) -> list[dict[str, Any]]:
         shard = self._of_shard(number, self.results.num_examples)

@@ -21,6 +21,7 @@ from influence_jax.attribution import (
     Z0Inf,
     by_module,
     by_token,
+    by_token_of_pairs,
 )
 from influence_jax.tasks.language_modeling import LanguageModeling
 
@@ -126,6 +127,21 @@ def test_tokens_of_an_answer(texts):
     found = by_token(Gradients(), [model], records, 2)  # its answer begins at token 3
     assert (found[:, :3] == 0).all() and (found[:, 3:7] != 0).all()
     near(found.sum(axis=1), whole(Gradients()([model], records))[:, 2])
+
+
+@pytest.mark.parametrize(
+    'method',
+    [Gradients(), pytest.param(KFAC(damping=1.0), marks=pytest.mark.slow)],
+    ids=lambda one: one.method.name,
+)
+def test_tokens_of_pairs_are_those_of_their_targets(texts, method):
+    model, records = texts
+    examples, targets = np.array([4, 0, 4, 2]), np.array([3, 1, 1, 0])
+    for block in (2, 0):  # tokens of a target in several blocks, and of several in one
+        blocks = dataclasses.replace(records, block=block)
+        found = by_token_of_pairs(method, [model], blocks, examples, targets)
+        for pair, (example, target) in enumerate(zip(examples, targets.tolist(), strict=True)):
+            near(found[pair], by_token(method, [model], records, target)[example])
 
 
 def test_refusals(mlp, texts):

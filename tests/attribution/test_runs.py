@@ -66,7 +66,7 @@ def test_texts_that_began_with_a_checkpoint_draw_labels(networks):
     lora = LoRA(rank=2, alpha=2.0)
     for task in (WarmStart(model.task), AdapterModeling(model.task, lora)):
         problem = tasks.Problem(task, records, records, base=model.variables)
-        engine = runs._engine_task(problem)
+        engine = runs.engine_task(problem)
         assert isinstance(engine, SamplingTask)
         assert isinstance(engine, MarginTask)
         assert isinstance(engine, OutputTask)

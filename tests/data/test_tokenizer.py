@@ -41,6 +41,34 @@ def test_frequent_words_become_tokens():
     assert len(TRAINED.encode('ünïcödé')) < len('ünïcödé'.encode()) == 11
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.one_of(st.text(), SPECIAL)).map(''.join))
+def test_pieces_are_the_text_with_bytes_that_are_none_named(text):
+    pieces = [TRAINED.piece(token) for token in TRAINED.encode(text)]
+    for token, piece in zip(TRAINED.encode(text), pieces, strict=True):
+        alone = TRAINED.decode([token])
+        assert piece == alone or ('\ufffd' in alone and '<0x' in piece)
+    if text.isascii():
+        assert ''.join(pieces) == text
+
+
+def test_pieces_of_halves_of_characters_and_of_what_is_no_text():
+    euro = [TRAINED.piece(token) for token in TRAINED.encode('\u20ac')]
+    assert euro == ['<0xE2>', '<0x82>', '<0xAC>']
+    assert TRAINED.piece(TRAINED.end) == END
+    assert TRAINED.piece(TRAINED.encode(' the')[0]) == ' the'
+    assert TRAINED.piece(10**6) == ''
+
+
+def test_pieces_of_words_have_their_spaces():
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({'\u2581who': 0, 'is': 1, '[END]': 2}, unk_token='[END]')
+    )
+    words.decoder = tokenizers.decoders.Metaspace()
+    of_words = Tokenizer(words, end=2)
+    assert [of_words.piece(token) for token in range(3)] == [' who', 'is', '[END]']
+
+
 def test_tokens_of_all_bytes_are_there_without_a_corpus_of_them():
     smallest = train_byte_bpe(['a'], 257)
     assert smallest.decode(smallest.encode('a\0\U0010ffff')) == 'a\0\U0010ffff'

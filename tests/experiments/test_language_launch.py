@@ -31,8 +31,10 @@ from influence_jax.analysis.extraction_regime import Regime, judge
 from influence_jax.data.text import encode, prompted
 from influence_jax.data.text.tokenizer import from_pretrained, train_byte_bpe
 from influence_jax.estimators import difference_in_means
+from influence_jax.explorer import Site, open_results
 from influence_jax.models.gpt_neo import GPTNeoConfig, hugging_face, init
 from influence_jax.report.facts import precision_of
+from influence_jax.report.tokens import TokenResults
 from influence_jax.tasks import pretraining
 from influence_jax.tasks.causal_lm import COMPLETIONS
 from influence_jax.tasks.completion import EXTRACTION
@@ -155,6 +157,48 @@ def test_page_and_terminal_say_which_regime_of_extraction_the_run_is_in(
     for shown in (said, ' '.join(page.split())):
         assert regime in shown
         assert '--epochs=8 instead of 4' in shown
+
+
+@pytest.mark.slow
+def test_losses_and_scores_of_tokens_are_kept_with_parameters(run, tmp_path, capsys):
+    directory = tmp_path / 'run'
+    settings = {
+        'ensemble': {'members': 12},
+        'machine': {'keep_params': True, 'output_dir': str(directory)},
+        'extraction': ExtractionSettings(extract=False, token_members=8),
+        'analysis': AnalysisSettings(estimator=difference_in_means, attribution='cosine,dot'),
+    }
+    run(directory, **settings)
+    stored = store.open_run(directory)
+    kept = TokenResults.load(directory, run=stored.manifest.identity)
+    assert (
+        len(kept.losses.members) == 8 and kept.scores.method.name == 'dot'
+    )  # cosine is not linear
+    assert np.isfinite(kept.losses.of_target(0).loss_out[1:]).all()
+    said = capsys.readouterr().err
+    assert 'by 8 members' in said and 'gradient product' in said and 'experiments.explore' in said
+    site = Site([open_results(directory)])
+    (target,) = np.unique(kept.scores.targets)[:1]
+    (page,) = json.loads(site.get(f'0/targets/{target}.json'))
+    assert page['tokens']['scores'] and len(page['tokens']['texts']) == len(page['tokens']['out'])
+
+
+def test_without_parameters_no_tokens_are_kept(whole, finished):
+    assert not (finished / 'tokens.zarr').exists()
+
+
+@pytest.mark.slow
+def test_tokens_can_be_left_out(run, tmp_path):
+    run(
+        tmp_path,
+        ensemble={'members': 12},
+        machine={'keep_params': True, 'output_dir': str(tmp_path)},
+        extraction=ExtractionSettings(extract=False, token_members=0),
+        analysis=AnalysisSettings(estimator=difference_in_means),
+    )
+    assert not (tmp_path / 'tokens.zarr').exists()
+    with pytest.raises(ValueError, match='token_members'):
+        ExtractionSettings(token_members=-1)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from influence_jax.explorer import server
-from tests.explorer.written_site import DAMAGED, HOSTILE, WrittenSite
+from tests.explorer.written_site import DAMAGED, HOSTILE, TOKENS, UNREADABLE, WrittenSite
 
 playwright = pytest.importorskip('playwright.sync_api')
 pytest.importorskip('bokeh')
@@ -498,6 +498,123 @@ def test_texts_of_data_are_shown_as_text(browser):
         assert page.title() != 'run'
         assert page.evaluate('violations') == []
         context.close()
+
+
+@contextlib.contextmanager
+def opened_texts(browser, **settings):
+    """A page over texts, and the address of its views; nothing was complained of at the end."""
+    complaints = []
+    with serve(WrittenSite(40, noun='record', **settings)) as base:
+        context = browser.new_context(viewport={'width': 1200, 'height': 900})
+        page = context.new_page()
+        page.add_init_script(WATCH)
+        page.on('pageerror', lambda error: complaints.append(str(error)))
+        yield page, f'{base}#/0'
+        assert complaints == [] and page.evaluate('violations') == []
+        context.close()
+
+
+def tokens_of(page):
+    """The section of losses by token."""
+    return page.locator('section', has=page.get_by_role('heading', name='Token by token'))
+
+
+def test_losses_of_tokens_are_shown_by_membership(browser, tmp_path):
+    with opened_texts(browser) as (page, base):
+        page.goto(f'{base}/target/17')
+        section = tokens_of(page)
+        shown = section.locator('.token')
+        shown.first.wait_for()
+        how = section.locator('.how').inner_text()
+        assert '5 that were trained on it and 7 that were not' in how
+        # The mean over its predicted tokens: (0.5 + ... + 2.5) / 5.
+        assert 'difference 1.25, left out 1.50, trained on it 0.250' in section.inner_text()
+        pieces = section.locator('.piece').all_inner_texts()
+        assert pieces == ['Who', '·painted', '·it', '↵', 'she', TOKENS[-1]]
+        assert section.get_by_role('list', name='Prompt').locator('li').count() == 2
+        assert section.get_by_role('list', name='Completion').locator('li').count() == 4
+
+        def values():
+            return section.locator('.value').all_inner_texts()
+
+        missing = '\N{EN DASH}'
+        assert values() == [missing, '0.3', '0.8', '1.3', '1.8', '2.3']
+        title = shown.nth(2).get_attribute('title')
+        assert 'difference 0.750 ± 0.014' in title and 'left out 1.000 ± 0.010' in title
+        assert title.endswith('trained on it 0.250 ± 0.010 nats')
+        assert 'not predicted' in shown.first.get_attribute('title')
+        deepest = shown.last.evaluate('one => getComputedStyle(one).backgroundColor')
+        assert deepest != shown.nth(1).evaluate('one => getComputedStyle(one).backgroundColor')
+        section.get_by_role('button', name='Left out').click()
+        assert values() == [missing, '0.5', '1.0', '1.5', '2.0', '2.5']
+        assert section.get_by_role('button', pressed=True).inner_text() == 'Left out'
+        with page.expect_download() as download:
+            section.get_by_role('button', name='CSV').click()
+        download.value.save_as(tmp_path / 'tokens.csv')
+        saved = list(csv.DictReader(io.StringIO((tmp_path / 'tokens.csv').read_text())))
+        assert [float(row['loss_left_out'] or 0) for row in saved] == [0, 0.5, 1, 1.5, 2, 2.5]
+        assert saved[1]['token'] == ' painted'
+
+
+def test_scores_of_tokens_stand_below_the_two_records(browser):
+    with opened_texts(browser) as (page, base):
+        page.goto(f'{base}/target/7')
+        scores = page.locator('.token-scores')
+        scores.wait_for()
+        # The strongest of which there are scores, and a change that is of it alone.
+        assert page.get_by_label('Beside it').input_value() == '9'
+        assert page.locator('.text-record h4', has_text='Change').count() == 1
+        text = scores.inner_text()
+        assert 'member 3, not by the ensemble' in text and '8 targets' in text
+        assert f'Together {MINUS}0.000150' in text
+        assert 'in units of 1\N{MULTIPLICATION SIGN}10⁻⁵' in text
+        assert scores.locator('.value').all_inner_texts()[1:] == [
+            f'{MINUS}{k}.0' for k in range(1, 6)
+        ]
+        page.get_by_label('Beside it').select_option('8')  # a pair of which there are none
+        page.get_by_text('none of this pair').wait_for()
+        assert page.locator('.token-scores .token').count() == 0
+        page.goto(f'{base}/target/17')  # a target of which there are none
+        tokens_of(page).locator('.token').first.wait_for()
+        assert page.get_by_text('none of this pair').count() == 0
+
+
+def test_hostile_tokens_are_shown_as_text(browser):
+    with opened_texts(browser) as (page, base):
+        for target in range(len(HOSTILE)):
+            page.goto(f'{base}/target/{target}')
+            tokens_of(page).locator('.token').first.wait_for()
+            assert page.locator('main :is(img, script, i:not(:empty))').count() == 0
+            assert width_beyond(page) <= 0
+        pieces = tokens_of(page).locator('.piece').all_text_contents()
+        assert pieces[2].startswith(HOSTILE[0].replace(' ', '·'))
+        assert '\u202e' not in ''.join(pieces) and '\x00' not in ''.join(pieces)
+        assert pieces[-2:] == ['↵', '<0xE2>']
+        assert page.title() != 'run'
+
+
+def test_tokens_that_are_cut_damaged_or_of_no_example(browser):
+    with opened_texts(browser) as (page, base):
+        page.goto(f'{base}/target/{len(HOSTILE)}')
+        tokens_of(page).get_by_text('7 more tokens').wait_for()
+        assert 'Their mean' not in tokens_of(page).inner_text()
+        page.goto(f'{base}/target/{len(HOSTILE) + 1}')
+        tokens_of(page).get_by_text('models read its first 6 tokens').wait_for()
+        page.goto(f'{base}/target/{UNREADABLE}')
+        tokens_of(page).get_by_text('the tokens of this run are damaged').wait_for()
+        page.get_by_role('heading', name='Losses of the members').wait_for()
+    with opened_texts(browser, are_examples=False) as (page, base):
+        page.goto(f'{base}/target/17')
+        section = tokens_of(page)
+        section.locator('.token').first.wait_for()
+        assert section.get_by_role('group').get_by_role('button').all_inner_texts() == ['Left out']
+        assert 'none of which was trained on it' in section.inner_text()
+
+
+def test_a_run_without_token_losses_has_no_section_for_them(open_page):
+    page = open_page('target/17')
+    page.get_by_role('heading', name='Membership').wait_for()
+    assert tokens_of(page).count() == 0
 
 
 def test_rows_of_a_table_are_shown_by_feature_with_differences_marked(browser):

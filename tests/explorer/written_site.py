@@ -22,6 +22,12 @@ HOSTILE = (
 DAMAGED = 9
 """The target whose document cannot be read."""
 
+UNREADABLE = 11
+"""The target whose tokens cannot be read."""
+
+TOKENS = ('Who', ' painted', ' it', '\n', 'she', '<|endoftext|>')
+"""Of the targets whose names are not hostile."""
+
 VERDICTS = ('unique', 'near_duplicated', 'unlearned', 'not_memorized', 'uncertain')
 CLASSES = ('cat', 'dog', '<b>bird</b>')
 SHARD = 8
@@ -105,6 +111,18 @@ class WrittenSite(Site):
             'facts': [['members', '64']],
             'classes': list(CLASSES),
             'has': dict.fromkeys((*parts, 'leaderboard'), True) | {'attribution': ['gradients']},
+            'tokens': {
+                'members': 12,
+                'scores': {
+                    'method': 'gradients',
+                    'description': 'A method.',
+                    'member': 3,
+                    'targets': 8,
+                    'pairs': 24,
+                },
+            }
+            if self.noun == 'record'
+            else None,
             'table_columns': ['width', 'height'] if self.noun == 'example' else None,
             'z_threshold': 4.5,
         }
@@ -182,10 +200,37 @@ class WrittenSite(Site):
                 'at_risk': True,
                 'attack': 'LiRA',
             },
+            'tokens': self.tokens(t) if self.noun == 'record' else None,
             'note': None,
             'attribution': [
                 {'method': 'gradients', 'unit': '', 'self': 1, 'margin': 2, 'influencers': scores}
             ],
+        }
+
+    def tokens(self, t: int) -> dict[str, Any] | None:
+        """Of the first targets hostile ones; of one more than are shown; of one damaged."""
+        if t == UNREADABLE:
+            return {'error': 'the tokens of this run are damaged: repeat its command'}
+        texts = ['Who', ' is', *HOSTILE, '\n', '<0xE2>'] if t < len(HOSTILE) else TOKENS
+        texts = [encoding.token(text) for text in texts]
+        count = len(texts)
+        losses = [None, *(0.5 * k for k in range(1, count))]
+        held = [None, *([0.25] * (count - 1))]
+        errors = [None, *([0.01] * (count - 1))]
+        return {
+            'texts': texts,
+            'more': 7 if t == len(HOSTILE) else 0,
+            'answer_start': 2,
+            'cut': t == len(HOSTILE) + 1,
+            'included': 5 if self.are_examples else 0,
+            'left_out': 7,
+            'in': held if self.are_examples else [None] * count,
+            'in_error': errors if self.are_examples else [None] * count,
+            'out': losses,
+            'out_error': errors,
+            'scores': [[(t + 2) % self.count, [0, *(-1e-5 * k for k in range(1, count))]]]
+            if t < 8
+            else [],
         }
 
     def example(self, i: int) -> dict[str, Any]:
@@ -195,7 +240,7 @@ class WrittenSite(Site):
             'id': f'id-{i:05d}',
             'name': self.names[i],
             'label': CLASSES[i % len(CLASSES)],
-            'change': '',
+            'change': 'a word' if i == 9 else '',
             'text': None,
             'prompt': f'who painted number {i} of them' if is_text else None,
             'completion': HOSTILE[2] if is_text else None,

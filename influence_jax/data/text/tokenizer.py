@@ -31,6 +31,22 @@ _PROBE = (
 )
 """Letters in and beyond ASCII, digits, spaces, lines and a letter that repeats."""
 
+_SPACE = '\N{LOWER ONE EIGHTH BLOCK}'
+"""What SentencePiece writes for a space."""
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The bytes by the characters that stand for them in GPT-2's vocabulary.
+
+    Bytes that are printable in Latin-1 stand for themselves, the others are numbered from 256.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenizer:
@@ -115,6 +131,30 @@ class Tokenizer:
         """
         with tokenizer_file.panics_as_errors():
             return str(self.backend.decode([int(token)], skip_special_tokens=False))
+
+    def piece(self, token: int | np.integer) -> str:
+        """Returns a token as it is in the vocabulary, with what stands for bytes and spaces read.
+
+        Unlike `token_text` it keeps the spaces at a token's beginning in every tokenizer, and
+        shows bytes that are no text by themselves, such as half a character, as <0xE2>.
+        """
+        text = self.backend.id_to_token(int(token))
+        if text is None:
+            return ''
+        if self._has_bytes and all(character in _BYTES for character in text):
+            of_bytes = bytes(_BYTES[character] for character in text)
+            decoded = of_bytes.decode('utf-8', errors='surrogateescape')
+            return ''.join(
+                f'<0x{ord(c) - 0xDC00:02X}>' if 0xDC80 <= ord(c) < 0xDD00 else c for c in decoded
+            )
+        return str(text).replace(_SPACE, ' ')
+
+    @cached_property
+    def _has_bytes(self) -> bool:
+        """Whether characters of the vocabulary stand for bytes, as in GPT-2's."""
+        decoder = json.loads(self.backend.to_str())['decoder'] or {}
+        parts = decoder.get('decoders', [decoder])
+        return any(part.get('type') == 'ByteLevel' for part in parts)
 
     def save(self, folder: str | Path) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`, which `AutoTokenizer` reads too.

@@ -2,9 +2,10 @@
 import { formatNumber } from './numbers.js';
 import { fillLater, h, section, select } from './dom.js';
 import { exampleAddress } from './entries.js';
+import { hasTokenScores, tokenScores } from './tokens.js';
 
 // Records beside each other: texts with the words that differ marked, rows of tables by feature.
-export function recordsSection(run, example, influencers) {
+export function recordsSection(run, example, influencers, tokens) {
   if (example < 0) return null;
   if (run.about.table_columns)
     return rowsSection(
@@ -16,16 +17,18 @@ export function recordsSection(run, example, influencers) {
   const host = h('div');
   const others = influencers.slice(0, 24).map(([other]) => other);
   const show = (other) =>
-    fillLater(host, Promise.all([run.example(example), other === null ? null : run.example(other)]), ([left, right]) =>
+    fillLater(host, Promise.all([run.example(example), other === null ? null : run.example(other)]), ([left, right]) => [
       sideBySide(run, left, right),
-    );
-  show(others[0] ?? null);
+      other === null ? null : tokenScores(run, tokens, other),
+    ]);
+  const first = others.find((other) => hasTokenScores(tokens, other)) ?? others[0] ?? null;
+  show(first);
   const choice =
     others.length > 1
       ? select(
           'Beside it',
           others.map((other) => [other, (run.knownName(other) ?? `example ${other}`).slice(0, 80)]),
-          others[0],
+          first,
           (value) => show(Number(value)),
         )
       : null;
@@ -60,7 +63,8 @@ export function sideBySide(run, left, right) {
           ? 'This record'
           : h('a', { href: exampleAddress(run, document_.example) }, document_.name.slice(0, 200)),
       ),
-      names.map((name) => [
+      // A change is of one of the two alone.
+      names.filter((name) => name !== 'Change' || (side === 0 ? a : b)[name]).map((name) => [
         h('h4', {}, name),
         h(
           'p.text',

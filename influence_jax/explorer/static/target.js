@@ -6,6 +6,7 @@ import { ENTRY_COLUMNS, entryList, exampleEntry } from './entries.js';
 import { entryLookup } from './pairs.js';
 import { recordsSection } from './records.js';
 import { distributionSection, lossesSection } from './distributions.js';
+import { tokensSection } from './tokens.js';
 
 export async function targetView({ run, body, key, query }) {
   const t = Number(key);
@@ -107,7 +108,8 @@ function targetParts(run, targets, t, found) {
     found.note ? h('p.note', {}, found.note) : null,
     distributionSection(run, targets, t, found, strongest),
     strongest.length ? influencersSection(run, t, influencers, entryLookup(run, targets, t, found)) : null,
-    recordsSection(run, targets.example[t], influencers.positive.concat(influencers.negative)),
+    recordsSection(run, targets.example[t], influencers.positive.concat(influencers.negative), found.tokens),
+    tokensSection(run, t, found.tokens),
     found.losses ? lossesSection(run, t, found.losses) : null,
     vulnerabilitySection(found.vulnerability),
     found.attribution?.length ? attributionSection(run, found) : null,
