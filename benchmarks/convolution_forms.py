@@ -33,6 +33,46 @@ def im2col(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return (rows @ kernel.reshape(rows.shape[-1], -1)).reshape(*x.shape[:3], -1)
 
 
+def in_bfloat16(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """A product of bfloat16 factors with float32 sums, which runs on AMX where there is any."""
+    return lax.dot_general(
+        a.astype(jnp.bfloat16),
+        b.astype(jnp.bfloat16),
+        (((axes[0],), (axes[1],)), ((), ())),
+        preferred_element_type=jnp.float32,
+    )
+
+
+def rows_of_patches(x: jax.Array) -> jax.Array:
+    columns = lax.optimization_barrier(patches(x.astype(jnp.bfloat16)))
+    return columns.reshape(-1, columns.shape[-1])
+
+
+@jax.custom_vjp
+def im2col_bfloat16(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    rows = rows_of_patches(x)
+    product = in_bfloat16(rows, kernel.reshape(rows.shape[-1], -1), (1, 0))
+    return product.reshape(*x.shape[:3], -1)
+
+
+def _im2col_bfloat16_back(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple:
+    x, kernel = kept
+    inputs, outputs = kernel.shape[2:]
+    by_x = im2col_bfloat16(g, jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2)))
+    by_kernel = in_bfloat16(g.reshape(-1, outputs), rows_of_patches(x), (0, 0))
+    return by_x, by_kernel.reshape(outputs, 3, 3, inputs).transpose(1, 2, 3, 0)
+
+
+im2col_bfloat16.defvjp(lambda x, k: (im2col_bfloat16(x, k), (x, k)), _im2col_bfloat16_back)
+
+
+def product_alone(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Of im2col's size, with factors that are there."""
+    rows = jnp.broadcast_to(x.reshape(-1)[:1], (x.size // x.shape[-1], 9 * x.shape[-1]))
+    rows = lax.optimization_barrier(rows.astype(jnp.bfloat16))
+    return in_bfloat16(rows, kernel.reshape(rows.shape[-1], -1), (1, 0))
+
+
 def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """F(2x2, 3x3): a 4/9 of the multiplications, and transforms over every activation."""
     batch, height, width, channels = x.shape
@@ -88,7 +128,14 @@ FORMS = {
     'automatic gradients': gradients_of(_convolve),
     'gradients as convolutions (used)': gradients_of(conv3x3),
     'im2col': gradients_of(im2col),
+    'im2col, bfloat16': gradients_of(im2col_bfloat16),
     'Winograd 2x2': gradients_of(winograd),
+}
+FORWARD = {
+    'direct': conv3x3,
+    'im2col, bfloat16': im2col_bfloat16,
+    'its patches alone': lambda x, _: rows_of_patches(x),
+    'its product alone': product_alone,
 }
 WEIGHT_GRADIENTS = {
     'as a convolution (used)': weight_convolution,
@@ -130,6 +177,10 @@ def main(_: list[str]) -> None:
         for name, form in FORMS.items():
             t = seconds(form, x, kernel)
             print(f'  {name:34}{1e3 * t:9.2f} ms{3 * flops / t / 1e9:8.0f} GFLOP/s', flush=True)
+        print('  forward alone')
+        for name, form in FORWARD.items():
+            t = seconds(form, x, kernel)
+            print(f'  {name:34}{1e3 * t:9.2f} ms{flops / t / 1e9:8.0f} GFLOP/s', flush=True)
         print('  weight gradient alone')
         for name, form in WEIGHT_GRADIENTS.items():
             t = seconds(form, x, g)
