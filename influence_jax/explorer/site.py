@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from influence_jax.analysis.verdicts import Verdict
 from influence_jax.estimators.ensemble import Problem
-from influence_jax.explorer import encoding, records, table, views
+from influence_jax.explorer import encoding, records, structure, table, views
 from influence_jax.explorer.columns import Column, WholeColumns, measured, member_losses
 from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import Entries, StoredEntries
@@ -167,8 +167,8 @@ class RunDocuments:
         return table.targets_of_examples(self.results)
 
     @functools.cached_property
-    def _clusters(self) -> views.Clusters:
-        return views.Clusters(self.results, self.results.verdicts)
+    def _clusters(self) -> structure.Clusters:
+        return structure.Clusters(self.results, self.results.verdicts)
 
     @functools.cached_property
     def _measured(self) -> tuple[Problem | None, str | None]:
@@ -247,7 +247,7 @@ class RunDocuments:
 
     def _matrix(self) -> dict[str, Any]:
         whole, _ = self._ready('_whole')
-        return views.matrix_document(
+        return structure.matrix_document(
             self.results,
             self._ready('_clusters'),
             self._ready('_entries'),
