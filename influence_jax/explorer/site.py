@@ -17,6 +17,7 @@ from influence_jax.explorer.columns import Column, WholeColumns, measured, membe
 from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import Entries, StoredEntries
 from influence_jax.explorer.opened import Opened
+from influence_jax.resources import return_memory
 from influence_jax.store import RunError
 from influence_jax.text import clean
 
@@ -194,7 +195,11 @@ class RunDocuments:
     def _ready(self, name: str) -> Any:
         """One of the above, computed by one thread alone: it may take seconds and memory."""
         with self._lock:
-            return getattr(self, name)
+            is_new = name not in vars(self)
+            found = getattr(self, name)
+            if is_new:
+                return_memory()
+            return found
 
     def _targets(self, number: int) -> list[dict[str, Any]]:
         shard = self._of_shard(number, self.results.num_targets)
