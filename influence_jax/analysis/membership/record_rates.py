@@ -6,11 +6,9 @@ import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.analysis.membership.evidence import Attack
+from influence_jax.analysis.membership.evidence import Attack, by_targets
 from influence_jax.analysis.membership.rates import Roc, Threshold, roc, threshold
 from influence_jax.estimators.ensemble import numbered_repeats
-
-_BLOCK = 512
 
 
 class Vulnerability(NamedTuple):
@@ -63,12 +61,10 @@ def vulnerability(
         raise ValueError(f'{false_positive_rate=} must lie strictly between 0 and 1')
     cut = threshold(curve or roc(attack.scores, attack.included), false_positive_rate)
     subset = numbered_repeats(attack.included)
-    parts = [
-        _of_block(attack.scores[:, block], attack.included[:, block], subset, cut)
-        for block in (
-            slice(start, start + _BLOCK) for start in range(0, len(attack.targets), _BLOCK)
-        )
-    ]
+    parts = by_targets(
+        lambda block: _of_block(attack.scores[:, block], attack.included[:, block], subset, cut),
+        *attack.scores.shape,
+    )
     auroc, error, success, success_error, alarms, p_value = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
@@ -126,42 +122,55 @@ def _areas(
     subset: Int[np.ndarray, ' M'],
 ) -> tuple[Float[np.ndarray, ' t'], Float[np.ndarray, ' t']]:
     """Area under every column's own curve, and its standard error."""
-    below = _share_below(scores, included)
+    order = np.argsort(
+        scores.T, axis=1
+    ).T  # in memory one target after another: several times faster
+    side = np.take_along_axis(included, order, axis=0)
+    below = _below(np.take_along_axis(scores, order, axis=0), side)
+    if subset.max() + 1 < len(subset):  # else it is of no account which member is which
+        unsorted = np.empty_like(below)
+        np.put_along_axis(unsorted, order, below, axis=0)
+        below, side = unsorted, included
     positives = included.sum(axis=0)
     negatives = len(included) - positives
-    area = below.mean(axis=0, where=included)
+    below /= np.where(side, negatives, positives)
+    area = below.mean(axis=0, where=side)
     variance = np.zeros(len(area))
-    for side, count in ((included, positives), (~included, negatives)):
-        center = below.mean(axis=0, where=side)
-        squares = _squares(below - center[None], side, subset)
-        clusters = _one_of_each(side, subset).sum(axis=0)
+    for kind, count in ((side, positives), (~side, negatives)):
+        center = below.mean(axis=0, where=kind)
+        squares = _squares(below - center[None], kind, subset)
+        clusters = _one_of_each(kind, subset).sum(axis=0)
         variance += squares * clusters / np.maximum(clusters - 1, 1) / count**2
     return area, np.sqrt(variance)
 
 
-def _share_below(
-    scores: Float[np.ndarray, 'M t'], included: Bool[np.ndarray, 'M t']
+def _below(
+    ascending: Float[np.ndarray, 'M t'], side: Bool[np.ndarray, 'M t']
 ) -> Float[np.ndarray, 'M t']:
-    """Of each score, the share of the other kind in its column that is lower; of ties, half."""
-    members = len(scores)
-    order = np.argsort(scores, axis=0)
-    ordered, side = (np.take_along_axis(of, order, axis=0) for of in (scores, included))
+    """Of each score, how many of the other kind in its column are lower; of ties, half.
+
+    Args:
+      ascending: scores.
+      side: of which kind each is.
+    """
+    members = len(ascending)
+    place, edge = np.arange(members)[:, None], np.ones((1, side.shape[1]), bool)
+    positives = np.pad(side.cumsum(axis=0), [(1, 0), (0, 0)])
+
+    def others(
+        at: Int[np.ndarray, 'M _'], before: Int[np.ndarray, 'M t']
+    ) -> Int[np.ndarray, 'M t']:
+        """How many of the other kind stand before a place."""
+        return np.where(side, at - before, before)
+
+    rises = np.concatenate([edge, ascending[1:] != ascending[:-1], edge])
+    if rises.all():
+        return others(place, positives[:-1]).astype(np.float64)
     # Where in its column the ties of each score begin, and behind which place they end.
-    place, edge = np.arange(members)[:, None], np.ones((1, scores.shape[1]), bool)
-    rises = np.concatenate([edge, ordered[1:] != ordered[:-1], edge])
     start = np.maximum.accumulate(np.where(rises[:-1], place, 0), axis=0)
     end = np.where(rises[1:], place + 1, members)
     end = np.minimum.accumulate(end[::-1], axis=0)[::-1]
-    positives = np.pad(side.cumsum(axis=0), [(1, 0), (0, 0)])
-
-    def others(at: Int[np.ndarray, 'M t']) -> Int[np.ndarray, 'M t']:
-        """How many of the other kind stand before a place."""
-        before = np.take_along_axis(positives, at, axis=0)
-        return np.where(side, at - before, before)
-
-    below = np.empty(scores.shape)
-    np.put_along_axis(below, order, (others(start) + others(end)) / 2, axis=0)
-    return below / np.where(included, members - positives[-1], positives[-1])
+    return sum(others(at, np.take_along_axis(positives, at, axis=0)) for at in (start, end)) / 2
 
 
 def _squares(
