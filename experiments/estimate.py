@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 from experiments import flags, launch, terminal
-from experiments.sources import Sources
 from influence_jax import report
 from influence_jax.estimators import Estimator, adjusted
+from influence_jax.interchange import TensorFiles
 
 
 @dataclasses.dataclass(frozen=True)
-class TensorSettings(Sources):
+class TensorSettings(TensorFiles):
     """Which tensors, and how influence is estimated from them.
 
     Attributes:

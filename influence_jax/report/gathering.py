@@ -113,7 +113,7 @@ def gather(
     unit = unit or unit_of(run, measurement)
     manifest = getattr(run, 'manifest', None)
     key = jax.random.key(manifest.seeds.get('seed', 0) if manifest else 0)
-    chosen, fallback = _estimator(estimator, len(complete_members(run.masks, losses).masks))
+    chosen, fallback = estimator_for(estimator, len(complete_members(run.masks, losses).masks))
     overview = analysis.overview(
         run.masks, losses, key=key, estimator=chosen, target_examples=self_index
     )
@@ -195,7 +195,7 @@ def _title(manifest: Any) -> str:
     return 'Influence distributions' + (f': {manifest.dataset.name}' if manifest else '')
 
 
-def _estimator(asked: EstimatorLike | None, members: int) -> tuple[Estimator, tuple[str, ...]]:
+def estimator_for(asked: EstimatorLike | None, members: int) -> tuple[Estimator, tuple[str, ...]]:
     """Returns the estimator or, for too few members, the difference of means, and why."""
     asked = as_estimator(asked or adjusted)
     least = 2 * least_half(asked)
