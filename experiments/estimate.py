@@ -69,6 +69,7 @@ def run(settings: TensorSettings) -> Path:
         unit=settings.measured_in,
         title=f'Influence distributions: {settings.name}',
         facts={**settings.facts(), **launch.provenance()},
+        log=terminal.log,
     )
     tensors = report.KeptTensors.of(given) if settings.keep_tensors else None
     return terminal.save_and_show(results, settings.output_dir, tensors=tensors)

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from markupsafe import Markup
 from rich.console import Group
 
 from influence_jax.analysis.membership import LEAST_SUBSETS, MembershipResults
@@ -17,10 +16,9 @@ from influence_jax.report.membership import (
     unit_of,
     vulnerability_csv,
 )
-from influence_jax.report.page import environment
+from influence_jax.report.page import rendered
 from influence_jax.report.run import ReportedRun
 from influence_jax.report.tables import printable
-from influence_jax.report.theme import Theme
 from influence_jax.store.files import make_directory, replacing
 from influence_jax.types import PRNGKey
 
@@ -128,18 +126,13 @@ def save(audit: Audit, directory: Path | str) -> Path:
 def render(audit: Audit) -> dict[str, bytes]:
     """Returns the files by their names, the page last."""
     shown = section(audit.membership, audit.targets)
-    page = (
-        environment()
-        .get_template('membership.html.j2')
-        .render(
-            title=audit.title,
-            section=shown,
-            facts=audit.facts,
-            notes=audit.notes,
-            strip_columns=1,
-            light=Markup(Theme.light().css()),
-            dark=Markup(Theme.dark().css()),
-        )
+    page = rendered(
+        'membership.html.j2',
+        title=audit.title,
+        section=shown,
+        strip_columns=1,
+        facts_caption='What was attacked.',
+        facts=[*audit.facts.items(), *(('note', note) for note in audit.notes)],
     )
     (drawn,) = shown.pictures
     return {

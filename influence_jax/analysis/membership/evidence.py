@@ -25,7 +25,7 @@ _LEAST_LOSS = float(np.finfo(np.float32).eps) / 2
 
 # How seldom a measurement that knows nothing of the masks may be refused for its direction.
 _SURE = 1e-6
-_IN_CACHE = 2**16  # values of float64 that a thread works on at once
+_IN_CACHE = 2**17  # values of float64 that a thread works on at once
 
 
 class Attack(NamedTuple):
@@ -205,10 +205,12 @@ class Shadows(NamedTuple):
         """Of all members."""
 
         def of_some(targets: slice) -> tuple[Float[np.ndarray, ' t'], ...]:
-            some, side = values[:, targets].astype(np.float64), belongs[:, targets]
-            count = side.sum(axis=0, dtype=np.float64)
-            mean = some.sum(axis=0, where=side) / count
-            return count, mean, np.square(some - mean).sum(axis=0, where=side)
+            # Products with 0 and 1: sums of some entries alone are several times slower.
+            side = belongs[:, targets].astype(np.float64)
+            count = side.sum(axis=0)
+            mean = (values[:, targets] * side).sum(axis=0) / count
+            side *= np.square(values[:, targets] - mean)
+            return count, mean, side.sum(axis=0)
 
         parts = by_targets(of_some, *values.shape)
         return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
@@ -234,6 +236,7 @@ class Shadows(NamedTuple):
             apart = np.square(values - np.repeat(center, size[:, 0], axis=0))
             apart = np.add.reduceat(apart, starts, axis=0) * belongs
         left = self.members - size * belongs
-        deviation = np.where(belongs, center - self.mean, 0.0)
-        squares = self.squares - apart - deviation**2 * (self.members * size / left)
-        return Shadows(left, self.mean - deviation * size / left, np.maximum(squares, 0.0))
+        deviation = (center - self.mean) * belongs
+        moved = deviation * size / left
+        squares = self.squares - apart - deviation * moved * self.members
+        return Shadows(left, self.mean - moved, np.maximum(squares, 0.0))

@@ -87,107 +87,109 @@ def _of_block(
     cut: Threshold,
 ) -> tuple[Float[np.ndarray, ' t'], ...]:
     """The fields of `Vulnerability` that are by target."""
+    # In memory one target after another: several times faster.
+    scores, included = (np.ascontiguousarray(of.T) for of in (scores, included))
     auroc, error = _areas(scores, included, subset)
-    accused, trials = cut.accused(scores), included.sum(axis=0)
-    success = accused.mean(axis=0, where=included, dtype=np.float64)
-    squares = _squares(accused - success[None], included, subset)
+    accused, trials = cut.accused(scores).astype(np.float64), included.sum(axis=1)
+    success = (accused * included).sum(axis=1) / trials
+    squares = _squares(accused - success[:, None], included, subset)
     # What choosing among ties at random adds.
-    squares += (accused * (1 - accused)).sum(axis=0, where=included, dtype=np.float64)
+    squares += (accused * (1 - accused) * included).sum(axis=1)
     return (
         auroc,
         error,
         success,
         np.sqrt(squares) / trials,
-        accused.mean(axis=0, where=~included, dtype=np.float64),
+        (accused * ~included).sum(axis=1) / (len(subset) - trials),
         _p_values(scores > cut.score, included, subset),
     )
 
 
 def _p_values(
-    accused: Bool[np.ndarray, 'M t'],
-    included: Bool[np.ndarray, 'M t'],
+    accused: Bool[np.ndarray, 't M'],
+    included: Bool[np.ndarray, 't M'],
     subset: Int[np.ndarray, ' M'],
 ) -> Float[np.ndarray, ' t']:
     first = np.unique(subset, return_index=True)[1]
-    accused, included = accused[first], included[first]
-    right = (accused & included).sum(axis=0)
+    accused, included = accused[:, first], included[:, first]
+    right = (accused & included).sum(axis=1)
     return scipy.stats.hypergeom.sf(
-        right - 1, len(first), included.sum(axis=0), accused.sum(axis=0)
+        right - 1, len(first), included.sum(axis=1), accused.sum(axis=1)
     )
 
 
 def _areas(
-    scores: Float[np.ndarray, 'M t'],
-    included: Bool[np.ndarray, 'M t'],
+    scores: Float[np.ndarray, 't M'],
+    included: Bool[np.ndarray, 't M'],
     subset: Int[np.ndarray, ' M'],
 ) -> tuple[Float[np.ndarray, ' t'], Float[np.ndarray, ' t']]:
-    """Area under every column's own curve, and its standard error."""
-    order = np.argsort(
-        scores.T, axis=1
-    ).T  # in memory one target after another: several times faster
-    side = np.take_along_axis(included, order, axis=0)
-    below = _below(np.take_along_axis(scores, order, axis=0), side)
-    if subset.max() + 1 < len(subset):  # else it is of no account which member is which
+    """Area under every row's own curve, and its standard error."""
+    targets, members = scores.shape
+    order = np.argsort(scores, axis=1) + members * np.arange(targets)[:, None]
+    side = np.take(included, order)
+    below = _below(np.take(scores, order), side)
+    if subset.max() + 1 < members:  # else it is of no account which member is which
         unsorted = np.empty_like(below)
-        np.put_along_axis(unsorted, order, below, axis=0)
+        np.put(unsorted, order, below)
         below, side = unsorted, included
-    positives = included.sum(axis=0)
-    negatives = len(included) - positives
-    below /= np.where(side, negatives, positives)
-    area = below.mean(axis=0, where=side)
-    variance = np.zeros(len(area))
+    positives = included.sum(axis=1)
+    negatives = members - positives
+    below /= np.where(side, negatives[:, None], positives[:, None])
+    area, variance = (below * side).sum(axis=1) / positives, np.zeros(targets)
     for kind, count in ((side, positives), (~side, negatives)):
-        center = below.mean(axis=0, where=kind)
-        squares = _squares(below - center[None], kind, subset)
-        clusters = _one_of_each(kind, subset).sum(axis=0)
+        center = (below * kind).sum(axis=1) / count
+        squares = _squares(below - center[:, None], kind, subset)
+        clusters = _one_of_each(kind, subset).sum(axis=1)
         variance += squares * clusters / np.maximum(clusters - 1, 1) / count**2
     return area, np.sqrt(variance)
 
 
 def _below(
-    ascending: Float[np.ndarray, 'M t'], side: Bool[np.ndarray, 'M t']
-) -> Float[np.ndarray, 'M t']:
-    """Of each score, how many of the other kind in its column are lower; of ties, half.
+    ascending: Float[np.ndarray, 't M'], side: Bool[np.ndarray, 't M']
+) -> Float[np.ndarray, 't M']:
+    """Of each score, how many of the other kind in its row are lower; of ties, half.
 
     Args:
       ascending: scores.
       side: of which kind each is.
     """
-    members = len(ascending)
-    place, edge = np.arange(members)[:, None], np.ones((1, side.shape[1]), bool)
-    positives = np.pad(side.cumsum(axis=0), [(1, 0), (0, 0)])
+    targets, members = side.shape
+    positives = np.zeros((targets, members + 1), np.int32)
+    np.cumsum(side, axis=1, out=positives[:, 1:])
+    place = np.arange(members, dtype=np.int32)[None]
 
     def others(
-        at: Int[np.ndarray, 'M _'], before: Int[np.ndarray, 'M t']
-    ) -> Int[np.ndarray, 'M t']:
+        at: Int[np.ndarray, '_ M'], before: Int[np.ndarray, 't M']
+    ) -> Int[np.ndarray, 't M']:
         """How many of the other kind stand before a place."""
         return np.where(side, at - before, before)
 
-    rises = np.concatenate([edge, ascending[1:] != ascending[:-1], edge])
+    edge = np.ones((targets, 1), bool)
+    rises = np.concatenate([edge, ascending[:, 1:] != ascending[:, :-1], edge], axis=1)
     if rises.all():
-        return others(place, positives[:-1]).astype(np.float64)
-    # Where in its column the ties of each score begin, and behind which place they end.
-    start = np.maximum.accumulate(np.where(rises[:-1], place, 0), axis=0)
-    end = np.where(rises[1:], place + 1, members)
-    end = np.minimum.accumulate(end[::-1], axis=0)[::-1]
-    return sum(others(at, np.take_along_axis(positives, at, axis=0)) for at in (start, end)) / 2
+        return others(place, positives[:, :-1]).astype(np.float64)
+    # Where in its row the ties of each score begin, and behind which place they end.
+    start = np.maximum.accumulate(np.where(rises[:, :-1], place, 0), axis=1)
+    end = np.where(rises[:, 1:], place + 1, members)
+    end = np.minimum.accumulate(end[:, ::-1], axis=1)[:, ::-1]
+    return sum(others(at, np.take_along_axis(positives, at, axis=1)) for at in (start, end)) / 2
 
 
 def _squares(
-    deviations: Float[np.ndarray, 'M t'],
-    side: Bool[np.ndarray, 'M t'],
+    deviations: Float[np.ndarray, 't M'],
+    side: Bool[np.ndarray, 't M'],
     subset: Int[np.ndarray, ' M'],
 ) -> Float[np.ndarray, ' t']:
     """Sum of squares over the subsets of what their members on this side deviate together."""
-    together = np.where(side, deviations, 0.0)
+    together = deviations * side
     if subset.max() + 1 < len(subset):
         order = np.argsort(subset, kind='stable')
         starts = np.flatnonzero(np.diff(subset[order], prepend=-1))
-        together = np.add.reduceat(together[order], starts, axis=0)
-    return np.square(together).sum(axis=0)
+        together = np.add.reduceat(together[:, order], starts, axis=1)
+    return np.square(together).sum(axis=1)
 
 
 def _one_of_each(
-    side: Bool[np.ndarray, 'M t'], subset: Int[np.ndarray, ' M']
-) -> Bool[np.ndarray, 'm t']:
-    return side[np.unique(subset, return_index=True)[1]]
+    side: Bool[np.ndarray, 't M'], subset: Int[np.ndarray, ' M']
+) -> Bool[np.ndarray, 't m']:
+    return side[:, np.unique(subset, return_index=True)[1]]
