@@ -16,7 +16,7 @@ from influence_jax.explorer import encoding, records, structure, table, views
 from influence_jax.explorer.columns import Column, WholeColumns, measured, member_losses
 from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import Entries, StoredEntries
-from influence_jax.explorer.opened import Opened
+from influence_jax.explorer.opened import Opened, borrow
 from influence_jax.resources import return_memory
 from influence_jax.store import RunError
 from influence_jax.text import clean
@@ -270,7 +270,7 @@ class Site:
     """
 
     def __init__(self, opened: Sequence[Opened], *, shard: int = 1) -> None:
-        self.runs = [RunDocuments(one, shard=shard) for one in opened]
+        self.runs = [RunDocuments(one, shard=shard) for one in borrow(opened)]
 
     def addresses(self) -> Iterator[str]:
         """Yields the addresses of all documents."""
