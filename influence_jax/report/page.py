@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from influence_jax.estimators import z_scores
 from influence_jax.formatting import count, measured, measured_parts, number
-from influence_jax.report import figures
+from influence_jax.report import figures, matrix
 from influence_jax.report.attributed import attribution_section
 from influence_jax.report.comparison import comparison_sections
 from influence_jax.report.facts import caveats, own_influences
@@ -67,7 +67,7 @@ def make_page(results: Results) -> Page:
         caveats=caveats(results),
         key_numbers=_key_numbers(results),
         repeats=results.members_used[0] > summary.members_used,
-        matrix_limit=figures.limit_of(results),
+        matrix_limit=matrix.limit_of(results),
         matrix_pixels=_matrix_pixels(results),
         lowest_margin=overview.lowest_margin[:LOWEST_MARGINS].tolist(),
         surest_pairs=surest_pairs(summary.pairs).tolist(),
@@ -195,13 +195,13 @@ def _draw(results: Results) -> Iterator[Picture]:
 
 def _matrix_pixels(results: Results) -> Picture:
     """Returns the matrix for the page, which writes thumbnails around it instead of axes."""
-    block, limit = results.overview.matrix_block, figures.limit_of(results)
+    block, limit = results.overview.matrix_block, matrix.limit_of(results)
     rows, columns = block.shape
     alt = (
         f'Heat map of the influence of {rows} examples on {columns} targets; blue is positive, '
         f'orange negative, entries beyond {number(limit)} {results.unit} are saturated.'
     )
-    return figures.pixel_picture('matrix-pixels', alt, block, limit=limit)
+    return matrix.pixel_picture('matrix-pixels', alt, block, limit=limit)
 
 
 def shower(results: Results) -> Callable[[int | None], Markup]:

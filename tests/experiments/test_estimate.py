@@ -16,7 +16,7 @@ from influence_jax.analysis import Convergence
 from influence_jax.estimators import adjusted
 from influence_jax.explorer import open_results
 from influence_jax.interchange import TensorFiles
-from influence_jax.report import figures, theme
+from influence_jax.report import matrix, theme
 from influence_jax.report.theme import Theme
 from tests import reference
 
@@ -83,7 +83,7 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(
         sys.modules['influence_jax.analysis.views'], 'split_half', lambda *_, **__: curve
     )
-    blank = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
+    blank = matrix.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
     monkeypatch.setattr(theme, 'png', lambda _: blank)
 
 
