@@ -124,9 +124,9 @@ def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
             f'loss of every target, as rows that were never written: remove them, or set their '
             f'losses to NaN to leave them out'
         )
-    if not complete.all():
-        masks, losses = masks[complete], losses[complete]
-    return Ensemble(masks, losses)
+    if complete.all():
+        return Ensemble(masks, losses)
+    return Ensemble(masks[complete], losses[complete])
 
 
 def finite(losses: Measurement) -> Bool[np.ndarray, 'M T']:
@@ -135,9 +135,9 @@ def finite(losses: Measurement) -> Bool[np.ndarray, 'M T']:
     return np.asarray((losses >= -limit) & (losses <= limit))  # no copy of the losses
 
 
-def finite_rows(losses: Float[np.ndarray, 'M T']) -> Bool[np.ndarray, ' M']:
+def finite_rows(losses: Measurement) -> Bool[np.ndarray, ' M']:
     """Which members have only losses that can be used, by pieces: `finite` takes M T bytes."""
-    complete = np.empty(len(losses), bool)
+    losses, complete = np.asarray(losses), np.empty(len(losses), bool)
     step = max(1, _AT_ONCE // max(losses.shape[1], 1))
     for start in range(0, len(losses), step):
         complete[start : start + step] = finite(losses[start : start + step]).all(axis=1)

@@ -34,14 +34,14 @@ _IN_CACHE = 2**18  # entries of columns that a thread works on at once
 class Fitted(NamedTuple):
     """Regressions of t targets; K regressors a target, not all used.
 
-    residual: `[M t]` of the losses.
+    residual: `[t M]` of the losses.
     examples: `[t K]` the regressors; -1 where none is used.
     values: `[t K]` minus their coefficients.
     inflation: `[t]` of errors of what is no regressor, for the degrees of freedom that are spent.
     reliability: `[t K]` each, of the values.
     """
 
-    residual: Float[AnyArray, 'M t']
+    residual: Float[AnyArray, 't M']
     examples: Int[AnyArray, 't K']
     values: Float[AnyArray, 't K']
     inflation: Float[AnyArray, ' t']
@@ -81,12 +81,7 @@ def fit_regressors(
         )
 
     pieces = in_threads(of_some, len(has_self), step=max(1, _IN_CACHE // included[0, 0].size))
-    residual, *others, of = zip(*pieces, strict=True)
-    return Fitted(
-        np.concatenate(residual, axis=1),
-        *map(np.concatenate, others),
-        Reliability(*map(np.concatenate, zip(*of, strict=True))),
-    )
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
 
 
 def _on_devices(
@@ -105,8 +100,7 @@ def _on_devices(
         np.pad(has_self, filling),
         least_z,
     )
-    residual, *others = jax.tree.map(np.asarray, found)
-    return Fitted(residual[:, :targets], *jax.tree.map(lambda part: part[:targets], others))
+    return jax.tree.map(lambda part: np.asarray(part)[:targets], found)
 
 
 @functools.cache
@@ -117,7 +111,7 @@ def _compiled() -> jax.stages.Wrapped:
         functools.partial(_fit, xp=jnp),
         mesh=Mesh(np.array(jax.local_devices()), (_AXIS,)),
         in_specs=(of_members, of_members, of_members, of_targets, P()),
-        out_specs=Fitted(of_members, *[of_targets] * 3, Reliability(*[of_targets] * 3)),
+        out_specs=of_targets,
     )
     # By default accelerators round products of float32 to 10 bits.
     return jax.jit(jax.default_matmul_precision('highest')(sharded))
@@ -150,16 +144,16 @@ def _fit(
     columns = columns * used[..., None]
     products, right = _products(columns, losses)
     coefficients, inverse = _least_squares(products, right, used, members, xp=xp)
-    residual = losses - (coefficients[:, None] @ columns)[:, 0].T
+    residual = losses.T - (coefficients[:, None] @ columns)[:, 0]
 
     freedom = xp.maximum(members - 1 - used.sum(axis=1), 1).astype(xp.float32)
     weights = inverse @ columns
     leverage = (weights * columns).sum(axis=1) + 1 / members
-    corrected = residual.T / xp.sqrt(xp.maximum(1 - leverage, 1 / members))
+    corrected = residual / xp.sqrt(xp.maximum(1 - leverage, 1 / members))
     of = reliability(weights * corrected[:, None], members=members, axis=2, xp=xp)
     # Where other regressors nearly explain a column, what is left of it rests on a few members,
     # which the fit follows: then at least the variance of least squares.
-    squares = (residual**2).sum(axis=0) / freedom
+    squares = (residual**2).sum(axis=1) / freedom
     alone = 1 / xp.maximum(xp.diagonal(products, axis1=1, axis2=2), 1)
     plain = xp.diagonal(inverse, axis1=1, axis2=2)
     variance = xp.where(

@@ -139,7 +139,7 @@ class Fitting:
         unseen = padded(self._unseen[columns], len(scale)) / np.where(scale > 0, scale, 1)
         added = is_self * unseen[:, None]
         fitted = Fit(
-            residual,
+            residual.T,
             examples,
             values,
             (widening * np.hypot(np.sqrt(variance), added)).astype(np.float32),

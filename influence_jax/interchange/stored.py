@@ -67,8 +67,10 @@ def export(
     folder = format is Format.PARQUET
     for path in exports.parquet_files(Path(output)) if folder else (Path(output),):
         check_output(path, csv=format is Format.CSV)
-    opened = _of_report if isinstance(source, Path | str) else _of_run
-    given = opened(source, estimator)
+    if isinstance(source, Path | str):
+        given = _of_report(source, estimator)
+    else:
+        given = _of_run(source, estimator)
     match format:
         case Format.PARQUET:
             return exports.write_parquet(output, given.entries())

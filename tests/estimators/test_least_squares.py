@@ -43,7 +43,7 @@ def test_values_are_those_of_least_squares_on_what_is_used(drawn):
         expected, *_ = np.linalg.lstsq(columns, losses[:, target].astype(float), rcond=None)
         np.testing.assert_allclose(found.values[target, used[target]], -expected, atol=1e-4)
         left = losses[:, target] - columns @ expected
-        np.testing.assert_allclose(found.residual[:, target], left, atol=1e-4)
+        np.testing.assert_allclose(found.residual[target], left, atol=1e-4)
     assert (found.values[~used] == 0).all()
 
 

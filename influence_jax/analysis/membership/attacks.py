@@ -121,7 +121,7 @@ def lira_of(
         log_ratio = (x - mean_out) ** 2 / variance_out - (x - mean_in) ** 2 / variance_in
         scores[attacked.members, targets] = (log_ratio + np.log(variance_out / variance_in)) / 2
 
-    by_targets(of_some, *scores.shape)
+    by_targets(of_some, *given.values.shape)
     return Attack(scores, given.included, given.targets)
 
 

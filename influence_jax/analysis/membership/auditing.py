@@ -141,7 +141,7 @@ def _usable(masks: Masks, losses: Measurement, gaps: Measurement | None) -> _Usa
         gaps = gaps[finite_rows(losses)]
     lacking = int((~finite_rows(gaps)).sum())
     if not lacking:
-        return _Usable(*usable, gaps, [])
+        return _Usable(*usable, np.asarray(gaps), [])
     note = (
         f'{lacking:,} of {len(gaps):,} members have logit gaps that are not finite: the recorded '
         f'ones are not used.'

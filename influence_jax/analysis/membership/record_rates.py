@@ -172,7 +172,8 @@ def _below(
     start = np.maximum.accumulate(np.where(rises[:, :-1], place, 0), axis=1)
     end = np.where(rises[:, 1:], place + 1, members)
     end = np.minimum.accumulate(end[:, ::-1], axis=1)[:, ::-1]
-    return sum(others(at, np.take_along_axis(positives, at, axis=1)) for at in (start, end)) / 2
+    before, behind = (np.take_along_axis(positives, at, axis=1) for at in (start, end))
+    return (others(start, before) + others(end, behind)) / 2
 
 
 def _squares(
