@@ -15,7 +15,6 @@ from influence_jax import estimators, tensors
 from influence_jax.analysis import Convergence
 from influence_jax.estimators import adjusted
 from influence_jax.explorer import open_results
-from influence_jax.interchange import TensorFiles
 from influence_jax.report import matrix, theme
 from influence_jax.report.theme import Theme
 from tests import reference
@@ -301,36 +300,3 @@ def test_other_layouts_give_the_same_report(saved, tmp_path, undrawn):
             np.testing.assert_allclose(
                 float(one['self_influence']), float(other['self_influence']), rtol=1e-3
             )
-
-
-@pytest.mark.parametrize(
-    ('changed', 'message'),
-    [
-        ({'lira': 'folder'}, 'lira= is of no use with masks='),
-        ({'losses': '', 'logits': 'l.npy'}, 'labels= is missing'),
-        ({'masks': '', 'losses': ''}, 'masks= is missing'),
-        ({'logits': 'l.npy', 'labels': 'k.npy'}, 'losses= and logits= exclude'),
-        ({'labels': 'k.npy'}, 'labels= are of logits='),
-        ({'test': True}, 'test= is of no use with masks='),
-        ({'masks': '', 'feldman_zhang': 'f.npz'}, 'losses= is of no use with feldman_zhang='),
-    ],
-)
-def test_sources_that_do_not_go_together(saved, changed, message):
-    with pytest.raises(ValueError, match=message):
-        estimate.run(dataclasses.replace(saved(), **changed))
-
-
-@pytest.mark.parametrize(
-    ('settings', 'message'),
-    [
-        (
-            TensorFiles(feldman_zhang='x.npz', unit='points'),
-            'unit= .* feldman_zhang=',
-        ),
-        (TensorFiles(feldman_zhang='x.npz', examples=0), 'examples=0'),
-        (TensorFiles(masks='m.npy', losses='l.npy', examples=0), 'examples=0'),
-    ],
-)
-def test_settings_that_would_be_dropped_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        settings.check()
