@@ -5,7 +5,6 @@ arXiv 2112.03570 and 2312.03262.
 
 import enum
 import math
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,7 +25,7 @@ _ENOUGH_FOR_PER_RECORD = 64
 _ENOUGH_ON_A_SIDE = 32
 
 # Far below any spread of real logits: only keeps records without any from a division by zero.
-_LEAST_DEVIATION = 1e-6
+_LEAST_VARIANCE = 1e-12
 
 
 class Setting(enum.Enum):
@@ -107,70 +106,47 @@ def lira_of(
             'logit_gaps are lower where a target is included, as losses are (or as under inverted '
             'masks): offline LiRA needs the logit gap, higher there; see logit_gaps(losses)'
         )
-    pooled = _pooled(given) if variance is Variance.GLOBAL else (None, None)
+    order, starts = given.by_subset()
+    subset = given.subset[order]
+
+    def sums(targets: slice) -> Float[np.ndarray, '2 2 G']:
+        _, *sides = _attacked(given, targets, order, starts)
+        return np.array([[s.squares.sum(axis=1), (s.members - 1).sum(axis=1)] for s in sides])
+
+    pooled = [None, None]
+    if variance is Variance.GLOBAL:  # within records, of what each subset's shadows measure
+        found = np.sum(by_targets(sums, *given.values.shape), axis=0)
+        pooled = [(squares / np.maximum(freedom, 1))[:, None] for squares, freedom in found]
     scores = np.empty(given.values.shape, np.float32)
 
-    def of_some(targets: slice) -> None:
-        attacked = _attacked(given, targets)
-        x, (inside, outside) = attacked.values, attacked.shadows
-        mean_out, variance_out = attacked.normal(outside, pooled[1])
+    def score(targets: slice) -> None:
+        x, inside, outside = _attacked(given, targets, order, starts)
+        of_in, of_out = (
+            np.maximum(s.squares / (s.members - 1) if of is None else of, _LEAST_VARIANCE)[subset]
+            for s, of in ((inside, pooled[0]), (outside, pooled[1]))
+        )
+        above = x - outside.mean[subset]
         if setting is Setting.OFFLINE:
-            scores[attacked.members, targets] = (x - mean_out) / np.sqrt(variance_out)
+            scores[order, targets] = above / np.sqrt(of_out)
             return
-        mean_in, variance_in = attacked.normal(inside, pooled[0])
-        log_ratio = (x - mean_out) ** 2 / variance_out - (x - mean_in) ** 2 / variance_in
-        scores[attacked.members, targets] = (log_ratio + np.log(variance_out / variance_in)) / 2
+        log_ratio = above**2 / of_out - (x - inside.mean[subset]) ** 2 / of_in
+        scores[order, targets] = (log_ratio + np.log(of_out / of_in)) / 2
 
-    by_targets(of_some, *given.values.shape)
+    by_targets(score, *given.values.shape)
     return Attack(scores, given.included, given.targets)
 
 
-class _Attacked(NamedTuple):
-    """The members on some targets, subset after subset, and the shadows of each subset.
-
-    members: which; all, in their order, where none repeats a mask.
-    values: `[M t]` what was measured.
-    shadows: `[G t]` those that include the targets, and those that do not.
-    subset: which of G is each member's.
-    """
-
-    members: Int[np.ndarray, ' M'] | slice
-    values: Float[np.ndarray, 'M t']
-    shadows: tuple[Shadows, Shadows]
-    subset: Int[np.ndarray, ' M'] | slice
-
-    def normal(
-        self, shadows: Shadows, pooled: Float[np.ndarray, 'G 1'] | None
-    ) -> tuple[Float[np.ndarray, 'M t'], Float[np.ndarray, 'M _']]:
-        """Returns mean and variance of what each member's shadows measure."""
-        variance = shadows.squares / (shadows.members - 1) if pooled is None else pooled
-        variance = np.maximum(variance, _LEAST_DEVIATION**2)
-        return shadows.mean[self.subset], variance[self.subset]
-
-
-def _attacked(given: Evidence, targets: slice) -> _Attacked:
-    order, starts = given.by_subset()
-    repeated = len(starts) < len(order)
-    members = order if repeated else slice(None)
-    values = given.values[members, targets].astype(np.float64)
-    included = given.included[members, targets]
+def _attacked(
+    given: Evidence, targets: slice, order: Int[np.ndarray, ' M'], starts: Int[np.ndarray, ' G']
+) -> tuple[Float[np.ndarray, 'M t'], Shadows, Shadows]:
+    """Returns what members measure, subset after subset, and the shadows of each subset."""
+    values = given.values[order, targets].astype(np.float64)
+    included = given.included[order, targets]
     inside, outside = (
         Shadows.of(values, side).without_each(values, side, starts)
         for side in (included, ~included)
     )
-    subset = given.subset[order] if repeated else slice(None)
-    return _Attacked(members, values, (inside, outside), subset)
-
-
-def _pooled(given: Evidence) -> tuple[Float[np.ndarray, 'G 1'], ...]:
-    """Returns the variance within records that each subset's shadows have, on either side."""
-
-    def of_some(targets: slice) -> Float[np.ndarray, '2 2 G']:
-        sides = _attacked(given, targets).shadows
-        return np.array([[s.squares.sum(axis=1), (s.members - 1).sum(axis=1)] for s in sides])
-
-    sums = np.sum(by_targets(of_some, *given.values.shape), axis=0)
-    return tuple((squares / np.maximum(freedom, 1))[:, None] for squares, freedom in sums)
+    return values, inside, outside
 
 
 _ROUNDING = float(np.finfo(np.float64).eps)
