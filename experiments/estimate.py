@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 from experiments import flags, launch, terminal
-from experiments.sources import Sources
 from influence_jax import report
 from influence_jax.estimators import Estimator, adjusted
+from influence_jax.interchange import TensorFiles
 
 
 @dataclasses.dataclass(frozen=True)
-class TensorSettings(Sources):
+class TensorSettings(TensorFiles):
     """Which tensors, and how influence is estimated from them.
 
     Attributes:
@@ -69,6 +69,7 @@ def run(settings: TensorSettings) -> Path:
         unit=settings.measured_in,
         title=f'Influence distributions: {settings.name}',
         facts={**settings.facts(), **launch.provenance()},
+        log=terminal.log,
     )
     tensors = report.KeptTensors.of(given) if settings.keep_tensors else None
     return terminal.save_and_show(results, settings.output_dir, tensors=tensors)

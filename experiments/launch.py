@@ -105,7 +105,7 @@ def report_of(run: Run, dataset: Dataset, analysis: AnalysisSettings, **more: An
     estimator = analysis.estimator
     if analysis.assisted:
         estimator = with_scores({columns.method.name: columns for columns in scores})
-    results = report.gather(run, estimator=estimator, attributions=scores, **more)
+    results = report.gather(run, estimator=estimator, attributions=scores, log=terminal.log, **more)
     return terminal.save_and_show(results, run.directory / 'report')
 
 

@@ -16,17 +16,14 @@ from pathlib import Path
 import jax
 
 from experiments import flags, launch, terminal
-from experiments.sources import Sources
 from influence_jax import open_run
-from influence_jax.analysis.membership import LEAST_SUBSETS
+from influence_jax.interchange import TensorFiles
 from influence_jax.report import audit
 from influence_jax.report.audit import Audit
-from influence_jax.report.membership import Targets, audited, unit_of
-from influence_jax.report.run import ReportedRun
 
 
 @dataclasses.dataclass(frozen=True)
-class MembershipSettings(Sources):
+class MembershipSettings(TensorFiles):
     """Which models are attacked, and where what is found is written.
 
     Attributes:
@@ -58,7 +55,7 @@ class MembershipSettings(Sources):
             if not self.output_dir:
                 raise ValueError('--output_dir is missing: give --output_dir=DIR')
             return
-        for field in dataclasses.fields(Sources):
+        for field in dataclasses.fields(TensorFiles):
             if getattr(self, field.name) != field.default:
                 raise ValueError(f'--{field.name} is of tensors, not of a run: omit it')
 
@@ -68,32 +65,17 @@ def run(directory: str, settings: MembershipSettings) -> Path:
     settings.check_of(directory)
     output = Path(settings.output_dir or Path(directory) / 'membership')
     audit.check_directory(output)  # before it takes time
-    given: ReportedRun = open_run(directory) if directory else settings.read()
-    unit = unit_of(given) if directory else settings.measured_in
-    found = audited(
-        given,
-        key=jax.random.key(settings.seed),
-        unit=unit,
-        most_scores=settings.most_scores or None,
-    )
-    if found is None:
-        raise ValueError(
-            f'too few members: attacks need {LEAST_SUBSETS} of different subsets with finite '
-            f'measurements, and 2 or more targets that are examples, each in and out of 3 or more'
-        )
-    shown = getattr(given, 'shown', None)
     name = Path(directory).resolve().name if directory else settings.name
-    made = Audit(
-        f'Membership inference: {name}',
-        found,
-        Targets.of_run(given),
-        {
-            'members': f'{len(given.complete):,} of {len(given.masks):,}',
-            'targets': f'{len(given.target_ids):,}',
+    made = Audit.of_run(
+        open_run(directory) if directory else settings.read(),
+        key=jax.random.key(settings.seed),
+        title=f'Membership inference: {name}',
+        unit=None if directory else settings.measured_in,
+        most_scores=settings.most_scores or None,
+        facts={
             **({'run': directory} if directory else settings.facts()),
             **launch.provenance(),
         },
-        shown.notes if shown else (),
     )
     page = audit.save(made, output)
     terminal.show(audit.terminal(made), page)

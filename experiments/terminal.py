@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 
 from influence_jax import report
 from influence_jax.report.tables import printable
+from influence_jax.text import clean
 
 
 def take_any_character() -> None:
@@ -17,6 +18,12 @@ def take_any_character() -> None:
         reconfigure = getattr(stream, 'reconfigure', None)
         if reconfigure:
             reconfigure(errors='replace')
+
+
+def log(text: str) -> None:
+    """Prints a line of progress; whoever has stopped reading does not stop the work."""
+    with contextlib.suppress(OSError):
+        print(clean(text), file=sys.stderr, flush=True)
 
 
 def save_and_show(

@@ -1,5 +1,6 @@
 """What a computation costs: seconds, and memory beyond what was there before."""
 
+import ctypes
 import os
 import threading
 import time
@@ -54,6 +55,13 @@ class Stopwatch:
     def _watch(self) -> None:
         while not self._ended.wait(_INTERVAL):
             self._most = max(self._most, _resident_bytes())
+
+
+def return_memory() -> None:
+    """Returns freed memory to the system: glibc keeps much of it; elsewhere this does nothing."""
+    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None) if os.name == 'posix' else None
+    if trim is not None:
+        trim(0)
 
 
 def _resident_bytes() -> int:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from influence_jax.data.sources import array_files
 from influence_jax.estimators import difference_in_means
-from influence_jax.estimators.ensemble import complete_members, finite, never_written
+from influence_jax.estimators.ensemble import complete_members, finite, finite_rows, never_written
 from influence_jax.report.run import ArrayRun
 from influence_jax.store import Shown
 from influence_jax.text import quoted
@@ -161,7 +161,7 @@ def _ids(given: Ids | None, what: str, expected: int) -> tuple[str, ...]:
 def _refuse_unwritten(
     masks: Bool[np.ndarray, 'M N'], losses: Float[np.ndarray, 'M T'], member_ids: tuple[str, ...]
 ) -> None:
-    unwritten = np.flatnonzero(never_written(masks, losses) & finite(losses).all(axis=1))
+    unwritten = np.flatnonzero(never_written(masks, losses) & finite_rows(losses))
     if unwritten.size:
         raise ValueError(
             f'{unwritten.size:,} of {len(masks):,} members have one and the same loss of every '

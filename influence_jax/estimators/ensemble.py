@@ -13,6 +13,7 @@ _NAMED_IN_MESSAGES = 5
 _FEWEST_MEMBERS = 4
 _FEWEST_EXAMPLES = 4
 _SEVERAL_TARGETS = 4
+_AT_ONCE = 2**20  # losses that are checked at once
 
 
 class Ensemble(NamedTuple):
@@ -104,10 +105,9 @@ def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
             f'no members, examples or targets: masks {list(masks.shape)}, '
             f'losses {list(losses.shape)}'
         )
-    is_finite = finite(losses)
-    complete = is_finite.all(axis=1)
+    complete = finite_rows(losses)
     if not complete.any():
-        never = np.flatnonzero(~is_finite.any(axis=0))
+        never = np.flatnonzero(~finite(losses).any(axis=0))
         cure = (
             f'leave out the {never.size} targets that never are ({_listed(never)})'
             if 0 < never.size < losses.shape[1]
@@ -124,15 +124,24 @@ def finite_members(masks: Masks, losses: Measurement) -> Ensemble:
             f'loss of every target, as rows that were never written: remove them, or set their '
             f'losses to NaN to leave them out'
         )
-    if not complete.all():
-        masks, losses = masks[complete], losses[complete]
-    return Ensemble(masks, losses)
+    if complete.all():
+        return Ensemble(masks, losses)
+    return Ensemble(masks[complete], losses[complete])
 
 
 def finite(losses: Measurement) -> Bool[np.ndarray, 'M T']:
     """Which losses can be used: computed with as float32, their differences must lie within it."""
     losses, limit = np.asarray(losses), np.finfo(np.float32).max / 4
     return np.asarray((losses >= -limit) & (losses <= limit))  # no copy of the losses
+
+
+def finite_rows(losses: Measurement) -> Bool[np.ndarray, ' M']:
+    """Which members have only losses that can be used, by pieces: `finite` takes M T bytes."""
+    losses, complete = np.asarray(losses), np.empty(len(losses), bool)
+    step = max(1, _AT_ONCE // max(losses.shape[1], 1))
+    for start in range(0, len(losses), step):
+        complete[start : start + step] = finite(losses[start : start + step]).all(axis=1)
+    return complete
 
 
 def never_written(
@@ -147,7 +156,9 @@ def never_written(
     """
     if masks.shape[1] < _FEWEST_EXAMPLES:
         return np.zeros(len(masks), bool)
-    one_loss = np.all(losses == losses[:, :1], axis=1)
+    one_loss = np.all(losses[:, :_SEVERAL_TARGETS] == losses[:, :1], axis=1)
+    candidates = np.flatnonzero(one_loss)  # few: whole rows are compared of these alone
+    one_loss[candidates] = np.all(losses[candidates] == losses[candidates, :1], axis=1)
     if not one_loss.any() or one_loss.all():
         return np.zeros(len(masks), bool)
     others = losses[~one_loss]

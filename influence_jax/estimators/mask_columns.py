@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.ensemble import problem
 from influence_jax.estimators.estimator import Tiles
+from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
@@ -38,7 +39,7 @@ class Clusters(NamedTuple):
 
 def distinct(masks: Bool[np.ndarray, 'M N']) -> Clusters:
     """Clusters of equal columns."""
-    packed = np.packbits(masks.T, axis=1)
+    packed = PackedColumns.of(masks).bits
     return _in_order(np.unique(packed, axis=0, return_inverse=True)[1].ravel())
 
 
@@ -50,8 +51,8 @@ def nearly_equal(masks: Bool[np.ndarray, 'M N']) -> Clusters:
     in a hundred.
     """
     equal = distinct(masks)
-    columns = masks[:, equal.first]
-    packed = np.packbits(columns.T, axis=1)
+    columns = masks if equal.trivial else masks[:, equal.first]
+    packed = PackedColumns.of(columns).bits
     share = columns.mean(axis=0)
     deviation = np.sqrt(share * (1 - share))
     generator = np.random.default_rng(0)

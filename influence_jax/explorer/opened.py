@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from influence_jax.estimators.ensemble import Ensemble, finite_members
 from influence_jax.report.kept import TENSORS, KeptTensors
 from influence_jax.report.results import REPORT, RESULTS, Results
 from influence_jax.report.tokens import TOKENS, TokenResults
-from influence_jax.store import Run, Shown, open_run
+from influence_jax.store import Run, RunError, Shown, open_run
 
 _MANIFEST = 'manifest.json'
 
@@ -25,12 +26,15 @@ class Opened:
         report: directory of the report, which holds the results.
         results: the results.
         run: directory of the run of which they are; None where there is none.
+        lender: another run of the same records, which keeps how they look; None where none is
+            needed, see `borrow`.
     """
 
     name: str
     report: Path
     results: Results
     run: Path | None
+    lender: 'Opened | None' = None
 
     @functools.cached_property
     def opened_run(self) -> Run | None:
@@ -48,6 +52,8 @@ class Opened:
         Raises:
             RunError: it is damaged.
         """
+        if self.lender is not None:
+            return self.lender.shown
         return None if self.opened_run is None else self.opened_run.shown
 
     @property
@@ -126,6 +132,48 @@ def open_results(directory: Path | str) -> Opened:
         Results.load(report),
         run,
     )
+
+
+def borrow(opened: Sequence[Opened]) -> list[Opened]:
+    """Returns results that show their examples as another run of the same records keeps them.
+
+    Only where they keep nothing but names of their own, and where ids and the digest of the data
+    are the same.
+    """
+    found = []
+    for one in opened:
+        lenders = (other for other in opened if _can_lend(other, one))
+        found.append(_with_lender(one, next(lenders, None)))
+    return found
+
+
+def _can_lend(lender: Opened, borrower: Opened) -> bool:
+    if lender.results.shown.by_name_alone or not borrower.results.shown.by_name_alone:
+        return False
+    if lender.results.example_ids != borrower.results.example_ids:
+        return False
+    try:
+        runs = lender.opened_run, borrower.opened_run
+    except (RunError, OSError):
+        return False
+    digests = {run and run.manifest.dataset.fingerprint for run in runs}
+    return len(digests) == 1 and None not in digests
+
+
+def _with_lender(borrower: Opened, lender: Opened | None) -> Opened:
+    if lender is None:
+        return borrower
+    kept = lender.results
+    note = f'How examples look, and what they are called, is what {lender.name} keeps of them.'
+    results = dataclasses.replace(
+        borrower.results,
+        shown=kept.shown,
+        example_names=kept.example_names,
+        example_labels=kept.example_labels,
+        example_changes=kept.example_changes,
+        notes=(*borrower.results.notes, note),
+    )
+    return dataclasses.replace(borrower, results=results, lender=lender)
 
 
 def _no_results(directory: Path, report: Path, *, is_run: bool) -> str:

@@ -12,13 +12,14 @@ from jaxtyping import Int
 
 from influence_jax.analysis.verdicts import Verdict
 from influence_jax.estimators.ensemble import Problem
-from influence_jax.explorer import encoding, records, table, views
+from influence_jax.explorer import encoding, records, structure, table, views
 from influence_jax.explorer.columns import Column, WholeColumns, measured, member_losses
 from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import Entries, StoredEntries
-from influence_jax.explorer.opened import Opened
+from influence_jax.explorer.opened import Opened, borrow
 from influence_jax.explorer.tokens import described, target_tokens
 from influence_jax.report.tokens import TokenResults
+from influence_jax.resources import return_memory
 from influence_jax.store import RunError
 from influence_jax.text import clean
 
@@ -170,8 +171,8 @@ class RunDocuments:
         return table.targets_of_examples(self.results)
 
     @functools.cached_property
-    def _clusters(self) -> views.Clusters:
-        return views.Clusters(self.results, self.results.verdicts)
+    def _clusters(self) -> structure.Clusters:
+        return structure.Clusters(self.results, self.results.verdicts)
 
     @functools.cached_property
     def _measured(self) -> tuple[Problem | None, str | None]:
@@ -205,7 +206,11 @@ class RunDocuments:
     def _ready(self, name: str) -> Any:
         """One of the above, computed by one thread alone: it may take seconds and memory."""
         with self._lock:
-            return getattr(self, name)
+            is_new = name not in vars(self)
+            found = getattr(self, name)
+            if is_new:
+                return_memory()
+            return found
 
     def _targets(self, number: int) -> list[dict[str, Any]]:
         shard = self._of_shard(number, self.results.num_targets)
@@ -266,7 +271,7 @@ class RunDocuments:
 
     def _matrix(self) -> dict[str, Any]:
         whole, _ = self._ready('_whole')
-        return views.matrix_document(
+        return structure.matrix_document(
             self.results,
             self._ready('_clusters'),
             self._ready('_entries'),
@@ -284,7 +289,7 @@ class Site:
     """
 
     def __init__(self, opened: Sequence[Opened], *, shard: int = 1) -> None:
-        self.runs = [RunDocuments(one, shard=shard) for one in opened]
+        self.runs = [RunDocuments(one, shard=shard) for one in borrow(opened)]
 
     def addresses(self) -> Iterator[str]:
         """Yields the addresses of all documents."""

@@ -1,48 +1,30 @@
-"""Out: what was measured and estimated, in the formats that other programs read.
+"""Out: what was measured and estimated, in the formats that other programs read."""
 
-Every file is written as a whole or not at all, and bears a mark (a CSV file its header), by which
-an earlier export is told from a file of somebody else's, which is never replaced.
-"""
-
-import contextlib
 import hashlib
-import importlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from influence_jax import files
 from influence_jax.estimators import Estimator, Summary
-from influence_jax.estimators.ensemble import finite
+from influence_jax.estimators.ensemble import finite_rows
 from influence_jax.interchange.feldman_zhang import MASK, OF_EXAMPLES, OF_TESTS
+from influence_jax.interchange.output import MARK, check_output, required, writing
 from influence_jax.report.csv_files import csv_file, id_cell, text_cell
-from influence_jax.report.results import RESULTS, Results
+from influence_jax.report.results import Results
 from influence_jax.report.run import ReportedRun, examples_of_targets, measurement_names
 from influence_jax.report.tables import pair_lines
-from influence_jax.store.files import make_directory, replacing
 from influence_jax.text import clean, quoted
 
 if TYPE_CHECKING:
     import networkx
     import xarray
 
-MARK = 'exported_by_influence_jax'
-"""Stands in every export that is no CSV file."""
-
 TABLES = "pip install 'influence_jax[tables]'"
-_SEARCHED = 2**16
-"""Bytes at either end of a file where its mark is."""
-
 _NETCDF_BYTES = 2**31
 _LONGEST_ID = 1000
-_MANIFEST = 'manifest.json'
-_CSV_MARK = b'example,example_name,'
-"""How the headers of all CSV files begin that are exported."""
-
 _PER_TARGET = (
     'self_influence',
     'self_standard_error',
@@ -116,7 +98,7 @@ def as_xarray(run: ReportedRun, summary: Summary | None = None) -> 'xarray.Datas
     Raises:
         ImportError: xarray is not installed.
     """
-    xarray = _required('xarray', TABLES)
+    xarray = required('xarray', TABLES)
     names = measurement_names(run)
     arrays: dict[str, Any] = {
         'mask': (('member', 'example'), run.masks),
@@ -163,7 +145,7 @@ def write_netcdf(path: str | Path, run: ReportedRun, summary: Summary | None = N
                 f'have: export as parquet, or use run.to_xarray()'
             )
     content = found.assign_attrs({MARK: 'netcdf'}).to_netcdf(engine='scipy')
-    with _writing(path) as file:
+    with writing(path) as file:
         file.write(content)
     return path
 
@@ -189,7 +171,7 @@ def write_npz(path: str | Path, run: ReportedRun) -> Path:
     """
     path = check_output(path)
     correct = _correctness(run)
-    complete = finite(correct).all(axis=1)
+    complete = finite_rows(correct)
     right, target_examples = correct[complete] > 0, examples_of_targets(run)
     place = np.full(len(run.example_ids), -1)
     place[target_examples[target_examples >= 0]] = np.flatnonzero(target_examples >= 0)
@@ -210,7 +192,7 @@ def write_npz(path: str | Path, run: ReportedRun) -> Path:
         # In an array every id takes as much as the longest.
         if 0 < max(map(len, ids), default=0) <= _LONGEST_ID:
             arrays[name] = np.array(ids)
-    with _writing(path) as file:
+    with writing(path) as file:
         np.savez_compressed(file, **arrays)
     return path
 
@@ -219,7 +201,7 @@ def _correctness(run: ReportedRun) -> Float[np.ndarray, 'M T']:
     """Returns 1 where a member is right on a target, 0 where it is wrong, NaN where missing."""
     names = measurement_names(run)
     values = run.measurement('correct') if 'correct' in names else 1 - run.measurement('loss')
-    known = values[finite(values).all(axis=1)]
+    known = values[finite_rows(values)]
     if not (known.size and np.isin(known, (0, 1)).all()):
         raise ValueError(
             f'the layout of Feldman and Zhang holds which members are right, and the run measures '
@@ -235,14 +217,14 @@ def write_parquet(directory: str | Path, entries: Entries) -> tuple[Path, ...]:
         ImportError: pyarrow is not installed.
         FileExistsError: the directory holds other files of these names.
     """
-    pyarrow = _required('pyarrow', TABLES)
-    parquet = _required('pyarrow.parquet', TABLES)
+    pyarrow = required('pyarrow', TABLES)
+    parquet = required('pyarrow.parquet', TABLES)
     directory = Path(directory)
     tables = {'targets': _target_columns(entries), 'pairs': _pair_columns(entries)}
     paths = tuple(map(check_output, parquet_files(directory)))
     for path, (name, columns) in zip(paths, tables.items(), strict=True):
         table = pyarrow.table(columns).replace_schema_metadata({MARK: name})
-        with _writing(path) as file:
+        with writing(path) as file:
             parquet.write_table(table, file)
     return paths
 
@@ -297,7 +279,7 @@ def as_graph(entries: Entries) -> 'networkx.DiGraph':
     Raises:
         ImportError: networkx is not installed.
     """
-    graph = _required('networkx', 'pip install networkx').DiGraph()
+    graph = required('networkx', 'pip install networkx').DiGraph()
     graph.graph[MARK] = 'graphml'
     summary, pairs = entries.summary, entries.summary.pairs
     target_of = {int(e): t for t, e in enumerate(entries.target_examples) if e >= 0}
@@ -351,8 +333,8 @@ def write_graphml(path: str | Path, entries: Entries) -> Path:
     """
     path = check_output(path)
     graph = as_graph(entries)
-    with _writing(path) as file:
-        _required('networkx', 'pip install networkx').write_graphml(graph, file)
+    with writing(path) as file:
+        required('networkx', 'pip install networkx').write_graphml(graph, file)
     return path
 
 
@@ -417,62 +399,6 @@ def _position(ids: Sequence[str], target: str) -> int:
 
 def _write_csv(path: str | Path, text: str) -> Path:
     path = check_output(path, csv=True)
-    with _writing(path) as file:
+    with writing(path) as file:
         file.write(text.encode(errors='replace'))
     return path
-
-
-def check_output(path: str | Path, *, csv: bool = False) -> Path:
-    """Returns a path at which nothing is, or an earlier export.
-
-    Args:
-        path: of a file.
-        csv: whether it is to be a CSV file, known by its header instead of the mark.
-
-    Raises:
-        FileExistsError: something else is there, or it is inside a report or a run.
-        ValueError: it is no regular file.
-    """
-    path = Path(path)
-    _check_outside(path)
-    if not path.exists():
-        return path
-    with files.open_regular(path) as file:
-        begin = file.read(_SEARCHED)
-        file.seek(max(os.fstat(file.fileno()).st_size - _SEARCHED, 0))
-        end = file.read(_SEARCHED)
-    is_own = begin.startswith(_CSV_MARK) if csv else MARK.encode() in begin + end
-    if not is_own:
-        raise FileExistsError(
-            f'{path} is no earlier export of this kind: remove it, or give another --output'
-        )
-    return path
-
-
-def _check_outside(path: Path) -> None:
-    """Refuses a path in a report, which holds such files of its own, or directly in a run."""
-    parent, *further = path.resolve().parents
-    inside = [one for one in (parent, *further) if one.name == RESULTS or (one / RESULTS).is_dir()]
-    if (parent / _MANIFEST).exists():
-        inside.append(parent)
-    if inside:
-        raise FileExistsError(
-            f'{path} is inside {inside[0]}, which holds a report or a run and nothing else: give '
-            f'another --output'
-        )
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[BinaryIO]:
-    make_directory(path.parent)
-    with replacing(path) as file:
-        yield file
-
-
-def _required(name: str, install: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f'{name.partition(".")[0]} is needed and not installed: {install}', name=name
-        ) from error

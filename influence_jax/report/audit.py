@@ -4,21 +4,23 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from markupsafe import Markup
 from rich.console import Group
 
-from influence_jax.analysis.membership import MembershipResults
+from influence_jax.analysis.membership import LEAST_SUBSETS, MembershipResults
 from influence_jax.report.membership import (
     Targets,
+    audited,
     section,
     terminal_rates,
     terminal_records,
+    unit_of,
     vulnerability_csv,
 )
-from influence_jax.report.page import environment
+from influence_jax.report.page import rendered
+from influence_jax.report.run import ReportedRun
 from influence_jax.report.tables import printable
-from influence_jax.report.theme import Theme
 from influence_jax.store.files import make_directory, replacing
+from influence_jax.types import PRNGKey
 
 PAGE = 'membership.html'
 VULNERABILITY = 'vulnerability.csv'
@@ -42,6 +44,46 @@ class Audit:
     targets: Targets
     facts: Mapping[str, str]
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_run(
+        cls,
+        run: ReportedRun,
+        *,
+        key: PRNGKey,
+        title: str = 'Membership inference',
+        unit: str | None = None,
+        most_scores: int | None = 1_000_000,
+        facts: Mapping[str, str] | None = None,
+    ) -> 'Audit':
+        """Attacks every member of a run, with all others as its shadow models.
+
+        Args:
+            run: masks and losses.
+            key: draws the resamples that intervals are made of.
+            title: heading of the page.
+            unit: of the losses; by default as the run has it. In nats they are -log p of the truth.
+            most_scores: of curves and rates, see `analysis.membership.audit`.
+            facts: further ones.
+
+        Raises:
+            ValueError: there are too few members, or targets that are examples.
+        """
+        unit = unit or unit_of(run)
+        found = audited(run, key=key, unit=unit, most_scores=most_scores)
+        if found is None:
+            raise ValueError(
+                f'too few members: attacks need {LEAST_SUBSETS} of different subsets with finite '
+                f'measurements, and 2 or more targets that are examples, each in and out of 3 or '
+                f'more'
+            )
+        shown = getattr(run, 'shown', None)
+        counts = {
+            'members': f'{len(run.complete):,} of {len(run.masks):,}',
+            'targets': f'{len(run.target_ids):,}',
+        }
+        notes = shown.notes if shown else ()
+        return cls(title, found, Targets.of_run(run), {**counts, **(facts or {})}, notes)
 
 
 def check_directory(directory: Path | str) -> None:
@@ -84,18 +126,13 @@ def save(audit: Audit, directory: Path | str) -> Path:
 def render(audit: Audit) -> dict[str, bytes]:
     """Returns the files by their names, the page last."""
     shown = section(audit.membership, audit.targets)
-    page = (
-        environment()
-        .get_template('membership.html.j2')
-        .render(
-            title=audit.title,
-            section=shown,
-            facts=audit.facts,
-            notes=audit.notes,
-            strip_columns=1,
-            light=Markup(Theme.light().css()),
-            dark=Markup(Theme.dark().css()),
-        )
+    page = rendered(
+        'membership.html.j2',
+        title=audit.title,
+        section=shown,
+        strip_columns=1,
+        facts_caption='What was attacked.',
+        facts=[*audit.facts.items(), *(('note', note) for note in audit.notes)],
     )
     (drawn,) = shown.pictures
     return {

@@ -16,15 +16,13 @@ data is drawn in a figure, where `$` would be read as mathematics; the page sets
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib import ticker
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -32,42 +30,25 @@ from matplotlib.patches import Rectangle
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.membership import Points
 from influence_jax.formatting import MINUS
+from influence_jax.report.drawing import (
+    canvas,
+    course,
+    log_square,
+    mark,
+    ticks,
+    two_kinds,
+    typical_error,
+)
+from influence_jax.report.matrix import limit_of
 from influence_jax.report.results import Results
 from influence_jax.report.theme import (
     UNIT,
-    Picture,
     Theme,
-    empty_axes,
-    image_png,
     legend,
-    plain_number,
 )
 
 PAPER = str(Path(__file__).with_name('paper.mplstyle'))
 """Style sheet of a column of a paper, for `matplotlib.style.context`: type 42 fonts, 3.25 in."""
-
-_BINS = 4
-_FEWEST_IN_A_BIN = 10
-
-
-def block_limit(block: Float[np.ndarray, 'b c'], is_self: Bool[np.ndarray, 'b c']) -> float:
-    """Returns where the matrix's colors saturate: the 99.5 % quantile of |other entries|.
-
-    Self-influence is many times larger than any other influence; scaled to it, every other entry
-    would look white.
-    """
-    others = np.abs(block[~is_self])
-    others = others[np.isfinite(others)]
-    limit = float(np.quantile(others, 0.995)) if others.size else 0.0
-    return limit or 1.0
-
-
-def limit_of(results: Results) -> float:
-    """Returns `block_limit` of the block of the page."""
-    overview = results.overview
-    targets = overview.target_examples[overview.block_targets]
-    is_self = overview.block_examples[:, np.newaxis] == targets[np.newaxis, :]
-    return block_limit(overview.matrix_block, is_self)
 
 
 def matrix_block(
@@ -92,8 +73,7 @@ def matrix_block(
         limit, unit = limit or limit_of(block), block.unit
         block = block.overview.matrix_block
     limit = limit or float(np.nanmax(np.abs(block), initial=0.0)) or 1.0
-    theme = theme or Theme.of_style()
-    figure, axes = empty_axes(theme, width=6.0, height=5.2)
+    theme, figure, axes = canvas(theme, 6.0, 5.2)
     axes.grid(visible=False)
     axes.spines['bottom'].set_visible(False)
     image = axes.imshow(
@@ -112,20 +92,6 @@ def matrix_block(
             Rectangle(corner, side, side, fill=False, edgecolor=theme.text, linewidth=1.2)
         )
     return figure
-
-
-def matrix_pixels(block: Float[np.ndarray, 'b c'], *, limit: float, theme: Theme) -> bytes:
-    """Returns the same piece as a PNG of one pixel an entry, to be scaled up by the page."""
-    colors = theme.diverging()(CenteredNorm(0.0, limit)(block), bytes=True)
-    return image_png(np.asarray(colors))
-
-
-def pixel_picture(name: str, alt: str, block: Float[np.ndarray, 'b c'], *, limit: float) -> Picture:
-    """Returns these pixels for pages of both themes."""
-    light, dark = (
-        matrix_pixels(block, limit=limit, theme=theme) for theme in (Theme.light(), Theme.dark())
-    )
-    return Picture(name, light, dark, alt)
 
 
 def self_influence_and_margin(
@@ -158,73 +124,15 @@ def self_influence_and_margin(
         raise ValueError('self-influence is drawn against margins: give both, or Results')
     if near_duplicates is not None and not near_duplicates.any():
         near_duplicates = None
-    theme = theme or Theme.of_style()
-    figure, axes = empty_axes(theme, width=5.2, height=3.9)
+    theme, figure, axes = canvas(theme, 5.2, 3.9)
     two_kinds(axes, self_influence, margin, near_duplicates, theme)
     axes.set_yscale('log')
     axes.set_ylim(bottom=0.93)
-    _ticks(axes.yaxis, ticker.LogLocator(subs=(1, 2, 5)))
+    ticks(axes.yaxis, ticker.LogLocator(subs=(1, 2, 5)))
     if np.isfinite(standard_error):
-        _typical_error(axes, standard_error, theme)
+        typical_error(axes, standard_error, theme)
     axes.set(xlabel=f'self-influence ({unit})', ylabel='Top-1 Influence Margin (ratio)')
     return figure
-
-
-def two_kinds(
-    axes: Axes,
-    x: Float[np.ndarray, ' T'],
-    y: Float[np.ndarray, ' T'],
-    near_duplicates: Bool[np.ndarray, ' T'] | None,
-    theme: Theme,
-) -> None:
-    """Draws every target with a finite pair as a point, near-duplicated ones set apart."""
-    finite = np.isfinite(x) & np.isfinite(y)
-    crowd = finite if near_duplicates is None else finite & ~near_duplicates
-    size = float(np.clip(9000 / max(finite.sum(), 1), 5, 36))
-    plain = axes.scatter(
-        x[crowd],
-        y[crowd],
-        s=size,
-        color=theme.neutral if near_duplicates is not None else theme.positive,
-        alpha=0.6,
-        linewidths=0,
-    )
-    if near_duplicates is not None:
-        marked = finite & near_duplicates
-        points = axes.scatter(
-            x[marked],
-            y[marked],
-            s=size * 2.2,
-            color=theme.near_duplicated,
-            marker='D',
-            edgecolors=theme.card,
-            linewidths=0.5,
-        )
-        axes.legend(
-            [points, plain],
-            [f'has a near-duplicate ({marked.sum():,})', f'others ({crowd.sum():,})'],
-            handletextpad=0.2,
-            markerscale=1.4,
-            **legend(theme),
-        )
-
-
-def _typical_error(axes: Axes, standard_error: float, theme: Theme) -> None:
-    """Draws a horizontal bar of +-1 standard error in the lower right corner."""
-    low, high = axes.get_xlim()
-    center = high - 0.06 * (high - low) - standard_error
-    where = axes.get_xaxis_transform()
-    axes.errorbar(center, 0.06, xerr=standard_error, color=theme.muted, capsize=3, transform=where)
-    axes.text(
-        center,
-        0.09,
-        '±1 SE',
-        color=theme.muted,
-        fontsize=theme.points(9),
-        ha='center',
-        transform=where,
-    )
-    axes.set_xlim(low, high)
 
 
 def off_diagonal(
@@ -249,8 +157,7 @@ def off_diagonal(
         z_edges, z_histogram = summary.z_edges, summary.z_histogram
     if z_histogram is None:
         raise ValueError('edges are of a histogram: give both, or Results')
-    theme = theme or Theme.of_style()
-    figure, axes = empty_axes(theme, width=5.2, height=3.9)
+    theme, figure, axes = canvas(theme, 5.2, 3.9)
     axes.stairs(np.maximum(z_histogram, 0.1), z_edges, fill=True, baseline=0.1, color=theme.neutral)
     points = np.linspace(z_edges[0], z_edges[-1], 801)
     density = np.exp(-0.5 * points**2) / np.sqrt(2 * np.pi)
@@ -284,8 +191,7 @@ def convergence(curve: Results | Convergence, *, theme: Theme | None = None) -> 
         if curve.overview.convergence is None:
             raise ValueError('results without members have no convergence to draw')
         curve = curve.overview.convergence
-    theme = theme or Theme.of_style()
-    figure, axes = empty_axes(theme, width=5.2, height=3.9)
+    theme, figure, axes = canvas(theme, 5.2, 3.9)
     axes.axhline(0.0, color=theme.muted, linewidth=0.8)
     for values, name, color, marker in (
         (curve.self_influence, 'self-influence', theme.positive, 'o'),
@@ -296,7 +202,7 @@ def convergence(curve: Results | Convergence, *, theme: Theme | None = None) -> 
         if np.isfinite(values).any():  # `significant` may be empty
             axes.plot(curve.members, values, marker=marker, markersize=5, color=color, label=name)
     axes.set_xscale('log', base=2)
-    _ticks(axes.xaxis, ticker.FixedLocator(curve.members.tolist()))
+    ticks(axes.xaxis, ticker.FixedLocator(curve.members.tolist()))
     values = np.concatenate([*curve[1:5]])
     lowest = float(min(values[np.isfinite(values)], default=0.0))
     axes.set_ylim(min(-0.05, lowest - 0.05), 1.05)
@@ -357,8 +263,7 @@ def distribution(
     if other is None:
         rest = np.arange(len(column)) != (-1 if self_index is None else self_index)
         other = int(np.flatnonzero(rest)[column[rest].argmax()])
-    theme = theme or Theme.of_style()
-    figure, axes = empty_axes(theme, width=size[0], height=size[1])
+    theme, figure, axes = canvas(theme, size[0], size[1])
     others, others_name = [other], 'strongest other'
     if siblings is not None and len(siblings):
         others, others_name = siblings.tolist(), f'near-duplicates ({len(siblings)})'
@@ -375,46 +280,16 @@ def distribution(
     ):
         if examples:
             values, errors = column[examples], np.nan_to_num(standard_error[examples])
-            _mark(axes, values, errors, name, color, theme, height=top * height, edges=edges)
+            mark(axes, values, errors, name, color, theme, height=top * height, edges=edges)
     if reach is not None:
         margin = 0.03 * (edges[-1] - edges[0])
         axes.set_xlim(edges[0] - margin, edges[-1] + margin)
     axes.grid(visible=False, axis='x')
     decades = 10.0 ** np.arange(np.floor(np.log10(top)) + 1)
-    _ticks(axes.yaxis, ticker.FixedLocator(decades.tolist()))
+    ticks(axes.yaxis, ticker.FixedLocator(decades.tolist()))
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
     axes.set(xlabel=f'influence ({unit})', ylabel='examples')
     return figure
-
-
-def _mark(
-    axes: Axes,
-    values: Float[np.ndarray, ' _'],
-    errors: Float[np.ndarray, ' _'],
-    name: str,
-    color: str,
-    theme: Theme,
-    *,
-    height: float,
-    edges: Float[np.ndarray, ' E'],
-) -> None:
-    """Draws points with error bars at one height, and their name on the side with more room."""
-    axes.vlines(values, 0.6, height, color=color, linewidth=1.0, alpha=0.6)
-    for value, error in zip(values, errors, strict=True):
-        axes.errorbar(value, height, xerr=error, fmt='o', color=color, markersize=5, capsize=3)
-    gap = 0.035 * (edges[-1] - edges[0])
-    right_half = values.mean() > (edges[0] + edges[-1]) / 2
-    beside = (values - errors).min() - gap if right_half else (values + errors).max() + gap
-    axes.annotate(
-        name,
-        (beside, height),
-        ha='right' if right_half else 'left',
-        va='center',
-        color=color,
-        fontsize=theme.points(9.5),
-        # The line of the other mark may pass behind the name.
-        bbox={'facecolor': axes.get_facecolor(), 'edgecolor': 'none', 'pad': 1.5},
-    )
 
 
 def bleu_against(
@@ -439,8 +314,7 @@ def bleu_against(
         near_duplicates: targets to set apart, if any.
         theme: colors and size; by default those that matplotlib is set to.
     """
-    theme = theme or Theme.of_style()
-    figure, axes = empty_axes(theme, width=5.2, height=3.9)
+    theme, figure, axes = canvas(theme, 5.2, 3.9)
     x = np.where(np.isfinite(score), score, np.nan).astype(np.float64)
     if logarithmic:
         x = np.where(x > 0, x, np.nan)
@@ -449,34 +323,13 @@ def bleu_against(
     if logarithmic and np.isfinite(x).any():
         axes.set_xscale('log')
         low, high = axes.get_xlim()
-        _ticks(axes.xaxis, ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3)))
+        ticks(axes.xaxis, ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3)))
     near = np.zeros(len(bleu), bool) if near_duplicates is None else near_duplicates
     for kind, color in ((~near, theme.neutral), (near, theme.near_duplicated)):
-        _course(axes, x[kind], bleu[kind], color, theme)
+        course(axes, x[kind], bleu[kind], color, theme)
     axes.set_ylim(-0.05, 1.05)
     axes.set(xlabel=name, ylabel='BLEU of the decoded answer')
     return figure
-
-
-def _course(
-    axes: Axes, x: Float[np.ndarray, ' _'], y: Float[np.ndarray, ' _'], color: str, theme: Theme
-) -> None:
-    known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    bins = min(_BINS, len(known) // _FEWEST_IN_A_BIN)
-    if bins < 2:
-        return
-    parts = np.array_split(known[np.argsort(x[known], kind='stable')], bins)
-    points = np.array([(np.median(x[part]), y[part].mean()) for part in parts])
-    axes.plot(*points.T, color=theme.card, linewidth=4.5)
-    axes.plot(
-        *points.T,
-        color=theme.text,
-        linewidth=1.5,
-        marker='o',
-        markersize=6,
-        markerfacecolor=color,
-        markeredgecolor=theme.text,
-    )
 
 
 def roc_curves(curves: Mapping[str, Points], *, theme: Theme | None = None) -> Figure:
@@ -492,7 +345,7 @@ def roc_curves(curves: Mapping[str, Points], *, theme: Theme | None = None) -> F
     Raises:
         ValueError: no curve, or more than can be told apart.
     """
-    theme = theme or Theme.of_style()
+    theme, figure, axes = canvas(theme, 5.2, 4.4)
     strokes = [
         (color, dash)
         for dash in ('-', (0, (4, 1.6)))
@@ -500,10 +353,9 @@ def roc_curves(curves: Mapping[str, Points], *, theme: Theme | None = None) -> F
     ]
     if not 1 <= len(curves) <= len(strokes):
         raise ValueError(f'{len(curves)} curves: give 1 to {len(strokes)}')
-    figure, axes = empty_axes(theme, width=5.2, height=4.4)
     for (name, curve), (color, dash) in zip(curves.items(), strokes, strict=False):
         axes.plot(*curve, color=color, linestyle=dash, linewidth=1.6, label=name)
-    _log_square(axes)
+    log_square(axes)
     axes.plot(axes.get_xlim(), axes.get_xlim(), color=theme.muted, linewidth=1.0, linestyle=':')
     low = axes.get_xlim()[0]
     axes.annotate(
@@ -517,22 +369,3 @@ def roc_curves(curves: Mapping[str, Points], *, theme: Theme | None = None) -> F
     axes.legend(handlelength=2.2, **{**legend(theme), 'ncols': min(3, len(curves))})
     axes.set(xlabel='false-positive rate', ylabel='true-positive rate')
     return figure
-
-
-def _log_square(axes: Axes) -> None:
-    """Gives both axes the same whole decades."""
-    drawn = np.concatenate([np.ravel(line.get_xydata()) for line in axes.lines])
-    lowest = 10.0 ** np.floor(np.log10(drawn[drawn > 0].min()) + 1e-9)
-    low = float(min(lowest, 0.1))
-    axes.set(xscale='log', yscale='log', xlim=(low, 1.0), ylim=(low, 1.06))
-    for axis in (axes.xaxis, axes.yaxis):
-        _ticks(axis, ticker.LogLocator(numticks=12), lambda value, _: f'{100 * value:g} %')
-
-
-def _ticks(
-    axis: Axis, locator: ticker.Locator, label: Callable[[float, int], str] = plain_number
-) -> None:
-    """Puts labeled ticks where a locator says, and none between them."""
-    axis.set_major_locator(locator)
-    axis.set_major_formatter(ticker.FuncFormatter(label))
-    axis.set_minor_locator(ticker.NullLocator())

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,7 @@ from influence_jax.estimators import (
     summarize,
 )
 from influence_jax.estimators.ensemble import complete_members, finite_members
+from influence_jax.formatting import count
 from influence_jax.report import facts as facts_of
 from influence_jax.report.attributed import attributed
 from influence_jax.report.membership import audited, unit_of
@@ -84,6 +85,7 @@ def gather(
     attributions: Sequence[Columns] = (),
     sections: Sequence[Section] = (),
     membership: bool = True,
+    log: Callable[[str], None] | None = None,
 ) -> Results:
     """Estimates influence from a run, and gathers everything that its report shows.
 
@@ -105,6 +107,7 @@ def gather(
       attributions: scores of the same examples and targets, from `influence_jax.attribution`.
       sections: further pieces of the page.
       membership: whether to attack the members, see `report.membership.audited`.
+      log: takes a line at the beginning of each part that may take long.
 
     Raises:
       ValueError: as in `analysis.overview`, or numbers of names, texts or targets do not fit.
@@ -113,7 +116,9 @@ def gather(
     unit = unit or unit_of(run, measurement)
     manifest = getattr(run, 'manifest', None)
     key = jax.random.key(manifest.seeds.get('seed', 0) if manifest else 0)
-    chosen, fallback = _estimator(estimator, len(complete_members(run.masks, losses).masks))
+    chosen, fallback = estimator_for(estimator, len(complete_members(run.masks, losses).masks))
+    tell = log or (lambda _: None)
+    tell(f'estimating influence on {count(len(self_index), "target")} by {chosen.title}')
     overview = analysis.overview(
         run.masks, losses, key=key, estimator=chosen, target_examples=self_index
     )
@@ -129,6 +134,8 @@ def gather(
         compared.regime, epochs=facts_of.epochs(run), reference=reference
     )
     method = Method(chosen.name, chosen.title, chosen.description)
+    if membership:
+        tell(f'attacking {count(len(used), "member")} to infer membership')
     attacked, not_attacked = (
         _attacked(run, key=key, measurement=measurement, unit=unit, shown=kept)
         if membership
@@ -195,7 +202,7 @@ def _title(manifest: Any) -> str:
     return 'Influence distributions' + (f': {manifest.dataset.name}' if manifest else '')
 
 
-def _estimator(asked: EstimatorLike | None, members: int) -> tuple[Estimator, tuple[str, ...]]:
+def estimator_for(asked: EstimatorLike | None, members: int) -> tuple[Estimator, tuple[str, ...]]:
     """Returns the estimator or, for too few members, the difference of means, and why."""
     asked = as_estimator(asked or adjusted)
     least = 2 * least_half(asked)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,7 +18,7 @@ from influence_jax.analysis.judge import Leaderboard, Rise, Row
 from influence_jax.analysis.resampling import Interval
 from influence_jax.formatting import MISSING
 from influence_jax.report import sections
-from influence_jax.report.page import environment
+from influence_jax.report.page import rendered
 from influence_jax.report.sections import Cell
 from influence_jax.report.tables import printable
 from influence_jax.report.theme import Theme, empty_axes, legend, picture
@@ -59,17 +58,18 @@ def save(board: Leaderboard, directory: Path | str) -> Path:
 def render(board: Leaderboard) -> dict[str, bytes]:
     """Returns the files by their names, the page last."""
     drawn = picture(NAME, _alt(board), figure, board)
-    page = (
-        environment()
-        .get_template(f'{NAME}.html.j2')
-        .render(
-            board=board,
-            parts=list(_tables(board)),
-            drawn=drawn.markup(),
-            strip_columns=1,
-            light=Markup(Theme.light().css()),
-            dark=Markup(Theme.dark().css()),
-        )
+    page = rendered(
+        f'{NAME}.html.j2',
+        title=board.title,
+        parts=list(_tables(board)),
+        drawn=drawn.markup(),
+        strip_columns=1,
+        facts_caption='What was judged, and by what.',
+        facts=[
+            *board.facts.items(),
+            *((f'left out: {name}', why) for name, why in board.left_out.items()),
+            *(('note', note) for note in board.notes),
+        ],
     )
     return {
         f'{NAME}.png': drawn.light,

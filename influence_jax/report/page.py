@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from influence_jax.estimators import z_scores
 from influence_jax.formatting import count, measured, measured_parts, number
-from influence_jax.report import figures
+from influence_jax.report import figures, matrix
 from influence_jax.report.attributed import attribution_section
 from influence_jax.report.comparison import comparison_sections
 from influence_jax.report.facts import caveats, own_influences
@@ -54,33 +54,28 @@ def make_page(results: Results) -> Page:
     )
     drawn_of_all = (*drawn, *(one for section in sections for one in section.pictures))
     check_names(drawn_of_all)
-    html = (
-        environment()
-        .get_template('report.html.j2')
-        .render(
-            results=results,
-            overview=overview,
-            summary=summary,
-            sections=sections,
-            pictures={one.name: one for one in drawn},
-            question=question(results),
-            warnings=own_influences(overview),
-            caveats=caveats(results),
-            key_numbers=_key_numbers(results),
-            repeats=results.members_used[0] > summary.members_used,
-            matrix_limit=figures.limit_of(results),
-            matrix_pixels=_matrix_pixels(results),
-            lowest_margin=overview.lowest_margin[:LOWEST_MARGINS].tolist(),
-            surest_pairs=surest_pairs(summary.pairs).tolist(),
-            pair_z=z_scores(summary.pairs.values, summary.pairs.standard_errors),
-            reliability=overview.convergence
-            and overview.convergence.reliability(summary.members_used),
-            influencers=functools.partial(influencers, results, most=INFLUENCERS),
-            strip_columns=INFLUENCERS,
-            show=shower(results),
-            light=Markup(Theme.light().css()),
-            dark=Markup(Theme.dark().css()),
-        )
+    html = rendered(
+        'report.html.j2',
+        title=results.title,
+        results=results,
+        overview=overview,
+        summary=summary,
+        sections=sections,
+        pictures={one.name: one for one in drawn},
+        question=question(results),
+        warnings=own_influences(overview),
+        caveats=caveats(results),
+        key_numbers=_key_numbers(results),
+        repeats=results.members_used[0] > summary.members_used,
+        matrix_limit=matrix.limit_of(results),
+        matrix_pixels=_matrix_pixels(results),
+        lowest_margin=overview.lowest_margin[:LOWEST_MARGINS].tolist(),
+        surest_pairs=surest_pairs(summary.pairs).tolist(),
+        pair_z=z_scores(summary.pairs.values, summary.pairs.standard_errors),
+        reliability=overview.convergence and overview.convergence.reliability(summary.members_used),
+        influencers=functools.partial(influencers, results, most=INFLUENCERS),
+        strip_columns=INFLUENCERS,
+        show=shower(results),
     )
     return Page(html, drawn_of_all)
 
@@ -98,6 +93,12 @@ def _with_short_names(results: Results) -> Results:
         example_labels=tuple(map(short, results.example_labels)),
         target_ids=tuple(map(short, results.target_ids)),
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Returns a page of the package's templates, in the colors of both themes."""
+    light, dark = (Markup(theme.css()) for theme in (Theme.light(), Theme.dark()))
+    return environment().get_template(template).render(light=light, dark=dark, **values)
 
 
 def environment() -> jinja2.Environment:
@@ -194,13 +195,13 @@ def _draw(results: Results) -> Iterator[Picture]:
 
 def _matrix_pixels(results: Results) -> Picture:
     """Returns the matrix for the page, which writes thumbnails around it instead of axes."""
-    block, limit = results.overview.matrix_block, figures.limit_of(results)
+    block, limit = results.overview.matrix_block, matrix.limit_of(results)
     rows, columns = block.shape
     alt = (
         f'Heat map of the influence of {rows} examples on {columns} targets; blue is positive, '
         f'orange negative, entries beyond {number(limit)} {results.unit} are saturated.'
     )
-    return figures.pixel_picture('matrix-pixels', alt, block, limit=limit)
+    return matrix.pixel_picture('matrix-pixels', alt, block, limit=limit)
 
 
 def shower(results: Results) -> Callable[[int | None], Markup]:

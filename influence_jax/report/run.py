@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.ensemble import examples_by_id, finite
+from influence_jax.estimators.ensemble import examples_by_id, finite_rows
 from influence_jax.formatting import count
 from influence_jax.store import COMPLETIONS, FULL_DATA_MODEL, Manifest, RunError, Shown, open_run
 from influence_jax.types import AnyArray
@@ -110,7 +110,7 @@ class ArrayRun:
     @property
     def complete(self) -> Int[np.ndarray, ' _']:
         """Returns the members all of whose measurements are finite."""
-        complete = [finite(values).all(axis=1) for values in self.measurements.values()]
+        complete = [finite_rows(values) for values in self.measurements.values()]
         return np.flatnonzero(np.all(complete, axis=0))
 
 

@@ -29,6 +29,7 @@ FORMAT = 1
 
 _GROUP = 'zarr.json'
 _MOST_BYTES, _MOST_DEPTH = 2**30, 32
+_BYTES_PER_FILE = 2**24
 _DTYPES = ('bool', *(f'{kind}{bits}' for kind in ('int', 'uint') for bits in (8, 16, 32, 64)))
 _DTYPES += ('float32', 'float64')
 _BYTES = UInt8[np.ndarray, ' _']
@@ -150,6 +151,9 @@ class _Writer:
         names = _axes(hint, array.dtype.name, array.shape, path, axes)
         if array.size:
             form = _format(array.dtype.name, array.shape, names, path)
+            # Files are read whole, and checked: of one, that takes three times its memory.
+            rows = max(1, _BYTES_PER_FILE // form.bytes_per_row)
+            form = dataclasses.replace(form, rows_per_file=min(rows, len(array)))
             # Little-endian on every machine, as the digest is.
             RowArray.create(self.directory / path, form).write(array)
         return {'dtype': array.dtype.name, 'shape': list(array.shape), 'sha256': _digest(array)}
@@ -209,7 +213,7 @@ class _Reader:
 
 
 def _format(dtype: str, shape: tuple[int, ...], axes: Sequence[str], path: str) -> RowFormat:
-    """Returns the layout of an array, in one file, with names for its axes.
+    """Returns the layout of an array, in one file or more, with names for its axes.
 
     Shared axes are called alike everywhere, others are of the record's own. All of an array differ,
     as readers want it: an axis that is there twice has a number.

@@ -206,3 +206,19 @@ def test_few_scores_decide_no_rate_and_none_are_drawn():
     masks, losses = drawn(targets=2)
     (note,) = audit(masks, losses, key=KEY, most_scores=1).notes
     assert 'too few to decide' in note
+
+
+def test_intervals_over_records_are_of_other_records():
+    """Half of the records are told without error, the others not at all: a share of T draws."""
+    members, targets = 64, 400
+    masks, losses = drawn(members, targets)
+    told = np.arange(targets) % 2 == 0
+    losses[:, told] = np.where(masks[:, told], 1e-3, 9.0) * (1 + 0.01 * losses[:, told])
+    found = audit(masks, losses, key=KEY).attacks[-1]  # by the loss alone
+    rate = found.at[0]  # at 1 in 1,000: none of the others' losses is as low
+    assert rate.over_records.value == rate.over_members.value == pytest.approx(0.5, abs=0.02)
+    half = 1.96 * np.sqrt(0.25 / targets)
+    low, high = rate.over_records.value - half, rate.over_records.value + half
+    np.testing.assert_allclose(rate.over_records[1:], [low, high], atol=0.25 * half)
+    # Other models tell the same records apart: which they are is no draw of theirs.
+    assert np.ptp(rate.over_members[1:]) < 0.5 * np.ptp(rate.over_records[1:])

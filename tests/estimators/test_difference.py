@@ -4,7 +4,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influence_jax.estimators import check_both_sides, difference_in_means, summarize
+from influence_jax.estimators import check_both_sides, difference_in_means, ensemble, summarize
 from influence_jax.estimators.tiling import standardized_tiles
 
 
@@ -226,3 +226,10 @@ def test_losses_beyond_float32_count_as_infinite():
     losses[3, 2] = 2.8e306
     expected = difference_in_means(np.delete(masks, 3, 0), np.delete(losses, 3, 0))
     np.testing.assert_array_equal(difference_in_means(masks, losses).values, expected.values)
+
+
+def test_finite_members_are_found_in_pieces(monkeypatch):
+    losses = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    losses[3, 4], losses[6, 0] = np.nan, 3e38
+    monkeypatch.setattr(ensemble, '_AT_ONCE', 10)
+    assert np.flatnonzero(~ensemble.finite_rows(losses)).tolist() == [3, 6]

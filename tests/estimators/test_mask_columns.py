@@ -3,6 +3,7 @@
 import numpy as np
 
 from influence_jax.estimators.mask_columns import distinct, nearly_equal
+from influence_jax.estimators.packed import PackedColumns
 
 
 def partition(cluster):
@@ -39,3 +40,10 @@ def test_independent_columns_are_each_alone_even_if_rare():
     masks[:2] = True  # none is empty
     assert nearly_equal(np.random.default_rng(3).random((64, 900)) < 0.5).trivial
     assert len(nearly_equal(masks).first) == len(distinct(masks).first)
+
+
+def test_packed_columns_are_the_columns():
+    masks = np.random.default_rng(0).random((13, 5000)) < 0.5
+    packed, chosen = PackedColumns.of(masks), np.array([[3, 4999], [2048, 3]])
+    np.testing.assert_array_equal(packed.columns(chosen), masks.T[chosen])
+    assert packed.bits.nbytes == 2 * 5000

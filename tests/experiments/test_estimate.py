@@ -11,12 +11,11 @@ import pytest
 
 from experiments import estimate
 from experiments.estimate import TensorSettings
-from experiments.sources import Sources
 from influence_jax import estimators, tensors
 from influence_jax.analysis import Convergence
 from influence_jax.estimators import adjusted
 from influence_jax.explorer import open_results
-from influence_jax.report import figures, theme
+from influence_jax.report import matrix, theme
 from influence_jax.report.theme import Theme
 from tests import reference
 
@@ -83,7 +82,7 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(
         sys.modules['influence_jax.analysis.views'], 'split_half', lambda *_, **__: curve
     )
-    blank = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
+    blank = matrix.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
     monkeypatch.setattr(theme, 'png', lambda _: blank)
 
 
@@ -104,7 +103,7 @@ NAN = float('nan')
 
 @pytest.mark.parametrize('unit', ['', ' ', '$x$', 'a\x1b[2J'])
 def test_a_unit_that_is_no_label(saved, unit):
-    with pytest.raises(ValueError, match='--unit must be a word'):
+    with pytest.raises(ValueError, match='unit='):
         estimate.run(saved(unit=unit))
 
 
@@ -127,7 +126,7 @@ def test_what_stops_it_is_said_in_one_line(monkeypatch):
 
 @pytest.mark.parametrize('name', ['masks', 'losses', 'output_dir'])
 def test_what_must_be_given(saved, name):
-    with pytest.raises(ValueError, match=f'--{name} is missing: give --{name}='):
+    with pytest.raises(ValueError, match=f'{name}=? is missing: give .*{name}='):
         estimate.run(dataclasses.replace(saved(), **{name: ''}))
 
 
@@ -301,33 +300,3 @@ def test_other_layouts_give_the_same_report(saved, tmp_path, undrawn):
             np.testing.assert_allclose(
                 float(one['self_influence']), float(other['self_influence']), rtol=1e-3
             )
-
-
-@pytest.mark.parametrize(
-    ('changed', 'message'),
-    [
-        ({'lira': 'folder'}, '--masks and --lira exclude each other'),
-        ({'losses': '', 'logits': 'l.npy'}, '--labels is missing'),
-        ({'masks': '', 'losses': ''}, '--masks is missing'),
-        ({'logits': 'l.npy', 'labels': 'k.npy'}, '--losses and --logits exclude each other'),
-        ({'labels': 'k.npy'}, '--labels are of --logits'),
-        ({'test': True}, '--test is of no use with --masks'),
-        ({'masks': '', 'feldman_zhang': 'f.npz'}, '--losses is of no use with --feldman_zhang'),
-    ],
-)
-def test_sources_that_do_not_go_together(saved, changed, message):
-    with pytest.raises(ValueError, match=message):
-        estimate.run(dataclasses.replace(saved(), **changed))
-
-
-@pytest.mark.parametrize(
-    ('settings', 'message'),
-    [
-        (Sources(feldman_zhang='x.npz', unit='points'), '--unit=points .* --feldman_zhang'),
-        (Sources(feldman_zhang='x.npz', examples=0), '--examples=0'),
-        (Sources(masks='m.npy', losses='l.npy', examples=0), '--examples=0'),
-    ],
-)
-def test_settings_that_would_be_dropped_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        settings.check()

@@ -14,6 +14,7 @@ from experiments.export import ExportSettings, Format
 from influence_jax import Recipe, interchange, report, train_ensemble
 from influence_jax.data import Dataset
 from influence_jax.estimators import Method, difference_in_means, ridge
+from influence_jax.interchange import stored
 from influence_jax.models import MLPConfig
 from influence_jax.tasks import Classification
 
@@ -100,7 +101,7 @@ def test_a_report_has_summaries_and_with_its_tensors_columns(tensors, tmp_path):
     )
     export.run(directory, ExportSettings(Format.GRAPHML, str(tmp_path / 'x.graphml')))
     for settings in (column, ExportSettings(Format.NETCDF, str(tmp_path / 'x.nc'))):
-        with pytest.raises(ValueError, match='a report without: give the directory of the run'):
+        with pytest.raises(ValueError, match='a report without: give the run'):
             export.run(directory, settings)
     (path,) = export.run(tensors(keep=True), column)
     with path.open(newline='') as file:
@@ -112,7 +113,7 @@ def test_settings_that_say_too_little_or_too_much(trained, tmp_path):
     run = str(trained.directory)
     for directory, settings, message in (
         (run, ExportSettings(), '--output is missing'),
-        (run, ExportSettings(Format.NPZ, 'x', '3'), '--target is of --format=csv'),
+        (run, ExportSettings(Format.NPZ, 'x', '3'), 'target=.3. needs format=csv'),
         ('', ExportSettings(output='x'), 'give the directory of a run'),
     ):
         with pytest.raises(ValueError, match=message):
@@ -121,7 +122,7 @@ def test_settings_that_say_too_little_or_too_much(trained, tmp_path):
 
 def test_what_is_not_ours_is_refused_before_anything_is_estimated(trained, tmp_path, monkeypatch):
     (tmp_path / 'pairs.parquet').write_text('mine')
-    monkeypatch.setattr(export, '_opened', lambda *_: pytest.fail('estimated'))
+    monkeypatch.setattr(stored, 'summarize', lambda *_, **__: pytest.fail('estimated'))
     with pytest.raises(FileExistsError, match=r'pairs\.parquet is no earlier export'):
         export.run(str(trained.directory), ExportSettings(Format.PARQUET, str(tmp_path)))
 
@@ -160,7 +161,7 @@ def test_nothing_is_written_into_a_run(trained):
 def test_a_column_is_by_the_estimator_of_the_report_or_by_none(tensors, tmp_path):
     directory = tensors(keep=True)
     column = ExportSettings(Format.CSV, str(tmp_path / 'c.csv'), '0', ridge)
-    with pytest.raises(ValueError, match='--estimator=ridge'):
+    with pytest.raises(ValueError, match='estimator=ridge'):
         export.run(directory, column)
     results = report.Results.load(directory)
     summary = results.summary._replace(estimator=Method('mine', 'Mine', 'By me.'))

@@ -79,7 +79,7 @@ def test_of_a_run(tensors, tmp_path, capsys, units):
     ('directory', 'settings', 'message'),
     [
         ('', {}, 'give the directory of a run, or --masks'),
-        ('', {'masks': 'm.npy'}, '--losses is missing'),
+        ('', {'masks': 'm.npy'}, 'losses=.* is missing'),
         ('', {'masks': 'm.npy', 'losses': 'l.npy'}, '--output_dir is missing'),
         ('run', {'masks': 'm.npy'}, '--masks is of tensors, not of a run'),
         ('run', {'most_scores': -1}, 'most_scores=-1'),

@@ -3,11 +3,10 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
-from planted import HOSTILE, Ensemble, M
+from planted import HOSTILE, Ensemble, write_run
 
-from influence_jax import report, store
+from influence_jax import report
 from influence_jax.estimators import difference_in_means
 from influence_jax.explorer import Site, open_results
 from influence_jax.report import KeptTensors
@@ -26,23 +25,7 @@ def results(ensemble):
 @pytest.fixture(scope='session')
 def planted_run(tmp_path_factory, results, ensemble):
     """A run directory with its report."""
-    directory, run = tmp_path_factory.mktemp('run') / 'planted', ensemble.run
-    manifest = store.Manifest(
-        configuration={},
-        seeds={'seed': 0},
-        dataset=store.DatasetIdentity('planted', '0' * 64),
-        example_ids=run.example_ids,
-        target_ids=run.target_ids,
-        measurements=('loss',),
-        members=M,
-        command='python -m ours',
-    )
-    with store.create_or_resume(directory, manifest, run.masks) as made:
-        made.write_shown(run.shown)
-        made.write(np.arange(M), {'loss': run.measurement()})
-    (directory / 'report').mkdir()
-    results.save(directory / 'report')
-    return directory
+    return write_run(tmp_path_factory.mktemp('run') / 'planted', ensemble.run, results)
 
 
 @pytest.fixture(scope='session')

@@ -4,6 +4,7 @@ import base64
 
 import numpy as np
 
+from influence_jax import store
 from influence_jax.report import ArrayRun
 from influence_jax.store import Shown
 
@@ -31,6 +32,27 @@ class Ensemble:
         shown = Shown(names=tuple(names), labels=('cat', 'dog') * (N // 2), images=self.images)
         ids = tuple(f'id-{i}' for i in range(N))
         return ArrayRun(self.masks, self.losses, ids, ids, shown=shown)
+
+
+def write_run(directory, run, results, *, shown=True, digest='0' * 64):
+    """Writes a run directory with its report."""
+    manifest = store.Manifest(
+        configuration={},
+        seeds={'seed': 0},
+        dataset=store.DatasetIdentity('planted', digest),
+        example_ids=run.example_ids,
+        target_ids=run.target_ids,
+        measurements=('loss',),
+        members=M,
+        command='python -m ours',
+    )
+    with store.create_or_resume(directory, manifest, run.masks) as made:
+        if shown:
+            made.write_shown(run.shown)
+        made.write(np.arange(M), {'loss': run.measurement()})
+    (directory / 'report').mkdir()
+    results.save(directory / 'report')
+    return directory
 
 
 def decoded(column):

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from planted import TWINS, Ensemble, N, decoded
+from planted import TWINS, Ensemble, N, decoded, write_run
 
 from influence_jax import report
 from influence_jax.estimators import difference_in_means
@@ -76,3 +76,46 @@ def test_a_site_of_two_compares_them(saved, planted_run):
     assert index['compared'] and [run['name'] for run in index['runs']] == ['saved', 'planted']
     assert json.loads(site.get('compare.json'))['count'] == 0
     assert {'0/run.json', '1/run.json', 'compare.json'} <= set(site.addresses())
+
+
+@pytest.fixture
+def bare(ensemble):
+    """A run of the same records that keeps nothing of how they look, and its results."""
+    run = dataclasses.replace(Ensemble(seed=1).run, shown=None)
+    return run, report.gather(run, estimator=difference_in_means)
+
+
+@pytest.mark.parametrize('order', [1, -1])
+def test_examples_look_as_the_other_run_of_the_same_records_keeps_them(
+    planted_run, bare, tmp_path, order
+):
+    other = write_run(tmp_path / 'bare', *bare, shown=False)
+    opened = [open_results(directory) for directory in (planted_run, other)][::order]
+    site, place = Site(opened), 1 if order == 1 else 0
+    described = json.loads(site.get(f'{place}/run.json'))
+    assert described['thumbnails'] and described['noun'] == 'image'
+    assert any('what planted keeps' in text for text in described['notes'])
+    assert site.get(f'{place}/sheets/0.png') == site.get(f'{1 - place}/sheets/0.png')
+    assert json.loads(site.get(f'{place}/examples/3.json'))[0]['name'] == 'name 3'
+    # Its numbers are its own.
+    own = json.loads(Site([open_results(other)]).get('0/targets/3.json'))[0]
+    assert json.loads(site.get(f'{place}/targets/3.json'))[0]['self'] == own['self']
+    lone = json.loads(Site([open_results(other)]).get('0/run.json'))
+    assert lone['thumbnails'] is None and lone['noun'] == 'example'
+
+
+@pytest.mark.parametrize('change', ['digest', 'ids', 'report alone'])
+def test_nothing_is_borrowed_of_what_may_be_other_records(planted_run, bare, tmp_path, change):
+    run, results = bare
+    if change == 'ids':
+        ids = ('another', *run.example_ids[1:])
+        run = dataclasses.replace(run, example_ids=ids, target_ids=ids)
+        results = report.gather(run, estimator=difference_in_means)
+    if change == 'report alone':
+        (other := tmp_path / 'bare').mkdir()
+        results.save(other)
+    else:
+        digest = ('1' if change == 'digest' else '0') * 64
+        other = write_run(tmp_path / 'bare', run, results, shown=False, digest=digest)
+    site = Site([open_results(planted_run), open_results(other)])
+    assert json.loads(site.get('1/run.json'))['thumbnails'] is None

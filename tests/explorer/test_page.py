@@ -665,6 +665,25 @@ def test_rows_and_figures_are_saved(open_page, site, tmp_path):
         assert start in (tmp_path / kind).read_bytes()[:200]
 
 
+def test_no_cell_of_a_saved_file_is_a_formula(open_page, tmp_path):
+    texts = ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', '\r=1', '  =1', '\uff1d1+1', 'a=1', '"=1",\n2']
+    page = open_page()
+    with page.expect_download() as download:
+        page.evaluate(
+            """async (texts) => {
+              const { saveCsv } = await import('./dom.js');
+              saveCsv('cells', ['text', 'number'], texts.map((text) => [text, -1.5]));
+            }""",
+            texts,
+        )
+    download.value.save_as(tmp_path / 'cells.csv')
+    content = (tmp_path / 'cells.csv').read_bytes().decode()
+    header, *lines = csv.reader(io.StringIO(content, newline=''))
+    assert header == ['text', 'number']
+    assert [text for text, _ in lines] == [f"'{text}" for text in texts[:8]] + texts[8:]
+    assert {number for _, number in lines} == {'-1.5'}  # a number is none either
+
+
 def test_numbers_keep_the_digits_that_they_need(open_page):
     page = open_page()
     texts = page.evaluate("""async () => {

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from influence_jax import interchange
+from influence_jax import interchange, report
 from influence_jax.estimators import difference_in_means, summarize
-from influence_jax.interchange import exports
+from influence_jax.interchange import Format, exports
 from influence_jax.interchange.exports import Entries
 from influence_jax.report import ArrayRun
 from influence_jax.store import Shown
@@ -292,3 +292,24 @@ def test_one_long_id_does_not_lengthen_the_others(run, tmp_path):
     assert kept[0].startswith('xxx')
     assert 'sha256' in kept[0]
     assert kept[2:] == list(IDS[2:])
+
+
+def test_any_run_and_the_report_of_it_are_exported_by_one_call(run, entries, tmp_path):
+    settings = {'format': Format.CSV, 'estimator': difference_in_means}
+    (path,) = interchange.export(run, tmp_path / 'pairs.csv', **settings)
+    direct = exports.write_pairs_csv(tmp_path / 'direct.csv', entries)
+    assert path.read_bytes() == direct.read_bytes()
+    results = report.gather(run, estimator=difference_in_means, membership=False)
+    report.save(results, tmp_path / 'report', tensors=report.KeptTensors.of(run))
+    (path,) = interchange.export(tmp_path / 'report', tmp_path / 'again.csv', format=Format.CSV)
+    assert path.read_bytes() == direct.read_bytes()
+    (path,) = interchange.export(
+        tmp_path / 'report', tmp_path / 'x.csv', format=Format.CSV, target='1'
+    )
+    expected = difference_in_means(run.masks, run.measurement()).values[:, 1]
+    found = [float(row['influence']) for row in rows_of(path)]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match=r'target=.1. needs format=csv'):
+        interchange.export(run, tmp_path / 'y', target='1')
+    with pytest.raises(FileNotFoundError):
+        interchange.export(tmp_path, tmp_path / 'y')

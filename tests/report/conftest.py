@@ -12,7 +12,7 @@ from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.views import Overview
 from influence_jax.estimators import Method, SignificantPairs
 from influence_jax.estimators.summary import Summary
-from influence_jax.report import Results, figures, theme
+from influence_jax.report import Results, matrix, theme
 from influence_jax.report.results import ShownExamples
 from influence_jax.report.theme import Theme
 
@@ -192,5 +192,5 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares tests that look at no figure the saving of one."""
-    blank = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
+    blank = matrix.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
     monkeypatch.setattr(theme, 'png', lambda _: blank)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from influence_jax.analysis.convergence import Convergence
 from influence_jax.analysis.membership import points, roc
-from influence_jax.report import Results, figures
+from influence_jax.report import Results, figures, matrix
 from influence_jax.report.figures import bleu_against, distribution
 from influence_jax.report.theme import Theme, png
 from influence_jax.run import Column
@@ -36,7 +36,7 @@ def test_words_can_be_read_on_every_background(theme):
 @pytest.mark.parametrize('theme', THEMES)
 def test_matrix_pixels_are_centred_at_zero_and_saturate(theme):
     block = np.array([[0.0, 1.0, 5.0], [-1.0, -5.0, 0.5]])
-    png = figures.matrix_pixels(block, limit=1.0, theme=theme)
+    png = matrix.matrix_pixels(block, limit=1.0, theme=theme)
     pixels = np.asarray(Image.open(io.BytesIO(png)), float) / 255
 
     def near(pixel, colour):
@@ -53,9 +53,9 @@ def test_matrix_pixels_are_centred_at_zero_and_saturate(theme):
 
 def test_block_limit_ignores_self_influence_and_survives_zeros():
     block = np.full((4, 4), 0.25) + 9.0 * np.eye(4)
-    assert figures.block_limit(block, np.eye(4, dtype=bool)) == pytest.approx(0.25)
-    assert figures.block_limit(np.zeros((3, 3)), np.eye(3, dtype=bool)) == 1.0
-    assert figures.block_limit(np.ones((1, 1)), np.eye(1, dtype=bool)) == 1.0
+    assert matrix.block_limit(block, np.eye(4, dtype=bool)) == pytest.approx(0.25)
+    assert matrix.block_limit(np.zeros((3, 3)), np.eye(3, dtype=bool)) == 1.0
+    assert matrix.block_limit(np.ones((1, 1)), np.eye(1, dtype=bool)) == 1.0
 
 
 def errorbars(axes):
@@ -296,7 +296,7 @@ def test_results_are_drawn_as_their_arrays_are(arguments):
     pairs = (
         (figures.off_diagonal, (summary.z_edges, summary.z_histogram), {}),
         (figures.convergence, (overview.convergence,), {}),
-        (figures.matrix_block, (overview.matrix_block,), {'limit': figures.limit_of(results)}),
+        (figures.matrix_block, (overview.matrix_block,), {'limit': matrix.limit_of(results)}),
         (
             figures.self_influence_and_margin,
             (summary.self_influence, summary.margin),

@@ -306,3 +306,12 @@ def test_an_audit_never_costs_a_report(monkeypatch):
     assert found.membership is None
     assert any('no such luck' in note for note in found.notes)
     assert not any('no such luck' in note for note in gather(array_run(), membership=False).notes)
+
+
+def test_what_takes_long_is_announced():
+    said = []
+    gather(array_run(), log=said.append)
+    assert len(said) == 2
+    assert '10 targets' in said[0] and f'{M} members' in said[1]
+    gather(array_run(), log=said.append, membership=False)
+    assert len(said) == 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from influence_jax.report import ArrayRun, KeptTensors, check_directory
+from influence_jax.report import ArrayRun, KeptTensors, check_directory, storage
 from influence_jax.report.kept import TENSORS
 
 M, N, T = 9, 13, 5
@@ -46,3 +46,14 @@ def test_they_are_part_of_a_report(run, tmp_path):
     (tmp_path / 'mine').write_text('')
     with pytest.raises(FileExistsError, match='mine'):
         check_directory(tmp_path)
+
+
+def test_large_arrays_are_several_files_and_one_file_is_read_as_well(run, tmp_path, monkeypatch):
+    kept = KeptTensors.of(run)
+    for name, per_file, files in (('several', 3 * T * 4, 3), ('one', 2**24, 1)):
+        monkeypatch.setattr(storage, '_BYTES_PER_FILE', per_file)
+        (tmp_path / name).mkdir()
+        kept.save(tmp_path / name)
+        assert len(list((tmp_path / name / TENSORS / 'losses').glob('c*'))) == files
+        monkeypatch.undo()
+        np.testing.assert_array_equal(KeptTensors.load(tmp_path / name).losses, kept.losses)

@@ -14,11 +14,8 @@ from influence_jax import report
 from influence_jax.analysis.extraction_regime import Judgment, MeanBleu, Regime
 from influence_jax.formatting import MISSING
 from influence_jax.report import figures
-from influence_jax.report.comparison import (
-    comparison_sections,
-    extraction_table,
-    record_section,
-)
+from influence_jax.report.comparison import comparison_sections
+from influence_jax.report.extraction import extraction_table, record_section
 from influence_jax.report.facts import regime_fact, regime_note
 from influence_jax.report.sections import Matrix, Records, Table
 from influence_jax.report.tables import records_csv

@@ -164,3 +164,17 @@ def test_nothing_else_is_replaced(by_itself, tmp_path):
     with pytest.raises(FileExistsError, match='is a file'):
         audit.check_directory(tmp_path / 'thesis.txt')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['thesis.txt']
+
+
+def test_an_audit_of_any_run_is_one_call():
+    rng = np.random.default_rng(0)
+    masks = rng.random((40, N)) < 0.5
+    losses = rng.gamma(4.0, 0.25, masks.shape).astype(np.float32)
+    run = ArrayRun(masks, losses)
+    made = Audit.of_run(run, key=jax.random.key(0), title='Mine', facts={'more': 'yes'})
+    expected = audited(run, key=jax.random.key(0))
+    np.testing.assert_equal(made.membership.attacks, expected.attacks)
+    assert made.facts == {'members': '40 of 40', 'targets': str(N), 'more': 'yes'}
+    assert 'Mine' in audit.render(made)[audit.PAGE].decode()
+    with pytest.raises(ValueError, match='too few members: attacks need 32'):
+        Audit.of_run(ArrayRun(masks[:20], losses[:20]), key=jax.random.key(0))

@@ -6,7 +6,7 @@ from pages import Page, contents
 
 from influence_jax.analysis.resampling import Interval
 from influence_jax.formatting import MISSING
-from influence_jax.report import figures
+from influence_jax.report import matrix
 from influence_jax.report.sections import (
     Cell,
     Matrix,
@@ -22,7 +22,7 @@ from influence_jax.report.sections import (
 from influence_jax.report.theme import Picture, Theme
 from influence_jax.text import clean
 
-BLANK = figures.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
+BLANK = matrix.matrix_pixels(np.zeros((1, 1)), limit=1.0, theme=Theme.light())
 
 
 def a_picture(name, alt='a picture'):

@@ -1,13 +1,12 @@
 """Membership inference from the same tensors: attacks, their rates, the records at risk."""
 
 from influence_jax.analysis.membership.attacks import Setting, Variance, lira, rmia
-from influence_jax.analysis.membership.auditing import (
-    LEAST_SUBSETS,
+from influence_jax.analysis.membership.audit_results import (
     AttackResults,
     MembershipResults,
     TruePositiveRate,
-    audit,
 )
+from influence_jax.analysis.membership.auditing import LEAST_SUBSETS, audit
 from influence_jax.analysis.membership.evidence import Attack, logit_gaps
 from influence_jax.analysis.membership.prediction import (
     Prediction,

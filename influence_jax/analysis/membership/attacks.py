@@ -11,7 +11,9 @@ from jaxtyping import Float, Int
 
 from influence_jax.analysis.membership.evidence import (
     Attack,
+    Evidence,
     Shadows,
+    by_targets,
     check_both_sides,
     check_losses,
     evidence,
@@ -23,7 +25,7 @@ _ENOUGH_FOR_PER_RECORD = 64
 _ENOUGH_ON_A_SIDE = 32
 
 # Far below any spread of real logits: only keeps records without any from a division by zero.
-_LEAST_DEVIATION = 1e-6
+_LEAST_VARIANCE = 1e-12
 
 
 class Setting(enum.Enum):
@@ -87,8 +89,13 @@ def lira(
         global variance); offline, values that are lower where the target is included, as losses
         are.
     """
-    given = evidence(masks, logit_gaps, target_examples)
-    values, included = given.values, given.included
+    return lira_of(evidence(masks, logit_gaps, target_examples), setting=setting, variance=variance)
+
+
+def lira_of(
+    given: Evidence, *, setting: Setting = Setting.ONLINE, variance: Variance | None = None
+) -> Attack:
+    """As `lira`, of logit gaps that have been checked."""
     if variance is None:
         subsets = given.subset.max() + 1
         few = subsets - 1 < _ENOUGH_FOR_PER_RECORD or given.smaller_side().min() < _ENOUGH_ON_A_SIDE
@@ -99,34 +106,51 @@ def lira(
             'logit_gaps are lower where a target is included, as losses are (or as under inverted '
             'masks): offline LiRA needs the logit gap, higher there; see logit_gaps(losses)'
         )
-    inside, outside = Shadows.of(values, included), Shadows.of(values, ~included)
+    order, starts = given.by_subset()
+    subset = given.subset[order]
 
-    scores = np.empty(values.shape, np.float32)
-    for members in given.repeats():
-        rows, belongs = values[members], included[members[0]]
-        z_out, log_out = _standardized(rows, outside.without(rows, ~belongs), variance)
+    def sums(targets: slice) -> Float[np.ndarray, '2 2 G']:
+        _, *sides = _attacked(given, targets, order, starts)
+        return np.array([[s.squares.sum(axis=1), (s.members - 1).sum(axis=1)] for s in sides])
+
+    pooled = [None, None]
+    if variance is Variance.GLOBAL:  # within records, of what each subset's shadows measure
+        found = np.sum(by_targets(sums, *given.values.shape), axis=0)
+        pooled = [(squares / np.maximum(freedom, 1))[:, None] for squares, freedom in found]
+    scores = np.empty(given.values.shape, np.float32)
+
+    def score(targets: slice) -> None:
+        x, inside, outside = _attacked(given, targets, order, starts)
+        of_in, of_out = (
+            np.maximum(s.squares / (s.members - 1) if of is None else of, _LEAST_VARIANCE)[subset]
+            for s, of in ((inside, pooled[0]), (outside, pooled[1]))
+        )
+        above = x - outside.mean[subset]
         if setting is Setting.OFFLINE:
-            scores[members] = z_out
-            continue
-        z_in, log_in = _standardized(rows, inside.without(rows, belongs), variance)
-        scores[members] = 0.5 * (z_out**2 - z_in**2) + (log_out - log_in)
-    return Attack(scores, included, given.targets)
+            scores[order, targets] = above / np.sqrt(of_out)
+            return
+        log_ratio = above**2 / of_out - (x - inside.mean[subset]) ** 2 / of_in
+        scores[order, targets] = (log_ratio + np.log(of_out / of_in)) / 2
+
+    by_targets(score, *given.values.shape)
+    return Attack(scores, given.included, given.targets)
 
 
-def _standardized(
-    rows: Float[np.ndarray, 'k T'], shadows: Shadows, variance: Variance
-) -> tuple[Float[np.ndarray, 'k T'], Float[np.ndarray, '1 T']]:
-    """The members' distance from the shadows' mean in deviations; the deviation's logarithm."""
-    if variance is Variance.PER_RECORD:
-        square = shadows.squares / (shadows.members - 1)
-    else:
-        pooled = shadows.squares.sum() / max((shadows.members - 1).sum(), 1)
-        square = np.full(rows.shape[1], pooled)
-    deviation = np.maximum(np.sqrt(square), _LEAST_DEVIATION)[None]
-    return (rows - shadows.mean[None]) / deviation, np.log(deviation)
+def _attacked(
+    given: Evidence, targets: slice, order: Int[np.ndarray, ' M'], starts: Int[np.ndarray, ' G']
+) -> tuple[Float[np.ndarray, 'M t'], Shadows, Shadows]:
+    """Returns what members measure, subset after subset, and the shadows of each subset."""
+    values = given.values[order, targets].astype(np.float64)
+    included = given.included[order, targets]
+    inside, outside = (
+        Shadows.of(values, side).without_each(values, side, starts)
+        for side in (included, ~included)
+    )
+    return values, inside, outside
 
 
 _ROUNDING = float(np.finfo(np.float64).eps)
+_AT_ONCE = 2**20
 
 
 def rmia(
@@ -157,9 +181,13 @@ def rmia(
         where the target is included, fewer than 2 targets that are examples, or one that is
         included in, or left out of, fewer than 2 subsets.
     """
+    return rmia_of(evidence(masks, losses, target_examples), gamma=gamma)
+
+
+def rmia_of(given: Evidence, *, gamma: float = 2.0) -> Attack:
+    """As `rmia`, of losses that are checked to be finite."""
     if not 0 < gamma < math.inf:
         raise ValueError(f'{gamma=} must be positive and finite')
-    given = evidence(masks, losses, target_examples)
     values, included, targets = given.values, given.included, given.targets
     check_losses(values)
     if targets.size < 2:
@@ -177,12 +205,22 @@ def rmia(
     inside, outside = Shadows.of(probability, included), Shadows.of(probability, ~included)
 
     scores = np.empty(values.shape, np.float32)
-    for members in given.repeats():
-        rows, belongs = probability[members], included[members[0]]
-        mean = inside.without(rows, belongs).mean + outside.without(rows, ~belongs).mean
-        log_mean = np.log(np.maximum(mean / 2, _ROUNDING))
-        for member in members:
-            ratio = least - values[member] - log_mean
+    order, starts = given.by_subset()
+    ends = np.append(starts, len(order))
+    at_once = max(1, _AT_ONCE // targets.size)
+    for first in range(0, len(starts), at_once):
+        some = ends[first : first + at_once + 1]
+        members = order[some[0] : some[-1]]
+        rows, belongs = probability[members], included[members]
+        mean_in, mean_out = (
+            whole.without_each(rows, side, some[:-1] - some[0]).mean
+            for whole, side in ((inside, belongs), (outside, ~belongs))
+        )
+        log_mean = np.log(np.maximum((mean_in + mean_out) / 2, _ROUNDING))
+        for member, log_of_subset in zip(
+            members, np.repeat(log_mean, np.diff(some), axis=0), strict=True
+        ):
+            ratio = least - values[member] - log_of_subset
             outdone = np.searchsorted(np.sort(ratio), ratio - math.log(gamma), side='right')
             itself = gamma <= 1
             scores[member] = (outdone - itself) / (targets.size - 1)

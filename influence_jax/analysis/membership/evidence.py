@@ -7,7 +7,7 @@ of one mask tell each other's membership.
 is *included*, any other *left out*.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import scipy
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.ensemble import examples_of_targets, finite_members, numbered_repeats
+from influence_jax.estimators.tiling import Piece, in_threads
 from influence_jax.types import AnyArray, Masks, Measurement
 
 _NAMED_IN_MESSAGES = 5
@@ -24,7 +25,7 @@ _LEAST_LOSS = float(np.finfo(np.float32).eps) / 2
 
 # How seldom a measurement that knows nothing of the masks may be refused for its direction.
 _SURE = 1e-6
-_BLOCK = 512
+_IN_CACHE = 2**17  # values of float64 that a thread works on at once
 
 
 class Attack(NamedTuple):
@@ -55,10 +56,16 @@ class Evidence(NamedTuple):
     targets: Int[np.ndarray, ' T']
     subset: Int[np.ndarray, ' M']
 
-    def repeats(self) -> Iterator[Int[np.ndarray, ' k']]:
-        """Yields the members of each subset: attacked by all members but these."""
+    def by_subset(self) -> tuple[Int[np.ndarray, ' M'], Int[np.ndarray, ' G']]:
+        """Returns the members, subset after subset, and where each of the G subsets begins."""
         order = np.argsort(self.subset, kind='stable')
-        yield from np.split(order, np.flatnonzero(np.diff(self.subset[order])) + 1)
+        return order, np.flatnonzero(np.diff(self.subset[order], prepend=-1))
+
+    def at(self, columns: Int[np.ndarray, ' t']) -> 'Evidence':
+        """Returns that of some of the targets, by their place among these."""
+        return Evidence(
+            self.values[:, columns], self.included[:, columns], self.targets[columns], self.subset
+        )
 
     def smaller_side(self) -> Int[np.ndarray, ' T']:
         """How many different subsets include each target or leave it out, whichever are fewer."""
@@ -87,7 +94,15 @@ def evidence(
         )
     if targets.size < values.shape[1]:
         values = values[:, targets]
-    return Evidence(values, masks[:, self_index[targets]], targets, numbered_repeats(masks))
+    own = self_index[targets]
+    every = np.array_equal(own, np.arange(masks.shape[1]))
+    included = masks.copy() if every else masks[:, own]  # columns one by one take much longer
+    return Evidence(values, included, targets, numbered_repeats(masks))
+
+
+def by_targets(work: Callable[[slice], Piece], members: int, targets: int) -> list[Piece]:
+    """Does the work for all targets, a few at a time: what a thread needs stays in its cache."""
+    return in_threads(work, targets, step=max(1, _IN_CACHE // members))
 
 
 def check_both_sides(given: Evidence, *, least: int) -> None:
@@ -116,16 +131,17 @@ def rises_with_inclusion(given: Evidence) -> bool | None:
     By Student's t over the subsets, of the covariance of inclusion and measurement within each
     member, every target in units of its own spread.
     """
-    products, sums, included = (np.zeros(len(given.subset)) for _ in range(3))
-    for start in range(0, given.targets.size, _BLOCK):
-        block = given.values[:, start : start + _BLOCK].astype(np.float64)
-        side = given.included[:, start : start + _BLOCK]
+
+    def of_some(targets: slice) -> Float[np.ndarray, '3 M']:
+        scaled = given.values[:, targets].astype(np.float64)
+        scaled -= scaled.mean(axis=0)
+        spread = np.sqrt(np.square(scaled).mean(axis=0))
+        scaled /= np.where(spread > 0, spread, 1.0)
+        side = given.included[:, targets]
         weight = side - side.mean(axis=0)
-        spread = block.std(axis=0)
-        scaled = (block - block.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        products += (weight * scaled).sum(axis=1)
-        sums += scaled.sum(axis=1)
-        included += weight.sum(axis=1)
+        return np.stack([(weight * scaled).sum(axis=1), scaled.sum(axis=1), weight.sum(axis=1)])
+
+    products, sums, included = np.sum(by_targets(of_some, *given.values.shape), axis=0)
     by_subset = np.bincount(given.subset, products - sums * included / given.targets.size)
     error = by_subset.std(ddof=1) / np.sqrt(len(by_subset)) if len(by_subset) > 1 else 0.0
     if not error > 1e-6 * abs(by_subset.mean()):  # a few members that agree by chance, to rounding
@@ -159,54 +175,68 @@ def logit_gaps(losses: Measurement) -> Float[np.ndarray, 'M T']:
     """
     losses = np.asarray(losses)
     check_losses(losses)
-    loss = np.maximum(losses, _LEAST_LOSS, dtype=losses.dtype)
-    # log(1 - exp(-loss)), the way that keeps precision at either end.
-    with np.errstate(divide='ignore'):
-        rest = np.where(loss < np.log(2), np.log(-np.expm1(-loss)), np.log1p(-np.exp(-loss)))
-    return (-loss - rest).astype(losses.dtype)
+    gaps = np.empty_like(losses)
 
+    def of_some(rows: slice) -> None:
+        loss = np.maximum(losses[rows], _LEAST_LOSS, dtype=losses.dtype)
+        # log(1 - exp(-loss)), the way that keeps precision at either end.
+        with np.errstate(divide='ignore'):
+            rest = np.where(loss < np.log(2), np.log(-np.expm1(-loss)), np.log1p(-np.exp(-loss)))
+        gaps[rows] = -loss - rest
 
-_BLOCK = 512
+    in_threads(of_some, len(losses), step=max(1, _IN_CACHE * len(losses) // max(losses.size, 1)))
+    return gaps
 
 
 class Shadows(NamedTuple):
     """The members on one side, including a target or leaving it out, for every target.
 
-    members: `[T]` how many.
+    members: `[T]` how many; all are `[G T]` where each of G subsets in turn is left out.
     mean: `[T]` of what was measured of them.
     squares: `[T]` sum of squared deviations from that mean.
     """
 
-    members: Float[np.ndarray, ' T']
-    mean: Float[np.ndarray, ' T']
-    squares: Float[np.ndarray, ' T']
+    members: Float[np.ndarray, '*G T']
+    mean: Float[np.ndarray, '*G T']
+    squares: Float[np.ndarray, '*G T']
 
     @classmethod
     def of(cls, values: Float[np.ndarray, 'M T'], belongs: Bool[np.ndarray, 'M T']) -> 'Shadows':
-        """Of all members; block by block of the targets, so that no second matrix exists."""
-        parts = []
-        for start in range(0, values.shape[1], _BLOCK):
-            block = values[:, start : start + _BLOCK].astype(np.float64)
-            side = belongs[:, start : start + _BLOCK]
-            count = side.sum(axis=0, dtype=np.float64)
-            mean = block.sum(axis=0, where=side) / count
-            squares = np.square(block - mean[None]).sum(axis=0, where=side)
-            parts.append((count, mean, squares))
+        """Of all members."""
+
+        def of_some(targets: slice) -> tuple[Float[np.ndarray, ' t'], ...]:
+            # Products with 0 and 1: sums of some entries alone are several times slower.
+            side = belongs[:, targets].astype(np.float64)
+            count = side.sum(axis=0)
+            mean = (values[:, targets] * side).sum(axis=0) / count
+            side *= np.square(values[:, targets] - mean)
+            return count, mean, side.sum(axis=0)
+
+        parts = by_targets(of_some, *values.shape)
         return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
-    def without(
-        self, values: Float[np.ndarray, 'k T'], belongs: Bool[np.ndarray, ' T']
+    def without_each(
+        self,
+        values: Float[np.ndarray, 'k T'],
+        belongs: Bool[np.ndarray, 'k T'],
+        starts: Int[np.ndarray, ' G'],
     ) -> 'Shadows':
-        """Returns what is left without k members of one mask.
+        """Returns what is left, `[G T]`, without the members of each of G subsets in turn.
 
         Args:
-          values: of these members.
+          values: of these members, subset after subset.
           belongs: of which targets they are on this side.
+          starts: where each subset begins.
         """
-        count = len(values)
-        left = self.members - count * belongs
-        center = values.mean(axis=0, dtype=np.float64)
-        apart = np.square(values - center[None]).sum(axis=0, where=belongs[None])
-        deviation = np.where(belongs, center - self.mean, 0.0)
-        squares = self.squares - apart - deviation**2 * self.members * count / left
-        return Shadows(left, self.mean - deviation * count / left, np.maximum(squares, 0.0))
+        size = np.diff(starts, append=len(values))[:, None]
+        center, apart = np.asarray(values, np.float64), np.zeros((1, 1))
+        belongs = belongs[starts]
+        if len(starts) < len(values):
+            center = np.add.reduceat(center, starts, axis=0) / size
+            apart = np.square(values - np.repeat(center, size[:, 0], axis=0))
+            apart = np.add.reduceat(apart, starts, axis=0) * belongs
+        left = self.members - size * belongs
+        deviation = (center - self.mean) * belongs
+        moved = deviation * size / left
+        squares = self.squares - apart - deviation * moved * self.members
+        return Shadows(left, self.mean - moved, np.maximum(squares, 0.0))

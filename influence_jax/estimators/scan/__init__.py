@@ -20,6 +20,7 @@ __all__ = [
     'SummaryRequest',
     'SummaryResult',
     'Targets',
+    'on_accelerators',
     'read_columns',
     'scan_for',
 ]
@@ -27,5 +28,9 @@ __all__ = [
 
 def scan_for(masks: Bool[np.ndarray, 'M N']) -> Scan:
     """The scan for this process's devices."""
-    on_accelerators = any(device.platform != 'cpu' for device in jax.local_devices())
-    return DeviceScan(masks) if on_accelerators else HostScan(masks)
+    return DeviceScan(masks) if on_accelerators() else HostScan(masks)
+
+
+def on_accelerators() -> bool:
+    """Whether this process has other devices than CPUs."""
+    return any(device.platform != 'cpu' for device in jax.local_devices())

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.scan.contract import (
     EDGES,
     SummaryRequest,
@@ -28,7 +29,7 @@ class HostScan:
 
     def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
         self._masks = masks
-        self._by_example = np.ascontiguousarray(masks.T)
+        self._packed = PackedColumns.of(masks)
         included = [masks[members].sum(axis=0) for members in _MEMBERS]
         self._included = np.stack(included).astype(np.float32)
 
@@ -79,7 +80,7 @@ class HostScan:
                     these: Int[np.ndarray, ' c'] = these,
                     of_target: Float[np.ndarray, 'M 2'] = of_target,
                 ) -> None:
-                    included = self._by_example[examples[these[piece]]].astype(np.float64)
+                    included = self._packed.columns(examples[these[piece]]).astype(np.float64)
                     inside[these[piece]] = included @ of_target
 
                 # Of a whole column, the masks as float64 would take eight times their memory.

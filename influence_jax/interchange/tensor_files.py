@@ -1,4 +1,4 @@
-"""Whose tensors: the settings by which launches name masks and losses in any layout."""
+"""Tensors of anybody's models by the files that hold them: which go together, and what is read."""
 
 import dataclasses
 import hashlib
@@ -6,25 +6,36 @@ from pathlib import Path
 
 import numpy as np
 
-from influence_jax import interchange, tensors
+from influence_jax import tensors
+from influence_jax.interchange.feldman_zhang import read_feldman_zhang
+from influence_jax.interchange.imported import read_ensemble
+from influence_jax.interchange.lira import read_lira
 from influence_jax.report.run import ArrayRun
+
+_NATS = 'nats'
+_BESIDE = {
+    'masks': ('losses', 'logits', 'labels', 'examples'),
+    'lira': (),
+    'feldman_zhang': ('test',),
+}
+"""What may be given with each kind of source."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Sources:
-    """Which masks and losses.
+class TensorFiles:
+    """Which masks and losses: those of files, or of a layout that others use.
 
     Attributes:
         masks: file, bool [M N]: whether member m was trained on example n; also numbers 0 and 1,
-            or -1 and 1, or, with --examples, lists of positions.
+            or -1 and 1, or, with `examples`, lists of positions.
         losses: file, floating [M T]: what was measured of member m on target t, lower being
             better (negate a probability). Members with anything that is not finite are left out.
         logits: instead of losses: file, floating [M T C].
-        labels: of the targets, with --logits: file, integers [T].
+        labels: of the targets, with `logits`: file, integers [T].
         examples: how many there are, where masks are lists of positions.
         lira: folder of the reference code of LiRA, instead of files.
         feldman_zhang: .npz in the layout of Feldman and Zhang, instead of files.
-        test: of --feldman_zhang: targets are the test examples, not the training examples.
+        test: of `feldman_zhang`: targets are the test examples, not the training examples.
         unit: of the losses, for labels.
         ids: names of the N examples: a text file (one a line), .json (a list) or .npy; by default
             their positions.
@@ -43,66 +54,43 @@ class Sources:
     lira: str = ''
     feldman_zhang: str = ''
     test: bool = False
-    unit: str = 'nats'
+    unit: str = _NATS
     ids: str = ''
     target_ids: str = ''
     member_ids: str = ''
     drop_inestimable: bool = False
 
     def check(self) -> None:
-        """Refuses settings without the files that there must be.
+        """Refuses files that lack others, or do not go together.
 
         Raises:
-          ValueError: naming the first that lacks, or a unit that is no label.
+          ValueError: naming the first.
         """
         if not (self.unit.isprintable() and self.unit.strip()) or '$' in self.unit:
-            raise ValueError(f'--unit must be a word for labels without $, not {self.unit!r}')
-        kinds = [name for name in ('masks', 'lira', 'feldman_zhang') if getattr(self, name)]
-        if len(kinds) > 1:
-            raise ValueError(f'--{" and --".join(kinds)} exclude each other: give one of them')
-        sources = 'masks', 'losses', 'logits', 'labels', 'examples'
-        used = {
-            'lira': (),
-            'feldman_zhang': ('test',),
-            'masks': sources,
-        }[kinds[0] if kinds else 'masks']
-        if 'feldman_zhang' in kinds and self.unit != Sources.unit:
-            raise ValueError(
-                f'--unit={self.unit} is of no use with --feldman_zhang, which holds errors: omit it'
-            )
+            raise ValueError(f'unit={self.unit!r} must be a word for labels, without $')
         if self.examples is not None and self.examples < 1:
-            raise ValueError(f'--examples={self.examples} must be at least 1')
-        for name in (*sources, 'test'):
-            if getattr(self, name) and name not in (*used, *kinds):
-                raise ValueError(f'--{name} is of no use with --{(kinds or ["masks"])[0]}: omit it')
+            raise ValueError(f'examples={self.examples} must be at least 1')
+        kinds = [name for name in _BESIDE if getattr(self, name)]
+        kind = kinds[0] if kinds else 'masks'
+        others = [name for of, names in _BESIDE.items() if of != kind for name in names]
+        if self.unit != _NATS and kind == 'feldman_zhang':
+            others.append('unit')
+        for name in (*others, *kinds[1:]):
+            if getattr(self, name):
+                raise ValueError(f'{name}= is of no use with {kind}=, which is read: omit one')
         if self.losses and self.logits:
-            raise ValueError('--losses and --logits exclude each other: give one of them')
+            raise ValueError('losses= and logits= exclude each other: give one of them')
         if self.labels and not self.logits:
-            raise ValueError('--labels are of --logits: give both, or neither')
-        if kinds in ([], ['masks']):
-            for name in ('masks', 'labels' if self.logits else 'losses'):
-                if not getattr(self, name):
-                    raise ValueError(f'--{name} is missing: give --{name}=FILE.npy')
-
-    @property
-    def of_plain_files(self) -> bool:
-        """Whether masks, bool, and losses are one .npy file each: these are mapped and not read."""
-        both = self.masks, self.losses
-        if not all(one.endswith('.npy') and ',' not in one for one in both):
-            return False
-        try:
-            return np.load(self.masks, mmap_mode='r').dtype.kind not in 'iuf'
-        except (OSError, ValueError):
-            return True  # whoever maps it says what is wrong
-
-    @property
-    def name(self) -> str:
-        """Of what is estimated, for the title."""
-        return Path(self.losses or self.logits or self.lira or self.feldman_zhang).stem
+            raise ValueError('labels= are of logits=: give both, or neither')
+        needed = ('masks', 'labels' if self.logits else 'losses') if kind == 'masks' else ()
+        for name in needed:
+            if not getattr(self, name):
+                raise ValueError(f'{name}= is missing: give {name}=FILE.npy')
 
     def read(self) -> ArrayRun:
-        """Reads what is asked for; raises as its reader does."""
-        if self.of_plain_files and self.examples is None:
+        """Reads them; raises as `check`, and as the reader of each kind does."""
+        self.check()
+        if self._are_mapped():
             return tensors.as_run(
                 self.masks,
                 self.losses,
@@ -112,32 +100,46 @@ class Sources:
                 drop_inestimable=self.drop_inestimable,
             )
         if self.lira:
-            imported = interchange.read_lira(self.lira)
+            imported = read_lira(self.lira)
         elif self.feldman_zhang:
-            imported = interchange.read_feldman_zhang(self.feldman_zhang, test=self.test)
+            imported = read_feldman_zhang(self.feldman_zhang, test=self.test)
         else:
-            imported = interchange.read_ensemble(
+            imported = read_ensemble(
                 self.masks,
                 self.losses,
                 logits=self.logits,
                 labels=self.labels,
                 examples=self.examples,
             )
-        imported = dataclasses.replace(
+        return dataclasses.replace(
             imported,
             ids=self.ids or imported.ids,
             target_ids=self.target_ids or imported.target_ids,
             member_ids=self.member_ids or imported.member_ids,
-        )
-        return imported.run(drop_inestimable=self.drop_inestimable)
+        ).run(drop_inestimable=self.drop_inestimable)
+
+    def _are_mapped(self) -> bool:
+        """Whether masks, bool, and losses are a .npy file each: these need not be read at once."""
+        both = self.masks, self.losses
+        if self.examples or not all(one.endswith('.npy') and ',' not in one for one in both):
+            return False
+        try:
+            return np.load(self.masks, mmap_mode='r').dtype.kind not in 'iuf'
+        except (OSError, ValueError):
+            return True  # whoever maps it says what is wrong
+
+    @property
+    def name(self) -> str:
+        """Returns the name of what is measured, for titles."""
+        return Path(self.losses or self.logits or self.lira or self.feldman_zhang).stem
 
     @property
     def measured_in(self) -> str:
-        """The unit of the losses."""
+        """Returns the unit of the losses."""
         return 'error' if self.feldman_zhang else self.unit
 
     def facts(self) -> dict[str, str]:
-        """Returns which files were read."""
+        """Returns which files are read, each with the beginning of its digest."""
         return {
             name: _described(value)
             for name in ('masks', 'losses', 'logits', 'labels', 'lira', 'feldman_zhang')

@@ -1,0 +1,57 @@
+"""Regressions of many targets: in numpy as compiled, and as least squares has them."""
+
+import jax
+import numpy as np
+import pytest
+
+from influence_jax.estimators import least_squares
+from influence_jax.estimators.least_squares import fit_regressors
+
+M, T, K = 96, 37, 8
+
+
+@pytest.fixture(scope='module')
+def drawn():
+    rng = np.random.default_rng(0)
+    included = rng.random((3, T, K, M)) < 0.5
+    included[:, :, 0] = included[0, :, 0]  # the own example is the first, whoever chooses
+    candidates = rng.integers(0, 50, (3, T, K))
+    effect = np.zeros((T, K))
+    effect[:, 0], effect[::2, 1] = -1.0, -0.7
+    losses = np.einsum('tk,tkm->mt', effect, included[2]) + rng.normal(0, 0.1, (M, T))
+    losses -= losses.mean(axis=0)
+    has_self = np.arange(T) % 3 > 0
+    return losses.astype(np.float32), candidates, included, has_self, np.float32(3.0)
+
+
+def test_numpy_and_the_compiled_program_agree(drawn):
+    found, compiled = fit_regressors(*drawn), least_squares._on_devices(*drawn)
+    np.testing.assert_array_equal(found.examples, compiled.examples)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(compiled), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+        assert one.dtype == np.float32 or one.dtype.kind == 'i'
+
+
+def test_values_are_those_of_least_squares_on_what_is_used(drawn):
+    losses, candidates, included, has_self, _ = drawn
+    found = fit_regressors(*drawn)
+    used = found.examples >= 0
+    assert used[has_self, 0].all() and (found.examples[used] == candidates[2][used]).all()
+    for target in range(T):
+        columns = included[2, target, used[target]].astype(float).T
+        columns -= columns.mean(axis=0)
+        expected, *_ = np.linalg.lstsq(columns, losses[:, target].astype(float), rcond=None)
+        np.testing.assert_allclose(found.values[target, used[target]], -expected, atol=1e-4)
+        left = losses[:, target] - columns @ expected
+        np.testing.assert_allclose(found.residual[target], left, atol=1e-4)
+    assert (found.values[~used] == 0).all()
+
+
+def test_targets_do_not_depend_on_those_beside_them(drawn):
+    losses, candidates, included, has_self, least_z = drawn
+    whole = fit_regressors(*drawn)
+    alone = fit_regressors(
+        losses[:, 5:6], candidates[:, 5:6], included[:, 5:6], has_self[5:6], least_z
+    )
+    np.testing.assert_allclose(alone.values[0], whole.values[5], atol=1e-6)
+    np.testing.assert_array_equal(alone.examples[0], whole.examples[5])
