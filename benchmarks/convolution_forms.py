@@ -131,7 +131,7 @@ FORMS = {
     'im2col, bfloat16': gradients_of(im2col_bfloat16),
     'Winograd 2x2': gradients_of(winograd),
 }
-FORWARD = {
+FORWARD: dict[str, Callable] = {
     'direct': conv3x3,
     'im2col, bfloat16': im2col_bfloat16,
     'its patches alone': lambda x, _: rows_of_patches(x),
