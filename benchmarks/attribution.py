@@ -28,6 +28,7 @@ _PROJECTION = flags.DEFINE_integer('projection', 512, 'size of the projection of
 _COMPARED = flags.DEFINE_list('compared', ['resnet', 'trak', 'mlp'], 'what is compared')
 _HELD_OUT = flags.DEFINE_string('held_out', '', 'run whose members judge the scores')
 _BATCH = flags.DEFINE_integer('batch', 64, 'records at once')
+_POOL = flags.DEFINE_integer('pool', 4, 'side of the squares of pixels that the perceptron sees')
 
 _MLP = (256, 128)
 _MLP_STEPS = 300
@@ -92,6 +93,12 @@ def _task(network: str, dataset: Any, params: Any) -> Any:
     patch = round((params['stem/kernel'].shape[2] / 3) ** 0.5)
     config = ResNetConfig(classes, width, (1,) * stages, patch)
     return Classification(config, inputs='image', prepare=standardized)
+
+
+def _pooled(images: np.ndarray, side: int) -> np.ndarray:
+    count, height, width, channels = images.shape
+    squares = images.reshape(count, height // side, side, width // side, side, channels)
+    return squares.mean((2, 4)).round().astype(np.uint8)
 
 
 def _trained_mlp(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -233,6 +240,7 @@ def main(arguments: list[str]) -> None:
         compete(['influence_jax, trak', again, 'traker, trak'], problem)
     if 'mlp' not in _COMPARED.value:
         return
+    images = _pooled(images, _POOL.value)
     mlp = peers.Problem(_trained_mlp(images, labels), 'mlp', images, labels, 1e-4, *sizes)
     compete(['influence_jax, ekfac', 'kronfluence, ekfac', 'dattri, ekfac'], mlp)
 
