@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from sklearn.ensemble import IsolationForest
 
 from influence_jax.attribution.gradients import Gradients, gradient_features
 from influence_jax.attribution.kfac import KFAC
@@ -81,6 +80,7 @@ class OutlierGradients(Detector):
 
     def __call__(self, models: Sequence[Model], records: Records) -> Float[np.ndarray, ' N']:
         """See `Detector`; also raises ValueError where gradients need more than `memory`."""
+        from sklearn.ensemble import IsolationForest  # slow to import
 
         def outlying(model: Model) -> Float[np.ndarray, ' N']:
             needed = 4 * records.num_examples * model.size
