@@ -15,8 +15,8 @@ import shutil
 import tempfile
 
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=1')
-for name in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'):
-    os.environ.setdefault(name, '1')
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import jax
 import jaxtyping
