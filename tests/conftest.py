@@ -13,6 +13,7 @@ twice the time where the cores are busy.
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=1')
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
@@ -30,6 +31,8 @@ jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.devices()  # fixes their number, which `use_cores` would change
 
+TESTS = Path(__file__).parent
+
 
 @pytest.fixture(autouse=True)
 def _unchecked(request, monkeypatch):
@@ -46,6 +49,12 @@ def pytest_configure(config):
     jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def pytest_collection_modifyitems(items):
+    """Files of long tests come first, so that no process has one left when others have ended."""
+    long = [TESTS / name for name in ('experiments', 'attribution', 'judging', 'tasks', 'training')]
+    items.sort(key=lambda item: item.path.parent not in long)
 
 
 def pytest_unconfigure(config):
