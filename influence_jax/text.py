@@ -33,7 +33,7 @@ def clean(text: str, *, most: int | None = LONGEST, keep: str = '') -> str:
         text = middle_out(text, most)
     if text.isprintable():
         return text
-    return ''.join(c if c in keep else _seen(c) for c in text)
+    return ''.join(c if c.isprintable() or c in keep else _seen(c) for c in text)
 
 
 def shortened(text: str, most: int) -> str:
@@ -72,10 +72,11 @@ def first_line(error: BaseException, *, most: int = 200) -> str:
 
 
 def _seen(character: str) -> str:
+    """What stands for a character that is not printable."""
     if character in '\r\n':
         return '\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}'
     if character.isspace():
         return ' '
-    if character.isprintable() or character in _JOINERS:
+    if character in _JOINERS:
         return character
     return '\N{REPLACEMENT CHARACTER}'

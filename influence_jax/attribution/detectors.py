@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.ensemble import IsolationForest
 
 from influence_jax.attribution.features import (
     Features,
@@ -86,6 +85,7 @@ class OutlierGradients(Detector):
 
     def __call__(self, models: Sequence[Model], records: Records) -> Float[np.ndarray, ' N']:
         """See `Detector`; also raises ValueError where gradients need more than `memory`."""
+        from sklearn.ensemble import IsolationForest  # slow to import
 
         def outlying(model: Model) -> Float[np.ndarray, ' N']:
             needed = 4 * records.num_examples * model.size

@@ -34,6 +34,7 @@ _STORAGES = {
 }
 _MOST_PICKLE_BYTES = 2**26
 _MOST_PLACES = 1_000_000
+_MOST_LEVELS = 200
 # What is raised where a file is not what it says.
 _DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError,
@@ -245,18 +246,28 @@ def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple) -> np.
     return np.lib.stride_tricks.as_strided(storage[offset:], size, bytes_apart, writeable=False)
 
 
-def _tensors(content: Any, place: str = '', visits: Iterator[int] | None = None) -> Any:
+def _tensors(content: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Yields arrays by where they are."""
-    visits = itertools.count() if visits is None else visits
-    if next(visits) > _MOST_PLACES:
-        raise ValueError(f'it holds more than {_MOST_PLACES:,} things')
-    if isinstance(content, np.ndarray):
-        dtype = np.float32 if content.dtype.newbyteorder('=') == ml_dtypes.bfloat16 else None
-        yield place, content.astype(dtype or content.dtype.newbyteorder('='), copy=False)
-    elif isinstance(content, dict | list | tuple):
-        items = content.items() if isinstance(content, dict) else enumerate(content)
+    levels: list[tuple[str, Iterator[tuple[Any, Any]]]] = [('', iter([('', content)]))]
+    visits = itertools.count(1)
+    while levels:
+        above, items = levels[-1]
         for name, inner in items:
-            yield from _tensors(inner, f'{place}/{name}' if place else str(name), visits)
+            if next(visits) > _MOST_PLACES:
+                raise ValueError(f'it holds more than {_MOST_PLACES:,} things')
+            place = f'{above}/{name}' if above else str(name)
+            if isinstance(inner, np.ndarray):
+                bfloat16 = inner.dtype.newbyteorder('=') == ml_dtypes.bfloat16
+                dtype = np.float32 if bfloat16 else inner.dtype.newbyteorder('=')
+                yield place, inner.astype(dtype, copy=False)
+            elif isinstance(inner, dict | list | tuple):
+                pairs = inner.items() if isinstance(inner, dict) else enumerate(inner)
+                levels.append((place, iter(pairs)))
+                if len(levels) > _MOST_LEVELS:
+                    raise ValueError(f'it is nested more than {_MOST_LEVELS} deep')
+                break
+        else:
+            levels.pop()
 
 
 def _remedy(path: str | Path) -> str:

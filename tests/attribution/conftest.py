@@ -1,5 +1,7 @@
 """Small trained-looking networks of every kind, and records for them."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -37,7 +39,11 @@ def classifier(make, inputs, *, count=7):
         }
     )
     problem = tasks.bind(tasks.Classification(make), dataset)
-    return Model(problem.task, problem.task.init(key=jax.random.key(1))), problem.examples
+    return Model(problem.task, initial(problem.task)), problem.examples
+
+
+def initial(task):
+    return jax.jit(lambda: task.init(key=jax.random.key(1)))()
 
 
 def language():
@@ -49,15 +55,16 @@ def language():
         np.array([9, 4, 7, 9, 2], np.int32),
         np.array([0, 2, 3, 0, 0], np.int32),
     )
-    return Model(task, task.init(key=jax.random.key(1))), records
+    return Model(task, initial(task)), records
 
 
 NETWORKS = {
-    'mlp': lambda: classifier(MLPConfig(6, 3, (5,)), (6,)),
-    'resnet': lambda: classifier(ResNetConfig(3, 8, (1, 1), 4), (16, 16, 3)),
-    'strided': lambda: classifier(Strided, (9, 9, 3)),
+    'mlp': functools.partial(classifier, MLPConfig(6, 3, (5,)), (6,)),
+    'resnet': functools.partial(classifier, ResNetConfig(3, 8, (1, 1), 4), (16, 16, 3)),
+    'strided': functools.partial(classifier, Strided, (9, 9, 3)),
     'gpt_neo': language,
 }
+NETWORKS = {name: functools.cache(make) for name, make in NETWORKS.items()}
 
 
 @pytest.fixture(scope='module', params=list(NETWORKS))

@@ -16,10 +16,8 @@ from influence_jax.models.mlp import MLPConfig
 
 
 def gradients(model, rows):
-    def of(row):
-        return jax.grad(lambda params: model.measure(params, row, 'loss'))(model.chosen)
-
-    return np.asarray(flat(jax.vmap(of)(rows)), np.float64)
+    slope = jax.grad(lambda params, row: model.measure(params, row, 'loss'))
+    return np.asarray(flat(jax.jit(jax.vmap(slope, (None, 0)))(model.chosen, rows)), np.float64)
 
 
 def whole(columns):
@@ -54,16 +52,12 @@ def test_a_step_on_an_example_lowers_the_loss_where_the_score_is_positive(mlp):
     model, examples = mlp
     scores = whole(Gradients()([model], Records(examples, examples)))
     row = jax.tree.map(lambda leaf: leaf[0], examples)
-    gradient = jax.grad(lambda params: model.measure(params, row, 'loss'))(model.chosen)
+    measure = jax.jit(lambda params, row: model.measure(params, row, 'loss'))
+    gradient = jax.jit(jax.grad(measure))(model.chosen, row)
     stepped = {path: leaf - 1e-3 * gradient[path] for path, leaf in model.chosen.items()}
 
     def losses(params):
-        return np.array(
-            [
-                model.measure(params, jax.tree.map(lambda leaf, t=t: leaf[t], examples), 'loss')
-                for t in range(len(examples['label']))
-            ]
-        )
+        return np.asarray(jax.vmap(measure, (None, 0))(params, examples))
 
     gain = losses(model.chosen) - losses(stepped)
     np.testing.assert_allclose(gain / 1e-3, scores[0], rtol=0.05, atol=0.02)

@@ -63,18 +63,20 @@ def curvatures(model, rows):
     def outputs(vector):
         return model.outputs(unravel(vector), rows)
 
-    hessian = jax.hessian(lambda v: model.losses(unravel(v), rows, 'loss').mean())(flat)
-    found = outputs(flat)
-    jacobian = np.asarray(jax.jacobian(outputs)(flat), np.float64).reshape(found.size, -1)
-    by_output = jax.hessian(lambda out: model.output_losses(out, rows).mean())(found)
+    hessian = jax.jit(jax.hessian(lambda v: model.losses(unravel(v), rows, 'loss').mean()))(flat)
+    found = jax.jit(outputs)(flat)
+    jacobian = np.asarray(jax.jit(jax.jacobian(outputs))(flat), np.float64)
+    jacobian = jacobian.reshape(found.size, -1)
+    by_output = jax.jit(jax.hessian(lambda out: model.output_losses(out, rows).mean()))(found)
     inner = np.asarray(by_output, np.float64).reshape(found.size, found.size)
     return np.asarray(hessian, np.float64), jacobian.T @ inner @ jacobian
 
 
 def gradients(model, rows):
-    of = jax.vmap(lambda row: jax.grad(lambda p: model.measure(p, row, 'loss'))(model.chosen))
-    found = of(rows)
-    return np.asarray(jax.vmap(lambda tree: ravel_pytree(tree)[0])(found), np.float64)
+    def of(chosen, row):
+        return ravel_pytree(jax.grad(lambda p: model.measure(p, row, 'loss'))(chosen))[0]
+
+    return np.asarray(jax.jit(jax.vmap(of, (None, 0)))(model.chosen, rows), np.float64)
 
 
 @pytest.fixture(scope='module')

@@ -16,9 +16,8 @@ from influence_jax.trees import named
 def test_gradients_are_those_of_each_example_alone(network):
     model, examples = network
     found = jax.jit(model.network(examples, 'loss').gradients)(model.chosen, examples)
-    expected = jax.vmap(
-        lambda row: jax.grad(lambda params: model.measure(params, row, 'loss'))(model.chosen)
-    )(examples)
+    slope = jax.grad(lambda params, row: model.measure(params, row, 'loss'))
+    expected = jax.jit(jax.vmap(slope, (None, 0)))(model.chosen, examples)
     assert list(found) == list(model.chosen)
     for path, leaf in named(expected).items():
         scale = float(jnp.abs(leaf).max()) + 1e-6
@@ -92,7 +91,8 @@ def test_layers_in_a_scan_are_those_of_each_step(reverse):
     one, other = (Network(loss, params, rows[0]) for loss in (scanned, unrolled))
     assert [layer.name for layer in one.layers] == ['kernel#0', 'kernel#1', 'kernel#2']
     assert not one.others and all(layer.bias == 'bias' for layer in one.layers)
-    for found, expected in zip(one.blocks(params, rows), other.blocks(params, rows), strict=True):
+    both = (jax.jit(network.blocks)(params, rows) for network in (one, other))
+    for found, expected in zip(*both, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -139,8 +139,8 @@ def test_what_a_layer_and_others_use_counts_once(name):
     }
     rows = jnp.asarray(generator.normal(size=(2, 3)), jnp.float32)
     loss = LOSSES[name]
-    found = Network(loss, params, rows[0]).gradients(params, rows)
-    expected = jax.vmap(jax.grad(loss), (None, 0))(params, rows)
+    found = jax.jit(Network(loss, params, rows[0]).gradients)(params, rows)
+    expected = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, rows)
     for path in params:
         np.testing.assert_allclose(found[path], expected[path], rtol=1e-5, atol=1e-6)
 
@@ -154,5 +154,6 @@ def test_a_bias_that_is_a_part_of_its_weight_counts_in_full():
     found = Network(loss, params, rows[0])
     (layer,) = found.layers
     assert layer.bias is None
-    expected = jax.vmap(jax.grad(loss), (None, 0))(params, rows)
-    np.testing.assert_allclose(found.gradients(params, rows)['w'], expected['w'], rtol=1e-5)
+    expected = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, rows)
+    found = jax.jit(found.gradients)(params, rows)
+    np.testing.assert_allclose(found['w'], expected['w'], rtol=1e-5)

@@ -132,7 +132,7 @@ def test_more_segments_come_nearer_to_training_that_has_not_converged():
 )
 def test_rates_of_gradient_descent(optimizer, rate, decay):
     model, examples = trained(optimizer, steps=5)
-    found = rates(model, examples)
+    found, _ = rates(model, examples)
     for leaf in jax.tree.leaves(found.learning):
         np.testing.assert_allclose(leaf, rate, rtol=1e-5)
     for leaf in jax.tree.leaves(found.decay):
@@ -142,8 +142,7 @@ def test_rates_of_gradient_descent(optimizer, rate, decay):
 def test_rates_of_adamw_are_those_of_its_second_moments():
     optimizer = optax.adamw(0.01, b1=0.8, weight_decay=0.3)
     model, examples = trained(optimizer, steps=5)
-    state, gradient = started(model, examples)
-    found = _effective_rates(model.training.program, state, gradient)
+    found, gradient = rates(model, examples)
     for leaf, g in zip(*map(jax.tree.leaves, (found.learning, gradient)), strict=True):
         # The first step's: a gradient is divided by its own size, momentum not yet gathered.
         np.testing.assert_allclose(leaf, 0.01 / np.abs(g) / (1 - 0.8), rtol=1e-4)
@@ -166,7 +165,13 @@ def started(model, examples):
 
 
 def rates(model, examples):
-    return _effective_rates(model.training.program, *started(model, examples))
+    """Of the first step, and its gradient."""
+
+    def found():
+        state, gradient = started(model, examples)
+        return _effective_rates(model.training.program, state, gradient), gradient
+
+    return jax.jit(found)()
 
 
 def test_bad_input():

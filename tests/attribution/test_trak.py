@@ -46,7 +46,7 @@ def reference(models, examples, size, seed, damping):
             p = jnp.exp(-model.measure(chosen, row, 'loss'))
             return jnp.log(p / (1 - p))
 
-        gradients = jax.vmap(lambda row, m=model, f=log_odds: jax.grad(f)(m.chosen, row))(examples)
+        gradients = jax.jit(jax.vmap(jax.grad(log_odds), (None, 0)))(model.chosen, examples)
         key = jax.random.fold_in(jax.random.key(seed), number)
         phi = np.asarray(project(gradients, size, key=key), np.float64)
         trained = phi[model.mask]

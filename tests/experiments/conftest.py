@@ -73,13 +73,14 @@ def start():
 
 
 SERVER = """
-import json, os, pkgutil, runpy, sys, warnings
+import gc, json, os, pkgutil, runpy, sys, warnings
 
 import experiments
 
 warnings.simplefilter('ignore')  # of forks, and of modules that are there before they are run
 for module in pkgutil.iter_modules(experiments.__path__):
     __import__(f'experiments.{module.name}')
+gc.freeze()  # else each process copies all of it to collect and to end
 print('ready', flush=True)
 for line in sys.stdin:
     name, flags, cwd, output, errors = json.loads(line)

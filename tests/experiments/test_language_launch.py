@@ -5,15 +5,14 @@ import dataclasses
 import html
 import json
 import shutil
-import subprocess
-import sys
 import types
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import language_data, language_ensemble, launch
+from experiments import language_data, language_ensemble
+from experiments import launch as launching
 from experiments.language_ensemble import LanguageExperiment
 from experiments.language_model import DEFAULTS
 from experiments.language_settings import (
@@ -85,8 +84,8 @@ def run(source):
 def unreported(monkeypatch):
     """In place of reports: how precise each run says it is."""
     seen = []
-    monkeypatch.setattr(launch.report, 'gather', lambda run, **_: seen.append(precision_of(run)))
-    monkeypatch.setattr(launch.terminal, 'save_and_show', lambda *_: None)
+    monkeypatch.setattr(launching.report, 'gather', lambda run, **_: seen.append(precision_of(run)))
+    monkeypatch.setattr(launching.terminal, 'save_and_show', lambda *_: None)
     return seen
 
 
@@ -304,7 +303,7 @@ def test_members_start_from_a_checkpoint(run, source, tmp_path):
 @pytest.mark.slow
 def test_a_base_in_another_precision_is_another_base(run, tmp_path, monkeypatch):
     monkeypatch.setattr(language_ensemble, 'train_ensemble', lambda *_, **__: None)
-    monkeypatch.setattr(launch, 'report_of', lambda *_, **__: None)
+    monkeypatch.setattr(launching, 'report_of', lambda *_, **__: None)
     full_data = types.SimpleNamespace(texts=lambda name: ())
     monkeypatch.setattr(language_ensemble, 'train_full_data_model', lambda *_, **__: full_data)
     for bfloat16 in (False, True):
@@ -476,13 +475,7 @@ def test_defaults_are_in_the_papers_regime_of_extraction(tmp_path):
 
 
 @pytest.mark.parametrize('module', ['language_model', 'nq_gpt_neo'])
-def test_help_lists_the_flags(module):
-    text = subprocess.run(
-        [sys.executable, '-m', f'experiments.{module}', '--help'],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    ).stdout
+def test_help_lists_the_flags(launch, module):
+    text = launch('--help', name=module).stdout
     for flag in ('--unique', '--duplicated', '--copies', '--duplication', '--members', 'plan:'):
         assert flag in text

@@ -24,34 +24,34 @@ from influence_jax.training import Recipe
 ROOT = Path(__file__).parents[2]
 
 
-def _said(launch, *flags, estimated=False, **environment):
-    command = [sys.executable, '-m', f'experiments.{launch}', *flags]
-    run = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 1
-    assert estimated == run.stdout.startswith('Estimated from shapes')
-    assert run.stderr.count('\n') == 1, run.stderr
-    return run.stderr
+def _said(done):
+    assert done.returncode == 1
+    assert done.stderr.count('\n') == 1, done.stderr
+    return done.stderr
 
 
-def test_a_topology_that_does_not_exist():
+def test_a_topology_that_does_not_exist(launch):
     """Said before anything else is looked at."""
-    said = _said('nq_gpt_neo', '--plan', '--topology=v5e:5x5', '--model=no/such/folder')
+    flags = '--plan', '--topology=v5e:5x5', '--model=no/such/folder'
+    done = launch(*flags, name='nq_gpt_neo')
+    assert not done.stdout
+    said = _said(done)
     assert said.startswith("error: no TPU topology 'v5e:5x5' is known; write one as v5e:4x4 (v4: ")
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is not None, reason='libtpu is installed')
 def test_the_papers_run_needs_libtpu_but_no_network(tmp_path):
-    offline = {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path)}
-    said = _said('nq_gpt_neo', '--plan', '--topology=v5e:4x4', estimated=True, **offline)
-    assert "pip install 'influence_jax[tpu]'" in said
+    done = subprocess.run(
+        [sys.executable, '-m', 'experiments.nq_gpt_neo', '--plan', '--topology=v5e:4x4'],
+        cwd=ROOT,
+        env=os.environ | {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.startswith('Estimated from shapes')
+    assert "pip install 'influence_jax[tpu]'" in _said(done)
 
 
 def test_wrong_settings():

@@ -1,5 +1,6 @@
 """The scan on a CPU: products by numpy's BLAS, then columns sorted piece by piece in the cache."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -71,20 +72,19 @@ class HostScan:
         powers = np.stack([by_target, by_target**2], axis=-1)
         inside = np.empty((len(targets), 2))
         order = np.argsort(targets, kind='stable')
+
+        def of_some(these: Int[np.ndarray, ' c'], piece: slice) -> None:
+            """Sums of the losses of one target, and of their squares, with some examples."""
+            these = these[piece]
+            included = self._packed.columns(examples[these]).astype(np.float64)
+            inside[these] = included @ powers[targets[these[0]]]
+
         for these in np.split(order, np.flatnonzero(np.diff(targets[order])) + 1):
-            if these.size:
-                of_target = powers[targets[these[0]]]
-
-                def of_some(
-                    piece: slice,
-                    these: Int[np.ndarray, ' c'] = these,
-                    of_target: Float[np.ndarray, 'M 2'] = of_target,
-                ) -> None:
-                    included = self._packed.columns(examples[these[piece]]).astype(np.float64)
-                    inside[these[piece]] = included @ of_target
-
-                # Of a whole column, the masks as float64 would take eight times their memory.
-                in_threads(of_some, len(these), step=_rows(len(losses)))
+            if not these.size:
+                continue
+            # Of a whole column, the masks as float64 would take eight times their memory.
+            work = functools.partial(of_some, these)
+            in_threads(work, len(these), step=_rows(len(losses)))
         count = self._included[_ALL][examples]
         outside = powers.sum(axis=1)[targets] - inside
         means, within = [], []
