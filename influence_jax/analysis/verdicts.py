@@ -11,6 +11,7 @@ from influence_jax.estimators.uncertainty import z_of_p
 _FALSE_MEMORIZED = 0.05
 _OUTSIDE_INTERVAL = 0.05
 _NEAR = 0.5
+_NEGLIGIBLE = 0.1
 _IN_TURN = 3.0  # standard errors of one entry that is named beforehand
 
 
@@ -38,8 +39,8 @@ class Verdict(enum.IntEnum):
 _WORDS = {
     Verdict.UNIQUE: (
         'unique',
-        'memorized mostly from its own record: its self-influence stands out of the noise, and no '
-        'other example that stands out influences it half as much',
+        'memorized mostly from its own record: its self-influence stands out of the noise, and the '
+        'strongest influence of any other example is surely below half of it',
     ),
     Verdict.NEAR_DUPLICATED: (
         'has near-duplicates',
@@ -56,19 +57,20 @@ _WORDS = {
     Verdict.UNLEARNED: (
         'unlearned',
         'its loss is the same whether or not members hold it, and high: its self-influence is '
-        'surely below half of what is typical of memorized targets here, and its mean loss is '
-        'above all of that',
+        'surely below half of what is typical of memorized targets here (below a tenth, where it '
+        'stands out of the noise), and its mean loss is above all of that',
     ),
     Verdict.NOT_MEMORIZED: (
         'not memorized',
         'members do as well on it without it: its self-influence is surely below half of what is '
-        'typical of memorized targets here, and what is left of its loss is less than that, or is '
-        'not known',
+        'typical of memorized targets here (below a tenth, where it stands out of the noise), and '
+        'what is left of its loss is less than what is typical, or is not known',
     ),
     Verdict.UNCERTAIN: (
         'uncertain',
-        f'its self-influence rests on fewer than {RELIABLE} effective members, or its error is too '
-        'large for any of the other verdicts: more members help',
+        f'its self-influence rests on fewer than {RELIABLE} effective members, or errors are too '
+        'large for any of the other verdicts, such as that of another example that may or may not '
+        'be a near-duplicate: more members help',
     ),
 }
 
@@ -90,13 +92,16 @@ def verdicts(
        decides. Near-duplicated where the target's example influences a target that is the other
        example, too: among that one's strongest, by three standard errors. Examples that help all
        others, as prototypes do, are helped by none of them.
-    3. unique, where s stands out: one-sided Student's t, at most 5 in a hundred runs without any
-       influence have such a target (Bonferroni over the T own entries).
-    4. unlearned or not memorized, where nothing stands out and the upper end of the 95 % interval
-       of s is below S / 2, S being the median self-influence of the targets that are unique:
-       the former where the mean loss is at least S, what memorizing typically takes away. As s is
+    3. unlearned or not memorized, where no other stands out and the upper end of the 95 % interval
+       of s is below S / 10, or below S / 2 where s does not stand out; S is the median of s over
+       the targets where it stands out and none of rule 2 does. s stands out by one-sided Student's
+       t: at most 5 in a hundred runs without any influence have such a target (Bonferroni over the
+       T own entries). With many members the smallest influence stands out: it is none to speak of.
+       Unlearned where the mean loss is at least S, what memorizing typically takes away. As s is
        about nothing there, the mean over all members is that of those that hold the target, and
        that of those that do not.
+    4. unique, where s stands out and the upper end of the 95 % interval of o is below s / 2: that o
+       does not stand out among all entries does not make it small.
     5. uncertain, everything else; all targets of columns without standard errors.
 
     Args:
@@ -121,17 +126,21 @@ def verdicts(
     if target_examples is None:
         target_examples = np.where(np.isnan(own), -1, np.arange(len(own)))
     near = influenced & _in_turn(summary, target_examples)
-    unique = stands_out & ~influenced
+    memorized = stands_out & ~influenced
+    wide = z_of_p(_OUTSIDE_INTERVAL, members=members)
     found = np.full(len(own), Verdict.UNCERTAIN, np.int32)
     known = ~(summary.effective_members < RELIABLE)
-    if (unique & known).any():
-        typical = np.median(own[unique & known])
-        high = own + z_of_p(_OUTSIDE_INTERVAL, members=members) * error
-        small = ~stands_out & ~summary.other_stands_out & (high < _NEAR * typical)
+    # Where there is no other example, nothing is known to be near.
+    alone = ~(other + wide * summary.other_standard_error >= _NEAR * own)
+    found[memorized & alone] = Verdict.UNIQUE
+    if (memorized & known).any():
+        typical = np.median(own[memorized & known])
+        high = own + wide * error
+        small = (high < _NEGLIGIBLE * typical) | (~stands_out & (high < _NEAR * typical))
+        small &= ~summary.other_stands_out
         found[small] = Verdict.NOT_MEMORIZED
         if mean_loss is not None:
             found[small & (mean_loss >= typical)] = Verdict.UNLEARNED
-    found[unique] = Verdict.UNIQUE
     found[influenced] = Verdict.INFLUENCED
     found[near] = Verdict.NEAR_DUPLICATED
     found[~known] = Verdict.UNCERTAIN

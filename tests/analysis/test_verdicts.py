@@ -52,6 +52,32 @@ def test_what_noise_hides_is_uncertain_and_noise_alone_is_nothing_else():
     assert near <= 1.2 * runs
 
 
+def test_an_other_that_noise_hides_is_not_taken_for_none():
+    """Twins whose influence on one another does not stand out are uncertain, and not unique."""
+    twins = []
+    for seed in range(30):
+        found = judged(*ensemble(np.random.default_rng(seed), members=100, noise=0.7))
+        twins += found[[*TWINS]].tolist()
+    assert np.isin(Verdict.UNCERTAIN, twins)
+    assert Verdict.UNIQUE not in twins
+
+
+def test_a_negligible_influence_is_not_memorized_however_many_members_there_are():
+    rng = np.random.default_rng(7)
+    masks = rng.random((4000, RECORDS)) < 0.5
+    effect = np.ones(RECORDS)
+    effect[[*EASY]] = 0.03  # at ten standard errors
+    losses = (1.0 - masks * effect + 0.04 * rng.normal(size=masks.shape)).astype(np.float32)
+    summary = summarize(masks, losses, estimator=adjusted)
+    assert (summary.self_influence > 6 * summary.self_standard_error).all()
+    expected = np.full(RECORDS, Verdict.UNIQUE)
+    expected[[*EASY]] = Verdict.NOT_MEMORIZED
+    np.testing.assert_array_equal(verdicts(summary), expected)
+    losses[:, EASY] += 3
+    expected[[*EASY]] = Verdict.UNLEARNED
+    np.testing.assert_array_equal(judged(masks, losses), expected)
+
+
 def test_permuting_targets_and_another_unit_change_nothing():
     rng = np.random.default_rng(2)
     masks, losses = ensemble(rng)
