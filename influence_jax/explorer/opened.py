@@ -179,9 +179,9 @@ def _with_lender(borrower: Opened, lender: Opened | None) -> Opened:
 def _no_results(directory: Path, report: Path, *, is_run: bool) -> str:
     if is_run:
         return (
-            f'{directory} is a run without stored results ({REPORT}/{RESULTS}): repeat its '
-            f'command, which writes them at its end, or call '
-            f'influence_jax.report.write(influence_jax.open_run(DIR))'
+            f'{directory} is a run without stored results ({REPORT}/{RESULTS}): write them with '
+            f'python -c "import influence_jax as ij; ij.report.write(ij.open_run(DIR))", or repeat '
+            f'the command of the run, if it is of this version'
         )
     of_old = 'a report of an earlier version' if (report / 'index.html').exists() else 'no report'
     return (

@@ -17,6 +17,9 @@ from influence_jax import files
 AGAIN = 'copy the directory again, or start the run anew in another'
 """What to do about damage by which more than one member is lost."""
 
+_LISTED = 6
+"""Differences that a message names."""
+
 
 class RunError(Exception):
     """Something is wrong with a run directory, not with the program."""
@@ -56,8 +59,11 @@ class ConfigurationMismatch(RunError):
 
     def __init__(self, directory: Path, differences: Sequence[str]) -> None:
         self.differences = tuple(differences)
+        listed = '; '.join(differences[:_LISTED])
+        if more := len(differences[_LISTED:]):  # such as every parameter of another network
+            listed += f'; and {more} more'
         super().__init__(
-            f'{directory} holds a run of another configuration ({"; ".join(differences)}); '
+            f'{directory} holds a run of another configuration ({listed}); '
             'choose another directory, or repeat the old configuration to continue that run'
         )
 

@@ -376,3 +376,9 @@ def test_a_run_without_digests_grows(old_directory, extend, more_masks, values):
     np.testing.assert_array_equal(run.measurement()[:8], values['loss'][:8])
     assert len(run.complete) == 20
     assert run.shown.names == run.example_ids
+
+
+def test_a_message_names_a_few_of_many_differences(tmp_path):
+    error = store.ConfigurationMismatch(tmp_path, [f'key{n}: 1 -> 2' for n in range(40)])
+    assert 'key5: 1 -> 2; and 34 more)' in str(error)
+    assert len(error.differences) == 40
