@@ -79,11 +79,14 @@ def test_without_near_duplicates_there_is_no_cluster(results):
     assert clusters.members == [] and written(clusters, changed) == []
 
 
-@pytest.mark.parametrize(('below', 'expected'), [(0, 'NEAR_DUPLICATED'), (1e-3, 'UNIQUE')])
-def test_half_of_self_influence_is_enough_and_less_is_not(results, below, expected):
+@pytest.mark.parametrize(
+    ('below', 'expected'),
+    [(0, 'NEAR_DUPLICATED'), (1e-3, 'UNCERTAIN'), (1.9, 'UNCERTAIN'), (2.2, 'UNIQUE')],
+)
+def test_half_of_self_influence_is_enough_and_surely_less_is_not(results, below, expected):
     summary, target = results.summary, 3  # one of the twins
     own, other = summary.self_influence.copy(), summary.other_value.copy()
-    own[target], other[target] = 2.0, 1.0 - below
+    own[target], other[target] = 2.0, 1.0 - below * summary.other_standard_error[target]
     found = verdicts(summary._replace(self_influence=own, other_value=other))
     assert Verdict(found[target]).name == expected
 
