@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Int
 
+from influence_jax.analysis.shared_members import member_digests
 from influence_jax.estimators.ensemble import Ensemble, finite_members
 from influence_jax.report.kept import TENSORS, KeptTensors
 from influence_jax.report.results import REPORT, RESULTS, Results
@@ -72,15 +73,17 @@ class Opened:
         """Whether masks and losses of the members are there, whole or not."""
         return self.run is not None or (self.report / TENSORS).is_dir()
 
-    def masks(self) -> Bool[np.ndarray, 'M N'] | None:
-        """Reads the masks of the members; None where they are not kept.
+    @functools.cached_property
+    def member_digests(self) -> Int[np.ndarray, 'M 2'] | None:
+        """Which members the results are of, see `analysis.shared_members`; None if not known.
 
         Raises:
-            ValueError, RunError: they are damaged.
+            ValueError, RunError: they have to be read, and are damaged.
         """
-        if self.opened_run is not None:
-            return self.opened_run.masks
-        return KeptTensors.load(self.report).masks if self.has_tensors else None
+        stored = self.results.member_digests
+        if stored is not None or not self.has_tensors:
+            return stored
+        return member_digests(*self.tensors())
 
     def tensors(self) -> Ensemble:
         """Reads masks and losses of the complete members; a great deal of memory.
