@@ -1,5 +1,6 @@
 """Two results of the same targets side by side: which targets moved beyond their errors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def compare_document(
     *,
     members: BothDigests = (None, None),
     entries: tuple[EntriesAt, EntriesAt] | None = None,
+    differences: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Returns `compare.json`.
 
@@ -46,6 +48,7 @@ def compare_document(
         second: others.
         members: `member_digests` of both; by default those that the results have.
         entries: readers of entries of both, see `compared_pairs`.
+        differences: between the settings of the two, a line for each.
 
     Raises:
         ValueError: no target is in both.
@@ -87,6 +90,7 @@ def compare_document(
             'entry': encoding.numbers(_median(of.null_standard_error[at]) for of, at in both),
         },
         'pairs': compared_pairs(first, second, entries),
+        'differences': list(differences),
         'caveats': _caveats(first, second, places, _about_members(shared, is_tested=is_tested)),
     }
 

@@ -17,10 +17,11 @@ from influence_jax.explorer.columns import Column, WholeColumns, measured, membe
 from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import Entries, StoredEntries
 from influence_jax.explorer.opened import Opened, borrow
+from influence_jax.explorer.settings import differing_settings
 from influence_jax.explorer.tokens import described, target_tokens
 from influence_jax.report.tokens import TokenResults
 from influence_jax.resources import return_memory
-from influence_jax.store import RunError
+from influence_jax.store import Manifest, RunError
 from influence_jax.text import clean
 
 VERSION = 1
@@ -134,6 +135,13 @@ class RunDocuments:
         """Returns which members the results are of; None where that is not known."""
         with contextlib.suppress(*DAMAGES):  # the comparison of what is stored needs none
             return self.opened.member_digests
+        return None
+
+    def manifest(self) -> Manifest | None:
+        """Returns what the run is; None of a report alone, or where it is damaged."""
+        with contextlib.suppress(*DAMAGES):
+            run = self.opened.opened_run
+            return None if run is None else run.manifest
         return None
 
     def warm(self) -> None:
@@ -342,6 +350,7 @@ class Site:
             second.results,
             members=(first.member_digests(), second.member_digests()),
             entries=(first.entries_at, second.entries_at),
+            differences=differing_settings(first.manifest(), second.manifest()),
         )
 
     def warm(self) -> None:

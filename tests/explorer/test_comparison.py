@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from influence_jax.estimators import difference_in_means
 from influence_jax.explorer import Site, open_results
 from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import StoredEntries
+from influence_jax.explorer.settings import differing_settings
 from influence_jax.report import Results
+from influence_jax.store import open_run
 
 
 @pytest.fixture(scope='module')
@@ -209,8 +212,13 @@ def test_examples_look_as_the_other_run_of_the_same_records_keeps_them(
     assert lone['thumbnails'] is None and lone['noun'] == 'example'
 
 
-@pytest.mark.parametrize('change', ['digest', 'ids', 'report alone'])
-def test_nothing_is_borrowed_of_what_may_be_other_records(planted_run, bare, tmp_path, change):
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [('digest', 'another digest'), ('ids', 'ids are others'), ('report alone', 'without its run')],
+)
+def test_nothing_is_borrowed_of_what_may_be_other_records(
+    planted_run, bare, tmp_path, change, reason
+):
     run, results = bare
     if change == 'ids':
         ids = ('another', *run.example_ids[1:])
@@ -223,4 +231,44 @@ def test_nothing_is_borrowed_of_what_may_be_other_records(planted_run, bare, tmp
         digest = ('1' if change == 'digest' else '0') * 64
         other = write_run(tmp_path / 'bare', run, results, shown=False, digest=digest)
     site = Site([open_results(planted_run), open_results(other)])
-    assert json.loads(site.get('1/run.json'))['thumbnails'] is None
+    described = json.loads(site.get('1/run.json'))
+    assert described['thumbnails'] is None
+    assert any('not shown here' in text and reason in text for text in described['notes'])
+
+
+def test_digests_of_an_earlier_version_keep_nothing_from_being_borrowed(
+    planted_run, bare, tmp_path
+):
+    other = write_run(tmp_path / 'bare', *bare, shown=False, digest='1' * 64)
+    older = json.loads((other / 'manifest.json').read_text())
+    del older['checksum'], older['masks_sha256']
+    (other / 'manifest.json').write_text(json.dumps(older))
+    shutil.rmtree(other / 'digests.zarr')
+    site = Site([open_results(planted_run), open_results(other)])
+    described = json.loads(site.get('1/run.json'))
+    assert described['thumbnails'], described['notes']
+
+
+def test_each_setting_that_differs_is_a_line(planted_run, bare, tmp_path):
+    other = write_run(tmp_path / 'bare', *bare, shown=False, digest='1' * 64)
+    site = Site([open_results(planted_run), open_results(other)])
+    (line,) = json.loads(site.get('compare.json'))['differences']
+    assert line.startswith('dataset: planted, sha256 000') and 'sha256 111' in line
+    first = open_run(other).manifest
+    configuration = {'recipe': {'epochs': 12, 'decay': 0.1}, 'ensemble': {'repeats': 1}}
+    changed = {'recipe': {'epochs': 24, 'decay': 0.1}, 'ensemble': {'repeats': 10}, 'new': 'x'}
+    sides = [
+        dataclasses.replace(first, configuration=of, seeds={'seed': k})
+        for k, of in enumerate((configuration, changed))
+    ]
+    assert differing_settings(*sides) == [
+        'recipe.epochs: 12 in the first, 24 in the second',
+        'ensemble.repeats: 1 in the first, 10 in the second',
+        'seed: 0 in the first, 1 in the second',
+        'new: not set in the first, x in the second',
+    ]
+    assert differing_settings(first, first) == []
+    assert 'not known' in differing_settings(None, first)[0]
+    many = {f'setting {k}': k for k in range(100)}
+    lines = differing_settings(first, dataclasses.replace(first, configuration=many))
+    assert lines[-1] == f'and {100 - len(lines) + 1} more settings'

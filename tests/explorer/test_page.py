@@ -430,6 +430,23 @@ def test_new_and_lost_influences_are_listed_and_saved(open_page, site, tmp_path)
     page.wait_for_url('**#/1/target/9*')
 
 
+def test_a_target_opened_from_the_comparison_leads_back_and_to_the_other_run(open_page, site):
+    page = open_page()
+    page.goto(page.url.split('#')[0] + '#/compare?q=thing+120&sort=-difference')
+    page.get_by_role('table', name='Targets of both runs').locator('.vrow').first.click()
+    page.wait_for_url('**#/0/target/120?*')
+    page.get_by_role('link', name='The same in second').click()
+    page.wait_for_url('**#/1/target/120?*')
+    page.get_by_role('link', name='The same in first').wait_for()
+    page.get_by_role('link', name='← Compare').click()
+    page.wait_for_url('**#/compare?q=thing+120&sort=-difference')
+    playwright.expect(page.locator('.count').first).to_have_text('1 targets')
+    text = page.locator('main').inner_text()
+    assert f'recipe.epochs: 12 in the first, {HOSTILE[0]} in the second' in text
+    page.goto(page.url.split('#')[0] + '#/0/target/17')
+    page.get_by_role('link', name='← Table').wait_for()
+
+
 def test_the_saved_comparison_has_names_and_verdicts(open_page, site, tmp_path):
     page = open_page()
     page.goto(page.url.split('#')[0] + '#/compare?q=thing+12')

@@ -356,6 +356,7 @@ class WrittenSite(Site):
             'members': ['64 members', '8 masks, 8 members each'],
             'median_errors': {'self_influence': [2e-5, 1e-5], 'entry': [4e-5, None]},
             'pairs': self.compared_pairs(),
+            'differences': [f'recipe.epochs: 12 in the first, {HOSTILE[0]} in the second'],
             'caveats': ['A caveat.'],
         }
 

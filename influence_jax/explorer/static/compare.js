@@ -40,9 +40,11 @@ export async function compareView({ run, body, index, openRun, query, replace })
     }
     replace(parameters);
   };
+  // What a page that is opened from here needs to come back.
+  const wayBack = () => new URLSearchParams({ compare: String(current.parameters) });
   const table = new VirtualTable({
     label: 'Targets of both runs',
-    address: (k) => run.address('target', positions[0][k]),
+    address: (k) => run.address('target', positions[0][k], wayBack()),
     sort: (key) => change({ sort: current.sort === key && current.descending ? key : `-${key}` }),
     empty: () => h('p', {}, 'No target passes.'),
   });
@@ -59,7 +61,7 @@ export async function compareView({ run, body, index, openRun, query, replace })
     };
   };
   const shown = [
-    { key: 'id', title: 'Target', width: [230, 2], cell: (k) => recordCell(run, targets, positions[0][k]) },
+    { key: 'id', title: 'Target', width: [230, 2], cell: (k) => recordCell(run, targets, positions[0][k], wayBack()) },
     number('difference', 'Difference', 'error', 170),
     number('z', 'In errors', null, 110),
     number('self_influence_0', names[0], 'self_influence_error_0', 190),
@@ -104,7 +106,7 @@ export async function compareView({ run, body, index, openRun, query, replace })
         ...columnNames.map((name) => columns[name][k]),
       ]),
     );
-  const pairs = await PairsOfBoth.of({ runs: [run, other], pairs: found.pairs, names, change });
+  const pairs = await PairsOfBoth.of({ runs: [run, other], pairs: found.pairs, names, change, wayBack });
   body.append(
     h('h1', {}, found.tested ? 'Which targets moved beyond their errors?' : 'Two results of the same members'),
     h(
@@ -116,6 +118,18 @@ export async function compareView({ run, body, index, openRun, query, replace })
         : `${formatCount(all.length)} targets are in both.`,
     ),
     ...(found.caveats ?? []).map((text) => h('p.note', {}, text)),
+    found.differences?.length
+      ? h(
+          '.how',
+          {},
+          'Settings that differ:',
+          h(
+            'ul',
+            {},
+            found.differences.map((text) => h('li', {}, text)),
+          ),
+        )
+      : '',
     medianErrors(found.median_errors, run.about.unit),
     verdictTable(codes, run.about.verdicts, other.about.verdicts, names, (cell) =>
       change({ verdicts: cell === current.verdicts ? null : cell }),
@@ -133,6 +147,7 @@ export async function compareView({ run, body, index, openRun, query, replace })
       columns,
       moved,
       names.map((name) => `Self-influence, ${name}${unit}`),
+      wayBack,
     ),
     h(
       '.filters',
@@ -249,7 +264,7 @@ function verdictTable(codes, first, second, names, choose) {
   );
 }
 
-function scatter(run, targets, positions, columns, moved, titles) {
+function scatter(run, targets, positions, columns, moved, titles, wayBack) {
   const [first, second] = [columns.self_influence_0, columns.self_influence_1];
   const scale = automaticScale([...first, ...second]);
   const [xs, ys] = [first, second].map((column) => Array.from(column, (value) => scale.forward(value)));
@@ -279,7 +294,7 @@ function scatter(run, targets, positions, columns, moved, titles) {
         },
         tap: (x, y, near) => {
           const k = nearest(xs, ys, near, 8);
-          if (k >= 0) location.hash = run.address('target', positions[0][k]);
+          if (k >= 0) location.hash = run.address('target', positions[0][k], wayBack());
         },
       });
       figure.line(range, range, { line_color: theme.muted, line_dash: [4, 4], line_width: 1 });

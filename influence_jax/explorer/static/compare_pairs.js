@@ -12,21 +12,21 @@ export class PairsOfBoth {
   #rows = [];
   #parameters = new URLSearchParams();
 
-  // `change` takes what is to be different in the address.
-  static async of({ runs, pairs, names, change }) {
+  // `change` takes what is to be different in the address; `wayBack` gives the query of pages that are opened.
+  static async of({ runs, pairs, names, change, wayBack }) {
     const examples = await Promise.all(runs.map((run) => run.document('examples')));
     const targets = await Promise.all(runs.map((run) => run.targets()));
-    return new PairsOfBoth({ runs, pairs, names, change, examples, targets });
+    return new PairsOfBoth({ runs, pairs, names, change, wayBack, examples, targets });
   }
 
-  constructor({ runs, pairs, names, change, examples, targets }) {
-    Object.assign(this, { runs, names, all: examples, tables: targets });
+  constructor({ runs, pairs, names, change, wayBack, examples, targets }) {
+    Object.assign(this, { runs, names, wayBack, all: examples, tables: targets });
     [this.examples, this.targets] = [pairs.examples, pairs.targets].map((of) => of.map(decode));
     this.listed = decode(pairs.listed);
     this.columns = Object.fromEntries(Object.entries(pairs.columns).map(([name, column]) => [name, decode(column)]));
     this.table = new VirtualTable({
       label: 'Significant pairs of both runs',
-      address: (k) => runs[0].address('target', this.targets[0][k]),
+      address: (k) => this.#target(0, k),
       sort: (key) => change({ pair_sort: this.#parameters.get('pair_sort') === `-${key}` ? key : `-${key}` }),
       empty: () => h('p', {}, 'No pair here.'),
     });
@@ -75,7 +75,7 @@ export class PairsOfBoth {
         cell: (k) =>
           h(
             'a',
-            { href: this.runs[number].address('target', this.targets[number][k]), tabindex: '-1' },
+            { href: this.#target(number, k), tabindex: '-1' },
             Number.isFinite(values[k]) ? estimate(values[k], errors[k], decimals) : 'not stored',
           ),
       };
@@ -92,7 +92,7 @@ export class PairsOfBoth {
         key: 'target',
         title: 'on',
         width: [150, 1],
-        cell: (k) => link(run.address('target', this.targets[0][k]), this.#targetId(k), this.#targetName(k)),
+        cell: (k) => link(this.#target(0, k), this.#targetId(k), this.#targetName(k)),
       },
       value(0),
       value(1),
@@ -103,6 +103,10 @@ export class PairsOfBoth {
         cell: (k) => ['in both', 'first alone', 'second alone'][this.listed[k]],
       },
     ];
+  }
+
+  #target(number, k) {
+    return this.runs[number].address('target', this.targets[number][k], this.wayBack());
   }
 
   #exampleId(k) {
