@@ -450,6 +450,7 @@ def test_a_target_opened_from_the_comparison_leads_back_and_to_the_other_run(ope
 def test_the_saved_comparison_has_names_and_verdicts(open_page, site, tmp_path):
     page = open_page()
     page.goto(page.url.split('#')[0] + '#/compare?q=thing+12')
+    page.wait_for_selector('.pair-count')
     with page.expect_download() as download:
         page.get_by_role('button', name='CSV', exact=True).click()
     download.value.save_as(tmp_path / 'compare.csv')
