@@ -140,6 +140,19 @@ class WholeColumns:
         found = self._read(targets, self._examples)
         return [Column(*parts) for parts in zip(*(part.T for part in found), strict=True)]
 
+    def at(
+        self, examples: Int[np.ndarray, ' n'], targets: Int[np.ndarray, ' n']
+    ) -> Float[np.ndarray, '2 n']:
+        """Estimates values and errors of single entries."""
+        found, (once, place) = np.empty((2, len(targets))), np.unique(targets, return_inverse=True)
+        for start in range(0, len(once), _AT_ONCE):
+            chosen = once[start : start + _AT_ONCE]
+            # Of one width, as each other is compiled anew.
+            read = self._read(np.resize(chosen, _AT_ONCE), self._examples)
+            here = np.flatnonzero(place // _AT_ONCE == start // _AT_ONCE)
+            found[:, here] = [part[examples[here], place[here] - start] for part in read]
+        return found
+
     def block(
         self, examples: Int[np.ndarray, ' n'], targets: Int[np.ndarray, ' t']
     ) -> Float[np.ndarray, 'n t']:

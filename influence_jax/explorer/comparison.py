@@ -1,13 +1,19 @@
 """Two results of the same targets side by side: which targets moved beyond their errors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Float, Int
 
+from influence_jax import formatting
+from influence_jax.analysis.shared_members import SharedMembers, shared_members
 from influence_jax.estimators import benjamini_hochberg, p_values, z_scores
 from influence_jax.explorer import encoding
+from influence_jax.explorer.compared_pairs import EntriesAt, compared_pairs
 from influence_jax.report.results import Results
+
+BothDigests = tuple[Int[np.ndarray, '_ 2'] | None, Int[np.ndarray, '_ 2'] | None]
 
 LEVEL = 0.05
 """False discovery rate at which a target has moved."""
@@ -26,19 +32,23 @@ def compare_document(
     first: Results,
     second: Results,
     *,
-    masks: tuple[Bool[np.ndarray, '_ _'] | None, Bool[np.ndarray, '_ _'] | None] | None = None,
+    members: BothDigests = (None, None),
+    entries: tuple[EntriesAt, EntriesAt] | None = None,
+    differences: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Returns `compare.json`.
 
-    A target has moved where its two self-influences differ by more than their errors explain:
-    Benjamini and Hochberg at a false discovery rate of 5 %, errors taken as independent.
-    Where members are shared they are not, and nothing is tested: `independent` is false, and
-    `moved` is 0.
+    A target has moved where its two self-influences differ by more than the error of their
+    difference explains: Benjamini and Hochberg at a false discovery rate of 5 %. Members that both
+    have in common make that error smaller, see `SharedMembers.error_factor`. Where it is not known,
+    or is zero, nothing is tested: `tested` is false, and `moved` is 0.
 
     Args:
         first: results.
         second: others.
-        masks: `[M N]` of the members of both, None where not known.
+        members: `member_digests` of both; by default those that the results have.
+        entries: readers of entries of both, see `compared_pairs`.
+        differences: between the settings of the two, a line for each.
 
     Raises:
         ValueError: no target is in both.
@@ -53,12 +63,14 @@ def compare_document(
     both = tuple((results.summary, at) for results, at in zip((first, second), places, strict=True))
     values = [summary.self_influence[at].astype(np.float64) for summary, at in both]
     errors = [summary.self_standard_error[at].astype(np.float64) for summary, at in both]
-    difference, error = values[1] - values[0], np.hypot(*errors)
+    shared = _shared_members(first, second, members)
+    is_tested = shared.is_testable if shared else not _same_losses(first, second, places)
+    difference = values[1] - values[0]
+    error = np.hypot(*errors) * (shared.error_factor if shared and is_tested else 1)
     z = z_scores(difference, error)
     used = [summary.members_used for summary, _ in both]
     p = p_values(z, members=min(used) if min(used) >= 3 else None)
-    shared = _shared_members(first, second, places, masks)
-    moved = benjamini_hochberg(p, level=LEVEL) & (shared is None)
+    moved = benjamini_hochberg(p, level=LEVEL) & is_tested
     columns = {'difference': difference, 'error': error, 'z': z}
     for number, (summary, at) in enumerate(both):
         columns |= {f'{name}_{number}': getattr(summary, name)[at] for name in _SIDE_BY_SIDE}
@@ -71,46 +83,27 @@ def compare_document(
         'moved': {'self_influence': encoding.integers(moved)},
         'count': int(moved.sum()),
         'level': LEVEL,
-        'independent': shared is None,
-        'pairs': _pairs_in_common(first, second),
-        'caveats': _caveats(first, second, places, shared),
+        'tested': is_tested,
+        'members': [_ensemble(results) for results in (first, second)],
+        'median_errors': {
+            'self_influence': encoding.numbers(map(_median, errors)),
+            'entry': encoding.numbers(_median(of.null_standard_error[at]) for of, at in both),
+        },
+        'pairs': compared_pairs(first, second, entries),
+        'differences': list(differences),
+        'caveats': _caveats(first, second, places, _about_members(shared, is_tested=is_tested)),
     }
 
 
-def _pairs_in_common(first: Results, second: Results) -> dict[str, int]:
-    """Counts significant pairs of examples and targets that both have, by who lists them."""
-    ids = set(first.example_ids) & set(second.example_ids)
-    targets = set(first.target_ids) & set(second.target_ids)
-    listed = []
-    for results in (first, second):
-        pairs = results.summary.pairs
-        names = (
-            (results.example_ids[example], results.target_ids[target])
-            for example, target in zip(pairs.examples.tolist(), pairs.targets.tolist(), strict=True)
-        )
-        listed.append({(e, t) for e, t in names if e in ids and t in targets})
-    one, other = listed
-    return {'both': len(one & other), 'first': len(one - other), 'second': len(other - one)}
-
-
 def _caveats(
-    first: Results, second: Results, places: Int[np.ndarray, '2 S'], shared: str | None
+    first: Results, second: Results, places: Int[np.ndarray, '2 S'], about_members: str
 ) -> list[str]:
     found = []
     if first.unit != second.unit:
         found.append(
             encoding.prose(f'The units differ ({first.unit} and {second.unit}): so do the values.')
         )
-    if shared is not None:
-        found.append(
-            f'{shared}: their errors are not independent, so that whether a difference is beyond '
-            f'them is not tested. Compare ensembles of different seeds for that.'
-        )
-    else:
-        found.append(
-            'Errors are taken as independent, as those of members of their own are; of members '
-            'that both have in common they are not.'
-        )
+    found.append(about_members)
     if all(name.isdecimal() for name in first.target_ids):
         found.append('Targets are matched by their positions: they have no ids of their own.')
     left_out = [count - places.shape[1] for count in (first.num_targets, second.num_targets)]
@@ -121,21 +114,73 @@ def _caveats(
     return found
 
 
-def _shared_members(
-    first: Results,
-    second: Results,
-    places: Int[np.ndarray, '2 S'],
-    masks: tuple[Bool[np.ndarray, '_ _'] | None, Bool[np.ndarray, '_ _'] | None] | None,
-) -> str | None:
-    """Returns how members are shared, as a sentence begins; None where none are known to be."""
-    if masks is not None and masks[0] is not None and masks[1] is not None:
-        members = min(len(masks[0]), len(masks[1]))
-        if np.array_equal(masks[0][:members], masks[1][:members]):
-            if len(masks[0]) == len(masks[1]):
-                return 'Both are of the same members, or of members with the same subsets'
-            short = 'first' if members == len(masks[0]) else 'second'
-            return f'The {members:,} subsets of the {short} are the beginning of those of the other'
+def _shared_members(first: Results, second: Results, members: BothDigests) -> SharedMembers | None:
+    """Returns how many members both have in common; None where those of one are not known."""
+    one, other = (
+        results.member_digests if digests is None else digests
+        for results, digests in zip((first, second), members, strict=True)
+    )
+    return None if one is None or other is None else shared_members(one, other)
+
+
+def _same_losses(first: Results, second: Results, places: Int[np.ndarray, '2 S']) -> bool:
+    """Returns whether mean losses are the same, as of two estimators on one ensemble."""
     one, other = first.mean_loss, second.mean_loss
-    if one is None or other is None or not np.array_equal(one[places[0]], other[places[1]]):
-        return None
-    return 'Both are of the same members'  # as of two estimators on one ensemble
+    return (
+        one is not None and other is not None and np.array_equal(one[places[0]], other[places[1]])
+    )
+
+
+def _about_members(shared: SharedMembers | None, *, is_tested: bool) -> str:
+    """Returns which members both have in common, and what that does to the errors."""
+    untested = 'whether a difference is beyond its error is not tested'
+    if shared is None and is_tested:
+        return (
+            'Which members a report is of is not kept with one of the two: errors are taken as '
+            'independent. Where one is a part of the other they are too large: write both reports '
+            'again, and it is known.'
+        )
+    if shared is None or shared.shared == shared.first == shared.second:
+        return (
+            f'Both are of the same members: their errors are not independent, and {untested}. '
+            f'Compare ensembles of different seeds for that.'
+        )
+    if shared.same_subset:
+        common = f'{shared.shared:,} members are in both, and ' if shared.shared else ''
+        return (
+            f'{common}{shared.same_subset:,} members have the subsets of members of the other run, '
+            f'with other losses: the error of a difference is an upper bound, and {untested}. '
+            f'Compare ensembles of different seeds for that.'
+        )
+    if not shared.shared:
+        return 'No members in common: errors are independent.'
+    if shared.is_nested:
+        part, whole = sorted((shared.first, shared.second))
+        name = 'first' if shared.first == part else 'second'
+        other = 'second' if name == 'first' else 'first'
+        return (
+            f'The {name} is {part:,} of the {whole:,} members of the {other}: the error of a '
+            f'difference is that of a part and the whole, {shared.error_factor:.2f} times that of '
+            f'two independent runs.'
+        )
+    return (
+        f'{shared.shared:,} members are in both, of {shared.first:,} and {shared.second:,}: the '
+        f'error of a difference is {shared.error_factor:.2f} times that of two independent runs, '
+        f'which is an upper bound.'
+    )
+
+
+def _ensemble(results: Results) -> str:
+    """Returns how many members there are: '100 members', or '48 masks, 10 members each'."""
+    subsets, members = results.summary.members_used, results.members or 0
+    if members <= subsets:
+        return formatting.count(subsets, 'member')
+    masks, each = formatting.count(subsets, 'mask'), members / subsets
+    if each % 1:
+        return f'{masks}, {formatting.count(members, "member")}'
+    return f'{masks}, {formatting.count(int(each), "member")} each'
+
+
+def _median(values: Float[np.ndarray, ' n']) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else np.nan

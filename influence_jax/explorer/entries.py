@@ -74,6 +74,7 @@ class StoredEntries:
         )
         width = int(example.max(initial=0)) + 1
         _, once = np.unique(target.astype(np.int64) * width + example, return_index=True)
+        self._width = width
         self._targets, self._examples = (c[once].astype(np.int32) for c in (target, example))
         self._values, self._errors = (c[once].astype(np.float32) for c in (value, error))
         self._stands_out = summary.stands_out(self._examples, self._targets)
@@ -94,6 +95,18 @@ class StoredEntries:
         """Returns what is stored of an example's row: its influence on targets."""
         low, high = np.searchsorted(self._sorted_examples, [example, example + 1])
         return self._entries(self._targets, self._by_example[low:high])
+
+    def at(
+        self, examples: Int[np.ndarray, ' n'], targets: Int[np.ndarray, ' n']
+    ) -> Float[np.ndarray, '2 n']:
+        """Returns values and errors of single entries, NaN where they are not stored."""
+        stored = self._targets.astype(np.int64) * self._width + self._examples  # ascending
+        sought = targets.astype(np.int64) * self._width + examples
+        place = np.minimum(np.searchsorted(stored, sought), max(len(stored) - 1, 0))
+        found = np.full((2, len(sought)), np.nan, np.float32)
+        known = np.flatnonzero((stored[place] == sought) & (examples < self._width))
+        found[:, known] = self._values[place[known]], self._errors[place[known]]
+        return found
 
     def _entries(
         self, positions: Int[np.ndarray, ' E'], which: slice | Int[np.ndarray, ' n']

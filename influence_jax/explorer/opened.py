@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Int
 
+from influence_jax.analysis.shared_members import member_digests
 from influence_jax.estimators.ensemble import Ensemble, finite_members
 from influence_jax.report.kept import TENSORS, KeptTensors
 from influence_jax.report.results import REPORT, RESULTS, Results
@@ -72,15 +73,17 @@ class Opened:
         """Whether masks and losses of the members are there, whole or not."""
         return self.run is not None or (self.report / TENSORS).is_dir()
 
-    def masks(self) -> Bool[np.ndarray, 'M N'] | None:
-        """Reads the masks of the members; None where they are not kept.
+    @functools.cached_property
+    def member_digests(self) -> Int[np.ndarray, 'M 2'] | None:
+        """Which members the results are of, see `analysis.shared_members`; None if not known.
 
         Raises:
-            ValueError, RunError: they are damaged.
+            ValueError, RunError: they have to be read, and are damaged.
         """
-        if self.opened_run is not None:
-            return self.opened_run.masks
-        return KeptTensors.load(self.report).masks if self.has_tensors else None
+        stored = self.results.member_digests
+        if stored is not None or not self.has_tensors:
+            return stored
+        return member_digests(*self.tensors())
 
     def tensors(self) -> Ensemble:
         """Reads masks and losses of the complete members; a great deal of memory.
@@ -137,32 +140,44 @@ def open_results(directory: Path | str) -> Opened:
 def borrow(opened: Sequence[Opened]) -> list[Opened]:
     """Returns results that show their examples as another run of the same records keeps them.
 
-    Only where they keep nothing but names of their own, and where ids and the digest of the data
-    are the same.
+    Only where they keep nothing but names of their own, where ids are the same, and the digest of
+    the data too, or one of the runs is of an earlier version, whose digests say nothing. Else a
+    note says why.
     """
-    found = []
-    for one in opened:
-        lenders = (other for other in opened if _can_lend(other, one))
-        found.append(_with_lender(one, next(lenders, None)))
-    return found
+    return [_borrowed(one, [other for other in opened if other is not one]) for one in opened]
 
 
-def _can_lend(lender: Opened, borrower: Opened) -> bool:
-    if lender.results.shown.by_name_alone or not borrower.results.shown.by_name_alone:
-        return False
+def _borrowed(borrower: Opened, others: Sequence[Opened]) -> Opened:
+    if not borrower.results.shown.by_name_alone:
+        return borrower
+    reasons = []
+    for other in others:
+        if other.results.shown.by_name_alone:
+            continue
+        reason = _why_not(other, borrower)
+        if reason is None:
+            return _with_lender(borrower, other)
+        reasons.append(f'What {other.name} keeps of how examples look is not shown here: {reason}.')
+    notes = (*borrower.results.notes, *reasons)
+    return dataclasses.replace(borrower, results=dataclasses.replace(borrower.results, notes=notes))
+
+
+def _why_not(lender: Opened, borrower: Opened) -> str | None:
+    """Returns why the two may be of other records; None where they are of the same."""
     if lender.results.example_ids != borrower.results.example_ids:
-        return False
+        return 'the ids are others'
     try:
         runs = lender.opened_run, borrower.opened_run
     except (RunError, OSError):
-        return False
-    digests = {run and run.manifest.dataset.fingerprint for run in runs}
-    return len(digests) == 1 and None not in digests
+        return 'one of the runs is damaged'
+    manifests = [run.manifest for run in runs if run is not None]
+    if len(manifests) < len(runs):
+        return 'a report without its run does not say of which data it is'
+    digests = {manifest.dataset.fingerprint for manifest in manifests if manifest.has_digests}
+    return 'the data have another digest' if len(digests) > 1 else None
 
 
-def _with_lender(borrower: Opened, lender: Opened | None) -> Opened:
-    if lender is None:
-        return borrower
+def _with_lender(borrower: Opened, lender: Opened) -> Opened:
     kept = lender.results
     note = f'How examples look, and what they are called, is what {lender.name} keeps of them.'
     results = dataclasses.replace(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from influence_jax.analysis.verdicts import Verdict
 from influence_jax.estimators.ensemble import Problem
@@ -17,10 +17,11 @@ from influence_jax.explorer.columns import Column, WholeColumns, measured, membe
 from influence_jax.explorer.comparison import compare_document
 from influence_jax.explorer.entries import Entries, StoredEntries
 from influence_jax.explorer.opened import Opened, borrow
+from influence_jax.explorer.settings import differing_settings
 from influence_jax.explorer.tokens import described, target_tokens
 from influence_jax.report.tokens import TokenResults
 from influence_jax.resources import return_memory
-from influence_jax.store import RunError
+from influence_jax.store import Manifest, RunError
 from influence_jax.text import clean
 
 VERSION = 1
@@ -118,6 +119,30 @@ class RunDocuments:
             entries = column.entries(entries)
         rows = Entries(*(part[entries.positions == example] for part in entries)).rows()
         return {'target': target, 'example': example, 'row': rows[0] if rows else None}
+
+    def entries_at(
+        self, examples: Int[np.ndarray, ' n'], targets: Int[np.ndarray, ' n']
+    ) -> Float[np.ndarray, '2 n']:
+        """Returns values and errors of entries: stored, estimated again, or NaN."""
+        found = self._ready('_entries').at(examples, targets)
+        whole, _ = self._ready('_whole')
+        unknown = np.flatnonzero(np.isnan(found[0]))
+        if whole is not None and unknown.size:
+            found[:, unknown] = whole.at(examples[unknown], targets[unknown])
+        return found
+
+    def member_digests(self) -> Int[np.ndarray, 'M 2'] | None:
+        """Returns which members the results are of; None where that is not known."""
+        with contextlib.suppress(*DAMAGES):  # the comparison of what is stored needs none
+            return self.opened.member_digests
+        return None
+
+    def manifest(self) -> Manifest | None:
+        """Returns what the run is; None of a report alone, or where it is damaged."""
+        with contextlib.suppress(*DAMAGES):
+            run = self.opened.opened_run
+            return None if run is None else run.manifest
+        return None
 
     def warm(self) -> None:
         """Prepares what the pages of targets and examples need, so that the first is quick too."""
@@ -319,11 +344,14 @@ class Site:
         return self.runs[int(match[1])].get(match[2], number, match[4])
 
     def _comparison(self) -> dict[str, Any]:
-        first, second = (run.opened for run in self.runs)
-        masks = None
-        with contextlib.suppress(*DAMAGES):  # the comparison of what is stored needs none
-            masks = first.masks(), second.masks()
-        return compare_document(first.results, second.results, masks=masks)
+        first, second = self.runs
+        return compare_document(
+            first.results,
+            second.results,
+            members=(first.member_digests(), second.member_digests()),
+            entries=(first.entries_at, second.entries_at),
+            differences=differing_settings(first.manifest(), second.manifest()),
+        )
 
     def warm(self) -> None:
         """Prepares what the pages of all runs need; raises nothing that a document would."""

@@ -16,6 +16,7 @@ from influence_jax.analysis.extraction_regime import Judgment, judge
 from influence_jax.analysis.membership import MembershipResults
 from influence_jax.analysis.near_duplicate_comparison import Comparison, compare, in_a_group
 from influence_jax.analysis.scores import Score
+from influence_jax.analysis.shared_members import member_digests
 from influence_jax.analysis.verdicts import verdicts
 from influence_jax.analysis.views import Overview, cluster_view
 from influence_jax.data import Dataset
@@ -125,7 +126,7 @@ def gather(
     kept: Shown = shown or getattr(run, 'shown', None) or Shown(names=tuple(run.example_ids))
     scored = tuple(attributed(columns, self_index) for columns in attributions)
     # Of the members that the estimate is of, which lack none of this measurement.
-    used = finite_members(run.masks, losses).losses
+    used_masks, used = finite_members(run.masks, losses)
     mean_loss = used.mean(axis=0, dtype=np.float64)
     examples = _shown_examples(kept, _on_the_page(overview, mean_loss, scored))
     truth = _near_duplicates(kept, self_index, near_duplicates)
@@ -155,7 +156,8 @@ def gather(
         shown=examples,
         near_duplicates=truth.targets,
         mean_loss=mean_loss,
-        members=len(finite_members(run.masks, losses).masks),
+        members=len(used),
+        member_digests=member_digests(used_masks, used),
         missing=np.asarray(run.missing, np.int64),
         diverged=np.asarray(run.diverged, np.int64),
         stopped_early=facts_of.stopped_early(run),

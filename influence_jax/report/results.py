@@ -157,6 +157,8 @@ class Results:
       mean_loss: `[T]` mean measurement of each target over the members of the estimate, or None.
       members: how many were measured, repeats of a subset included, which
         `Summary.members_used` counts once; None of columns and of older reports.
+      member_digests: `[M 2]` of the members of the estimate, repeats of a subset included, see
+        `analysis.shared_members`; None of columns and of older reports.
       missing: members that have not been trained.
       diverged: members that were trained and left out of every estimate.
       stopped_early: why the missing members need not be trained; None where they should be.
@@ -186,6 +188,7 @@ class Results:
     near_duplicates: Bool[np.ndarray, ' T'] | None = None
     mean_loss: Float[np.ndarray, ' T'] | None = None
     members: int | None = None
+    member_digests: Int[np.ndarray, '_ 2'] | None = None
     missing: Int[np.ndarray, ' missing']
     diverged: Int[np.ndarray, ' diverged']
     stopped_early: str | None = None

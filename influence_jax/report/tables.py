@@ -14,6 +14,7 @@ from rich.text import Text
 from influence_jax.analysis.extraction import Siblings
 from influence_jax.analysis.near_duplicate_comparison import Comparison
 from influence_jax.analysis.resampling import Interval
+from influence_jax.analysis.verdicts import Verdict
 from influence_jax.estimators import SignificantPairs, selected_intervals, z_scores
 from influence_jax.formatting import MISSING, measured, number
 from influence_jax.report.attributed import HEADER, attribution_rows, jointly
@@ -74,8 +75,9 @@ def targets_csv(results: Results) -> str:
         yield text_cell(results.target_label(target))
         yield id_cell(results.example_ids[other])
         yield text_cell(results.full_name(other))
+        yield Verdict(results.verdicts[target]).name.lower()
 
-    header = ('id', 'name', 'label', 'strongest_other', 'strongest_other_name')
+    header = ('id', 'name', 'label', 'strongest_other', 'strongest_other_name', 'verdict')
     return csv_file(header, texts, numbers, rows=results.num_targets)
 
 

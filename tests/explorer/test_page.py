@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from influence_jax.explorer import server
+from tests.explorer import written_site
 from tests.explorer.written_site import DAMAGED, HOSTILE, TOKENS, UNREADABLE, WrittenSite
 
 playwright = pytest.importorskip('playwright.sync_api')
@@ -386,7 +387,7 @@ def test_the_comparison_shows_what_moved(open_page, site):
     playwright.expect(page.locator('main')).to_contain_text(moved)
     page.get_by_label('Show').select_option('moved')
     page.wait_for_url('**only=moved')
-    playwright.expect(page.locator('.count')).to_have_text('150 targets')
+    playwright.expect(page.locator('.count').first).to_have_text('150 targets')
     first_is(page, site.names[int(np.argmax(site.own))])
     drawn(page)
 
@@ -399,9 +400,67 @@ def test_a_cell_of_verdicts_filters_the_comparison(open_page, site):
     assert sum(map(int, counts)) == 300  # the made-up runs have the same verdicts
     page.locator('[data-cell="1-1"]').click()
     page.wait_for_url('**verdicts=1-1')
-    playwright.expect(page.locator('.count')).to_have_text(f'{(site.verdicts == 1).sum()} targets')
+    count = page.locator('.count').first
+    playwright.expect(count).to_have_text(f'{(site.verdicts == 1).sum()} targets')
     text = page.locator('main').inner_text()
-    assert 'first (64 members)' in text and '3 in both' in text
+    assert 'first (64 members)' in text and 'second (8 masks, 8 members each)' in text
+    assert 'of self-influence 0.0000200 and 0.0000100 nats (ratio 2.00).' in text
+
+
+def test_new_and_lost_influences_are_listed_and_saved(open_page, site, tmp_path):
+    page = open_page()
+    page.goto(page.url.split('#')[0] + '#/compare')
+    table = page.get_by_role('table', name='Significant pairs of both runs')
+    count = page.locator('.pair-count')
+    playwright.expect(count).to_have_text('6 pairs')
+    page.get_by_role('button', name='2 in second').click()
+    page.wait_for_url('**pairs=second')
+    playwright.expect(count).to_have_text('2 pairs')
+    assert 'not stored' in table.inner_text()
+    table.get_by_role('button', name='first').click()
+    page.wait_for_url('**pair_sort=-value_0*')
+    playwright.expect(table.locator('.vrow').first).to_contain_text('0.000300 ± 0.000030')
+    with page.expect_download() as download:
+        page.get_by_role('button', name='CSV of pairs').click()
+    download.value.save_as(tmp_path / 'pairs.csv')
+    saved = list(csv.DictReader(io.StringIO((tmp_path / 'pairs.csv').read_text())))
+    assert [row['example_id'] for row in saved] == ['id-00003', 'id-00004']
+    assert {row['listed'] for row in saved} == {'second'} and saved[1]['value_0'] == ''
+    table.locator('.vrow').first.locator('[data-key=value_1] a').click()
+    page.wait_for_url('**#/1/target/9*')
+
+
+def test_a_target_opened_from_the_comparison_leads_back_and_to_the_other_run(open_page, site):
+    page = open_page()
+    page.goto(page.url.split('#')[0] + '#/compare?q=thing+120&sort=-difference')
+    page.get_by_role('table', name='Targets of both runs').locator('.vrow').first.click()
+    page.wait_for_url('**#/0/target/120?*')
+    page.get_by_role('link', name='The same in second').click()
+    page.wait_for_url('**#/1/target/120?*')
+    page.get_by_role('link', name='The same in first').wait_for()
+    page.get_by_role('link', name='← Compare').click()
+    page.wait_for_url('**#/compare?q=thing+120&sort=-difference')
+    playwright.expect(page.locator('.count').first).to_have_text('1 targets')
+    text = page.locator('main').inner_text()
+    assert f'recipe.epochs: 12 in the first, {HOSTILE[0]} in the second' in text
+    page.goto(page.url.split('#')[0] + '#/0/target/17')
+    page.get_by_role('link', name='← Table').wait_for()
+
+
+def test_the_saved_comparison_has_names_and_verdicts(open_page, site, tmp_path):
+    page = open_page()
+    page.goto(page.url.split('#')[0] + '#/compare?q=thing+12')
+    page.wait_for_selector('.pair-count')
+    with page.expect_download() as download:
+        page.get_by_role('button', name='CSV', exact=True).click()
+    download.value.save_as(tmp_path / 'compare.csv')
+    saved = list(csv.DictReader(io.StringIO((tmp_path / 'compare.csv').read_text())))
+    assert saved
+    for row in saved:
+        place = int(row['target_0'])
+        assert row['name'] == site.names[place] and row['name'].startswith('thing 12')
+        verdict = written_site.VERDICTS[site.verdicts[place]]
+        assert row['verdict_0'] == row['verdict_1'] == verdict
 
 
 def test_pairs_are_sorted_and_searched_and_saved_with_ids(open_page, tmp_path):

@@ -352,9 +352,33 @@ class WrittenSite(Site):
             'moved': {'self_influence': encoding.integers(moved)},
             'count': int(moved.sum()),
             'level': 0.05,
-            'independent': True,
-            'pairs': {'both': 3, 'first': 1, 'second': 2},
+            'tested': True,
+            'members': ['64 members', '8 masks, 8 members each'],
+            'median_errors': {'self_influence': [2e-5, 1e-5], 'entry': [4e-5, None]},
+            'pairs': self.compared_pairs(),
+            'differences': [f'recipe.epochs: 12 in the first, {HOSTILE[0]} in the second'],
             'caveats': ['A caveat.'],
+        }
+
+    def compared_pairs(self) -> dict[str, Any]:
+        """Six pairs: three in both, one in the first alone, two in the second alone."""
+        places = [encoding.integers(np.arange(start, start + 6)) for start in (0, 6)]
+        values = np.arange(6, 0, -1) * 1e-4
+        missing = np.where(np.arange(6) == 4, np.nan, values)
+        columns = {
+            'value_0': missing,
+            'error_0': missing / 10,
+            'value_1': values * 2,
+            'error_1': values / 10,
+        }
+        return {
+            'both': 3,
+            'first': 1,
+            'second': 2,
+            'examples': [places[0], places[0]],
+            'targets': [places[1], places[1]],
+            'listed': encoding.integers(np.array([0, 0, 1, 2, 2, 0])),
+            'columns': {name: encoding.floats(column) for name, column in columns.items()},
         }
 
     def sheet(self) -> bytes:

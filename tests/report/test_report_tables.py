@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from influence_jax import report
+from influence_jax.analysis.verdicts import Verdict
 from influence_jax.report import Results
 
 
@@ -43,6 +44,10 @@ def test_targets_csv_gives_back_what_went_in(written, overview, hostile):
     ):
         np.testing.assert_allclose([float(row[column]) for row in rows], expected, rtol=1e-5)
     assert [row['strongest_other'] for row in rows[:2]] == ['id-1', 'id-0']
+    stored = Results.load(written.parent)
+    assert [row['verdict'] for row in rows] == [
+        Verdict(code).name.lower() for code in stored.verdicts
+    ]
 
 
 def test_pairs_csv_gives_back_what_went_in(written, overview):

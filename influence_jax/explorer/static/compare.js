@@ -6,11 +6,12 @@ import { chart, legend, nearest, paddedRange, plot } from './charts.js';
 import { VirtualTable } from './table.js';
 import { recordCell } from './columns.js';
 import { automaticScale } from './map.js';
+import { PairsOfBoth } from './compare_pairs.js';
 
 export async function compareView({ run, body, index, openRun, query, replace }) {
   const found = await fetchDocument('compare.json');
   const other = await openRun(found.runs[1]);
-  const names = namesOf(index, found.runs, [run, other]);
+  const names = found.runs.map((place, k) => `${index.runs[place].name} (${found.members[k]})`);
   const [targets, others] = await Promise.all([run.targets(), other.targets()]);
   const positions = found.target.map(decode);
   const columns = Object.fromEntries(Object.entries(found.columns).map(([name, column]) => [name, decode(column)]));
@@ -39,9 +40,11 @@ export async function compareView({ run, body, index, openRun, query, replace })
     }
     replace(parameters);
   };
+  // What a page that is opened from here needs to come back.
+  const wayBack = () => new URLSearchParams({ compare: String(current.parameters) });
   const table = new VirtualTable({
     label: 'Targets of both runs',
-    address: (k) => run.address('target', positions[0][k]),
+    address: (k) => run.address('target', positions[0][k], wayBack()),
     sort: (key) => change({ sort: current.sort === key && current.descending ? key : `-${key}` }),
     empty: () => h('p', {}, 'No target passes.'),
   });
@@ -58,7 +61,7 @@ export async function compareView({ run, body, index, openRun, query, replace })
     };
   };
   const shown = [
-    { key: 'id', title: 'Target', width: [230, 2], cell: (k) => recordCell(run, targets, positions[0][k]) },
+    { key: 'id', title: 'Target', width: [230, 2], cell: (k) => recordCell(run, targets, positions[0][k], wayBack()) },
     number('difference', 'Difference', 'error', 170),
     number('z', 'In errors', null, 110),
     number('self_influence_0', names[0], 'self_influence_error_0', 190),
@@ -91,31 +94,47 @@ export async function compareView({ run, body, index, openRun, query, replace })
   const save = () =>
     saveCsv(
       'compare',
-      ['id', 'target_0', 'target_1', 'moved', ...columnNames],
+      ['id', 'name', 'target_0', 'target_1', 'verdict_0', 'verdict_1', 'moved', ...columnNames],
       rows.map((k) => [
         found.ids[k],
+        targets.name(positions[0][k]),
         positions[0][k],
         positions[1][k],
+        run.verdict(codes[k][0]).name,
+        other.verdict(codes[k][1]).name,
         moved[k],
         ...columnNames.map((name) => columns[name][k]),
       ]),
     );
+  const pairs = await PairsOfBoth.of({ runs: [run, other], pairs: found.pairs, names, change, wayBack });
   body.append(
-    h('h1', {}, found.independent ? 'Which targets moved beyond their errors?' : 'Two results of the same members'),
+    h('h1', {}, found.tested ? 'Which targets moved beyond their errors?' : 'Two results of the same members'),
     h(
       'p.how',
       {},
       `First: ${names[0]}. Second: ${names[1]}. Difference: second minus first. `,
-      found.independent
+      found.tested
         ? `Self-influence of ${formatCount(count)} of ${formatCount(all.length)} targets moved (false discovery rate ${formatNumber(100 * found.level)} %).`
         : `${formatCount(all.length)} targets are in both.`,
     ),
     ...(found.caveats ?? []).map((text) => h('p.note', {}, text)),
-    pairsInCommon(found.pairs, names),
+    found.differences?.length
+      ? h(
+          '.how',
+          {},
+          'Settings that differ:',
+          h(
+            'ul',
+            {},
+            found.differences.map((text) => h('li', {}, text)),
+          ),
+        )
+      : '',
+    medianErrors(found.median_errors, run.about.unit),
     verdictTable(codes, run.about.verdicts, other.about.verdicts, names, (cell) =>
       change({ verdicts: cell === current.verdicts ? null : cell }),
     ),
-    found.independent
+    found.tested
       ? legend([
           ['var(--class-7)', 'within the errors'],
           ['var(--accent)', 'moved'],
@@ -128,6 +147,7 @@ export async function compareView({ run, body, index, openRun, query, replace })
       columns,
       moved,
       names.map((name) => `Self-influence, ${name}${unit}`),
+      wayBack,
     ),
     h(
       '.filters',
@@ -149,6 +169,7 @@ export async function compareView({ run, body, index, openRun, query, replace })
       h('.actions', {}, counted, button('CSV', save)),
     ),
     table.element,
+    pairs.section,
   );
   table.element.classList.add('short');
 
@@ -173,6 +194,7 @@ export async function compareView({ run, body, index, openRun, query, replace })
       cell.setAttribute('aria-pressed', String(cell.dataset.cell === current.verdicts));
     table.setColumns(shown, current.sort, current.descending, 'difference');
     table.setRows(rows);
+    pairs.update(current.parameters);
   }
   update(query);
   return {
@@ -183,21 +205,25 @@ export async function compareView({ run, body, index, openRun, query, replace })
         location.hash = '#/';
       },
     },
-    leave: () => table.leave(),
+    leave: () => {
+      table.leave();
+      pairs.leave();
+    },
   };
 }
 
-// What the two are called: folders, for titles are often the same, and how many members.
-function namesOf(index, places, runs) {
-  return runs.map((each, k) => `${index.runs[places[k]].name} (${formatCount(each.about.members)} members)`);
-}
-
-function pairsInCommon({ both, first, second }, names) {
-  return h(
-    'p.how',
-    {},
-    `Significant pairs of examples and targets that both have: ${formatCount(both)} in both, ${formatCount(first)} in ${names[0]} alone, ${formatCount(second)} in ${names[1]} alone. A pair that one alone lists need not have changed: it may be near the threshold.`,
-  );
+// How much surer the one is than the other: of self-influence, and of any other entry.
+function medianErrors(errors, unit) {
+  const words = [
+    ['self-influence', errors.self_influence],
+    ['an entry without influence', errors.entry],
+  ]
+    .filter(([, values]) => values.every(Number.isFinite))
+    .map(
+      ([what, [first, second]]) =>
+        `of ${what} ${formatNumber(first)} and ${formatNumber(second)}${unit ? ` ${unit}` : ''} (ratio ${formatNumber(first / second, 2)})`,
+    );
+  return words.length ? h('p.how', {}, `Median standard error, first and second: ${words.join('; ')}.`) : '';
 }
 
 // How many targets go from which verdict to which; a cell shows them in the table below.
@@ -238,7 +264,7 @@ function verdictTable(codes, first, second, names, choose) {
   );
 }
 
-function scatter(run, targets, positions, columns, moved, titles) {
+function scatter(run, targets, positions, columns, moved, titles, wayBack) {
   const [first, second] = [columns.self_influence_0, columns.self_influence_1];
   const scale = automaticScale([...first, ...second]);
   const [xs, ys] = [first, second].map((column) => Array.from(column, (value) => scale.forward(value)));
@@ -268,7 +294,7 @@ function scatter(run, targets, positions, columns, moved, titles) {
         },
         tap: (x, y, near) => {
           const k = nearest(xs, ys, near, 8);
-          if (k >= 0) location.hash = run.address('target', positions[0][k]);
+          if (k >= 0) location.hash = run.address('target', positions[0][k], wayBack());
         },
       });
       figure.line(range, range, { line_color: theme.muted, line_dash: [4, 4], line_width: 1 });

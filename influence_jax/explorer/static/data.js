@@ -197,7 +197,7 @@ class Targets {
 
   // Positions that pass every filter of the request, in its order; missing values last.
   select(request) {
-    const key = String(request.with({ columns: null, x: null, y: null, color: null }));
+    const key = String(request.with({ columns: null, x: null, y: null, color: null, compare: null }));
     if (this.#selected?.key !== key) this.#selected = { key, found: this.#select(request) };
     return this.#selected.found;
   }

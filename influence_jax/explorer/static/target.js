@@ -8,7 +8,7 @@ import { recordsSection } from './records.js';
 import { distributionSection, lossesSection } from './distributions.js';
 import { tokensSection } from './tokens.js';
 
-export async function targetView({ run, body, key, query }) {
+export async function targetView({ run, body, index, openRun, key, query }) {
   const t = Number(key);
   const targets = await run.targets();
   if (!(t >= 0 && t < targets.length))
@@ -18,17 +18,20 @@ export async function targetView({ run, body, key, query }) {
   const place = order.indexOf(t);
   const address = (other) => run.address('target', other, request.query);
   const [before, after] = [order[place - 1], place < 0 ? undefined : order[place + 1]];
-  const back = run.address('targets', '', request.query);
+  // From Compare: its own state, to go back to, is part of the address.
+  const compared = request.query.get('compare');
+  const back = compared === null ? run.address('targets', '', request.query) : `#/compare?${compared}`;
   document.title = `${targets.name(t).slice(0, 80)} · ${run.about.title}`;
 
   body.append(
     h(
       'nav.steps',
       { 'aria-label': 'Targets in the order of the table' },
-      h('a', { href: back }, '← Table'),
+      h('a', { href: back }, compared === null ? '← Table' : '← Compare'),
       h('span.muted', {}, place < 0 ? '' : `${formatCount(place + 1)} of ${formatCount(order.length)}`),
       stepLink('Previous', before, address),
       stepLink('Next', after, address),
+      index.compared ? twinLink(index, openRun, run, targets.ids[t], compared) : null,
     ),
     targetHeader(run, targets, t),
   );
@@ -55,6 +58,24 @@ function stepLink(label, t, address) {
   return t === undefined
     ? h('span.button.off', { 'aria-disabled': 'true' }, label)
     : h('a.button', { href: address(t) }, label);
+}
+
+// The target of the same id in the other run, once that is read; nothing where it cannot be.
+function twinLink(index, openRun, run, id, compared) {
+  const { name } = index.runs[1 - run.index];
+  const host = h('span');
+  const find = async () => {
+    const other = await openRun(1 - run.index);
+    const twin = (await other.targets()).ids.indexOf(id);
+    const query = compared === null ? '' : new URLSearchParams({ compare: compared });
+    host.replaceChildren(
+      twin < 0
+        ? h('span.muted', {}, `not in ${name}`)
+        : h('a', { href: other.address('target', twin, query) }, `The same in ${name} →`),
+    );
+  };
+  find().catch(() => {});
+  return host;
 }
 
 function targetHeader(run, targets, t) {
