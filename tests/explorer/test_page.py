@@ -512,7 +512,7 @@ def test_sizes_below_and_above_todays_are_foretold(open_page):
     page.get_by_role('rowheader', name='500').wait_for()
     smaller = page.locator('tbody tr').first.inner_text()
     assert smaller.startswith('20') and '20 (50 %)' in smaller
-    assert 'all, and more' in page.locator('tbody tr').last.inner_text()
+    assert 'nearly all, and more' in page.locator('tbody tr').last.inner_text()
 
 
 def test_terms_addresses_and_a_single_hit(open_page):

@@ -215,10 +215,10 @@ export async function convergenceView({ run, body }) {
       return [
         legend(names.map((name, k) => [`var(--class-${k})`, AGREEMENT[name]])),
         element,
-        h('p.how', {}, 'Solid: measured between disjoint parts of this ensemble, two of each size. Dashed: foretold from the largest.'),
+        h('p.how', {}, 'Solid: measured between disjoint parts of this ensemble, two of each size. Dashed: foretold from the largest; of margins, which are ratios, an upper bound.'),
         section(
           'What fewer or more members give',
-          'Standard errors fall with the root of the number of members. Pairs still listed: today’s values with the errors of that size, tested anew; a larger ensemble also lists more, of which nothing is known yet. Smallest influence listed: of typical noise. Reliability: the correlation with as many new members (Spearman and Brown).',
+          'Standard errors fall with the root of the number of members. Pairs still listed: today’s values with the errors of that size, tested anew; not foretold are the pairs that another size lists and this one does not. Smallest influence listed: of typical noise. Reliability: the correlation with as many new members (Spearman and Brown).',
           plainTable(head, rows),
           [button('CSV', save)],
         ),
@@ -229,7 +229,7 @@ export async function convergenceView({ run, body }) {
 
 function stillListed(count, all, isLarger) {
   if (!all) return '–';
-  if (isLarger) return 'all, and more';
+  if (isLarger) return 'nearly all, and more';
   return `${formatCount(count)} (${Math.round((100 * count) / all)} %)`;
 }
 
