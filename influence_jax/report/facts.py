@@ -294,6 +294,23 @@ def caveats(results: Results) -> tuple[str, ...]:
     return tuple(found)
 
 
+def indistinguishable(masks: Bool[np.ndarray, 'M N']) -> tuple[str, ...]:
+    """Returns a sentence where examples are in the same members as another, or in all the others.
+
+    Their influences are the same number, or that with the other sign, whoever has it.
+    """
+    columns = np.packbits(masks ^ masks[:1], axis=0).T  # a column and its opposite are the same
+    _, which, counts = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
+    shared = int((counts[which.reshape(-1)] > 1).sum())
+    if not shared:
+        return ()
+    return (
+        f'{shared:,} of {len(columns):,} examples are in exactly the members that another one is '
+        f'in, or in exactly the others, as with few members or with groups: their influences '
+        f'cannot be told apart, and what one of them does is shown for all. More members help.',
+    )
+
+
 def own_influences(overview: Overview) -> tuple[str, ...]:
     """Returns a sentence where self-influence is not what it is wherever members learned."""
     found = self_influence_excess(overview.summary, examples=len(overview.distributions))

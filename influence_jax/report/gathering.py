@@ -161,7 +161,13 @@ def gather(
         missing=np.asarray(run.missing, np.int64),
         diverged=np.asarray(run.diverged, np.int64),
         stopped_early=facts_of.stopped_early(run),
-        notes=(*([note] if note else []), *kept.notes, *fallback, *not_attacked),
+        notes=(
+            *([note] if note else []),
+            *facts_of.indistinguishable(used_masks),
+            *kept.notes,
+            *fallback,
+            *not_attacked,
+        ),
         facts=facts_of.table(
             run,
             overview,

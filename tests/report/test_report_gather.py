@@ -11,6 +11,7 @@ from influence_jax import report, store
 from influence_jax.analysis import top1_margin
 from influence_jax.estimators import adjusted, difference_in_means, summarize
 from influence_jax.report import Results, gathering
+from influence_jax.report.facts import indistinguishable
 from influence_jax.store import Shown
 
 M, N = 64, 10
@@ -315,3 +316,13 @@ def test_what_takes_long_is_announced():
     assert '10 targets' in said[0] and f'{M} members' in said[1]
     gather(array_run(), log=said.append, membership=False)
     assert len(said) == 3
+
+
+def test_examples_in_the_same_members_are_said_to_be_indistinguishable():
+    rng = np.random.default_rng(0)
+    masks = rng.random((40, 6)) < 0.5
+    assert indistinguishable(masks) == ()
+    masks[:, 4] = masks[:, 1]
+    masks[:, 5] = ~masks[:, 2]
+    (sentence,) = indistinguishable(masks)
+    assert sentence.startswith('4 of 6 examples')
