@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
 from experiments import language_data, launch, plan
 from experiments.language_settings import (
     ExtractionSettings,
@@ -101,7 +103,12 @@ def run(experiment: LanguageExperiment) -> Path | None:
         facts=language_data.facts(task, dataset),
     )
     if machine.keep_params and experiment.extraction.token_members:
-        _keep_tokens(run, dataset, experiment)
+        if jax.process_count() > 1:  # reading parameters waits for all of them
+            launch.show_notes(
+                ['tokens are not measured by several processes: call influence_jax.tokens.keep']
+            )
+        else:
+            _keep_tokens(run, dataset, experiment)
     return page
 
 

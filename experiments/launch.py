@@ -82,6 +82,11 @@ def arguments(
         raise ValueError(
             f'--attribution={analysis.attribution} reads trained parameters: add --keep_params'
         )
+    if analysis.attribution and jax.process_count() > 1:  # reading parameters waits for all of them
+        raise ValueError(
+            f'--attribution={analysis.attribution} is for one process: leave it out, and judge the '
+            f'run afterwards (python -m experiments.judge --run={machine.output_dir})'
+        )
     return {
         'members': analysis.max_members if analysis.grows else settings.members,
         'output_dir': machine.output_dir,

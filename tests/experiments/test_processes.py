@@ -90,6 +90,18 @@ def _wait_for_checkpoint(path):
 
 
 @pytest.mark.slow
+def test_what_one_process_computes_is_refused_of_two_before_anything_is_trained(
+    start_two, tmp_path
+):
+    ends = _ends(
+        start_two('--mesh=1,2,1', f'--output_dir={tmp_path / "run"}', '--attribution=cosine')
+    )
+    assert [code for code, *_ in ends] == [1, 1]
+    assert '--attribution=cosine is for one process' in ends[0][2]
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(start_two, launch, tmp_path):
     """Each member over both; killed while one is in training, and continued."""
     together, alone = tmp_path / 'together', tmp_path / 'alone'
@@ -105,6 +117,7 @@ def test_two_processes_train_what_one_does(start_two, launch, tmp_path):
     assert [code for code, *_ in ends] == [0, 0], ends
     (_, output, errors), (_, others_output, others_errors) = ends
     assert 'members are there' in errors and 'report: ' in output
+    assert 'tokens are not measured by several processes' in errors
     assert 'report: ' not in others_output and 'members' not in others_errors
     assert not (together / 'in_training').exists()
     assert len(list((together / 'params').iterdir())) == 16
