@@ -1,6 +1,6 @@
 """One chunk of members through the engine's compiled functions, compiled once and called again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,6 +45,22 @@ class Chunk:
         """Trains C members and returns their measurements, which may still be on their way."""
         state = self._compiled.advance(*self._arguments(members, masks))
         return self._compiled.measure(state.variables, self._targets, self._kept)
+
+    def stepping(self, masks: Bool[np.ndarray, 'C N']) -> Callable[[int], None]:
+        """Returns a function that takes so many more steps of C stepwise members, and waits.
+
+        The first batch of each member comes again and again.
+        """
+        state, first, stop, *rest = self._arguments(np.arange(self.size), masks)
+        kept = [state]
+        del state
+
+        def step(count: int) -> None:
+            for _ in range(count):
+                kept[0] = self._compiled.advance(kept[0], first, stop, *rest)
+            jax.block_until_ready(kept[0])
+
+        return step
 
     def planned_bytes(
         self, members: Sequence[int] | Int[np.ndarray, ' C'], masks: Bool[np.ndarray, 'C N']

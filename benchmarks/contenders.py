@@ -46,7 +46,7 @@ class Problem:
 # --- JAX ---------------------------------------------------------------------------------------
 
 
-def _jax_parts(problem: Problem) -> tuple[Any, Any]:
+def _jax_parts(problem: Problem, dtype: str = 'float32') -> tuple[Any, Any]:
     import jax
     import jax.numpy as jnp
 
@@ -69,11 +69,14 @@ def _jax_parts(problem: Problem) -> tuple[Any, Any]:
         batch_size=problem.batch,
         measure_batch=1,
         smallest_subset=700,
+        compute_dtype=training.ComputeDtype(dtype),
     )
     return program, jax.tree.map(jnp.asarray, bound.examples)
 
 
-def engine(problem: Problem, devices: int, width: int, in_turn: int) -> Work:
+def engine(
+    problem: Problem, devices: int, width: int, in_turn: int, dtype: str = 'float32'
+) -> Work:
     """The engine, its measuring pass cut down to one target."""
     import jax
 
@@ -81,7 +84,7 @@ def engine(problem: Problem, devices: int, width: int, in_turn: int) -> Work:
     from benchmarks.chunk import Chunk
     from influence_jax.training import Executor, MeshShape
 
-    program, examples = _jax_parts(problem)
+    program, examples = _jax_parts(problem, dtype)
     executor = Executor(MeshShape(devices, vmapped=width), in_turn)
     target = jax.tree.map(lambda leaf: leaf[:1], examples)
     chunk = Chunk(program, executor, examples=examples, targets=target)
@@ -185,10 +188,33 @@ def matmul_peak(size: int = 2048) -> Work:
 # --- PyTorch -----------------------------------------------------------------------------------
 
 
-def _torch_parts(problem: Problem, threads: int) -> tuple[Any, Any, Any, Any]:
+def torch_device(threads: int) -> Any:
+    """Where PyTorch trains: on a GPU, with products in TF32 as in jax, where there is one."""
     import torch
 
     torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def torch_rounded(device: Any, dtype: str) -> Any:
+    """Mixed precision as PyTorch has it, or none."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == 'bfloat16')
+
+
+def torch_done(device: Any) -> None:
+    """Waits for what was begun on a GPU."""
+    import torch
+
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+
+
+def _torch_parts(problem: Problem, device: Any) -> tuple[Any, Any, Any, Any]:
+    import torch
+
     from benchmarks import torch_peer
 
     images, labels = problem.data()
@@ -196,15 +222,26 @@ def _torch_parts(problem: Problem, threads: int) -> tuple[Any, Any, Any, Any]:
     channels_last = torch.from_numpy(images).permute(0, 3, 1, 2)  # strides stay NHWC
     rng = np.random.default_rng(2)
     order = [torch.from_numpy(rng.integers(0, IMAGES, problem.batch)) for _ in range(problem.steps)]
-    return network, channels_last, torch.from_numpy(labels).long(), order
+    return (
+        network.to(device),
+        channels_last.to(device),
+        torch.from_numpy(labels).long().to(device),
+        [indices.to(device) for indices in order],
+    )
 
 
-def torch_one_by_one(problem: Problem, threads: int, *, compiled: bool = False) -> Work:
-    """PyTorch, channels_last, one member after another; `compiled` by `torch.compile`."""
+def torch_one_by_one(
+    problem: Problem, threads: int, *, compiled: bool = False, dtype: str = 'float32'
+) -> Work:
+    """PyTorch, channels_last, one member after another.
+
+    `compiled` by `torch.compile`, on a GPU into CUDA graphs.
+    """
     import torch
     import torch.nn.functional as F
 
-    network, images, labels, order = _torch_parts(problem, threads)
+    device = torch_device(threads)
+    network, images, labels, order = _torch_parts(problem, device)
     from benchmarks import torch_peer
 
     network = network.to(memory_format=torch.channels_last)
@@ -213,26 +250,31 @@ def torch_one_by_one(problem: Problem, threads: int, *, compiled: bool = False) 
     def losses(images: Any, labels: Any) -> Any:
         batch = torch_peer.standardized(images)
         batch = batch.contiguous(memory_format=torch.channels_last)
-        return F.cross_entropy(network(batch), labels)
+        with torch_rounded(device, dtype):
+            logits = network(batch)
+        return F.cross_entropy(logits.float(), labels)
 
-    loss = torch.compile(losses) if compiled else losses
+    mode = 'reduce-overhead' if device.type == 'cuda' else 'default'
+    loss = torch.compile(losses, mode=mode) if compiled else losses
 
     def work() -> int:
         for indices in order:
             optimizer.zero_grad(set_to_none=True)
             loss(images[indices], labels[indices]).backward()
             optimizer.step()
+        torch_done(device)
         return problem.steps * problem.batch
 
     return work
 
 
-def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
+def torch_vmap(problem: Problem, threads: int, members: int, *, dtype: str = 'float32') -> Work:
     """`torch.func`: gradients of all members by vmap, parameters stacked."""
     import torch
     import torch.nn.functional as F
 
-    network, images, labels, order = _torch_parts(problem, threads)
+    device = torch_device(threads)
+    network, images, labels, order = _torch_parts(problem, device)
     from benchmarks import torch_peer
 
     stacked = {
@@ -242,7 +284,9 @@ def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
     optimizer = torch_peer.adamw(list(stacked.values()), stacked=True)
 
     def loss(params: Any, x: Any, y: Any) -> Any:
-        return F.cross_entropy(torch.func.functional_call(network, params, (x,)), y)
+        with torch_rounded(device, dtype):
+            logits = torch.func.functional_call(network, params, (x,))
+        return F.cross_entropy(logits.float(), y)
 
     gradients = torch.func.vmap(torch.func.grad(loss))
 
@@ -255,6 +299,7 @@ def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
             for name, gradient in gradients(stacked, x, labels[own]).items():
                 stacked[name].grad = gradient
             optimizer.step()
+        torch_done(device)
         return members * problem.steps * problem.batch
 
     return work

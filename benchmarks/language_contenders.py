@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.contenders import torch_device, torch_done, torch_rounded
+
 Work = Callable[[], int]
 HEADS = 4
 
@@ -50,7 +52,9 @@ class Problem:
 # --- JAX ---------------------------------------------------------------------------------------
 
 
-def jax_parts(problem: Problem, *, packed: bool) -> tuple[Any, Any, np.ndarray]:
+def jax_parts(
+    problem: Problem, *, packed: bool, dtype: str = 'float32'
+) -> tuple[Any, Any, np.ndarray]:
     import jax.numpy as jnp
 
     from influence_jax import training
@@ -72,6 +76,7 @@ def jax_parts(problem: Problem, *, packed: bool) -> tuple[Any, Any, np.ndarray]:
         batch_size=problem.batch,
         measure_batch=1,
         smallest_subset=problem.batch,
+        compute_dtype=training.ComputeDtype(dtype),
     )
     starts = jnp.zeros(len(lengths), jnp.int32)
     return program, TokenBatch(jnp.asarray(tokens), jnp.asarray(lengths), starts), lengths
@@ -83,7 +88,14 @@ def _bound(lengths: np.ndarray, problem: Problem) -> int:
     return round(problem.batch * counts.mean() + 5 * counts.std() * problem.batch**0.5)
 
 
-def engine(problem: Problem, devices: int, width: int, in_turn: int, packed: bool = True) -> Work:
+def engine(
+    problem: Problem,
+    devices: int,
+    width: int,
+    in_turn: int,
+    packed: bool = True,
+    dtype: str = 'float32',
+) -> Work:
     """The project's engine, its measuring pass cut down to one target."""
     import jax
 
@@ -91,7 +103,7 @@ def engine(problem: Problem, devices: int, width: int, in_turn: int, packed: boo
     from benchmarks.chunk import Chunk
     from influence_jax.training import Executor, MeshShape
 
-    program, examples, lengths = jax_parts(problem, packed=packed)
+    program, examples, lengths = jax_parts(problem, packed=packed, dtype=dtype)
     executor = Executor(MeshShape(devices, vmapped=width), in_turn)
     target = jax.tree.map(lambda leaf: leaf[:1], examples)
     chunk = Chunk(program, executor, examples=examples, targets=target)
@@ -142,10 +154,9 @@ def plain_jax(problem: Problem) -> Work:
 # --- PyTorch -----------------------------------------------------------------------------------
 
 
-def _torch_parts(problem: Problem, threads: int) -> tuple[Any, Any, Any, Any]:
+def _torch_parts(problem: Problem, device: Any) -> tuple[Any, Any, Any, Any]:
     import torch
 
-    torch.set_num_threads(threads)
     from benchmarks import torch_gpt_neo
 
     tokens, lengths = problem.data()
@@ -153,48 +164,59 @@ def _torch_parts(problem: Problem, threads: int) -> tuple[Any, Any, Any, Any]:
         problem.vocabulary, problem.width, problem.layers, HEADS, 256, tokens.shape[1]
     )
     return (
-        network,
-        torch.from_numpy(tokens).long(),
-        torch.from_numpy(lengths).long(),
-        [torch.from_numpy(rows) for rows in problem.order()],
+        network.to(device),
+        torch.from_numpy(tokens).long().to(device),
+        torch.from_numpy(lengths).long().to(device),
+        [torch.from_numpy(rows).to(device) for rows in problem.order()],
     )
 
 
-def torch_one_by_one(problem: Problem, threads: int, *, compiled: bool = False) -> Work:
+def torch_one_by_one(
+    problem: Problem, threads: int, *, compiled: bool = False, dtype: str = 'float32'
+) -> Work:
     """PyTorch, one member after another; batches are cut to their longest record.
 
-    `compiled` by `torch.compile`, for any length: the first call takes its time.
+    `compiled` by `torch.compile`, for any length: the first call takes its time. On a GPU into CUDA
+    graphs, for which batches keep one length.
     """
     import torch
 
     from benchmarks import torch_gpt_neo, torch_peer
 
-    network, tokens, lengths, order = _torch_parts(problem, threads)
+    device = torch_device(threads)
+    network, tokens, lengths, order = _torch_parts(problem, device)
     optimizer = torch_peer.adamw(list(network.parameters()))
     counted = sum(int((lengths[rows] - 1).sum()) for rows in order)
     losses = torch_gpt_neo.losses
-    if compiled:
+    graphs = compiled and device.type == 'cuda'
+    if graphs:
+        losses = torch.compile(losses, mode='reduce-overhead')
+    elif compiled:
         losses = torch.compile(losses, dynamic=True)
 
     def work() -> int:
         for rows in order:
             own = lengths[rows]
             optimizer.zero_grad(set_to_none=True)
-            batch = tokens[rows][:, : int(own.max())]
-            losses(network, batch, own).mean().backward()
+            batch = tokens[rows] if graphs else tokens[rows][:, : int(own.max())]
+            with torch_rounded(device, dtype):
+                loss = losses(network, batch, own).mean()
+            loss.backward()
             optimizer.step()
+        torch_done(device)
         return counted
 
     return work
 
 
-def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
+def torch_vmap(problem: Problem, threads: int, members: int, *, dtype: str = 'float32') -> Work:
     """`torch.func`: gradients of all members by vmap, parameters stacked."""
     import torch
 
     from benchmarks import torch_gpt_neo, torch_peer
 
-    network, tokens, lengths, order = _torch_parts(problem, threads)
+    device = torch_device(threads)
+    network, tokens, lengths, order = _torch_parts(problem, device)
     stacked = {
         name: torch.stack([p.detach() + 0.01 * torch.randn_like(p) for _ in range(members)])
         for name, p in network.named_parameters()
@@ -203,9 +225,10 @@ def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
     buffers = dict(network.named_buffers())
 
     def loss(params: Any, rows: Any, own: Any) -> Any:
-        return torch.func.functional_call(
-            torch_gpt_neo.MeanLoss(network), _prefixed(params | buffers), (rows, own)
-        )
+        with torch_rounded(device, dtype):
+            return torch.func.functional_call(
+                torch_gpt_neo.MeanLoss(network), _prefixed(params | buffers), (rows, own)
+            )
 
     gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(0, 0, 0))
     counted = 0
@@ -216,7 +239,9 @@ def torch_vmap(problem: Problem, threads: int, members: int) -> Work:
     def work() -> int:
         # The fused attention has no batching rule: member after member, it is slower still.
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            return train()
+            counted = train()
+        torch_done(device)
+        return counted
 
     def train() -> int:
         for rows in order:

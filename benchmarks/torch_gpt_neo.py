@@ -69,7 +69,7 @@ def losses(model: GPTNeo, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.
     hidden = model(tokens[:, :-1])
     logits = hidden @ model.tokens.weight.T
     each = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction='none')
-    counted = torch.arange(1, tokens.shape[1])[None] < lengths[:, None]
+    counted = torch.arange(1, tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
     return (each.view_as(counted) * counted).sum(1) / counted.sum(1)
 
 

@@ -20,8 +20,12 @@ class Contender:
             here, there = context.Pipe()
             process = context.Process(target=_serve, args=(prepare, own, there), daemon=True)
             process.start()
+            there.close()  # so that the end of the process is noticed
             self._pipes.append(here)
             self._processes.append(process)
+
+    def wait(self) -> None:
+        """Waits until all are ready; EOFError where one has failed."""
         for pipe in self._pipes:
             pipe.recv()
 
@@ -52,13 +56,29 @@ def _serve(prepare: Prepare, cores: set[int], pipe: Any) -> None:
 
 
 def compete(
-    contenders: Mapping[str, tuple[Prepare, list[set[int]]]], *, rounds: int, seconds: float
+    contenders: Mapping[str, tuple[Prepare, list[set[int]]]],
+    *,
+    rounds: int,
+    seconds: float,
+    together: bool = False,
 ) -> dict[str, list[float]]:
-    """Rates of every contender in every round; in a round each has its turn."""
+    """Rates of every contender in every round; in a round each has its turn.
+
+    `together`, all prepare at the same time, and one that fails to is left out, which is printed.
+    """
     running = {}
     for name, (prepare, cores) in contenders.items():
         print(f'starting: {name}', flush=True)
         running[name] = Contender(prepare, cores)
+        if not together:
+            running[name].wait()
+    if together:
+        for name, contender in list(running.items()):
+            try:
+                contender.wait()
+            except EOFError:
+                print(f'left out, since it failed: {name}', flush=True)
+                del running[name]
     try:
         rates: dict[str, list[float]] = {name: [] for name in running}
         for _ in range(rounds):

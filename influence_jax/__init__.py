@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from influence_jax.run import open_run as open_run
     from influence_jax.subsets import ByGroup as ByGroup
     from influence_jax.subsets import Design as Design
+    from influence_jax.training.compute_dtype import ComputeDtype as ComputeDtype
     from influence_jax.training.recipe import Recipe as Recipe
     from influence_jax.types import Influence as Influence
     from influence_jax.types import Variables as Variables
@@ -47,6 +48,7 @@ _SUBPACKAGES = (
 _NAMES = {
     'ByGroup': 'subsets',
     'Checkpointing': 'ensemble',
+    'ComputeDtype': 'training.compute_dtype',
     'Dataset': 'data.dataset',
     'Design': 'subsets',
     'Influence': 'types',

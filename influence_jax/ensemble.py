@@ -21,6 +21,7 @@ from influence_jax.run import Run
 from influence_jax.subsets import ByGroup, Design
 from influence_jax.tasks.base import Problem
 from influence_jax.training import Automatic, EnsembleKeys, Executor, Program, Recipe
+from influence_jax.training.compute_dtype import ComputeDtype, multiplies_bfloat16
 from influence_jax.training.contract import check_task
 from influence_jax.training.multihost import from_primary, is_primary
 from influence_jax.types import PRNGKey, UnitTask
@@ -112,6 +113,7 @@ def train_ensemble(
         stopping = _stopping(until_standard_error, estimator, kind, members, seed)
     _refuse_growth(kind, Path(output_dir), members)
     use_cores(_devices(executor))
+    recipe = _with_dtype(recipe, Path(output_dir))
     problem = tasks.bind(task, dataset, targets, executor=_given(executor))
     keys = EnsembleKeys.of(seed)
     masks = subsets.draw(
@@ -140,7 +142,7 @@ def train_ensemble(
         'design': kind.value,
         'by_group': grouped,
         'repeats': repeats,
-        'recipe': dataclasses.asdict(recipe),
+        'recipe': recipe.described(),
     }
     manifest = _manifest(job, dataset, targets, masks, configuration, seed, command)
     return _run(job, manifest, masks, Path(output_dir), dataset)
@@ -167,6 +169,7 @@ def train_full_data_model(
     """
     recipe, executor = recipe or Recipe(), executor or Automatic()
     use_cores(_devices(executor))
+    recipe = _with_dtype(recipe, Path(output_dir))
     key = EnsembleKeys.of(seed).full_data_model
     problem = tasks.bind(task, dataset, targets, executor=_given(executor))
     masks = np.ones((1, dataset.num_examples), bool)
@@ -180,7 +183,7 @@ def train_full_data_model(
         checkpointing=checkpointing,
         progress=progress or Quiet(),
     )
-    configuration = {'full_data': True, 'recipe': dataclasses.asdict(recipe)}
+    configuration = {'full_data': True, 'recipe': recipe.described()}
     manifest = _manifest(job, dataset, targets, masks, configuration, seed, command)
     return _run(job, manifest, masks, Path(output_dir), dataset)
 
@@ -425,11 +428,31 @@ def _executor(job: _Training, output_dir: Path, *, members: int) -> Executor:
     )
 
 
+def _with_dtype(recipe: Recipe, output_dir: Path) -> Recipe:
+    """The recipe with the dtype of the run that is there, or of these devices, if it is open."""
+    dtype = recipe.compute_dtype
+    if dtype is ComputeDtype.AUTOMATIC and (manifest := _manifest_there(output_dir)):
+        dtype = Recipe.of_manifest(manifest.configuration.get('recipe') or {}).compute_dtype
+    if dtype is ComputeDtype.BFLOAT16 and not multiplies_bfloat16():
+        _log.warning(
+            'compute_dtype=bfloat16, but %s has no units that multiply it faster than float32: '
+            'members may train more slowly than with compute_dtype=float32',
+            jax.devices()[0].device_kind,
+        )
+    return dataclasses.replace(recipe, compute_dtype=dtype.resolved())
+
+
+def _manifest_there(output_dir: Path) -> store.Manifest | None:
+    try:
+        return store.read_manifest(output_dir)
+    except store.NotARun:
+        return None
+
+
 def _recorded_width(output_dir: Path) -> int | None:
     """The width of `vmap` of the run that is there: results then stay what they were."""
-    try:
-        manifest = store.read_manifest(output_dir)
-    except store.NotARun:
+    manifest = _manifest_there(output_dir)
+    if manifest is None:
         return None
     width = (manifest.executor or {}).get('vmapped')
     return width if isinstance(width, int) and width > 0 else None

@@ -60,7 +60,7 @@ def _program(run: 'Run', problem: Problem) -> tuple[Program, PRNGKey]:
     """How the members of a run were trained, and from which key."""
     configuration, keys = run.manifest.configuration, EnsembleKeys.of(run.manifest.seeds['seed'])
     whole = configuration.get('full_data', False)
-    program = Recipe(**configuration['recipe']).program(
+    program = Recipe.of_manifest(configuration['recipe']).program(
         problem.task,
         run.masks,
         1.0 if whole else configuration['inclusion_prob'],

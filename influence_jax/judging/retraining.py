@@ -136,4 +136,4 @@ def params_of_permuted_labels(run: Run, dataset: Dataset, seed: int) -> Any:
 
 def recipe_of(run: Run) -> Recipe:
     """Returns how the members of a run were trained."""
-    return Recipe(**run.manifest.configuration['recipe'])
+    return Recipe.of_manifest(run.manifest.configuration['recipe'])

@@ -2,8 +2,10 @@
 
 XLA's CPU backend runs the automatic weight gradient of a convolution inside a `while` body as a
 naive loop, at about a fiftieth of the speed of the convolution itself. Here all derivatives are
-written as plain NHWC x HWIO -> NHWC convolutions, which it does run fast. Other platforms
-keep the automatic forms: their convolution libraries recognize those.
+written as plain NHWC x HWIO -> NHWC convolutions, which it does run fast. TPUs
+keep the automatic forms, and so do NVIDIA GPUs for a kernel that all images share. Where vmapped
+members each have a kernel, those become grouped convolutions, which cuDNN runs one by one: there
+they are matrix products (`models.band_convolution`).
 
 With images x, a kernel k and a cotangent y, all of them come from one trilinear form
 <y, x * k>: the convolution itself, its gradient by the images and its gradient by the kernel. Each
@@ -22,19 +24,20 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from influence_jax.models import band_convolution
 from influence_jax.types import AnyArray
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 _ONE_PIXEL = ((1, 1), (1, 1))
 
-Bilinear = Callable[[Any, Any], Array]
+Bilinear = Callable[..., Array]
 
 
 def conv3x3(
     images: Float[AnyArray, 'B H W I'], kernel: Float[AnyArray, '3 3 I O']
 ) -> Float[Array, 'B H W O']:
     """Convolution of stride 1 with one pixel of zero padding; differentiable in both arguments."""
-    return _convolution.bind(jnp.asarray(images), jnp.asarray(kernel))
+    return _convolution.bind(jnp.asarray(images), jnp.asarray(kernel), in_bfloat16=False)
 
 
 def _convolve(images: AnyArray, kernel: AnyArray) -> Array:
@@ -83,24 +86,54 @@ class _Folds(NamedTuple):
     second: tuple[int, int]
 
 
-def _primitive(name: str, on_cpu: Bilinear, elsewhere: Bilinear, folds: _Folds) -> core.Primitive:
-    """A bilinear map of one problem, or of several along a leading axis of both arguments."""
+class _Forms(NamedTuple):
+    """How one of the three maps is computed.
+
+    on_cpu: of one problem.
+    elsewhere: likewise.
+    of_members: of one of several problems, on NVIDIA GPUs, with factors of a type.
+    """
+
+    on_cpu: Bilinear
+    elsewhere: Bilinear
+    of_members: Callable[[Any, Any, Any], Array]
+
+
+def _primitive(name: str, forms: _Forms, folds: _Folds) -> core.Primitive:
+    """A bilinear map of one problem, or of several along a leading axis of both arguments.
+
+    Its parameter `in_bfloat16` says whether the factors may be rounded to bfloat16, where that is
+    faster: not on a CPU.
+    """
     made = core.Primitive(name)
 
-    def over_problems(form: Bilinear) -> Bilinear:
-        return lambda a, b: (jax.vmap(form) if a.ndim == 5 else form)(a, b)
+    def over_problems(form: Bilinear, a: AnyArray, b: AnyArray) -> Array:
+        return (jax.vmap(form) if a.ndim == 5 else form)(a, b)
 
-    def abstract(a: Any, b: Any) -> Any:
-        found = jax.eval_shape(over_problems(elsewhere), a, b)
+    def on_cpu(a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Array:
+        del in_bfloat16
+        return over_problems(forms.on_cpu, a, b)
+
+    def elsewhere(a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Array:
+        narrow = jnp.bfloat16 if in_bfloat16 else a.dtype
+        found = over_problems(forms.elsewhere, a.astype(narrow), b.astype(narrow))
+        return found.astype(a.dtype)
+
+    def on_nvidia(a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Array:
+        if a.ndim == 4:
+            return elsewhere(a, b, in_bfloat16=in_bfloat16)
+        dtype = jnp.bfloat16 if in_bfloat16 else a.dtype
+        return jax.vmap(functools.partial(forms.of_members, dtype))(a, b)
+
+    def abstract(a: Any, b: Any, *, in_bfloat16: bool) -> Any:
+        found = jax.eval_shape(functools.partial(elsewhere, in_bfloat16=in_bfloat16), a, b)
         return jax.core.ShapedArray(found.shape, found.dtype)
 
-    def lowering(form: Bilinear) -> Any:
-        return mlir.lower_fun(over_problems(form), multiple_results=False)
-
-    made.def_impl(jax.jit(made.bind))
+    made.def_impl(jax.jit(made.bind, static_argnames='in_bfloat16'))
     made.def_abstract_eval(abstract)
-    mlir.register_lowering(made, lowering(elsewhere))
-    mlir.register_lowering(made, lowering(on_cpu), platform='cpu')
+    for computed, platform in ((elsewhere, None), (on_cpu, 'cpu'), (on_nvidia, 'cuda')):
+        rule = mlir.lower_fun(computed, multiple_results=False)
+        mlir.register_lowering(made, rule, platform=platform)
     batching.primitive_batchers[made] = functools.partial(_batched, made, folds)
     return made
 
@@ -110,21 +143,24 @@ def _batched(
     folds: _Folds,
     arguments: Sequence[AnyArray],
     axes: Sequence[int | None],
+    *,
+    in_bfloat16: bool,
 ) -> tuple[Array, int]:
+    bind = functools.partial(primitive.bind, in_bfloat16=in_bfloat16)
     pair = [jnp.asarray(argument) for argument in arguments]
     if None not in axes:
         pair = [jnp.moveaxis(a, axis or 0, 0) for a, axis in zip(pair, axes, strict=True)]
         count = len(pair[0])
         if pair[0].ndim == 6:  # problems of problems
-            found = primitive.bind(*(a.reshape(-1, *a.shape[2:]) for a in pair))
+            found = bind(*(a.reshape(-1, *a.shape[2:]) for a in pair))
             return found.reshape(count, -1, *found.shape[1:]), 0
-        return primitive.bind(*pair), 0
+        return bind(*pair), 0
     place = 0 if axes[0] is not None else 1
     of_argument, of_result = folds[place]
     argument = jnp.moveaxis(pair[place], axes[place] or 0, of_argument - 1)
     count = argument.shape[of_argument - 1]
     pair[place] = argument.reshape(_merged(argument.shape, argument.ndim + of_argument))
-    found = primitive.bind(*pair)
+    found = bind(*pair)
     axis = found.ndim + of_result
     shape = (*found.shape[:axis], count, found.shape[axis] // count, *found.shape[axis + 1 :])
     return found.reshape(shape), axis
@@ -138,18 +174,22 @@ def _merged(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 _BATCH, _INPUTS, _OUTPUTS = -4, -2, -1
 
 _convolution = _primitive(
-    'conv3x3', _convolve, _convolve, _Folds((_BATCH, _BATCH), (_OUTPUTS, _OUTPUTS))
+    'conv3x3',
+    _Forms(_convolve, _convolve, band_convolution.convolution),
+    _Folds((_BATCH, _BATCH), (_OUTPUTS, _OUTPUTS)),
 )
 _gradient_by_images = _primitive(
     'conv3x3_by_images',
-    _by_images,
-    _automatic_by_images,
+    _Forms(
+        _by_images,
+        _automatic_by_images,
+        lambda dtype, y, k: band_convolution.convolution(dtype, y, _rotated(k)),
+    ),
     _Folds((_BATCH, _BATCH), (_INPUTS, -1)),
 )
 _gradient_by_kernel = _primitive(
     'conv3x3_by_kernel',
-    _by_kernel,
-    _automatic_by_kernel,
+    _Forms(_by_kernel, _automatic_by_kernel, band_convolution.by_kernel),
     _Folds((-1, _INPUTS), (-1, _OUTPUTS)),
 )
 
@@ -158,8 +198,8 @@ def _transposes(primitive: core.Primitive, by_first: Bilinear, by_second: Biline
     """Makes it differentiable: `by_first(cotangent, second)`, `by_second(first, cotangent)`."""
     ad.defbilinear(
         primitive,
-        lambda cotangent, first, second: by_first(cotangent, second),
-        lambda cotangent, first, second: by_second(first, cotangent),
+        lambda cotangent, first, second, **params: by_first(cotangent, second, **params),
+        lambda cotangent, first, second, **params: by_second(first, cotangent, **params),
     )
 
 
@@ -167,10 +207,10 @@ _transposes(_convolution, _gradient_by_images.bind, _gradient_by_kernel.bind)
 _transposes(
     _gradient_by_images,
     _convolution.bind,
-    lambda cotangent, images: _gradient_by_kernel.bind(images, cotangent),
+    lambda cotangent, images, **params: _gradient_by_kernel.bind(images, cotangent, **params),
 )
 _transposes(
     _gradient_by_kernel,
-    lambda kernel, cotangent: _gradient_by_images.bind(cotangent, kernel),
+    lambda kernel, cotangent, **params: _gradient_by_images.bind(cotangent, kernel, **params),
     _convolution.bind,
 )

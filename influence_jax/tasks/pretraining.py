@@ -16,7 +16,7 @@ from influence_jax.data import Dataset
 from influence_jax.models.gpt_neo import hugging_face
 from influence_jax.tasks.causal_lm import CausalLM
 from influence_jax.tasks.language_modeling import LanguageModeling
-from influence_jax.training import Program, Recipe, sequential
+from influence_jax.training import ComputeDtype, Program, Recipe, sequential
 from influence_jax.types import Params
 
 _LEAST_RECORDS = 2
@@ -94,7 +94,8 @@ def _identity(task: CausalLM, texts: Sequence[str], recipe: Recipe, seed: int) -
     config = task.config
     described: dict[str, Any] = {
         'network': config.to_hugging_face() | {'compute_dtype': config.compute_dtype.name},
-        'recipe': dataclasses.asdict(recipe),
+        # Bases are trained in float32 everywhere, so that all machines have the same.
+        'recipe': dataclasses.replace(recipe, compute_dtype=ComputeDtype.FLOAT32).described(),
         'tokenizer': task.tokenizer.fingerprint,
         'texts': hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest(),
         'max_length': task.max_length,

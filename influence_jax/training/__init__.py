@@ -1,6 +1,7 @@
 """Members of an ensemble, trained one by one or many at once."""
 
 from influence_jax.training.automatic import Automatic, autotune
+from influence_jax.training.compute_dtype import ComputeDtype
 from influence_jax.training.engine import Trained, largest_batch, train
 from influence_jax.training.executor import Executor, sequential, sharded, vmapped
 from influence_jax.training.member import Member, Program, WarmStart, train_member
@@ -9,6 +10,7 @@ from influence_jax.training.recipe import EnsembleKeys, Recipe
 
 __all__ = [
     'Automatic',
+    'ComputeDtype',
     'EnsembleKeys',
     'Executor',
     'Member',

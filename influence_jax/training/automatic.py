@@ -18,16 +18,19 @@ _LARGE = 2**26
 """Bytes of parameters from which on a call holds no more members than are trained at once."""
 _BUDGET = 2**32
 """Bytes of an accelerator's memory that vmapped members' parameters and gradients may take."""
-_WIDEST = 64
+_WIDEST = 256
+_CALL = 24
+"""So many members more would train in the time that a step of any width takes (an H100's)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Automatic:
     """Chooses an executor from the kind of device and the shapes alone.
 
-    Sequential on CPUs; elsewhere vmapped, as wide as members' states and gradients fit into 4 GiB,
-    a power of two, at most 64 and no more than there are to train. The width that a run has on
-    record is kept to.
+    Sequential on CPUs; elsewhere vmapped, as wide as members' states and gradients fit into 4 GiB:
+    a power of two, at most 256 and no more than there are to train, so that what the last call
+    computes for nobody does not outweigh what wider calls gain. The width that a run has on record
+    is kept to.
 
     Attributes:
         devices: how many; all by default.
@@ -85,11 +88,17 @@ def _of_width(
     if width is None:
         each = -(-members // number_of(devices))
         fits = max(1, min(_WIDEST, each, _BUDGET // max(1, 2 * nbytes)))
-        width = 1 if _platform() == 'cpu' else 2 ** int(np.log2(fits))
+        width = 1 if _platform() == 'cpu' else _fastest(fits, each)
     if width > 1:
         return vmapped(width, devices)
     # A few small members in turn hide the cost of a call; more would only delay what is recorded.
     return sequential(devices, in_turn=4 if nbytes < _LARGE else 1)
+
+
+def _fastest(most: int, members: int) -> int:
+    """The power of two up to `most` at which the members are trained soonest."""
+    widths = [2**n for n in range(int(np.log2(most)) + 1)]
+    return min(widths, key=lambda width: -(-members // width) * (width + _CALL))
 
 
 def autotune(

@@ -12,6 +12,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from influence_jax.training.compute_dtype import ComputeDtype, computing_in
 from influence_jax.types import AnyArray, BasedTask, Batch, Params, PRNGKey, Task, Variables
 
 
@@ -24,7 +25,10 @@ class Stream(enum.IntEnum):
 
 
 class Program(NamedTuple):
-    """Everything that is the same for all members and fixed when the step is compiled."""
+    """Everything that is the same for all members and fixed when the step is compiled.
+
+    compute_dtype: of the factors of a step's products; measurements are taken in float32.
+    """
 
     task: Task | BasedTask
     optimizer: optax.GradientTransformation
@@ -32,6 +36,7 @@ class Program(NamedTuple):
     batch_size: int
     measure_batch: int
     smallest_subset: int
+    compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
 
     def on(self, base: Params | None) -> 'Program':
         """The program of a task whose base is given; None for a task that has none."""
@@ -216,7 +221,8 @@ def step(
         losses, model_state = batch_losses(program, state, params, number, batch, key=key)
         return (losses if weights is None else losses * weights).mean(), model_state
 
-    gradient, model_state = jax.grad(mean_loss, has_aux=True)(state.params)
+    differentiate = computing_in(program.compute_dtype, jax.grad(mean_loss, has_aux=True))
+    gradient, model_state = differentiate(state.params)
     return State(*update(program, gradient, state.optimizer_state, state.params), model_state)
 
 

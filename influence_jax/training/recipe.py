@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
+from influence_jax.training.compute_dtype import ComputeDtype
 from influence_jax.training.member import Program
 from influence_jax.types import BasedTask, Masks, Params, PRNGKey, Task
 
@@ -45,6 +47,9 @@ class Recipe:
         weight_decay: decoupled (arXiv 1711.05101), of matrices and kernels only.
         b1: decay of the first moment.
         b2: decay of the second moment.
+        compute_dtype: of the factors of products while members train; automatically bfloat16
+            on accelerators that have units for it, else float32. Parameters, sums, losses and what
+            is measured are float32 in any case.
     """
 
     epochs: float = 12.0
@@ -54,6 +59,7 @@ class Recipe:
     weight_decay: float = 0.05
     b1: float = 0.8
     b2: float = 0.95
+    compute_dtype: ComputeDtype = ComputeDtype.AUTOMATIC
 
     def __post_init__(self) -> None:
         for name in ('epochs', 'batch_size', 'learning_rate'):
@@ -64,6 +70,19 @@ class Recipe:
         for name, below in {'weight_decay': math.inf, 'b1': 1, 'b2': 1}.items():
             if not 0 <= getattr(self, name) < below:
                 raise ValueError(f'{name} must lie in [0, {below}), not {getattr(self, name)}')
+
+    @classmethod
+    def of_manifest(cls, fields: Mapping[str, Any]) -> 'Recipe':
+        """Returns the recipe that `described` describes."""
+        dtype = ComputeDtype(fields.get('compute_dtype', ComputeDtype.FLOAT32))
+        return cls(**{**fields, 'compute_dtype': dtype})
+
+    def described(self) -> dict[str, Any]:
+        """Returns what a manifest keeps: every setting, the dtype where it is not float32."""
+        fields = dataclasses.asdict(self)
+        if self.compute_dtype is ComputeDtype.FLOAT32:  # as before there was a choice
+            del fields['compute_dtype']
+        return fields
 
     def steps(self, expected_subset: float) -> int:
         """Training steps of every member: the same for all, whatever its subset's size."""
@@ -85,7 +104,15 @@ class Recipe:
                 f'{self.batch_size}; use a smaller batch, more examples or a larger inclusion_prob'
             )
         steps = self.steps(inclusion_prob * masks.shape[1])
-        return Program(task, self.optimizer(steps), steps, self.batch_size, measure_batch, smallest)
+        return Program(
+            task,
+            self.optimizer(steps),
+            steps,
+            self.batch_size,
+            measure_batch,
+            smallest,
+            self.compute_dtype.resolved(),
+        )
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
         """The optimiser of a run of so many steps."""

@@ -1,0 +1,174 @@
+"""In which type the factors of products are while a member trains.
+
+Accelerators, and some CPUs, have units that multiply bfloat16 several times as fast as float32.
+What is rounded for them is the two factors of every product of matrices and every convolution,
+forwards and backwards, each to 8 bits of precision. Sums are float32, and so is everything between
+the products: losses, norms, softmax, parameters and the optimizer's state (arXiv 1710.03740,
+1905.12322). It is done to the trace of a step, so that it holds for any model.
+"""
+
+import enum
+import functools
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+
+Outputs = TypeVar('Outputs')
+
+_BFLOAT16_UNITS = {'amx_bf16', 'avx512_bf16'}
+_CPU_INFO = Path('/proc/cpuinfo')
+
+
+class ComputeDtype(enum.StrEnum):
+    """The type of the factors of products in a training step."""
+
+    AUTOMATIC = 'automatic'
+    FLOAT32 = 'float32'
+    BFLOAT16 = 'bfloat16'
+
+    def resolved(self) -> 'ComputeDtype':
+        """Returns what `AUTOMATIC` means here: bfloat16 on accelerators that have units for it.
+
+        On CPUs float32, even where there are such units: they gained too little there to have
+        results differ between machines (docs/results/throughput.md).
+        """
+        if self is not ComputeDtype.AUTOMATIC:
+            return self
+        accelerated = jax.devices()[0].platform != 'cpu' and multiplies_bfloat16()
+        return ComputeDtype.BFLOAT16 if accelerated else ComputeDtype.FLOAT32
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether the devices have units that multiply bfloat16 faster than float32."""
+    device = jax.devices()[0]
+    if device.platform == 'tpu':
+        return True
+    if device.platform == 'cpu':
+        return bool(_BFLOAT16_UNITS & _cpu_flags())
+    return float(getattr(device, 'compute_capability', 0)) >= 8
+
+
+def _cpu_flags() -> set[str]:
+    if platform.machine() not in ('x86_64', 'AMD64') or not _CPU_INFO.exists():
+        return set()
+    for line in _CPU_INFO.read_text(encoding='utf-8', errors='replace').splitlines():
+        if line.startswith('flags'):
+            return set(line.split())
+    return set()
+
+
+def computing_in(dtype: ComputeDtype, function: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """Returns the function with the factors of its float32 products rounded to this type.
+
+    Differentiation comes first: `computing_in(dtype, jax.grad(loss))` rounds the products of the
+    gradient, too. Products whose precision was asked for (`lax.Precision.HIGHEST`, the context
+    `jax.default_matmul_precision`) and those of other types are left as they are.
+
+    Args:
+        dtype: what `ComputeDtype.resolved` returns.
+        function: of pytrees of arrays; traced when it is called.
+    """
+    if dtype is ComputeDtype.FLOAT32:
+        return function
+
+    def rounded(*arguments: Any) -> Outputs:
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        found = _evaluated(closed.jaxpr, closed.consts, jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(shapes), found)
+
+    return rounded
+
+
+def _evaluated(jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+    values |= zip(jaxpr.invars, arguments, strict=True)
+
+    def read(variable: Any) -> Any:
+        return variable.val if isinstance(variable, core.Literal) else values[variable]
+
+    for equation in jaxpr.eqns:
+        primitive, inputs = equation.primitive, [read(v) for v in equation.invars]
+        if (product := _PRODUCTS.get(primitive.name)) and _is_float32(*inputs):
+            outputs = [product(primitive, equation.params, *inputs)]
+        else:
+            params = {name: _within(value) for name, value in equation.params.items()}
+            found = primitive.bind(*inputs, **primitive.get_bind_params(params))
+            outputs = found if primitive.multiple_results else [found]
+        values |= zip(equation.outvars, outputs, strict=True)
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def _within(value: Any) -> Any:
+    """What a primitive is given, such as the body of a loop, rounded where it is a trace."""
+    if isinstance(value, core.ClosedJaxpr):
+        evaluated = functools.partial(_evaluated, value.jaxpr, value.consts)
+        return jax.make_jaxpr(lambda *arguments: evaluated(arguments))(*value.in_avals)
+    if isinstance(value, core.Jaxpr) and not value.constvars:
+        inside = _within(core.ClosedJaxpr(value, ()))
+        return value if inside.consts else inside.jaxpr
+    if type(value) is tuple:
+        return tuple(map(_within, value))
+    return value
+
+
+def _is_float32(*factors: Any) -> bool:
+    return all(jnp.result_type(factor) == jnp.float32 for factor in factors)
+
+
+def _dot(primitive: core.Primitive, params: Mapping[str, Any], a: Any, b: Any) -> Any:
+    if not (_is_default(params['precision']) and _of_matrices(params['dimension_numbers'], a, b)):
+        return primitive.bind(a, b, **params)
+    wide = {**params, 'preferred_element_type': jnp.dtype(jnp.float32)}
+    return primitive.bind(jnp.asarray(a, jnp.bfloat16), jnp.asarray(b, jnp.bfloat16), **wide)
+
+
+def _convolution(primitive: core.Primitive, params: Mapping[str, Any], a: Any, b: Any) -> Any:
+    if not _is_default(params['precision']):
+        return primitive.bind(a, b, **params)
+    narrow = {**params, 'preferred_element_type': None}
+
+    def rounded(a: Any, b: Any) -> Any:
+        found = primitive.bind(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), **narrow)
+        return found.astype(jnp.float32)
+
+    # XLA's convolutions of bfloat16 are no faster on a CPU (docs/results/throughput.md).
+    return lax.platform_dependent(
+        jnp.asarray(a),
+        jnp.asarray(b),
+        cpu=lambda a, b: primitive.bind(a, b, **params),
+        default=rounded,
+    )
+
+
+def _own_convolution(primitive: core.Primitive, params: Mapping[str, Any], a: Any, b: Any) -> Any:
+    return primitive.bind(a, b, **{**params, 'in_bfloat16': True})
+
+
+def _of_matrices(numbers: Any, a: Any, b: Any) -> bool:
+    """Whether both factors have an axis left; else it is a sum, such as a mean of losses."""
+    contracted, batch = numbers
+    sides = zip((a, b), contracted, batch, strict=True)
+    return len(contracted[0]) > 0 and all(
+        jnp.ndim(x) > len(summed) + len(shared) for x, summed, shared in sides
+    )
+
+
+def _is_default(precision: Any) -> bool:
+    parts = precision if isinstance(precision, tuple) else (precision,)
+    return all(part in (None, lax.Precision.DEFAULT) for part in parts)
+
+
+_PRODUCTS: Mapping[str, Callable[..., Any]] = {
+    'dot_general': _dot,
+    'conv_general_dilated': _convolution,
+    'conv3x3': _own_convolution,
+    'conv3x3_by_images': _own_convolution,
+    'conv3x3_by_kernel': _own_convolution,
+}
