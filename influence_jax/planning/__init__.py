@@ -11,25 +11,35 @@ from influence_jax.planning.planned_run import (
     language_run,
 )
 from influence_jax.planning.proposal import Proposal, candidates, propose
+from influence_jax.planning.roofline import CHIPS, Chip, Roofline, StepCost, least_time, step_cost
+from influence_jax.planning.small_members import compile_members, describe_members
 from influence_jax.planning.topology import Topology, find
 
 __all__ = [
+    'CHIPS',
     'GPT_NEO_1_3B',
+    'Chip',
     'Cost',
     'Inputs',
     'Plan',
     'PlannedRun',
     'Proposal',
+    'Roofline',
     'RunSettings',
+    'StepCost',
     'TooLarge',
     'Topology',
     'candidates',
     'checkpoint_config',
+    'compile_members',
     'compile_step',
     'cost',
     'describe',
+    'describe_members',
     'estimate',
     'find',
     'language_run',
+    'least_time',
     'propose',
+    'step_cost',
 ]
