@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.optimize
 import scipy.stats
 from absl import app, flags
 
@@ -46,10 +47,10 @@ _BASE: dict[str, dict[str, Any]] = {
 }
 _LADDERS: dict[str, dict[str, list[int]]] = {
     'train': {
-        'M': [16, 32, 64, 128],
-        'N': [1000, 2000, 4000, 8000],
-        'T': [2000, 8000, 32_000],
-        'width': [8, 16, 32, 64],
+        'M': [16, 32, 64],
+        'N': [1000, 2000, 4000],
+        'T': [2000, 8000, 16_000],
+        'width': [8, 16, 32],
         'devices': [1, 2],
     },
     'store': {
@@ -97,6 +98,44 @@ _LARGEST: dict[str, list[dict[str, Any]]] = {
     ],
     'masks': [{'M': 200, 'N': 1_000_000}],
 }
+_TERMS: dict[str, dict[str, tuple[str, ...]]] = {
+    'train': {'members_cpu': ('M', 'MNP', 'MTP')},
+    'store': {
+        'create_cpu': ('', 'N', 'T', 'MN'),
+        'write_cpu': ('M', 'MT'),
+        'open_cpu': ('', 'M', 'N', 'T', 'MN'),
+        'read_cpu': ('', 'M', 'MT'),
+        'disk_apparent': ('N', 'T', 'M', 'MN', 'MT'),
+    },
+    'summary': {'summarize_cpu': ('T', 'NT', 'MT', 'MNT'), 'summary_bytes': ('T',)},
+    'adjusted': {'summarize_cpu': ('T', 'NT', 'MT', 'MNT')},
+    'report': {
+        'gather_cpu': ('', 'N', 'MN', 'T', 'MT', 'NT', 'MNT'),
+        'save_cpu': ('', 'N', 'T'),
+        'page_bytes': ('', 'N', 'T'),
+        'targets_csv_bytes': ('', 'T'),
+        'results_bytes': ('', 'N', 'T'),
+    },
+    'masks': {'draw_cpu': ('', 'MN'), 'create_cpu': ('', 'N', 'MN'), 'masks_bytes': ('MN',)},
+}
+"""What each figure is taken to be a sum of, for sizes beyond those measured: products of axes, of
+which P is the number of parameters."""
+
+_GOALS: dict[str, tuple[dict[str, int], ...]] = {
+    'train': (),
+    'store': (
+        {'M': 1000, 'N': 50_000, 'T': 50_000},
+        {'M': 1000, 'N': 1_000_000, 'T': 1_000_000},
+        {'M': 10_000, 'N': 1_000_000, 'T': 1_000_000},
+    ),
+    'report': (
+        {'M': 1000, 'N': 50_000, 'T': 50_000},
+        {'M': 1000, 'N': 1_000_000, 'T': 100_000},
+    ),
+}
+_GOALS['summary'] = _GOALS['adjusted'] = _GOALS['masks'] = _GOALS['store']
+"""Sizes for which figures are extrapolated."""
+
 _PART_OF = {'adjusted': 'summary'}
 """Stages that are asked for by the name of another."""
 
@@ -468,6 +507,44 @@ def tables(found: list[dict[str, Any]], stage: str) -> None:
         print(f'| {" | ".join(cells)} |')
 
 
+def extrapolations(found: list[dict[str, Any]], stage: str) -> None:
+    """Prints what sums of `_TERMS` say beyond the sizes measured, and how well they fit these."""
+    own = [
+        ({'P': row['found'].get('parameters', 1), **row['at']}, row['found'])
+        for row in found
+        if row['stage'] == stage and 'failed' not in row['found']
+    ]
+    goals = _GOALS[stage]
+    names = [', '.join(f'{axis} = {size:,}' for axis, size in goal.items()) for goal in goals]
+    print(f'\n| {stage}, extrapolated | {" | ".join([*names, "worst miss of the fit"])} |')
+    print('|' + '---|' * (2 + len(goals)))
+    for name, terms in _TERMS[stage].items():
+        known = [(at, got[name]) for at, got in own if got.get(name)]
+        if len(known) <= len(terms):
+            continue
+        weights, miss = fitted(known, terms)
+        cells = [_text(float(_products(goal, terms) @ weights)) for goal in goals]
+        print(f'| {name} | {" | ".join([*cells, f"{miss:.0%}"])} |')
+
+
+def fitted(
+    known: list[tuple[dict[str, Any], float]], terms: tuple[str, ...]
+) -> tuple[np.ndarray, float]:
+    """Fits a sum of products of axes, none of them negative, by relative least squares.
+
+    Returns the weights, and by which part the sum misses a value at most.
+    """
+    rows = np.stack([_products(at, terms) for at, _ in known])
+    values = np.array([value for _, value in known])
+    scale = (rows / values[:, None]).max(axis=0)
+    weights, _ = scipy.optimize.nnls(rows / values[:, None] / scale, np.ones(len(values)))
+    return weights / scale, float(np.abs(rows @ (weights / scale) / values - 1).max())
+
+
+def _products(at: Mapping[str, Any], terms: tuple[str, ...]) -> np.ndarray:
+    return np.array([math.prod(float(at[axis]) for axis in term) for term in terms])
+
+
 def _along(
     own: list[dict[str, Any]], stage: str, axis: str, sizes: list[int], name: str
 ) -> list[tuple[float, float]]:
@@ -513,6 +590,7 @@ def main(arguments: list[str]) -> None:
             shutil.move(partial, output)
     for stage in stages:
         tables(found, stage)
+        extrapolations(found, stage)
 
 
 if __name__ == '__main__':
