@@ -169,7 +169,14 @@ def show_members(topology: Topology, run: Members, *, width: int | None = None) 
     except TooLarge as error:
         _say(f'{topology.name}: does NOT fit. {error}; choose a smaller --vmap')
         return None
-    _print(planning.describe_members(made, run.program, bfloat16=run.bfloat16))
+    examples = jax.tree.leaves(run.inputs.examples)[0].shape[0]
+    store = planning.store_bytes(
+        members=run.members,
+        examples=examples,
+        targets=examples,
+        measurements=len(run.program.task.measurements),
+    )
+    _print(planning.describe_members(made, run.program, store=store, bfloat16=run.bfloat16))
     return made
 
 

@@ -1,7 +1,7 @@
 """Will a run fit a TPU slice that nobody has yet? Its step, compiled ahead of time on a CPU."""
 
 from influence_jax.planning.compile import Inputs, Plan, TooLarge, compile_step
-from influence_jax.planning.costs import Cost, cost
+from influence_jax.planning.costs import Cost, StoreBytes, cost, store_bytes
 from influence_jax.planning.description import describe, estimate
 from influence_jax.planning.planned_run import (
     GPT_NEO_1_3B,
@@ -27,6 +27,7 @@ __all__ = [
     'Roofline',
     'RunSettings',
     'StepCost',
+    'StoreBytes',
     'TooLarge',
     'Topology',
     'candidates',
@@ -42,4 +43,5 @@ __all__ = [
     'least_time',
     'propose',
     'step_cost',
+    'store_bytes',
 ]

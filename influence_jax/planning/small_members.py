@@ -3,6 +3,7 @@
 import jax
 
 from influence_jax.planning.compile import Inputs, Plan, compile_step
+from influence_jax.planning.costs import StoreBytes
 from influence_jax.planning.roofline import CHIPS, least_time
 from influence_jax.planning.topology import Topology
 from influence_jax.training.automatic import accelerator_width
@@ -33,12 +34,15 @@ def compile_members(
     return compile_step(program, topology, shape, rules=REPLICATED, inputs=inputs)
 
 
-def describe_members(made: Plan, program: Program, *, bfloat16: bool = False) -> dict[str, str]:
+def describe_members(
+    made: Plan, program: Program, *, store: StoreBytes | None = None, bfloat16: bool = False
+) -> dict[str, str]:
     """Returns what is printed of such a plan, by name.
 
     Args:
         made: by `compile_members`.
         program: of the same members.
+        store: what their run takes on disk.
         bfloat16: whether they compute in bfloat16.
     """
     topology, width = made.topology, made.shape.vmapped
@@ -59,6 +63,8 @@ def describe_members(made: Plan, program: Program, *, bfloat16: bool = False) ->
             f'are in it, on every chip'
         ),
     }
+    if store is not None:
+        said['store'] = str(store)
     cost = made.cost
     if cost is None:
         return said
@@ -77,7 +83,8 @@ def describe_members(made: Plan, program: Program, *, bfloat16: bool = False) ->
             f'{found.bound}); {cautious:,.3g} if every access went to HBM'
         ),
         'not counted': (
-            'measuring, loading and compiling, and whatever a real step waits for: nothing was run'
+            'measuring, loading and compiling, and whatever a real step waits for, since nothing '
+            'was run; estimation and report (docs/results/growth.md)'
         ),
     }
     if cost.loops:

@@ -136,14 +136,16 @@ def test_a_plan_in_words():
     made = planning.Plan(
         topology, MeshShape(4, vmapped=16), 1.0, 1.0, 2.5, Collectives(0, 0, 0), 9.0, cost
     )
-    said = planning.describe_members(made, _program(1000))
+    store = planning.store_bytes(members=1000, examples=8000, targets=2000, measurements=3)
+    said = planning.describe_members(made, _program(1000), store=store)
+    assert said['store'].startswith('0.0255 GB on disk: 0.024 of measurements')
     assert said['a member'] == '1,000 parameters, 100 steps of 8'
     assert '2.50 GiB at the peak, 13.25 GiB free' in said['HBM a chip']
     # 16 members, 100 steps of 10 ms, or of 100 where nothing stays on the chip.
     assert said['speed'].startswith(
         'at most 16 members/s on one v5e chip (roofline estimate, bound by bytes); 1.6 if every'
     )
-    assert 'nothing was run' in said['not counted']
+    assert 'estimation and report' in said['not counted']
     assert 'note' not in said
     looping = made._replace(cost=cost._replace(loops=2))
     assert '2 loops once' in planning.describe_members(looping, _program(1000))['note']
