@@ -172,9 +172,11 @@ def table(rows: list[dict[str, Any]]) -> None:
         if 'cost' not in row['found']:
             print(f'{head} {row["generation"]} | {row["found"]["too_large"]} | | | | | | |')
             continue
-        cost = StepCost(**row['found']['cost'])
+        compiled_cost = StepCost(**row['found']['cost'])
         for name in (row['generation'], *(['H100 SXM'] if row['generation'] == 'v5e' else [])):
             own = name == row['generation']
+            # What a TPU's program keeps on the chip says nothing of another one.
+            cost = compiled_cost if own else compiled_cost._replace(memory_bytes=0)
             line = least_time(cost, CHIPS[name], bfloat16=of.bfloat16)
             rates = [
                 line.members_per_second(
@@ -183,13 +185,18 @@ def table(rows: list[dict[str, Any]]) -> None:
                 for cautious in (False, True)
             ]
             peak = row['found'].get('peak_gib')
+            memory = f'{cost.memory_bytes / 1e6:,.3g}' if own else ''
             fits = '' if not own else f'{peak:.2f}' if peak else 'does not fit'
             print(
-                f'{head} {name} | {cost.flops / 1e9:,.3g} | '
-                f'{cost.memory_bytes / 1e6:,.3g} | {cost.accessed_bytes / 1e6:,.3g} | '
-                f'{1e3 * line.seconds:.3g}, {line.bound} | {rates[0]:,.3g} | {rates[1]:,.3g} | '
-                f'{fits} |'
+                f'{head} {name} | {_number(cost.flops / 1e9)} | {memory} | '
+                f'{_number(cost.accessed_bytes / 1e6)} | '
+                f'{1e3 * line.seconds:.3g}, {line.bound} | {_number(rates[0])} | '
+                f'{_number(rates[1])} | {fits} |'
             )
+
+
+def _number(value: float) -> str:
+    return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
 
 
 def main(arguments: list[str]) -> None:
