@@ -185,7 +185,7 @@ def table(rows: list[dict[str, Any]]) -> None:
                 for cautious in (False, True)
             ]
             peak = row['found'].get('peak_gib')
-            memory = f'{cost.memory_bytes / 1e6:,.3g}' if own else ''
+            memory = _number(cost.memory_bytes / 1e6) if own else ''
             fits = '' if not own else f'{peak:.2f}' if peak else 'does not fit'
             print(
                 f'{head} {name} | {_number(cost.flops / 1e9)} | {memory} | '

@@ -19,6 +19,7 @@ from absl import flags as absl_flags
 from experiments import flags, launch
 from influence_jax import planning, subsets, tasks
 from influence_jax.data import Dataset
+from influence_jax.formatting import count
 from influence_jax.planning import (
     GPT_NEO_1_3B,
     Inputs,
@@ -160,7 +161,7 @@ def show_members(topology: Topology, run: Members, *, width: int | None = None) 
     Raises:
         ValueError: no libtpu.
     """
-    at_a_time = f'{width} members' if width else 'as many members as training would take'
+    at_a_time = count(width, 'member') if width else 'as many members as training would take'
     _say(f'{topology.name}: compiling the step of {at_a_time} a chip, which may take minutes')
     try:
         made = planning.compile_members(
