@@ -8,6 +8,7 @@ import jax
 from experiments import image_data, launch
 from experiments.settings import (
     AnalysisSettings,
+    ChipSettings,
     DataSettings,
     EnsembleSettings,
     LabelSettings,
@@ -33,10 +34,17 @@ class ImageExperiment:
     analysis: AnalysisSettings = dataclasses.field(default_factory=AnalysisSettings)
     planting: PlantingSettings = dataclasses.field(default_factory=PlantingSettings)
     labels: LabelSettings = dataclasses.field(default_factory=LabelSettings)
+    chip: ChipSettings = dataclasses.field(default_factory=ChipSettings)
 
 
-def run(experiment: ImageExperiment) -> Path:
-    """Trains what is missing of the ensemble, writes its report and returns the page's path."""
+def run(experiment: ImageExperiment) -> Path | None:
+    """Trains what is missing of the ensemble, writes its report and returns the page's path.
+
+    None where it only plans.
+    """
+    if experiment.chip.plan:
+        _plan(experiment)
+        return None
     launch.use_devices(experiment.machine.streams)
     dataset, task = prepare(experiment)
     launch.show_notes(dataset.notes)
@@ -56,3 +64,23 @@ def prepare(experiment: ImageExperiment) -> tuple[Dataset, Classification]:
     )
     dataset = experiment.labels.plant(dataset, seed=seed)
     return dataset, experiment.network.task(dataset)
+
+
+def _plan(experiment: ImageExperiment) -> None:
+    from experiments import plan  # imports what training images has no use for
+
+    topology = plan.prepared(experiment.chip.topology)
+    dataset, task = prepare(experiment)
+    ensemble, analysis = experiment.ensemble, experiment.analysis
+    plan.show_members(
+        topology,
+        plan.Members.of(
+            task,
+            dataset,
+            experiment.recipe,
+            members=analysis.max_members if analysis.grows else ensemble.members,
+            keep=ensemble.keep,
+            seed=ensemble.seed,
+        ),
+        width=experiment.machine.vmap or None,
+    )

@@ -163,7 +163,8 @@ def _ids_of(directory: str) -> tuple[str, ...] | None:
 def _plan(experiment: LanguageExperiment) -> None:
     recipe, model = experiment.recipe, experiment.model
     if model.is_tiny:
-        raise ValueError('--plan is for large members: name a checkpoint with --model')
+        _plan_tiny(experiment)
+        return
     analysis, ensemble = experiment.analysis, experiment.ensemble
     vmapped, size = experiment.machine.vmap or 1, _size(experiment)
     settings = planning.RunSettings(
@@ -178,6 +179,25 @@ def _plan(experiment: LanguageExperiment) -> None:
     )
     config = planning.checkpoint_config(model.model, bfloat16=model.bfloat16, remat=model.remat)
     plan.show(experiment.plan, planning.language_run(config, settings), vmapped=vmapped)
+
+
+def _plan_tiny(experiment: LanguageExperiment) -> None:
+    """Plans members that fit on one chip; a base that they start from is pretrained first."""
+    topology = plan.prepared(experiment.plan.topology)
+    dataset, task = prepare(experiment)
+    analysis, ensemble = experiment.analysis, experiment.ensemble
+    plan.show_members(
+        topology,
+        plan.Members.of(
+            task,
+            dataset,
+            experiment.recipe,
+            members=analysis.max_members if analysis.grows else ensemble.members,
+            keep=ensemble.keep,
+            seed=ensemble.seed,
+        )._replace(bfloat16=experiment.model.bfloat16),
+        width=experiment.machine.vmap or None,
+    )
 
 
 class _Size(NamedTuple):

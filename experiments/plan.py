@@ -11,12 +11,15 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags as absl_flags
 
 from experiments import flags, launch
-from influence_jax import planning
+from influence_jax import planning, subsets, tasks
+from influence_jax.data import Dataset
+from influence_jax.formatting import count
 from influence_jax.planning import (
     GPT_NEO_1_3B,
     Inputs,
@@ -26,10 +29,14 @@ from influence_jax.planning import (
     TooLarge,
     Topology,
 )
+from influence_jax.training import EnsembleKeys, Recipe, vmapped
 from influence_jax.training.member import Program
 from influence_jax.training.mesh import MeshShape, Rules
 
 absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
+
+_MASKS = 64
+"""Subsets of which the largest batch of texts is taken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +104,81 @@ def show(settings: PlanSettings, run: PlannedRun, *, vmapped: int = 1) -> Plan |
     _say(f'proposed: --mesh={",".join(map(str, found.shape.sizes))}')
     _print(planning.describe(found, run, settings.utilisation))
     return found
+
+
+class Members(NamedTuple):
+    """Members that fit on one chip, to be planned.
+
+    program: how they are trained.
+    inputs: shapes of the data.
+    members: M.
+    bfloat16: whether they compute in it.
+    """
+
+    program: Program
+    inputs: Inputs
+    members: int
+    bfloat16: bool = False
+
+    @classmethod
+    def of(
+        cls, task: Any, dataset: Dataset, recipe: Recipe, *, members: int, keep: float, seed: int
+    ) -> 'Members':
+        """Binds a task to a dataset, as training does; subsets are drawn independently."""
+        problem, keys = tasks.bind(task, dataset), EnsembleKeys.of(seed)
+        masks = subsets.independent(
+            key=keys.masks,
+            members=min(members, _MASKS),
+            examples=len(dataset),
+            inclusion_prob=keep,
+        )
+        program = recipe.program(problem.task, masks, keep, measure_batch=problem.measure_batch)
+        if problem.refine is not None:
+            program = problem.refine(
+                program, masks=masks, key=keys.members, executor=vmapped(2, devices=1)
+            )
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+            (problem.examples, problem.base),
+        )
+        return cls(program, Inputs(*shapes), members)
+
+
+def prepared(name: str) -> Topology:
+    """Finds a slice, and prepares this process to compile for it.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    topology = planning.find(name)
+    compile_without_tpus()
+    return topology
+
+
+def show_members(topology: Topology, run: Members, *, width: int | None = None) -> Plan | None:
+    """Prints the plan of members that fit on one chip, and returns it; None where they do not.
+
+    Raises:
+        ValueError: no libtpu.
+    """
+    at_a_time = count(width, 'member') if width else 'as many members as training would take'
+    _say(f'{topology.name}: compiling the step of {at_a_time} a chip, which may take minutes')
+    try:
+        made = planning.compile_members(
+            run.program, topology, inputs=run.inputs, members=run.members, width=width
+        )
+    except TooLarge as error:
+        _say(f'{topology.name}: does NOT fit. {error}; choose a smaller --vmap')
+        return None
+    examples = jax.tree.leaves(run.inputs.examples)[0].shape[0]
+    store = planning.store_bytes(
+        members=run.members,
+        examples=examples,
+        targets=examples,
+        measurements=len(run.program.task.measurements),
+    )
+    _print(planning.describe_members(made, run.program, store=store, bfloat16=run.bfloat16))
+    return made
 
 
 def _compiled(

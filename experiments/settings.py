@@ -220,6 +220,20 @@ class NetworkSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class ChipSettings:
+    """Whether to plan instead of training.
+
+    Attributes:
+        plan: train nothing; compile the step for --topology, which needs no TPU but the extra tpu,
+            and print memory and a roofline estimate of members a second.
+        topology: the TPU slice, such as v5e:2x2; a wrong name lists those known.
+    """
+
+    plan: bool = False
+    topology: str = 'v5e:2x2'
+
+
+@dataclasses.dataclass(frozen=True)
 class MachineSettings:
     """How to run; changes results by rounding alone (--vmap) or not at all (the others).
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 _STATM = Path('/proc/self/statm')
+_MEMINFO = Path('/proc/meminfo')
 _PAGE, _INTERVAL = os.sysconf('SC_PAGE_SIZE'), 0.01
 
 
@@ -62,6 +64,18 @@ def return_memory() -> None:
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None) if os.name == 'posix' else None
     if trim is not None:
         trim(0)
+
+
+def available_bytes() -> int | None:
+    """Memory that can be taken without swapping; None where the system does not report it.
+
+    What is beyond it is often granted all the same, and the process killed when it is used.
+    """
+    try:
+        found = re.search(r'^MemAvailable: *(\d+) kB$', _MEMINFO.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 2**10 if found else None
 
 
 def _resident_bytes() -> int:

@@ -4,7 +4,8 @@ import time
 
 import numpy as np
 
-from influence_jax.resources import Cost, Stopwatch
+from influence_jax import resources
+from influence_jax.resources import Cost, Stopwatch, available_bytes
 
 
 def test_seconds_and_memory_of_a_block():
@@ -21,3 +22,14 @@ def test_costs_add_up():
     assert Cost(1.0, 3).plus(Cost(2.0, 5)) == Cost(3.0, 5)
     assert Cost(1.0, None).plus(Cost(2.0, 5)).peak_bytes == 5
     assert Cost(1.0, None).plus(Cost(2.5, None)) == (3.5, None)
+
+
+def test_memory_that_is_available(tmp_path, monkeypatch):
+    file = tmp_path / 'meminfo'
+    file.write_text('MemTotal:       24000000 kB\nMemAvailable:   17000000 kB\n')
+    monkeypatch.setattr(resources, '_MEMINFO', file)
+    assert available_bytes() == 17_000_000 * 1024
+    file.write_text('MemTotal:       24000000 kB\n')
+    assert available_bytes() is None
+    monkeypatch.setattr(resources, '_MEMINFO', tmp_path / 'absent')
+    assert available_bytes() is None

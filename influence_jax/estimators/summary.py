@@ -12,7 +12,7 @@ from influence_jax.estimators.estimator import EstimatorLike, Method
 from influence_jax.estimators.margin import floored_margin, margin_of_largest, z_margin
 from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, Discoveries, SignificantPairs
 from influence_jax.estimators.scan import EDGES, SummaryRequest
-from influence_jax.estimators.tiling import TILE
+from influence_jax.estimators.tiling import tile_for
 from influence_jax.estimators.uncertainty import largest_of_noise, z_scores
 from influence_jax.formatting import count, number
 from influence_jax.types import AnyArray, Masks, Measurement
@@ -161,7 +161,7 @@ def summarize(
     *,
     estimator: EstimatorLike = difference_in_means,
     top_k: int = 16,
-    tile: int = TILE,
+    tile: int | None = None,
     target_examples: Int[AnyArray, ' T'] | None = None,
     quantile_levels: tuple[float, ...] = QUANTILE_LEVELS,
     false_discoveries: float = 0.05,
@@ -179,7 +179,7 @@ def summarize(
       estimator: how influence is estimated; also a function, see `as_estimator`. Of no use for
         `Columns`.
       top_k: how many strongest examples of each sign to keep of each target; N at most.
-      tile: how many targets at once.
+      tile: how many targets at once; by default 512, fewer of more than 131,072 examples.
       target_examples: `[T]` position of the example that each target is, -1 where it is none.
         By default target t is example t if T == N, and otherwise no target is an example.
       quantile_levels: in [0, 1].
@@ -194,7 +194,7 @@ def summarize(
         raise ValueError(f'quantile_levels must lie in 0 .. 1, not {quantile_levels}')
     if top_k < 1:
         raise ValueError(f'{top_k=} must be at least 1')
-    if tile < 1:
+    if tile is not None and tile < 1:
         raise ValueError(f'{tile=} must be at least 1')
     columns = as_columns(source, losses, estimator=estimator, target_examples=target_examples)
     examples, targets, members = columns.examples, columns.targets, columns.members
@@ -204,6 +204,7 @@ def summarize(
         members, included = len(of.masks), of.masks.sum(axis=0)
         testable = np.minimum(included, members - included) >= LEAST_ON_A_SIDE
     self_index = examples_of_targets(target_examples, examples=examples, targets=targets)
+    tile = tile or tile_for(examples)
     if examples < 2:
         raise ValueError('one example has no others to be compared with: give at least 2')
     discoveries = Discoveries(

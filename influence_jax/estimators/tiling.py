@@ -11,12 +11,24 @@ import numpy as np
 import threadpoolctl
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.resources import available_bytes
 from influence_jax.types import Influence
 
 TILE = 512
 """Targets estimated at once: large enough for fast products, small enough for any memory."""
 
+_MOST_ENTRIES = 2**26  # of a block of columns, several arrays of which are there at once
+_LEAST_TILE = 16
+
 Piece = TypeVar('Piece')
+
+
+def tile_for(examples: int) -> int:
+    """How many targets are scanned at once: `TILE`, and fewer where columns are long.
+
+    So that a block of columns takes 256 MiB as float32, whatever N is.
+    """
+    return max(_LEAST_TILE, min(TILE, _MOST_ENTRIES // max(1, examples)))
 
 
 def in_threads(work: Callable[[slice], Piece], rows: int, *, step: int) -> list[Piece]:
@@ -44,7 +56,18 @@ def _libraries() -> threadpoolctl.ThreadpoolController:
 
 
 def whole(blocks: Iterator[tuple[slice, Influence]], *, examples: int, targets: int) -> Influence:
-    """The matrix from its tiles: float32 numpy `[N T]`."""
+    """The matrix from its tiles: float32 numpy `[N T]`.
+
+    Raises:
+      MemoryError: the machine has less memory than values and errors take.
+    """
+    needed = 2 * 4 * examples * targets
+    if (available := available_bytes()) is not None and needed > available:
+        raise MemoryError(
+            f'influence of {examples:,} examples on {targets:,} targets takes {needed:,} bytes '
+            f'with its errors, and {available:,} are available: summarize it, or estimate some '
+            f'columns (Run.summary, Run.column, Columns.tiles), which never hold all'
+        )
     values = np.empty((examples, targets), np.float32)
     standard_error = np.empty_like(values)
     for columns, block in blocks:

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from influence_jax.planning import collectives
 from influence_jax.planning.collectives import Collectives
+from influence_jax.planning.roofline import StepCost, step_cost
 from influence_jax.planning.topology import Topology
 from influence_jax.training.compiled import compile_program
 from influence_jax.training.executor import sharded
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
     peak_gib: the most that is in use at any time, per device.
     collectives: who talks to whom.
     seconds: that compiling took.
+    cost: FLOPs and bytes of the step on one device; None where the compiler does not say.
     """
 
     topology: Topology
@@ -54,6 +56,7 @@ class Plan(NamedTuple):
     peak_gib: float
     collectives: Collectives
     seconds: float
+    cost: StepCost | None = None
 
     @property
     def free_gib(self) -> float:
@@ -115,6 +118,7 @@ def compile_step(
             devices_per_member=shape.devices_per_member,
         ),
         seconds=time.perf_counter() - start,
+        cost=step_cost(analysis, text) if (analysis := compiled.cost_analysis()) else None,
     )
 
 

@@ -20,6 +20,37 @@ class Cost(NamedTuple):
     hours: float
 
 
+class StoreBytes(NamedTuple):
+    """What the directory of a run takes, without parameters and report.
+
+    measurements: float32 `[M T]`, as often as there are measurements.
+    masks: `[M N]`, compressed: random ones of half of the examples take 1.51 bits an entry
+        (docs/results/growth.md).
+    """
+
+    measurements: float
+    masks: float
+
+    def __str__(self) -> str:
+        return (
+            f'{(self.measurements + self.masks) / 1e9:,.3g} GB on disk: '
+            f'{self.measurements / 1e9:,.3g} of measurements (M T x 4 bytes each), '
+            f'{self.masks / 1e9:,.3g} of masks'
+        )
+
+
+def store_bytes(*, members: int, examples: int, targets: int, measurements: int) -> StoreBytes:
+    """Returns the bytes of a run's directory.
+
+    Args:
+        members: M.
+        examples: N.
+        targets: T.
+        measurements: how many are recorded of each member and target.
+    """
+    return StoreBytes(4.0 * members * targets * measurements, 1.51 / 8 * members * examples)
+
+
 def cost(
     topology: Topology,
     shape: MeshShape,

@@ -3,7 +3,7 @@
 import dataclasses
 
 from influence_jax.planning.compile import Plan, check_size
-from influence_jax.planning.costs import cost
+from influence_jax.planning.costs import cost, store_bytes
 from influence_jax.planning.planned_run import PlannedRun
 from influence_jax.planning.proposal import least_gib
 from influence_jax.planning.topology import Topology
@@ -50,9 +50,11 @@ def estimate(
             f'{run.members * run.member_flops + run.full_data_flops:.3g} in all'
         ),
         'chip-hours': _hours(topology, shape, run, utilization),
+        'store': _store(run),
         'not counted': (
             'decoding completions, loading, compiling and checkpoints; '
-            'memory is that of training, not of measuring or decoding'
+            'memory is that of training, not of measuring or decoding; estimation and report '
+            '(docs/results/growth.md)'
         ),
         **_uneven(shape, run),
     }
@@ -78,6 +80,18 @@ def _hours(topology: Topology, shape: MeshShape, run: PlannedRun, utilization: f
         f'{utilization:.0%} of {topology.generation.peak_tflops:g} TFLOP/s '
         f'({full_data.chip_hours:,.2f} of them for the member on all records): '
         f'{ensemble.hours + full_data.hours:,.2f} hours on this slice'
+    )
+
+
+def _store(run: PlannedRun) -> str:
+    records = run.inputs.examples.tokens.shape[0]
+    return str(
+        store_bytes(
+            members=run.members,
+            examples=records,
+            targets=records,
+            measurements=len(run.program.task.measurements),
+        )
     )
 
 

@@ -19,21 +19,23 @@ class Generation:
     Attributes:
         memory_gib: HBM of a chip that programs can use, as libtpu's compiler says it.
         peak_tflops: bfloat16, of a chip, as published by its maker.
+        gigabytes_per_second: bandwidth of a chip's HBM, likewise; 1e9 bytes.
         slices: arrangements of chips.
         options: what the compiler must be told besides, so that a chip is one device.
     """
 
     memory_gib: float
     peak_tflops: float
+    gigabytes_per_second: float
     slices: tuple[str, ...]
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 GENERATIONS: Mapping[str, Generation] = {
-    'v4': Generation(30.75, 275, _CUBIC, {'chip_config_name': 'megacore'}),
-    'v5e': Generation(15.75, 197, _FLAT),
-    'v5p': Generation(95.74, 459, _CUBIC),
-    'v6e': Generation(31.25, 918, _FLAT),
+    'v4': Generation(30.75, 275, 1200, _CUBIC, {'chip_config_name': 'megacore'}),
+    'v5e': Generation(15.75, 197, 819, _FLAT),
+    'v5p': Generation(95.74, 459, 2765, _CUBIC),
+    'v6e': Generation(31.25, 918, 1640, _FLAT),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
+from influence_jax.resources import available_bytes
 from influence_jax.store import layout, shown
 from influence_jax.store.arrays import write_rows
 from influence_jax.store.files import (
@@ -171,6 +172,8 @@ class Run(Members):
         start = 0
         try:
             array.check_files(complete)  # before memory is taken
+            if 4 * math.prod(shape) > (available_bytes() or math.inf):
+                raise MemoryError  # the system would grant it, and then kill this process
             values = np.full(shape, np.nan, np.float32)
             for block in array.blocks(complete):
                 members = complete[start : start + len(block)]

@@ -87,17 +87,24 @@ def _of_width(
     nbytes = _bytes_of(abstract_state(program, base))
     if width is None:
         each = -(-members // number_of(devices))
-        fits = max(1, min(_WIDEST, each, _BUDGET // max(1, 2 * nbytes)))
-        width = 1 if _platform() == 'cpu' else _fastest(fits, each)
+        width = 1 if _platform() == 'cpu' else accelerator_width(program, base, members=each)
     if width > 1:
         return vmapped(width, devices)
     # A few small members in turn hide the cost of a call; more would only delay what is recorded.
     return sequential(devices, in_turn=4 if nbytes < _LARGE else 1)
 
 
-def _fastest(most: int, members: int) -> int:
-    """The power of two up to `most` at which the members are trained soonest."""
-    widths = [2**n for n in range(int(np.log2(most)) + 1)]
+def accelerator_width(program: Program, base: Params | None = None, *, members: int) -> int:
+    """Returns how many members an accelerator trains at a time, where nobody says otherwise.
+
+    Args:
+        program: what is to be trained.
+        base: what members share, for a `BasedTask`; arrays or their shapes.
+        members: that there are for one device.
+    """
+    nbytes = _bytes_of(abstract_state(program, base))
+    fits = max(1, min(_WIDEST, members, _BUDGET // max(1, 2 * nbytes)))
+    widths = [2**n for n in range(int(np.log2(fits)) + 1)]
     return min(widths, key=lambda width: -(-members // width) * (width + _CALL))
 
 

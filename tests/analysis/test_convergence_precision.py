@@ -6,6 +6,7 @@ import pytest
 import reference
 
 from influence_jax.analysis.convergence import members_needed, precision, standard_error_curve
+from influence_jax.analysis.convergence.standard_errors import sampled_targets
 from influence_jax.estimators import adjusted, by_name, difference_in_means
 
 KEY = jax.random.key(0)
@@ -137,3 +138,11 @@ def test_two_members_on_either_side_are_needed(times, unknown):
     masks, losses = noisy()
     masks[:, 2] = np.arange(60) < times
     assert precision(masks, losses, key=KEY).unknown_examples == unknown
+
+
+@pytest.mark.parametrize(
+    ('examples', 'targets'), [(10, 256), (2**17, 256), (2**18, 128), (10**6, 33), (10**9, 32)]
+)
+def test_fewer_targets_stand_for_all_where_columns_are_long(examples, targets):
+    """All of their columns are held at once."""
+    assert sampled_targets(examples) == targets

@@ -30,10 +30,12 @@ def _said(done):
     return done.stderr
 
 
-def test_a_topology_that_does_not_exist(launch):
+@pytest.mark.parametrize(
+    ('name', 'flag'), [('nq_gpt_neo', '--model=no/such/folder'), ('image_resnet', '--dataset=none')]
+)
+def test_a_topology_that_does_not_exist(launch, name, flag):
     """Said before anything else is looked at."""
-    flags = '--plan', '--topology=v5e:5x5', '--model=no/such/folder'
-    done = launch(*flags, name='nq_gpt_neo')
+    done = launch('--plan', '--topology=v5e:5x5', flag, name=name)
     assert not done.stdout
     said = _said(done)
     assert said.startswith("error: no TPU topology 'v5e:5x5' is known; write one as v5e:4x4 (v4: ")

@@ -56,6 +56,8 @@ def test_a_plan_in_words():
     hours = (ensemble + 4 * everything) / (0.4 * 197e12) / 3600
     assert float(said['chip-hours'].split()[0]) == pytest.approx(hours, abs=0.1)
     assert '(0.06 of them for the member on all records)' in said['chip-hours']
+    # 1,000 members, 1,500 targets, 3 measurements.
+    assert said['store'].startswith('0.0183 GB on disk: 0.018 of measurements')
     assert 'decoding' in said['not counted']
     assert 'not of measuring' in said['not counted']
     assert 'each device computes 13 rows, 2 of 52 for nothing' in said['note']

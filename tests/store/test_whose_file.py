@@ -419,6 +419,13 @@ def test_reading_takes_little_more_memory_than_the_array(tmp_path, changed_manif
     assert _status('VmHWM') - before < 1.0 * values.nbytes + 2**24
 
 
+def test_a_measurement_beyond_what_is_available_is_one_line(directory, monkeypatch, one_line):
+    """A system that grants the memory would kill the process when it is used."""
+    run = store.open_run(directory)
+    monkeypatch.setattr('influence_jax.store.run.available_bytes', lambda: 4 * 12 * 7 - 1)
+    assert 'takes 336 bytes' in one_line(store.RunError, run.measurement)
+
+
 def test_a_measurement_beyond_memory_is_one_line(directory, monkeypatch, one_line):
     def full(*arguments):
         raise MemoryError

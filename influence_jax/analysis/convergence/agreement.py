@@ -8,7 +8,11 @@ import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.analysis.convergence.standard_errors import known_influence, others
+from influence_jax.analysis.convergence.standard_errors import (
+    known_influence,
+    others,
+    sampled_targets,
+)
 from influence_jax.analysis.margins import top1_margin
 from influence_jax.analysis.resampling import host_generator
 from influence_jax.estimators import (
@@ -23,7 +27,6 @@ from influence_jax.estimators import (
 from influence_jax.estimators.ensemble import complete_members, examples_of_targets
 from influence_jax.types import AnyArray, Masks, Measurement, PRNGKey
 
-_SAMPLED_TARGETS = 256
 _MOST_DEFAULT_SIZES = 8
 _LEAST_DEFAULT_SIZE = 8
 _UNMEASURED = np.empty(0)
@@ -51,7 +54,7 @@ class Reliability(NamedTuple):
 class Convergence(NamedTuple):
     """Agreement of two disjoint sets of members; mean over repeated random splits.
 
-    All of at most 256 sampled targets.
+    All of at most 256 sampled targets, fewer of more than 131,072 examples.
 
     members: `[S]` members in each of the two sets, ascending.
     self_influence: `[S]` Pearson correlation of the two sets' self-influences; NaN where no target
@@ -156,7 +159,7 @@ def split_half(
     examples, targets = masks.shape[1], losses.shape[1]
     self_index = examples_of_targets(target_examples, examples=examples, targets=targets)
     generator = host_generator(key)
-    sample = np.sort(generator.permutation(targets)[:_SAMPLED_TARGETS])
+    sample = np.sort(generator.permutation(targets)[: sampled_targets(examples)])
     self_index, losses = self_index[sample], losses[:, sample]
     third = len(masks) // 3
 

@@ -14,6 +14,8 @@ from influence_jax.estimators.estimator import EstimatorLike, as_estimator
 from influence_jax.types import AnyArray, Influence, Masks, Measurement, PRNGKey
 
 _SAMPLED_TARGETS = 256
+_LEAST_SAMPLED = 32
+_MOST_ENTRIES = 2**25  # of the columns of all sampled targets
 
 
 class Precision(NamedTuple):
@@ -71,7 +73,7 @@ def precision(
         return Precision(len(masks), math.inf, unknown)
     examples, targets = masks.shape[1], losses.shape[1]
     self_index = examples_of_targets(target_examples, examples=examples, targets=targets)
-    sample = np.sort(host_generator(key).permutation(targets)[:_SAMPLED_TARGETS])
+    sample = np.sort(host_generator(key).permutation(targets)[: sampled_targets(examples)])
     errors = known_influence(estimator, masks, losses[:, sample], self_index[sample]).standard_error
     errors = errors[others(self_index[sample], examples=examples)]
     median = np.median(np.where(np.isnan(errors), np.inf, errors)) if errors.size else np.inf
@@ -157,6 +159,11 @@ def known_influence(
         influence = as_estimator(estimator)(masks[:, known], losses, target_examples=remaining)
         values[known], standard_error[known] = influence
     return Influence(values, standard_error)
+
+
+def sampled_targets(examples: int) -> int:
+    """How many targets stand for all: 256, fewer where columns are long, as they are held."""
+    return max(_LEAST_SAMPLED, min(_SAMPLED_TARGETS, _MOST_ENTRIES // examples))
 
 
 def two_on_both_sides(masks: Bool[np.ndarray, 'M N']) -> Bool[np.ndarray, ' N']:
