@@ -1,15 +1,17 @@
 """What every launch does around its main function."""
 
+import contextlib
 import os
 import re
 import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import jax
 from absl import app, flags, logging
@@ -17,7 +19,7 @@ from absl import app, flags, logging
 from experiments import terminal
 from experiments.flags import define_all, read_all
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import attribution, ensemble, judging, report, store
+from influence_jax import attribution, compilation_cache, ensemble, judging, report, store
 from influence_jax.data import Dataset
 from influence_jax.estimators import Columns, with_scores
 from influence_jax.progress import TerminalProgress
@@ -29,6 +31,11 @@ from influence_jax.training.multihost import is_primary
 
 _TRACEBACK = flags.DEFINE_bool(
     'traceback', False, 'on an error, print where it arose instead of one line'
+)
+_COMPILATION_CACHE = flags.DEFINE_bool(
+    'compilation_cache',
+    True,
+    "keep compiled programs in the user's cache directory, so that the next launch starts at once",
 )
 flags.disclaim_key_flags()  # those of settings are the launch's own, see experiments.flags
 
@@ -162,7 +169,8 @@ def run(main: Callable[..., object], *, most_arguments: int = 0) -> None:
                     f'unexpected argument {plain[most_arguments]!r}: flags begin with --'
                 )
             _use_float32()
-            main(*plain)
+            with _compiled_programs():
+                main(*plain)
             terminal.flush()
         except BrokenPipeError:
             terminal.end_quietly()
@@ -215,6 +223,39 @@ def _use_float32() -> None:
     if getattr(jax.config, 'jax_enable_x64', False):
         print('JAX_ENABLE_X64 is left out of account: all is computed in float32', file=sys.stderr)
         jax.config.update('jax_enable_x64', False)
+
+
+@contextlib.contextmanager
+def _compiled_programs() -> Iterator[None]:
+    """Has jax keep and read compiled programs, unless the user does not want it.
+
+    Whatever is wrong with the cache is said in one line: jax would say it of each program.
+    """
+    if not _COMPILATION_CACHE.value:
+        jax.config.update('jax_enable_compilation_cache', False)
+    warn, said = warnings.showwarning, False
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        nonlocal said
+        if 'persistent compilation cache' not in str(message):
+            warn(message, category, filename, lineno, file, line)
+        elif not said:
+            said = True
+            terminal.log(f'some programs are compiled anew: {message}')
+
+    with compilation_cache.enabled(log=terminal.log):
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            warnings.showwarning = warn
 
 
 _leaving = threading.Lock()
