@@ -15,9 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import platformdirs
 import pytest
+from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
+import influence_jax as ij
 from influence_jax import compilation_cache
+from influence_jax.ensemble import measure_subsets
 
 SETTINGS = (
     'jax_compilation_cache_dir',
@@ -309,7 +312,9 @@ PROCESS = """
 import sys
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
+import influence_jax as ij
 from influence_jax import compilation_cache
+from influence_jax.ensemble import measure_subsets
 compilation_cache.LEAST_SECONDS = 0.0
 with compilation_cache.enabled(Path(sys.argv[1]), log=sys.exit) as used:
     assert used
@@ -335,3 +340,46 @@ def test_processes_share_a_directory_at_once(directory):
     assert [process.returncode for process in processes] == [0, 0, 0], ended
     assert len({out for out, _ in ended}) == 1
     assert not any(err for _, err in ended), ended
+
+
+def test_ensembles_are_trained_with_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(compilation_cache, 'default_directory', lambda: tmp_path / 'compiled')
+    rng = np.random.default_rng(0)
+    data = ij.Dataset({'x': rng.normal(size=(12, 2)).astype(np.float32), 'y': np.zeros(12, 'f')})
+    task = ij.tasks.Regression(lambda rngs: nnx.Linear(2, 1, rngs=rngs), inputs='x', label='y')
+    measure_subsets(task, data, np.eye(12, dtype=bool)[:2] == 0, recipe=ij.Recipe(batch_size=4))
+    assert list((tmp_path / 'compiled').glob('jit_advance-*-cache'))
+    assert settings()['jax_compilation_cache_dir'] is None
+    for train in (ij.train_ensemble, ij.train_full_data_model):
+        assert hasattr(train, '__wrapped__')
+
+
+HEAVY = {
+    'matplotlib',
+    'sklearn',
+    'scipy.special',
+    'scipy.sparse',
+    'scipy.stats',
+    'orbax.checkpoint',
+}
+HEAVY |= {
+    'orbax.checkpoint',
+    'transformers',
+    'tensorflow_datasets',
+    'sacrebleu',
+    'jinja2',
+    'pandas',
+}
+HEAVY |= {'influence_jax.attribution', 'influence_jax.judging', 'influence_jax.report.figures'}
+
+
+def test_a_launch_imports_nothing_that_only_few_need():
+    program = 'import sys, experiments.image_ensemble; print(*sys.modules)'
+    loaded = subprocess.run(
+        [sys.executable, '-c', program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert not HEAVY & set(loaded.stdout.split())
