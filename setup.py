@@ -34,6 +34,8 @@ setup(
     install_requires=[
         # What the launches of a checkout read their flags with; the library has no use for it.
         'absl-py>=2.3,<3',
+        # jax bounds its compilation cache by it.
+        'filelock>=3.16,<5',
         'flax>=0.12.4,<0.13',
         'huggingface_hub>=1,<3',
         'jax>=0.10,<0.11',
@@ -45,6 +47,7 @@ setup(
         'optax>=0.2.6,<0.3',
         'orbax-checkpoint>=0.11.32,<0.13',
         'pillow>=11,<14',
+        'platformdirs>=4.2,<5',
         'rich>=14,<16',
         'sacrebleu>=2.5.1,<3',
         'scikit-learn>=1.5,<2',

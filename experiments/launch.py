@@ -1,15 +1,17 @@
 """What every launch does around its main function."""
 
+import contextlib
 import os
 import re
 import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import jax
 from absl import app, flags, logging
@@ -17,10 +19,11 @@ from absl import app, flags, logging
 from experiments import terminal
 from experiments.flags import define_all, read_all
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import attribution, ensemble, judging, report, store
+from influence_jax import compilation_cache, ensemble, report, store
 from influence_jax.data import Dataset
 from influence_jax.estimators import Columns, with_scores
 from influence_jax.progress import TerminalProgress
+from influence_jax.report.results import PAGE, REPORT
 from influence_jax.run import Run
 from influence_jax.store import RunError
 from influence_jax.text import clean
@@ -29,6 +32,11 @@ from influence_jax.training.multihost import is_primary
 
 _TRACEBACK = flags.DEFINE_bool(
     'traceback', False, 'on an error, print where it arose instead of one line'
+)
+_COMPILATION_CACHE = flags.DEFINE_bool(
+    'compilation_cache',
+    True,
+    "keep compiled programs in the user's cache directory, so that the next launch starts at once",
 )
 flags.disclaim_key_flags()  # those of settings are the launch's own, see experiments.flags
 
@@ -105,19 +113,55 @@ def arguments(
 
 
 def report_of(run: Run, dataset: Dataset, analysis: AnalysisSettings, **more: Any) -> Path:
-    """Writes the report of a run, prints it in short, and returns the page's path."""
+    """Writes the report of a run, prints it in short, and returns the page's path.
+
+    One that is there already and would be the same again, to the byte, is left as it is.
+    """
+    directory = run.directory / REPORT
+    origin = None if analysis.attribution else _origin(run, analysis, more)
+    kept = _kept(directory, origin) if origin else None
+    if kept is not None:
+        terminal.log(f'nothing has changed since {directory} was written')
+        terminal.show(report.terminal(kept), page := directory / PAGE)
+        return page
     scores = attributions(run, dataset, analysis)
     estimator = analysis.estimator
     if analysis.assisted:
         estimator = with_scores({columns.method.name: columns for columns in scores})
     results = report.gather(run, estimator=estimator, attributions=scores, log=terminal.log, **more)
-    return terminal.save_and_show(results, run.directory / 'report')
+    return terminal.save_and_show(results, directory, origin=origin)
+
+
+_OF_THE_COMPUTATION = ('XLA_FLAGS', 'JAX_PLATFORMS', 'JAX_DEFAULT_MATMUL_PRECISION')
+"""Parts of the environment by which numbers may round otherwise."""
+
+
+def _origin(run: Run, analysis: AnalysisSettings, more: Mapping[str, Any]) -> str | None:
+    """What decides what is in the report of a run without attribution."""
+    settings = {
+        'estimator': analysis.estimator.name if analysis.estimator else '',
+        'more': repr(sorted(more.items())),
+        **{name: os.environ.get(name, '') for name in _OF_THE_COMPUTATION},
+    }
+    return report.origin_of(run.directory, settings)
+
+
+def _kept(directory: Path, origin: str) -> report.Results | None:
+    """The results of a report that would be the same if made again; None if it would not."""
+    if not report.is_unchanged(directory, origin):
+        return None
+    try:
+        return report.Results.load(directory)
+    except (ValueError, OSError):
+        return None
 
 
 def attributions(run: Run, dataset: Dataset, analysis: AnalysisSettings) -> list[Columns]:
     """Scores of the methods that are asked for, kept with the run while they are computed."""
     if not analysis.attribution:
         return []
+    from influence_jax import attribution, judging  # slow to import, seldom needed
+
     members = run.complete[: analysis.attribution_models].tolist()
     models, records = attribution.read_run(run, dataset, members)
     axes = store.ScoreAxes.of(run.manifest)
@@ -162,7 +206,8 @@ def run(main: Callable[..., object], *, most_arguments: int = 0) -> None:
                     f'unexpected argument {plain[most_arguments]!r}: flags begin with --'
                 )
             _use_float32()
-            main(*plain)
+            with _compiled_programs():
+                main(*plain)
             terminal.flush()
         except BrokenPipeError:
             terminal.end_quietly()
@@ -215,6 +260,41 @@ def _use_float32() -> None:
     if getattr(jax.config, 'jax_enable_x64', False):
         print('JAX_ENABLE_X64 is left out of account: all is computed in float32', file=sys.stderr)
         jax.config.update('jax_enable_x64', False)
+
+
+@contextlib.contextmanager
+def _compiled_programs() -> Iterator[None]:
+    """Has jax keep and read compiled programs, unless the user does not want it.
+
+    Whatever is wrong with the cache is said in one line: jax would say it of each program.
+    """
+    if not _COMPILATION_CACHE.value:
+        jax.config.update('jax_enable_compilation_cache', False)
+    warn, said = warnings.showwarning, False
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        nonlocal said
+        if 'persistent compilation cache' not in str(message):
+            warn(message, category, filename, lineno, file, line)
+        elif not said:
+            said = True
+            terminal.log(f'some programs are compiled anew: {message}')
+
+    with compilation_cache.enabled(log=terminal.log) as used:
+        if used is None and not getattr(jax.config, 'jax_compilation_cache_dir', None):
+            jax.config.update('jax_enable_compilation_cache', False)  # it has been said once
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            warnings.showwarning = warn
 
 
 _leaving = threading.Lock()

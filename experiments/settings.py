@@ -2,9 +2,8 @@
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
-from influence_jax import attribution
-from influence_jax.attribution import Attribution
 from influence_jax.data import Dataset
 from influence_jax.data.near_duplicates import ImageChange
 from influence_jax.data.wrong_labels import plant_wrong_labels
@@ -14,6 +13,9 @@ from influence_jax.subsets import Design
 from influence_jax.tasks import Classification
 from influence_jax.tasks.images import random_crop_and_flip, standardized
 from influence_jax.training import Automatic
+
+if TYPE_CHECKING:
+    from influence_jax.attribution import Attribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,8 +182,12 @@ class AnalysisSettings:
         if self.max_members < 1:
             raise ValueError(f'max_members must be at least 1, not {self.max_members}')
 
-    def methods(self) -> tuple[Attribution, ...]:
+    def methods(self) -> 'tuple[Attribution, ...]':
         """The methods of attribution that are asked for."""
+        if not self.attribution:
+            return ()
+        from influence_jax import attribution  # slow to import, seldom needed
+
         names = filter(None, (name.strip() for name in self.attribution.split(',')))
         return tuple(attribution.by_name(name) for name in names)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from influence_jax import report
-from influence_jax.report.tables import printable
 from influence_jax.text import clean
 
 
@@ -31,18 +30,21 @@ def save_and_show(
     directory: Path | str,
     *,
     tensors: report.KeptTensors | None = None,
+    origin: str | None = None,
 ) -> Path:
     """Writes a report, prints it in short, and returns the page's path.
 
     What is printed has been written to files before; nobody need read it to its end.
     """
-    page = report.save(results, directory, tensors=tensors)
+    page = report.save(results, directory, tensors=tensors, origin=origin)
     show(report.terminal(results), page)
     return page
 
 
 def show(summary: RenderableType, page: Path) -> None:
     """Prints a report in short, and where its page is."""
+    from influence_jax.report.tables import printable  # slow to import
+
     console = _Console()
     with contextlib.suppress(BrokenPipeError):
         console.print(summary)

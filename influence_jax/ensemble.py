@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from influence_jax import store, subsets, tasks, training
+from influence_jax import compilation_cache, store, subsets, tasks, training
 from influence_jax.analysis.convergence import SequentialStopping, least_half
 from influence_jax.data.dataset import Dataset
 from influence_jax.estimators import EstimatorLike, adjusted, as_estimator, check_both_sides
@@ -47,6 +47,7 @@ class Checkpointing:
     minutes: float = 0.0
 
 
+@compilation_cache.enabled()
 def train_ensemble(
     task: Any,
     dataset: Dataset,
@@ -70,7 +71,8 @@ def train_ensemble(
     """Trains members on random subsets of a dataset and records their losses on every target.
 
     The same call continues a run that was stopped, and with a larger `members` adds to it: under
-    every design but the balanced one the first members stay what they were.
+    every design but the balanced one the first members stay what they were. Programs are compiled
+    once and kept for the next time (`influence_jax.compilation_cache`).
 
     Args:
         task: what is trained and measured: of `influence_jax.tasks`, or any `types.Task`.
@@ -148,6 +150,7 @@ def train_ensemble(
     return _run(job, manifest, masks, Path(output_dir), dataset)
 
 
+@compilation_cache.enabled()
 def train_full_data_model(
     task: Any,
     dataset: Dataset,
@@ -188,6 +191,7 @@ def train_full_data_model(
     return _run(job, manifest, masks, Path(output_dir), dataset)
 
 
+@compilation_cache.enabled()
 def measure_subsets(
     task: Any,
     dataset: Dataset,

@@ -16,7 +16,17 @@ import influence_jax
 ROOT = Path(influence_jax.__file__).parent
 SOURCES = sorted(ROOT.rglob('*.py'))
 
-HELPERS = {'files', 'formatting', 'hub', 'json_files', 'resources', 'text', 'trees', 'types'}
+HELPERS = {
+    'compilation_cache',
+    'files',
+    'formatting',
+    'hub',
+    'json_files',
+    'resources',
+    'text',
+    'trees',
+    'types',
+}
 """Import nothing of the package but one another; anybody may import them."""
 
 ALLOWED = {

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Bool, Float, Int, UInt8
-from scipy.sparse import coo_array, csgraph
 
 from influence_jax.data.dataset import Dataset
 from influence_jax.types import AnyArray
@@ -105,8 +105,8 @@ def clusters(pairs: Int[AnyArray, 'P 2'], num_examples: int) -> Int[np.ndarray, 
     """
     pairs = _checked(pairs, num_examples)
     edges = (np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1]))
-    graph = coo_array(edges, shape=(num_examples, num_examples))
-    return csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+    graph = scipy.sparse.coo_array(edges, shape=(num_examples, num_examples))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def without_near_duplicates(dataset: Dataset) -> Dataset:

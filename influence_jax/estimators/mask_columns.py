@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.ensemble import problem

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
-import scipy.special
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.uncertainty import (
@@ -26,7 +25,6 @@ _LENIENT = 1.2
 _LEAST_P = 1e-300
 
 _FOLDS_ROOT = 2.0  # square root of the number of folds less one: five folds
-_SHIFT = -scipy.special.ndtri(np.exp(-1))  # then what is taken off on average is the bias
 
 PValues = Callable[
     [Int[np.ndarray, ' C'], Int[np.ndarray, ' C'], Float[np.ndarray, ' C']], Float[np.ndarray, ' C']
@@ -75,7 +73,7 @@ class SignificantPairs(NamedTuple):
     untested_examples: int
     complete: bool
 
-    def matrix(self, *, examples: int, targets: int) -> scipy.sparse.csr_array:
+    def matrix(self, *, examples: int, targets: int) -> 'scipy.sparse.csr_array':
         """The influences as a sparse matrix `[N T]`, 0 where a pair is no discovery."""
         places = (self.examples, self.targets)
         return scipy.sparse.coo_array((self.values, places), shape=(examples, targets)).tocsr()
@@ -245,7 +243,8 @@ def cross_fitted_values(
       least_z: the threshold.
     """
     size = np.abs(np.asarray(z, np.float64))
-    at = _SHIFT - _FOLDS_ROOT * (size - least_z)
+    shift = -scipy.special.ndtri(np.exp(-1))  # then what is taken off on average is the bias
+    at = shift - _FOLDS_ROOT * (size - least_z)
     # The inverse Mills ratio.
     ratio = np.exp(-(at**2) / 2 - scipy.special.log_ndtr(-at)) / np.sqrt(2 * np.pi)
     with np.errstate(divide='ignore', invalid='ignore'):

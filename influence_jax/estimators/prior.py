@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.types import AnyArray

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.tiling import TILE, standardized_tiles

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import scipy
-import scipy.special
 from jaxtyping import Bool, Float
 
 from influence_jax.estimators.tiling import in_threads

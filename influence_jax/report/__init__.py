@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from influence_jax.report.directory import check_directory, render, save, write
     from influence_jax.report.gathering import gather
     from influence_jax.report.kept import KeptTensors
+    from influence_jax.report.origin import is_unchanged, origin_of
     from influence_jax.report.results import PublishedRow, PublishedSpread, Reference, Results
     from influence_jax.report.run import ArrayRun, ReportedRun
     from influence_jax.report.sections import Section
@@ -29,6 +30,8 @@ _NAMES = {
     'Section': 'sections',
     'check_directory': 'directory',
     'gather': 'gathering',
+    'is_unchanged': 'origin',
+    'origin_of': 'origin',
     'render': 'directory',
     'save': 'directory',
     'terminal': 'tables',
@@ -59,7 +62,9 @@ __all__ = [
     'check_directory',
     'figures',
     'gather',
+    'is_unchanged',
     'leaderboard',
+    'origin_of',
     'render',
     'save',
     'terminal',

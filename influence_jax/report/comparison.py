@@ -9,12 +9,6 @@ import numpy as np
 from influence_jax.analysis.near_duplicate_comparison import Comparison, ScoreComparison, Spread
 from influence_jax.analysis.resampling import Interval
 from influence_jax.formatting import MISSING, count, decimals, number, plus_minus
-from influence_jax.report.extraction import (
-    cluster_section,
-    distribution_section,
-    extraction_section,
-    record_section,
-)
 from influence_jax.report.results import Reference, Results
 from influence_jax.report.sections import (
     Cell,
@@ -29,6 +23,13 @@ def comparison_sections(results: Results) -> Iterator[Section]:
     comparison, text = results.comparison, results.text
     if comparison is None:
         return
+    from influence_jax.report.extraction import (  # matplotlib is slow to import
+        cluster_section,
+        distribution_section,
+        extraction_section,
+        record_section,
+    )
+
     two_kinds = bool(comparison.near_duplicated.any())
     if two_kinds:
         yield kinds_section(results, comparison)

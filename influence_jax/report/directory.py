@@ -11,13 +11,13 @@ from typing import Any
 from influence_jax.report.gathering import gather
 from influence_jax.report.kept import TENSORS, KeptTensors
 from influence_jax.report.membership import Targets, vulnerability_csv
+from influence_jax.report.origin import ORIGIN, write_origin
 from influence_jax.report.page import make_page
-from influence_jax.report.results import REPORT, RESULTS, Results
+from influence_jax.report.results import PAGE, REPORT, RESULTS, Results
 from influence_jax.report.run import ReportedRun
 from influence_jax.report.tables import attribution_csv, pairs_csv, records_csv, targets_csv
 from influence_jax.store import RunError
 
-PAGE = 'index.html'
 FIGURES = 'figures'
 TARGETS = 'targets.csv'
 PAIRS = 'pairs.csv'
@@ -26,7 +26,7 @@ ATTRIBUTION = 'attribution.csv'
 VULNERABILITY = 'vulnerability.csv'
 
 _CSV = {TARGETS, PAIRS, RECORDS, ATTRIBUTION, VULNERABILITY}
-_PARTS = {PAGE, FIGURES, *_CSV, RESULTS, TENSORS}
+_PARTS = {PAGE, FIGURES, *_CSV, RESULTS, TENSORS, ORIGIN}
 
 
 def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments: Any) -> Path:
@@ -54,7 +54,13 @@ def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments:
     return save(gather(run, **arguments), directory)
 
 
-def save(results: Results, directory: Path | str, *, tensors: KeptTensors | None = None) -> Path:
+def save(
+    results: Results,
+    directory: Path | str,
+    *,
+    tensors: KeptTensors | None = None,
+    origin: str | None = None,
+) -> Path:
     """Writes `results.zarr`, and all files that `render` makes of it, and returns the page's path.
 
     The page needs nothing but itself: images are inside it, it fetches nothing and runs no script.
@@ -66,6 +72,7 @@ def save(results: Results, directory: Path | str, *, tensors: KeptTensors | None
         results: from `gather`, or of an earlier report by `Results.load`.
         directory: as in `write`.
         tensors: kept beside the report, for the explorer: of results that no run directory has.
+        origin: what it is made from, from `origin_of` before `gather`, for `is_unchanged`.
 
     Raises:
         ValueError: a section names a picture as another is named.
@@ -78,6 +85,8 @@ def save(results: Results, directory: Path | str, *, tensors: KeptTensors | None
     try:
         with replaced_at_once(directory) as partial:
             _write(partial, results, files, tensors)
+            if origin is not None:
+                write_origin(partial, origin)
     except (OSError, RunError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise OSError(

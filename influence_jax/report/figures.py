@@ -40,9 +40,8 @@ from influence_jax.report.drawing import (
     typical_error,
 )
 from influence_jax.report.matrix import limit_of
-from influence_jax.report.results import Results
+from influence_jax.report.results import UNIT, Results
 from influence_jax.report.theme import (
-    UNIT,
     Theme,
     legend,
 )

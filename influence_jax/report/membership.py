@@ -13,9 +13,8 @@ from influence_jax.analysis import membership
 from influence_jax.analysis.membership import AttackResults, MembershipResults, Points
 from influence_jax.analysis.resampling import Interval
 from influence_jax.formatting import MISSING, PLUS_MINUS, number
-from influence_jax.report import figures
 from influence_jax.report.csv_files import csv_file, id_cell, text_cell
-from influence_jax.report.results import Results
+from influence_jax.report.results import UNIT, Results
 from influence_jax.report.run import (
     ReportedRun,
     examples_of_targets,
@@ -23,7 +22,6 @@ from influence_jax.report.run import (
     measurement_names,
 )
 from influence_jax.report.sections import Cell, Plate, Plates, Section, Table
-from influence_jax.report.theme import UNIT, picture
 from influence_jax.store import Shown
 from influence_jax.text import LONGEST_NAME, clean, shortened
 from influence_jax.types import PRNGKey
@@ -130,6 +128,9 @@ def section(found: MembershipResults, targets: Targets) -> Section:
         for one in found.attacks
     }
     rates = ', '.join(f'{one.title} {number(_auroc(one).value, 3)}' for one in found.attacks)
+    from influence_jax.report import figures  # matplotlib is slow to import
+    from influence_jax.report.theme import picture
+
     drawn = picture(
         'membership-roc',
         f'True-positive against false-positive rates on log axes; areas: {rates}.',

@@ -22,8 +22,14 @@ from influence_jax.estimators import Method, SignificantPairs, Summary, z_scores
 from influence_jax.report import storage
 from influence_jax.report.sections import Section
 
+PAGE = 'index.html'
+"""Name of the page in a report's directory."""
+
 REPORT = 'report'
 """Name of the report's directory in that of a run."""
+
+UNIT = 'nats'
+"""Unit of influences, unless another is named."""
 
 RESULTS = 'results.zarr'
 """Name of the stored results in a report's directory."""

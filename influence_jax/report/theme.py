@@ -24,9 +24,6 @@ DOTS_PER_INCH = 200
 _LABEL = 10.5
 _NARROW = 4.5
 
-UNIT = 'nats'
-"""Unit of influences, unless another is named."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Theme:

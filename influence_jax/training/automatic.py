@@ -16,6 +16,9 @@ from influence_jax.types import Batch, Params
 
 _LARGE = 2**26
 """Bytes of parameters from which on a call holds no more members than are trained at once."""
+_LONG = 2**28
+"""Steps times examples of a batch times parameters from which on, too: a member takes a second or
+more, beside which a call costs nothing, and is on disk as soon as it is done."""
 _BUDGET = 2**32
 """Bytes of an accelerator's memory that vmapped members' parameters and gradients may take."""
 _WIDEST = 256
@@ -91,7 +94,8 @@ def _of_width(
     if width > 1:
         return vmapped(width, devices)
     # A few small members in turn hide the cost of a call; more would only delay what is recorded.
-    return sequential(devices, in_turn=4 if nbytes < _LARGE else 1)
+    work = program.steps * program.batch_size * nbytes // 4
+    return sequential(devices, in_turn=4 if nbytes < _LARGE and work < _LONG else 1)
 
 
 def accelerator_width(program: Program, base: Params | None = None, *, members: int) -> int:

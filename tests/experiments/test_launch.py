@@ -1,7 +1,11 @@
 """Launches from outside: what they print, leave behind and refuse."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,6 +25,12 @@ from influence_jax import data, open_run, store, training
 from influence_jax.data.near_duplicates import ImageChange
 from influence_jax.subsets import Design
 from influence_jax.training import Recipe, automatic, checkpoint
+
+
+@pytest.fixture(autouse=True)
+def without_flags(monkeypatch):
+    """For launches in this process, which parse none."""
+    monkeypatch.setattr(launching, '_COMPILATION_CACHE', types.SimpleNamespace(value=True))
 
 
 def test_a_small_run(finished, images):
@@ -45,15 +55,67 @@ def test_a_small_run(finished, images):
 
 
 def test_the_same_command_again_trains_nothing(finished, launch, small):
-    _, directory = finished
-    report = directory / 'report'  # which is made again
-    files = sorted(f for f in directory.rglob('*.zarr/*') if report not in f.parents)
+    first, directory = finished
+    files = sorted(path for path in directory.rglob('*') if path.name != 'lock')
     before = [path.stat().st_mtime_ns for path in files]
     again = launch(*small, f'--output_dir={directory}')
     assert again.returncode == 0, again.stderr
     assert 'members/s' not in again.stderr
+    assert 'nothing has changed' in again.stderr
+    assert again.stdout == first.stdout
+    assert sorted(path for path in directory.rglob('*') if path.name != 'lock') == files
     assert [path.stat().st_mtime_ns for path in files] == before
-    assert len(files) > 3 * 64
+    assert len(list(directory.rglob('*.zarr/*'))) > 3 * 64
+
+
+@pytest.mark.parametrize('change', ['page', 'estimator'])
+def test_a_report_that_would_be_another_is_made_again(finished, launch, small, change):
+    _, directory = finished
+    page = directory / 'report' / 'index.html'
+    expected = page.read_bytes()
+    more = ['--estimator=difference'] if change == 'estimator' else []
+    if change == 'page':
+        page.write_bytes(expected[:-1])
+    again = launch(*small, f'--output_dir={directory}', *more)
+    assert again.returncode == 0, again.stderr
+    assert 'nothing has changed' not in again.stderr
+    assert (page.read_bytes() == expected) == (change == 'page')
+    if more:
+        assert launch(*small, f'--output_dir={directory}').returncode == 0
+    assert page.read_bytes() == expected
+
+
+def test_compiled_programs_are_kept_unless_they_cannot_or_should_not(small, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}
+    flags = [
+        *small,
+        '--members=4',
+        '--design=balanced',
+        '--epochs=1',
+        f'--output_dir={tmp_path}/run',
+    ]
+    (tmp_path / 'file').touch()
+
+    def launched(cache, *more):
+        """Everything there is afterwards in the user's cache directory, and what is printed."""
+        done = subprocess.run(
+            [sys.executable, '-m', 'experiments.image_resnet', *flags, *more],
+            capture_output=True,
+            text=True,
+            env=environment | {'XDG_CACHE_HOME': str(tmp_path / cache)},
+            cwd=Path(launching.__file__).parents[1],
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return [path.name for path in (tmp_path / cache).rglob('*-cache')], done.stderr
+
+    kept, _ = launched('cache')
+    assert any(name.startswith('jit_advance') for name in kept)
+    kept, printed = launched('other', '--nocompilation_cache')
+    assert not kept
+    assert 'programs are compiled' not in printed
+    _, printed = launched('file')
+    assert len([line for line in printed.splitlines() if 'compiled anew' in line]) == 1
 
 
 def test_another_configuration_in_the_same_directory(finished, launch, small, assert_refused):

@@ -292,6 +292,9 @@ def test_the_automatic_executor_follows_from_devices_and_shapes(program, points,
     assert choose(recorded=4) == vmapped(4)  # as the run was begun
     assert choose(recorded=4, autotune=True) == vmapped(4)
     assert choose(recorded=4, width=2) == vmapped(2)
+    long = program._replace(steps=2**24)  # times a batch of several and 3 + 1 parameters
+    how = Automatic(devices=2).choose(long, members=1000, examples=points, targets=points)
+    assert how == sequential(2, in_turn=1)
     monkeypatch.setattr(automatic, '_LARGE', 1)
     assert choose() == sequential(4, in_turn=1)
     monkeypatch.setattr(automatic, '_platform', lambda: 'gpu')

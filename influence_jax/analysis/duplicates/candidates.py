@@ -4,8 +4,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array, csgraph
 
 from influence_jax.estimators.ensemble import examples_of_targets
 from influence_jax.estimators.summary import Summary
@@ -208,8 +208,8 @@ def clusters(
     _check(pairs, examples)
     joined = pairs.examples[pairs.scores >= threshold]
     edges = (np.ones(len(joined), bool), (joined[:, 0], joined[:, 1]))
-    graph = coo_array(edges, shape=(examples, examples))
-    _, labels = csgraph.connected_components(graph, directed=False)
+    graph = scipy.sparse.coo_array(edges, shape=(examples, examples))
+    _, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
     return labels.astype(np.int64)
 
 
