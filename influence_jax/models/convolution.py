@@ -40,6 +40,11 @@ def conv3x3(
     return _convolution.bind(jnp.asarray(images), jnp.asarray(kernel), in_bfloat16=False)
 
 
+def _rounded(factor: AnyArray) -> Array:
+    """Returns float32 rounded to what bfloat16 can hold; a conversion there and back XLA drops."""
+    return lax.reduce_precision(factor, exponent_bits=8, mantissa_bits=7)
+
+
 def _convolve(images: AnyArray, kernel: AnyArray) -> Array:
     images, kernel = jnp.asarray(images), jnp.asarray(kernel)
     return lax.conv_general_dilated(images, kernel, (1, 1), _ONE_PIXEL, dimension_numbers=_LAYOUT)
@@ -102,8 +107,7 @@ class _Forms(NamedTuple):
 def _primitive(name: str, forms: _Forms, folds: _Folds) -> core.Primitive:
     """A bilinear map of one problem, or of several along a leading axis of both arguments.
 
-    Its parameter `in_bfloat16` says whether the factors may be rounded to bfloat16, where that is
-    faster: not on a CPU.
+    Its parameter `in_bfloat16` says whether the factors are rounded to bfloat16.
     """
     made = core.Primitive(name)
 
@@ -111,8 +115,8 @@ def _primitive(name: str, forms: _Forms, folds: _Folds) -> core.Primitive:
         return (jax.vmap(form) if a.ndim == 5 else form)(a, b)
 
     def on_cpu(a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Array:
-        del in_bfloat16
-        return over_problems(forms.on_cpu, a, b)
+        pair = (_rounded(a), _rounded(b)) if in_bfloat16 else (a, b)
+        return over_problems(forms.on_cpu, *pair)
 
     def elsewhere(a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Array:
         narrow = jnp.bfloat16 if in_bfloat16 else a.dtype

@@ -5,24 +5,24 @@ What is rounded for them is the two factors of every product of matrices and eve
 forwards and backwards, each to 8 bits of precision. Sums are float32, and so is everything between
 the products: losses, norms, softmax, parameters and the optimizer's state (arXiv 1710.03740,
 1905.12322). It is done to the trace of a step, so that it holds for any model.
+
+A CPU rounds factors likewise, and multiplies them as float32: so it finds what an accelerator does,
+no faster. XLA's own products of bfloat16 end in an error there for some layouts, and where they run
+a language model's step gained a twentieth on a Zen 4 (docs/results/throughput.md).
 """
 
 import enum
 import functools
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
+from jaxtyping import Array
 
 Outputs = TypeVar('Outputs')
-
-_BFLOAT16_UNITS = {'amx_bf16', 'avx512_bf16'}
-_CPU_INFO = Path('/proc/cpuinfo')
 
 
 class ComputeDtype(enum.StrEnum):
@@ -33,35 +33,19 @@ class ComputeDtype(enum.StrEnum):
     BFLOAT16 = 'bfloat16'
 
     def resolved(self) -> 'ComputeDtype':
-        """Returns what `AUTOMATIC` means here: bfloat16 on accelerators that have units for it.
-
-        On CPUs float32, even where there are such units: they gained too little there to have
-        results differ between machines (docs/results/throughput.md).
-        """
+        """Returns what `AUTOMATIC` means here: bfloat16 where the devices are faster at it."""
         if self is not ComputeDtype.AUTOMATIC:
             return self
-        accelerated = jax.devices()[0].platform != 'cpu' and multiplies_bfloat16()
-        return ComputeDtype.BFLOAT16 if accelerated else ComputeDtype.FLOAT32
+        return ComputeDtype.BFLOAT16 if multiplies_bfloat16() else ComputeDtype.FLOAT32
 
 
 @functools.cache
 def multiplies_bfloat16() -> bool:
-    """Whether the devices have units that multiply bfloat16 faster than float32."""
+    """Whether the devices multiply bfloat16 faster than float32: TPUs, recent NVIDIA GPUs."""
     device = jax.devices()[0]
-    if device.platform == 'tpu':
-        return True
-    if device.platform == 'cpu':
-        return bool(_BFLOAT16_UNITS & _cpu_flags())
+    if device.platform in ('cpu', 'tpu'):
+        return device.platform == 'tpu'
     return float(getattr(device, 'compute_capability', 0)) >= 8
-
-
-def _cpu_flags() -> set[str]:
-    if platform.machine() not in ('x86_64', 'AMD64') or not _CPU_INFO.exists():
-        return set()
-    for line in _CPU_INFO.read_text(encoding='utf-8', errors='replace').splitlines():
-        if line.startswith('flags'):
-            return set(line.split())
-    return set()
 
 
 def computing_in(dtype: ComputeDtype, function: Callable[..., Outputs]) -> Callable[..., Outputs]:
@@ -126,25 +110,35 @@ def _dot(primitive: core.Primitive, params: Mapping[str, Any], a: Any, b: Any) -
     if not (_is_default(params['precision']) and _of_matrices(params['dimension_numbers'], a, b)):
         return primitive.bind(a, b, **params)
     wide = {**params, 'preferred_element_type': jnp.dtype(jnp.float32)}
-    return primitive.bind(jnp.asarray(a, jnp.bfloat16), jnp.asarray(b, jnp.bfloat16), **wide)
+
+    def narrow(a: Array, b: Array) -> Array:
+        return primitive.bind(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), **wide)
+
+    return _by_platform(functools.partial(primitive.bind, **wide), narrow, a, b)
 
 
 def _convolution(primitive: core.Primitive, params: Mapping[str, Any], a: Any, b: Any) -> Any:
     if not _is_default(params['precision']):
         return primitive.bind(a, b, **params)
-    narrow = {**params, 'preferred_element_type': None}
+    same = {**params, 'preferred_element_type': None}
 
-    def rounded(a: Any, b: Any) -> Any:
-        found = primitive.bind(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), **narrow)
+    def narrow(a: Array, b: Array) -> Array:
+        found = primitive.bind(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), **same)
         return found.astype(jnp.float32)
 
-    # XLA's convolutions of bfloat16 are no faster on a CPU (docs/results/throughput.md).
-    return lax.platform_dependent(
-        jnp.asarray(a),
-        jnp.asarray(b),
-        cpu=lambda a, b: primitive.bind(a, b, **params),
-        default=rounded,
-    )
+    return _by_platform(functools.partial(primitive.bind, **same), narrow, a, b)
+
+
+def _rounded(factor: Array) -> Array:
+    # A conversion to bfloat16 and back would be dropped by XLA.
+    return lax.reduce_precision(factor, exponent_bits=8, mantissa_bits=7)
+
+
+def _by_platform(wide: Callable, narrow: Callable, a: Any, b: Any) -> Any:
+    def on_cpu(a: Array, b: Array) -> Array:
+        return wide(_rounded(a), _rounded(b))
+
+    return lax.platform_dependent(jnp.asarray(a), jnp.asarray(b), cpu=on_cpu, default=narrow)
 
 
 def _own_convolution(primitive: core.Primitive, params: Mapping[str, Any], a: Any, b: Any) -> Any:

@@ -61,11 +61,15 @@ def test_members_with_kernels_of_their_own_have_no_grouped_convolutions_on_nvidi
 
 
 @pytest.mark.parametrize('members', [(), (2,)])
-def test_factors_are_rounded_on_accelerators_alone(members):
+def test_factors_are_of_bfloat16_on_accelerators_and_rounded_on_a_cpu(members):
     gradients = jax.vmap(_gradients) if members else _gradients
     rounded = computing_in(ComputeDtype.BFLOAT16, gradients)
     problem = _problem(8, members)
     for platform in ('cuda', 'tpu'):
         assert 'bf16' in _compiled_for(rounded, platform, *problem)
         assert 'bf16' not in _compiled_for(gradients, platform, *problem)
-    assert 'bf16' not in _compiled_for(rounded, 'cpu', *problem)
+    text = _compiled_for(rounded, 'cpu', *problem)
+    assert 'bf16' not in text and 'reduce_precision' in text
+    whole = [x.astype(jnp.bfloat16).astype(jnp.float32) for x in problem]
+    for found, expected in zip(rounded(*problem), gradients(*whole), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

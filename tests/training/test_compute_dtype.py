@@ -70,8 +70,11 @@ def test_gradients_have_rounded_factors_too():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_convolutions_are_rounded_on_accelerators():
-    images, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((2, 2, 2, 3))
+def test_convolutions_are_of_bfloat16_on_accelerators_and_rounded_on_a_cpu():
+    images, kernel = (
+        jnp.asarray(GENERATOR.standard_normal(shape, np.float32))
+        for shape in ((1, 4, 4, 2), (2, 2, 2, 3))
+    )
 
     def convolve(images, kernel):
         return lax.conv_general_dilated(
@@ -82,9 +85,9 @@ def test_convolutions_are_rounded_on_accelerators():
     for platform, rounded in (('cuda', True), ('tpu', True), ('cpu', False)):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert ('bf16' in text) is rounded
-    np.testing.assert_array_equal(
-        traced.lower().compile()(images, kernel), convolve(images, kernel)
-    )
+    rounded = [x.astype(jnp.bfloat16).astype(jnp.float32) for x in (images, kernel)]
+    found = traced.lower().compile()(images, kernel)
+    np.testing.assert_allclose(found, convolve(*rounded), rtol=1e-5, atol=1e-5)
 
 
 def test_a_precision_that_was_asked_for_is_kept():
@@ -209,14 +212,22 @@ def test_a_dtype_that_is_not_fast_here_runs_and_says_so(tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize(
-    ('platform', 'has_units', 'expected'),
-    [('cpu', True, 'float32'), ('gpu', True, 'bfloat16'), ('gpu', False, 'float32')],
+    ('platform', 'capability', 'expected'),
+    [
+        ('cpu', None, 'float32'),
+        ('tpu', None, 'bfloat16'),
+        ('gpu', '9.0', 'bfloat16'),
+        ('gpu', '7.5', 'float32'),
+    ],
 )
-def test_automatic_is_bfloat16_on_accelerators_with_units(
-    monkeypatch, platform, has_units, expected
+def test_automatic_is_bfloat16_where_devices_are_faster_at_it(
+    monkeypatch, platform, capability, expected
 ):
-    device = type('Device', (), {'platform': platform})()
-    monkeypatch.setattr(compute_dtype.jax, 'devices', lambda: [device])
-    monkeypatch.setattr(compute_dtype, 'multiplies_bfloat16', lambda: has_units)
-    assert ComputeDtype.AUTOMATIC.resolved() == expected
-    assert BFLOAT16.resolved() is BFLOAT16
+    device = type('Device', (), {'platform': platform, 'compute_capability': capability})()
+    monkeypatch.setattr(jax, 'devices', lambda: [device])
+    compute_dtype.multiplies_bfloat16.cache_clear()
+    try:
+        assert ComputeDtype.AUTOMATIC.resolved() == expected
+        assert BFLOAT16.resolved() is BFLOAT16
+    finally:
+        compute_dtype.multiplies_bfloat16.cache_clear()

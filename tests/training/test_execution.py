@@ -298,7 +298,8 @@ def test_the_automatic_executor_follows_from_devices_and_shapes(program, points,
     monkeypatch.setattr(automatic, '_LARGE', 1)
     assert choose() == sequential(4, in_turn=1)
     monkeypatch.setattr(automatic, '_platform', lambda: 'gpu')
-    assert choose().shape == MeshShape(4, vmapped=64)
+    assert choose().shape == MeshShape(4, vmapped=128)  # 250 on each, in two calls
+    assert choose(members=1200).shape == MeshShape(4, vmapped=64)  # 300, in five
     assert choose(members=19).shape == MeshShape(4, vmapped=4)  # 5 on each
     # The parameters are 3 + 1 numbers of 4 bytes; they and their gradients take twice that.
     monkeypatch.setattr(automatic, '_BUDGET', 5 * 2 * 16)
