@@ -131,7 +131,8 @@ class ModelSettings:
             default the folder `bases` beside OUTPUT_DIR.
         lora_rank: train adapters of this rank on the frozen base instead of all of the model; 0
             trains all of it.
-        bfloat16: compute in bfloat16, with parameters and optimiser in float32.
+        bfloat16: keep activations in bfloat16, too, with parameters and optimiser in float32;
+            --compute_dtype rounds the factors of products alone.
         remat: compute each layer again for its gradient, which saves memory.
     """
 

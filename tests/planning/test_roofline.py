@@ -133,7 +133,7 @@ def _program(size):
     ],
 )
 def test_the_width_is_that_of_training(size, members, width):
-    """Parameters and gradients fit into 4 GiB; a power of two, at most 256, few places left over."""
+    """Parameters and gradients fit into 4 GiB; a power of two up to 256, few places left over."""
     assert accelerator_width(_program(size), members=members) == width
 
 
