@@ -115,7 +115,7 @@ def train_ensemble(
         stopping = _stopping(until_standard_error, estimator, kind, members, seed)
     _refuse_growth(kind, Path(output_dir), members)
     use_cores(_devices(executor))
-    recipe = _with_dtype(recipe, Path(output_dir))
+    _warn_of_slow(recipe.compute_dtype)
     problem = tasks.bind(task, dataset, targets, executor=_given(executor))
     keys = EnsembleKeys.of(seed)
     masks = subsets.draw(
@@ -172,7 +172,7 @@ def train_full_data_model(
     """
     recipe, executor = recipe or Recipe(), executor or Automatic()
     use_cores(_devices(executor))
-    recipe = _with_dtype(recipe, Path(output_dir))
+    _warn_of_slow(recipe.compute_dtype)
     key = EnsembleKeys.of(seed).full_data_model
     problem = tasks.bind(task, dataset, targets, executor=_given(executor))
     masks = np.ones((1, dataset.num_examples), bool)
@@ -432,31 +432,20 @@ def _executor(job: _Training, output_dir: Path, *, members: int) -> Executor:
     )
 
 
-def _with_dtype(recipe: Recipe, output_dir: Path) -> Recipe:
-    """The recipe with the dtype of the run that is there, or of these devices, if it is open."""
-    dtype = recipe.compute_dtype
-    if dtype is ComputeDtype.AUTOMATIC and (manifest := _manifest_there(output_dir)):
-        dtype = Recipe.of_manifest(manifest.configuration.get('recipe') or {}).compute_dtype
+def _warn_of_slow(dtype: ComputeDtype) -> None:
     if dtype is ComputeDtype.BFLOAT16 and not multiplies_bfloat16():
         _log.warning(
-            'compute_dtype=bfloat16, but %s has no units that multiply it faster than float32: '
-            'members may train more slowly than with compute_dtype=float32',
+            'compute_dtype=bfloat16, but %s does not multiply it faster than float32: members '
+            'train as slowly as with compute_dtype=float32, or more so',
             jax.devices()[0].device_kind,
         )
-    return dataclasses.replace(recipe, compute_dtype=dtype.resolved())
-
-
-def _manifest_there(output_dir: Path) -> store.Manifest | None:
-    try:
-        return store.read_manifest(output_dir)
-    except store.NotARun:
-        return None
 
 
 def _recorded_width(output_dir: Path) -> int | None:
     """The width of `vmap` of the run that is there: results then stay what they were."""
-    manifest = _manifest_there(output_dir)
-    if manifest is None:
+    try:
+        manifest = store.read_manifest(output_dir)
+    except store.NotARun:
         return None
     width = (manifest.executor or {}).get('vmapped')
     return width if isinstance(width, int) and width > 0 else None

@@ -28,15 +28,8 @@ Outputs = TypeVar('Outputs')
 class ComputeDtype(enum.StrEnum):
     """The type of the factors of products in a training step."""
 
-    AUTOMATIC = 'automatic'
     FLOAT32 = 'float32'
     BFLOAT16 = 'bfloat16'
-
-    def resolved(self) -> 'ComputeDtype':
-        """Returns what `AUTOMATIC` means here: bfloat16 where the devices are faster at it."""
-        if self is not ComputeDtype.AUTOMATIC:
-            return self
-        return ComputeDtype.BFLOAT16 if multiplies_bfloat16() else ComputeDtype.FLOAT32
 
 
 @functools.cache
@@ -56,7 +49,7 @@ def computing_in(dtype: ComputeDtype, function: Callable[..., Outputs]) -> Calla
     `jax.default_matmul_precision`) and those of other types are left as they are.
 
     Args:
-        dtype: what `ComputeDtype.resolved` returns.
+        dtype: of the factors.
         function: of pytrees of arrays; traced when it is called.
     """
     if dtype is ComputeDtype.FLOAT32:

@@ -47,9 +47,8 @@ class Recipe:
         weight_decay: decoupled (arXiv 1711.05101), of matrices and kernels only.
         b1: decay of the first moment.
         b2: decay of the second moment.
-        compute_dtype: of the factors of products while members train; automatically bfloat16
-            on accelerators that have units for it, else float32. Parameters, sums, losses and what
-            is measured are float32 in any case.
+        compute_dtype: of the factors of products while members train; bfloat16 is for accelerators.
+            Parameters, sums, losses and what is measured are float32 in any case.
     """
 
     epochs: float = 12.0
@@ -59,7 +58,7 @@ class Recipe:
     weight_decay: float = 0.05
     b1: float = 0.8
     b2: float = 0.95
-    compute_dtype: ComputeDtype = ComputeDtype.AUTOMATIC
+    compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
 
     def __post_init__(self) -> None:
         for name in ('epochs', 'batch_size', 'learning_rate'):
@@ -111,7 +110,7 @@ class Recipe:
             self.batch_size,
             measure_batch,
             smallest,
-            self.compute_dtype.resolved(),
+            self.compute_dtype,
         )
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:

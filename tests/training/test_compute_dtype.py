@@ -198,12 +198,6 @@ def test_a_run_of_float32_is_one_of_before_there_was_a_choice(tmp_path):
     assert recipe.compute_dtype is ComputeDtype.FLOAT32
 
 
-def test_a_continued_run_keeps_its_dtype(tmp_path):
-    first = _run(tmp_path / 'run', BFLOAT16)
-    again = _run(tmp_path / 'run', ComputeDtype.AUTOMATIC)
-    np.testing.assert_array_equal(first['loss'], again['loss'])
-
-
 def test_a_dtype_that_is_not_fast_here_runs_and_says_so(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(ensemble, 'multiplies_bfloat16', lambda: False)
     _run(tmp_path / 'run', BFLOAT16)
@@ -213,21 +207,13 @@ def test_a_dtype_that_is_not_fast_here_runs_and_says_so(tmp_path, monkeypatch, c
 
 @pytest.mark.parametrize(
     ('platform', 'capability', 'expected'),
-    [
-        ('cpu', None, 'float32'),
-        ('tpu', None, 'bfloat16'),
-        ('gpu', '9.0', 'bfloat16'),
-        ('gpu', '7.5', 'float32'),
-    ],
+    [('cpu', None, False), ('tpu', None, True), ('gpu', '9.0', True), ('gpu', '7.5', False)],
 )
-def test_automatic_is_bfloat16_where_devices_are_faster_at_it(
-    monkeypatch, platform, capability, expected
-):
+def test_which_devices_multiply_bfloat16_faster(monkeypatch, platform, capability, expected):
     device = type('Device', (), {'platform': platform, 'compute_capability': capability})()
     monkeypatch.setattr(jax, 'devices', lambda: [device])
     compute_dtype.multiplies_bfloat16.cache_clear()
     try:
-        assert ComputeDtype.AUTOMATIC.resolved() == expected
-        assert BFLOAT16.resolved() is BFLOAT16
+        assert compute_dtype.multiplies_bfloat16() is expected
     finally:
         compute_dtype.multiplies_bfloat16.cache_clear()
