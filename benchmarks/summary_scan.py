@@ -102,7 +102,7 @@ def time_scans(masks: np.ndarray, losses: np.ndarray) -> None:
         ('columns', device._compiled(device._columns, on_device._mesh, request, 2**14)),
         (
             'regressors',
-            device._compiled(device._candidate_regressors, on_device._mesh, _REGRESSORS),
+            device._compiled(device._candidate_regressors, on_device._mesh, _REGRESSORS, 3),
         ),
     ):
         begun = seconds(function, prepared, padded[0])

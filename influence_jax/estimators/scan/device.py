@@ -86,12 +86,17 @@ class DeviceScan:
         )
 
     def candidate_regressors(
-        self, losses: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t'], count: int
-    ) -> Int[np.ndarray, '3 t K']:
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        self_index: Int[np.ndarray, ' t'],
+        count: int,
+        *,
+        parts: int = 3,
+    ) -> Int[np.ndarray, '{parts} t K']:
         """See `Scan`."""
         whatever, nothing = np.zeros(len(self_index), np.float32), np.empty((len(self_index), 0))
         targets = Targets(losses, whatever, self_index, whatever, nothing.astype(int), nothing)
-        scan = _compiled(_candidate_regressors, self._mesh, count)
+        scan = _compiled(_candidate_regressors, self._mesh, count, parts)
         found = jax.device_get(scan(self._prepared, self._padded(targets)))
         return found.transpose(1, 0, 2)[:, : len(self_index)].astype(np.int64)
 
@@ -198,24 +203,25 @@ def _bins(z: Float[Array, '*shape']) -> Int[Array, '*shape']:
 
 def _bin_counts(bins: Int[Array, 't N'], examples: int) -> Int[Array, 't E']:
     """How many entries of each row are in each bin."""
-
-    def by_scattering(bins: Array) -> Array:
-        rows = jnp.arange(len(bins))[:, None]
-        return jnp.zeros((len(bins), _BINS), jnp.int32).at[rows, bins].add(1)
-
-    def by_products(bins: Array) -> Array:
-        # A bin is one of 32 rows and one of 32 columns: counts are sums of 0 and 1, exact.
-        digit = jnp.arange(_DIGIT)
-        high, low = (
-            (part[..., None] == digit[None, None]).astype(jnp.bfloat16)
-            for part in (bins // _DIGIT, bins % _DIGIT)
-        )
-        counts = jnp.einsum('tnh,tnl->thl', high, low, preferred_element_type=jnp.float32)
-        return counts.reshape(len(bins), _BINS).astype(jnp.int32)
-
     if examples > 2**24:  # beyond the integers of float32
-        return by_scattering(bins)
-    return lax.platform_dependent(bins, default=by_scattering, tpu=by_products)
+        return _bins_by_scattering(bins)
+    return lax.platform_dependent(bins, default=_bins_by_scattering, tpu=_bins_by_products)
+
+
+def _bins_by_scattering(bins: Int[Array, 't N']) -> Int[Array, 't E']:
+    rows = jnp.arange(len(bins))[:, None]
+    return jnp.zeros((len(bins), _BINS), jnp.int32).at[rows, bins].add(1)
+
+
+def _bins_by_products(bins: Int[Array, 't N']) -> Int[Array, 't E']:
+    """A bin is one of 32 rows and one of 32 columns: counts are sums of 0 and 1, exact."""
+    digit = jnp.arange(_DIGIT)
+    high, low = (
+        (part[..., None] == digit[None, None]).astype(jnp.bfloat16)
+        for part in (bins // _DIGIT, bins % _DIGIT)
+    )
+    counts = jnp.einsum('tnh,tnl->thl', high, low, preferred_element_type=jnp.float32)
+    return counts.reshape(len(bins), _BINS).astype(jnp.int32)
 
 
 def _histogram(
@@ -337,11 +343,13 @@ def _positions(
     return jnp.where(is_there, row, -1), jnp.where(is_there, column, -1)
 
 
-def _candidate_regressors(count: int, masks: _Masks, targets: Targets) -> Int[Array, 't 3 K']:
+def _candidate_regressors(
+    count: int, parts: int, masks: _Masks, targets: Targets
+) -> Int[Array, 't {parts} K']:
     sums = _sums_of_halves(masks, targets.losses)
     is_own = targets.self_index[:, None] == jnp.arange(sums.shape[2])[None]
     found = []
-    for part, of in ((0, sums[0]), (1, sums[1]), (None, sums[0] + sums[1])):
+    for part, of in ((0, sums[0]), (1, sums[1]), (None, sums[0] + sums[1]))[:parts]:
         included, members, _ = _of_part(masks, targets.losses, part)
         # The t statistic of two groups of one variance grows with this, whatever that variance is.
         root = jnp.sqrt(included * (members - included) / members)
