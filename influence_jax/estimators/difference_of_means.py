@@ -171,7 +171,7 @@ class StrongestOther:
     ) -> Float[np.ndarray, ' t']:
         """Of a block of targets, see `strongest_other`; losses are centered and within [-1, 1]."""
         left = without_self(self._masks, losses, self_index) if self._are_alone else losses
-        halves = self._scan.candidate_regressors(left, self_index, self._most)[:2]
+        halves = self._scan.candidate_regressors(left, self_index, self._most, parts=2)
         return strongest_other(self._masks, left, halves, self_index)
 
 

@@ -159,7 +159,7 @@ class Fitting:
         if self._clusters.trivial:
             return strongest_other(self._masks, left, candidate_regressors[:2], self_index)
         # What the own example does, those that go with it do.
-        candidates = self.scan.candidate_regressors(losses, self_index, self._most)[:2]
+        candidates = self.scan.candidate_regressors(losses, self_index, self._most, parts=2)
         return strongest_other(self._masks, losses, candidates, self_index)
 
     def _candidate_regressors(

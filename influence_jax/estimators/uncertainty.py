@@ -177,7 +177,8 @@ def randomization_p_values(
         doubtful = np.flatnonzero((bound > _SURE) & (spread[:, 0] > 0) & ~two_valued)
         bound[doubtful] = 2 * _smaller_tail(columns[some][doubtful], standardized[doubtful])
         counted = np.flatnonzero(two_valued)
-        bound[counted] = 2 * _tail_of_counts(columns[some][counted], is_high[counted])
+        if counted.size:  # scipy takes milliseconds for no distribution at all
+            bound[counted] = 2 * _tail_of_counts(columns[some][counted], is_high[counted])
         return np.where(spread[:, 0] > 0, bound, 1.0)
 
     step = max(1, _ENTRIES // columns.shape[1])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reference
 
-from influence_jax.estimators.scan import EDGES, SummaryRequest, Targets, host
+from influence_jax.estimators.scan import EDGES, SummaryRequest, Targets, device, host
 from influence_jax.estimators.scan.device import DeviceScan
 from influence_jax.estimators.scan.host import HostScan
 
@@ -161,3 +161,44 @@ def test_equal_entries_are_in_the_order_of_examples():
     np.testing.assert_array_equal(found.top, [[4, 2, 1]])
     np.testing.assert_array_equal(found.candidate_examples, [1, 2, 4])
     np.testing.assert_array_equal(found.ranked, [[0, 1]])
+
+
+def test_two_parts_are_the_first_two_of_three(scanned):
+    scan, _, targets, *_ = scanned
+    three = scan.candidate_regressors(targets.losses, targets.self_index, 4)
+    two = scan.candidate_regressors(targets.losses, targets.self_index, 4, parts=2)
+    np.testing.assert_array_equal(two, three[:2])
+
+
+def ties(rows=5, examples=150):
+    """Entries of which many are equal, of both signs, and far apart."""
+    generator = np.random.default_rng(3)
+    some = np.array([-1e30, -2.5, -1e-30, 0, 1e-38, 0.5, 3, 1e30])
+    return generator.choice(some, (rows, examples)).astype(np.float32)
+
+
+def test_entries_of_a_rank_are_those_of_the_sorted_row():
+    values, ranks = ties(), (0, 1, 17, 18, 75, 149)
+    expected = np.sort(values, axis=1)[:, ranks]
+    keys = jnp.asarray(values.view(np.uint32))
+    order = np.sort(np.asarray(keys), axis=1)[:, ranks]
+    np.testing.assert_array_equal(device._ranked(jnp.asarray(values), ranks), expected)
+    for ranked in (device._ranked_by_digits, device._ranked_by_halving):
+        np.testing.assert_array_equal(ranked(keys, ranks=ranks), order)
+
+
+@pytest.mark.parametrize('count', [1, 4, 140])
+def test_of_equal_entries_the_largest_are_the_first_or_the_last(count):
+    values = ties()
+    first = np.argsort(-values, axis=1, kind='stable')[:, :count]
+    last = np.argsort(values, axis=1, kind='stable')[:, ::-1][:, :count]
+    np.testing.assert_array_equal(device._largest(jnp.asarray(values), count), first)
+    found = device._largest(jnp.asarray(values), count, last_first=True)
+    np.testing.assert_array_equal(found, last)
+
+
+def test_bins_by_products_are_those_by_scattering():
+    bins = np.random.default_rng(4).integers(0, len(EDGES) - 1, (3, 400)).astype(np.int32)
+    expected = [np.bincount(row, minlength=len(EDGES) - 1) for row in bins]
+    for count in (device._bins_by_scattering, device._bins_by_products):
+        np.testing.assert_array_equal(count(jnp.asarray(bins)), expected)

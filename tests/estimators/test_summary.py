@@ -202,6 +202,7 @@ def test_never_holds_the_matrix():
     code = """
 import tracemalloc
 import numpy as np
+import scipy.stats  # imported where it is needed first: what that takes is no matrix
 from influence_jax.estimators import summarize
 
 rng = np.random.default_rng(0)

@@ -82,11 +82,16 @@ class Scan(Protocol):
         """Scans the columns of a block of targets."""
 
     def candidate_regressors(
-        self, losses: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t'], count: int
-    ) -> Int[np.ndarray, '3 t K']:
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        self_index: Int[np.ndarray, ' t'],
+        count: int,
+        *,
+        parts: int = 3,
+    ) -> Int[np.ndarray, '{parts} t K']:
         """Examples of largest |z| of each target, its own before all others.
 
-        Thrice: by the members of even number, by those of odd number, and by all.
+        By the members of even number, by those of odd number, and, of three parts, by all.
         """
 
     def entries(

@@ -1,6 +1,11 @@
-"""The scan on a CPU: products by numpy's BLAS, then columns sorted piece by piece in the cache."""
+"""The scan on a CPU: products by numpy's BLAS, then columns read piece by piece in the cache.
+
+Nothing is sorted but what is chosen: the strongest entries are those beyond a threshold that the
+largest entries of chunks give, and quantiles are looked for in the bins of the histogram.
+"""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.scan.contract import (
-    EDGES,
+    BINS_A_SIDE,
+    REACH,
     SummaryRequest,
     SummaryResult,
     Targets,
@@ -17,9 +23,10 @@ from influence_jax.estimators.scan.contract import (
 from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray
 
-_IN_CACHE = 2**18  # entries that a thread works on at once; with their copies they fit in a cache
+_IN_CACHE = 2**16  # entries that a thread works on at once; with their copies they fit in a cache
 _PRODUCT = 2**12  # examples that a thread multiplies at once
-_INNER_EDGES = EDGES[1:-1].astype(np.float32)  # the outermost bins hold all that is beyond
+_BINS = 2 * BINS_A_SIDE
+_CHUNKS, _LONGEST = 8, 32  # how many chunks for an entry that is wanted, and of how many entries
 
 _EVEN, _ODD, _ALL = range(3)
 _MEMBERS = slice(0, None, 2), slice(1, None, 2), slice(None)
@@ -33,11 +40,22 @@ class HostScan:
         self._packed = PackedColumns.of(masks)
         included = [masks[members].sum(axis=0) for members in _MEMBERS]
         self._included = np.stack(included).astype(np.float32)
+        self._factors = [
+            [self._factors_of(part, as_t_statistics=scaled) for part in (_EVEN, _ODD, _ALL)]
+            for scaled in (False, True)
+        ]
 
     def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
         losses = np.asarray(targets.losses, np.float32)
-        values = self._differences(self._sums(losses, _ALL), losses, _ALL)
+        values = self._sums(losses, _ALL)
+
+        total = losses.sum(axis=0)
+
+        def finish(rows: slice) -> None:
+            self._differences(values[rows], total[rows], _ALL)
+
+        in_threads(finish, len(values), step=_rows(values.shape[1]))
         rows, place = np.nonzero(targets.fixed_examples >= 0)
         values[rows, targets.fixed_examples[rows, place]] = targets.fixed_values[rows, place]
         return read_columns(
@@ -49,17 +67,30 @@ class HostScan:
         )
 
     def candidate_regressors(
-        self, losses: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t'], count: int
-    ) -> Int[np.ndarray, '3 t K']:
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        self_index: Int[np.ndarray, ' t'],
+        count: int,
+        *,
+        parts: int = 3,
+    ) -> Int[np.ndarray, '{parts} t K']:
         """See `Scan`."""
         losses = np.asarray(losses, np.float32)
         even, odd = (self._sums(losses, half) for half in (_EVEN, _ODD))
-        whole = even + odd
-        found = []
-        for part, sums in ((_EVEN, even), (_ODD, odd), (_ALL, whole)):
-            scores = self._differences(sums, losses, part, as_t_statistics=True)
-            found.append(_strongest(scores, self_index, count))
-        return np.stack(found)
+        total = [losses[members].sum(axis=0) for members in _MEMBERS]
+
+        def of_some(rows: slice) -> Int[np.ndarray, 'P r K']:
+            sums = [even[rows], odd[rows]]
+            # Before those of the halves become differences, in their place.
+            sums += [even[rows] + odd[rows]] * (parts > len(sums))
+            found = []
+            for part, of in enumerate(sums):
+                scores = self._differences(of, total[part][rows], part, as_t_statistics=True)
+                found.append(_strongest(scores, self_index[rows], count))
+            return np.stack(found)
+
+        pieces = in_threads(of_some, len(even), step=_rows(even.shape[1]))
+        return np.concatenate(pieces, axis=1)
 
     def entries(
         self,
@@ -107,49 +138,64 @@ class HostScan:
         in_threads(of_some, masks.shape[1], step=_PRODUCT)
         return sums
 
+    def _factors_of(
+        self, part: int, *, as_t_statistics: bool
+    ) -> tuple[Float[np.ndarray, ' N'], Float[np.ndarray, ' N']]:
+        """Of the total and of the sum with an example in the difference of the two means."""
+        inside = self._included[part]
+        outside = len(self._masks[_MEMBERS[part]]) - inside
+        unit = np.sqrt(inside * outside) if as_t_statistics else (inside > 0) & (outside > 0)
+        of_total = unit * _inverse(outside)
+        return of_total, -(of_total + unit * _inverse(inside))
+
     def _differences(
         self,
-        sums: Float[np.ndarray, 't N'],
-        losses: Float[np.ndarray, 'M t'],
+        sums: Float[np.ndarray, 'r N'],
+        total: Float[np.ndarray, ' r'],
         part: int,
         *,
         as_t_statistics: bool = False,
-    ) -> Float[np.ndarray, 't N']:
+    ) -> Float[np.ndarray, 'r N']:
         """Means without - means with, in the place of the sums; 0 where one is of nobody.
 
         As t statistics, their absolute values: of two groups of one variance, whatever that is.
         """
-        members, inside = _MEMBERS[part], self._included[part]
-        outside = len(self._masks[members]) - inside
-        unit = np.sqrt(inside * outside) if as_t_statistics else (inside > 0) & (outside > 0)
-        of_total = unit * _inverse(outside)
-        of_inside = of_total + unit * _inverse(inside)
-        total = losses[members].sum(axis=0)[:, None]
-
-        def finish(rows: slice) -> None:
-            some = sums[rows]
-            some *= -of_inside
-            some += total[rows] * of_total
-            if as_t_statistics:
-                np.abs(some, out=some)
-
-        in_threads(finish, len(sums), step=_rows(sums.shape[1]))
-        return sums
+        of_total, of_inside = self._factors[as_t_statistics][part]
+        sums *= of_inside
+        sums += total[:, None] * of_total
+        return np.abs(sums, out=sums) if as_t_statistics else sums
 
 
 def _strongest(
-    scores: Float[np.ndarray, 't N'], self_index: Int[np.ndarray, ' t'], count: int
-) -> Int[np.ndarray, 't K']:
+    scores: Float[np.ndarray, 'r N'], self_index: Int[np.ndarray, ' r'], count: int
+) -> Int[np.ndarray, 'r K']:
     """Of each row, its own example before all others."""
     own = np.flatnonzero(self_index >= 0)
     scores[own, self_index[own]] = np.inf
+    least = _of_chunks(scores, count, np.maximum)
+    return _sorted_entries(scores, scores >= least).last(count)
 
-    def of_some(rows: slice) -> Int[np.ndarray, 'r K']:
-        some = scores[rows]
-        least = np.partition(some, -count, axis=1)[:, -count, None]
-        return _sorted_entries(some, some >= least).last(count)
 
-    return np.concatenate(in_threads(of_some, len(scores), step=_rows(scores.shape[1])))
+def _of_chunks(
+    values: Float[np.ndarray, 'r N'], count: int, most: np.ufunc
+) -> Float[np.ndarray, 'r 1']:
+    """A threshold that at least `count` entries of each row reach, and few others.
+
+    The largest entries of that many chunks do.
+
+    Args:
+      values: at least so many a row.
+      count: see above.
+      most: np.maximum; or np.minimum, for a threshold that the smallest entries reach from above.
+    """
+    examples = values.shape[1]
+    length = int(np.clip(examples // (_CHUNKS * count), 1, _LONGEST))
+    chunks = examples // length
+    # Far-off entries together: whole rows of chunks are compared at once.
+    of_chunk = most.reduce(values[:, : length * chunks].reshape(-1, length, chunks), axis=1)
+    of_chunk = np.concatenate([of_chunk, values[:, length * chunks :]], axis=1)
+    place = count - 1 if most is np.minimum else of_chunk.shape[1] - count
+    return np.partition(of_chunk, place, axis=1)[:, place, None]
 
 
 def read_columns(
@@ -172,30 +218,22 @@ def read_columns(
       counted: which columns the histogram counts; all by default.
     """
     per_unit = _inverse(np.asarray(unit, np.float32))
-    ranks, strongest = list(request.ranks), request.strongest
+    ranks, strongest = np.asarray(request.ranks, int), request.strongest
 
     def of_some(rows: slice) -> SummaryResult:
         some = values[rows]
-        ascending = np.sort(some, axis=1)
-        beyond = np.abs(some) > floor[rows]
-        least, most = ascending[:, -strongest, None], ascending[:, strongest - 1, None]
+        least = _of_chunks(some, strongest, np.maximum)
+        most = _of_chunks(some, strongest, np.minimum)
         listed = _sorted_entries(some, (some >= least) | (some <= most))
-        row, example = np.nonzero(beyond)
-        ranked = ascending[:, ranks]
-        z = np.multiply(ascending, per_unit[rows, None], out=ascending)
-        of_histogram = z if counted is None else z[counted[rows]]
-        below = sum(
-            (np.searchsorted(column, _INNER_EDGES) for column in of_histogram),
-            np.zeros(len(_INNER_EDGES), int),
-        )
-        histogram = np.diff(below, prepend=0, append=of_histogram.size)
-        own = self_index[rows] >= 0
+        row, example = np.divmod(np.flatnonzero(np.abs(some) > floor[rows]), some.shape[1])
+        z = some * per_unit[rows, None]
+        bins = _bins(z)
+        counts, ranked = _counted(some, bins, ranks)
+        own, of_histogram = self_index[rows] >= 0, counts
         if counted is not None:
-            own &= counted[rows]
-        z_of_own = some[own, self_index[rows][own]] * per_unit[rows][own]
-        histogram -= np.bincount(
-            np.searchsorted(_INNER_EDGES, z_of_own, side='right'), minlength=len(histogram)
-        )
+            own, of_histogram = own & counted[rows], counts[counted[rows]]
+        of_own = bins[own, self_index[rows][own]]
+        histogram = of_histogram.sum(axis=0) - np.bincount(of_own, minlength=_BINS)
         power, moments = z.copy(), []
         for _ in range(4):
             moments.append(power.mean(axis=1, dtype=np.float64))
@@ -213,6 +251,38 @@ def read_columns(
     pieces = in_threads(of_some, len(values), step=_rows(values.shape[1]))
     whole = SummaryResult(*map(np.concatenate, zip(*pieces, strict=True)))
     return whole._replace(histogram=whole.histogram.sum(axis=0))
+
+
+def _bins(z: Float[np.ndarray, 'r N']) -> Int[np.ndarray, 'r N']:
+    """The bin of `EDGES` that each lies in; exact, since edges are multiples of a power of two."""
+    bins = z * np.float32(BINS_A_SIDE / REACH)
+    np.floor(bins, out=bins)
+    np.clip(bins, -BINS_A_SIDE, BINS_A_SIDE - 1, out=bins)
+    bins += BINS_A_SIDE
+    return bins.astype(np.intp)
+
+
+def _counted(
+    values: Float[np.ndarray, 'r N'], bins: Int[np.ndarray, 'r N'], ranks: Int[np.ndarray, ' R']
+) -> tuple[Int[np.ndarray, 'r E'], Float[np.ndarray, 'r R']]:
+    """Entries of each row in each bin, and those of some ranks: of a few bins alone, sorted."""
+    rows, examples = values.shape
+    first = np.arange(rows)[:, None]
+    # Bins of all rows, one row behind the other.
+    flat = (bins + first * _BINS).ravel()
+    counts = np.bincount(flat, minlength=rows * _BINS)
+    up_to = np.cumsum(counts)
+    rank = ranks + first * examples
+    of_rank = np.searchsorted(up_to, rank.ravel(), side='right').reshape(rank.shape)
+    wanted = np.zeros(len(counts), bool)
+    wanted[of_rank] = True
+    chosen = values.ravel()[np.flatnonzero(wanted[flat])]
+    kept = np.cumsum(np.where(wanted, counts, 0))
+    bounds = [0, *kept[_BINS - 1 :: _BINS].tolist()]
+    for start, stop in itertools.pairwise(bounds):
+        chosen[start:stop].sort()
+    place = kept[of_rank] - (up_to[of_rank] - rank)
+    return counts.reshape(rows, _BINS), chosen[place]
 
 
 class _SortedEntries(NamedTuple):
