@@ -45,7 +45,7 @@ def reported(monkeypatch):
     """In place of the report: how precise the run says it is."""
     seen: list[Precision | None] = []
     monkeypatch.setattr(launch.report, 'gather', lambda run, **_: seen.append(precision_of(run)))
-    monkeypatch.setattr(launch.terminal, 'save_and_show', lambda *_: None)
+    monkeypatch.setattr(launch.terminal, 'save_and_show', lambda *_, **__: None)
     return seen
 
 
