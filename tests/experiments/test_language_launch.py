@@ -85,7 +85,7 @@ def unreported(monkeypatch):
     """In place of reports: how precise each run says it is."""
     seen = []
     monkeypatch.setattr(launching.report, 'gather', lambda run, **_: seen.append(precision_of(run)))
-    monkeypatch.setattr(launching.terminal, 'save_and_show', lambda *_: None)
+    monkeypatch.setattr(launching.terminal, 'save_and_show', lambda *_, **__: None)
     return seen
 
 
