@@ -25,7 +25,7 @@ from experiments import image_ensemble, language_ensemble, plan
 from experiments.cifar10_resnet import PAPER as CIFAR10
 from experiments.image_ensemble import ImageExperiment
 from experiments.language_model import DEFAULTS as TEXTS
-from experiments.settings import MachineSettings
+from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
 from influence_jax import planning
 from influence_jax.data import Dataset
 from influence_jax.models.gpt_neo import GPTNeoConfig
@@ -77,7 +77,8 @@ def _images(experiment: ImageExperiment, dataset: Dataset | None = None) -> Netw
 
 
 def _network(task: Any, dataset: Dataset, recipe: Recipe) -> Network:
-    found = plan.Members.of(task, dataset, recipe, members=64, keep=0.5, seed=0)
+    ensemble = EnsembleSettings(members=64, keep=0.5, seed=0)
+    found = plan.Members.of(task, dataset, recipe, ensemble, AnalysisSettings())
     return Network(found.program, found.inputs)
 
 

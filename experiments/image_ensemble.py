@@ -70,17 +70,7 @@ def _plan(experiment: ImageExperiment) -> None:
     from experiments import plan  # imports what training images has no use for
 
     topology = plan.prepared(experiment.chip.topology)
+    flags = experiment.recipe, experiment.ensemble, experiment.analysis
     dataset, task = prepare(experiment)
-    ensemble, analysis = experiment.ensemble, experiment.analysis
-    plan.show_members(
-        topology,
-        plan.Members.of(
-            task,
-            dataset,
-            experiment.recipe,
-            members=analysis.max_members if analysis.grows else ensemble.members,
-            keep=ensemble.keep,
-            seed=ensemble.seed,
-        ),
-        width=experiment.machine.vmap or None,
-    )
+    members = plan.Members.of(task, dataset, *flags)
+    plan.show_members(topology, members, width=experiment.machine.vmap or None)

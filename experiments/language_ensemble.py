@@ -168,7 +168,7 @@ def _plan(experiment: LanguageExperiment) -> None:
     analysis, ensemble = experiment.analysis, experiment.ensemble
     vmapped, size = experiment.machine.vmap or 1, _size(experiment)
     settings = planning.RunSettings(
-        members=analysis.max_members if analysis.grows else ensemble.members,
+        members=analysis.most_members(ensemble),
         records=size.records,
         keep=ensemble.keep,
         epochs=recipe.epochs,
@@ -185,19 +185,9 @@ def _plan_tiny(experiment: LanguageExperiment) -> None:
     """Plans members that fit on one chip; a base that they start from is pretrained first."""
     topology = plan.prepared(experiment.plan.topology)
     dataset, task = prepare(experiment)
-    analysis, ensemble = experiment.analysis, experiment.ensemble
-    plan.show_members(
-        topology,
-        plan.Members.of(
-            task,
-            dataset,
-            experiment.recipe,
-            members=analysis.max_members if analysis.grows else ensemble.members,
-            keep=ensemble.keep,
-            seed=ensemble.seed,
-        )._replace(bfloat16=experiment.model.bfloat16),
-        width=experiment.machine.vmap or None,
-    )
+    flags = experiment.recipe, experiment.ensemble, experiment.analysis
+    members = plan.Members.of(task, dataset, *flags)
+    plan.show_members(topology, members, width=experiment.machine.vmap or None)
 
 
 class _Size(NamedTuple):

@@ -96,7 +96,7 @@ def arguments(
             f'run afterwards (python -m experiments.judge --run={machine.output_dir})'
         )
     return {
-        'members': analysis.max_members if analysis.grows else settings.members,
+        'members': analysis.most_members(settings),
         'output_dir': machine.output_dir,
         'inclusion_prob': settings.keep,
         'design': settings.design,

@@ -17,6 +17,7 @@ import jax
 from absl import flags as absl_flags
 
 from experiments import flags, launch
+from experiments.settings import AnalysisSettings, EnsembleSettings
 from influence_jax import planning, subsets, tasks
 from influence_jax.data import Dataset
 from influence_jax.formatting import count
@@ -112,27 +113,33 @@ class Members(NamedTuple):
     program: how they are trained.
     inputs: shapes of the data.
     members: M.
-    bfloat16: whether they compute in it.
     """
 
     program: Program
     inputs: Inputs
     members: int
-    bfloat16: bool = False
 
     @classmethod
     def of(
-        cls, task: Any, dataset: Dataset, recipe: Recipe, *, members: int, keep: float, seed: int
+        cls,
+        task: Any,
+        dataset: Dataset,
+        recipe: Recipe,
+        ensemble: EnsembleSettings,
+        analysis: AnalysisSettings,
     ) -> 'Members':
         """Binds a task to a dataset, as training does; subsets are drawn independently."""
-        problem, keys = tasks.bind(task, dataset), EnsembleKeys.of(seed)
+        problem, keys = tasks.bind(task, dataset), EnsembleKeys.of(ensemble.seed)
+        members = analysis.most_members(ensemble)
         masks = subsets.independent(
             key=keys.masks,
             members=min(members, _MASKS),
             examples=len(dataset),
-            inclusion_prob=keep,
+            inclusion_prob=ensemble.keep,
         )
-        program = recipe.program(problem.task, masks, keep, measure_batch=problem.measure_batch)
+        program = recipe.program(
+            problem.task, masks, ensemble.keep, measure_batch=problem.measure_batch
+        )
         if problem.refine is not None:
             program = problem.refine(
                 program, masks=masks, key=keys.members, executor=vmapped(2, devices=1)
@@ -177,7 +184,7 @@ def show_members(topology: Topology, run: Members, *, width: int | None = None) 
         targets=examples,
         measurements=len(run.program.task.measurements),
     )
-    _print(planning.describe_members(made, run.program, store=store, bfloat16=run.bfloat16))
+    _print(planning.describe_members(made, run.program, store=store))
     return made
 
 

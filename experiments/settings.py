@@ -196,6 +196,10 @@ class AnalysisSettings:
         """Whether members are trained until their estimates are precise enough."""
         return self.until_standard_error > 0
 
+    def most_members(self, ensemble: EnsembleSettings) -> int:
+        """M, or how many members are trained at most."""
+        return self.max_members if self.grows else ensemble.members
+
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:

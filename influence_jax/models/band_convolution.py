@@ -5,8 +5,9 @@ pixels with I channels is one vector of W I entries, and the kernel a band matri
 rows, one above another, to a row of the output. Two in three entries of the band are zero, or
 more; still it is faster than patches of 3x3 pixels, since activations are copied three times and
 not nine, and memory is what takes the time at the widths of small members. On an H100, forward and
-both gradients of 64 members took 1/3 to 1/2 of the time of patches (docs/results/gpu.md). Wide
-images are cut into tiles of at most `TILE` pixels, so that the band stays small.
+both gradients of 64 members took 0.3 to 0.9 of the time of patches in bfloat16
+(docs/results/gpu.md). Wide images are cut into tiles of at most `TILE` pixels, so that the band
+stays small.
 """
 
 from typing import Any

@@ -34,11 +34,13 @@ class ComputeDtype(enum.StrEnum):
 
 @functools.cache
 def multiplies_bfloat16() -> bool:
-    """Whether the devices multiply bfloat16 faster than float32: TPUs, recent NVIDIA GPUs."""
+    """Whether the devices multiply bfloat16 faster than float32: TPUs, recent GPUs."""
     device = jax.devices()[0]
     if device.platform in ('cpu', 'tpu'):
         return device.platform == 'tpu'
-    return float(getattr(device, 'compute_capability', 0)) >= 8
+    capability = str(getattr(device, 'compute_capability', 0))
+    # NVIDIA's are numbers; AMD's names, such as gfx90a, of cards that have the units.
+    return not capability[0].isdigit() or float(capability) >= 8
 
 
 def computing_in(dtype: ComputeDtype, function: Callable[..., Outputs]) -> Callable[..., Outputs]:

@@ -207,7 +207,13 @@ def test_a_dtype_that_is_not_fast_here_runs_and_says_so(tmp_path, monkeypatch, c
 
 @pytest.mark.parametrize(
     ('platform', 'capability', 'expected'),
-    [('cpu', None, False), ('tpu', None, True), ('gpu', '9.0', True), ('gpu', '7.5', False)],
+    [
+        ('cpu', None, False),
+        ('tpu', None, True),
+        ('gpu', '9.0', True),
+        ('gpu', '7.5', False),
+        ('gpu', 'gfx90a', True),
+    ],
 )
 def test_which_devices_multiply_bfloat16_faster(monkeypatch, platform, capability, expected):
     device = type('Device', (), {'platform': platform, 'compute_capability': capability})()
