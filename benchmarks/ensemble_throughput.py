@@ -14,7 +14,7 @@ from functools import partial
 from absl import app, flags
 
 from benchmarks import contenders
-from benchmarks.workers import Prepare, compete, ratio
+from benchmarks.workers import compete, ratio
 
 _CORES = flags.DEFINE_integer('cores', 2, 'cores that every contender may use')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'turns of every contender')
@@ -27,6 +27,8 @@ _BATCH = flags.DEFINE_integer('batch', 48, 'batch size')
 _EAGER, _EAGER_EACH = 'PyTorch eager', 'PyTorch eager, one process a core'
 _COMPILED, _COMPILED_EACH = 'torch.compile', 'torch.compile, one process a core'
 _VMAP = 'torch.func vmap, 4 members'
+_PEERS = _EAGER, _EAGER_EACH, _COMPILED, _COMPILED_EACH, _VMAP
+_BFLOAT16 = ', bfloat16'
 _PEAK = 'f32 matmul'
 
 
@@ -45,8 +47,8 @@ def main(_: list[str]) -> None:
         'engine, every core': (cores, 1, 1),
         'engine, every core x vmap 4': (cores, 4, 1),
     }
-    running: dict[str, tuple[Prepare, list[set[int]]]] = {
-        _PEAK: (contenders.matmul_peak, every),
+    running: dict[str, tuple[partial[contenders.Work], list[set[int]]]] = {
+        _PEAK: (partial(contenders.matmul_peak), every),
         'plain JAX loop': (partial(contenders.plain_jax, problem), every),
         **{
             name: (partial(contenders.engine, problem, *shape), every)
@@ -64,6 +66,11 @@ def main(_: list[str]) -> None:
             _EAGER_EACH: (partial(contenders.torch_one_by_one, problem, 1), each),
             _COMPILED_EACH: (partial(contenders.torch_one_by_one, problem, 1, compiled=True), each),
         }
+    running |= {
+        peer + _BFLOAT16: (partial(running[peer][0], dtype='bfloat16'), running[peer][1])
+        for peer in _PEERS
+        if peer in running
+    }
     rates = compete(running, rounds=_ROUNDS.value, seconds=_SECONDS.value)
 
     flops = problem.training_flops()
@@ -81,7 +88,7 @@ def main(_: list[str]) -> None:
             )
     best = max((n for n in executors if n in rates), key=lambda n: statistics.median(rates[n]))
     print(f'\nbest executor: {best}')
-    for peer in (_EAGER, _EAGER_EACH, _COMPILED, _COMPILED_EACH, _VMAP, 'plain JAX loop'):
+    for peer in ('plain JAX loop', *_PEERS, *(peer + _BFLOAT16 for peer in _PEERS)):
         if peer in rates:
             low, middle, high = ratio(rates[best], rates[peer])
             print(f'  over {peer}: {middle:.2f} ({low:.2f} .. {high:.2f})')

@@ -15,7 +15,7 @@ from absl import app, flags
 
 from benchmarks import language_contenders as contenders
 from benchmarks.contenders import matmul_peak
-from benchmarks.workers import Prepare, compete, ratio
+from benchmarks.workers import compete, ratio
 
 _CORES = flags.DEFINE_integer('cores', 2, 'cores that every contender may use')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'turns of every contender')
@@ -27,6 +27,9 @@ _VOCABULARY = flags.DEFINE_integer('vocabulary', 1000, 'tokens of the vocabulary
 _EAGER, _EAGER_EACH = 'PyTorch eager', 'PyTorch eager, one process a core'
 _COMPILED, _COMPILED_EACH = 'torch.compile', 'torch.compile, one process a core'
 _VMAP = 'torch.func vmap, 4 members'
+_IN_BFLOAT16 = _EAGER, _EAGER_EACH, _COMPILED, _COMPILED_EACH  # with vmap PyTorch cannot
+_PEERS = *_IN_BFLOAT16, _VMAP
+_BFLOAT16 = ', bfloat16'
 _PEAK = 'f32 matmul'
 _ENGINE = 'engine, every core'
 
@@ -39,8 +42,8 @@ def main(_: list[str]) -> None:
     every, each = [set(here[:cores])], [{core} for core in here[:cores]]
     problem = contenders.Problem(_WIDTH.value, _LAYERS.value, _VOCABULARY.value)
     engine = partial(contenders.engine, problem, cores)
-    running: dict[str, tuple[Prepare, list[set[int]]]] = {
-        _PEAK: (matmul_peak, every),
+    running: dict[str, tuple[partial[contenders.Work], list[set[int]]]] = {
+        _PEAK: (partial(matmul_peak), every),
         _ENGINE: (partial(engine, 1, 1), every),
         'engine, every core, padded': (
             partial(engine, 1, 1, packed=False),
@@ -53,6 +56,10 @@ def main(_: list[str]) -> None:
         _COMPILED: (partial(contenders.torch_one_by_one, problem, cores, compiled=True), every),
         _COMPILED_EACH: (partial(contenders.torch_one_by_one, problem, 1, compiled=True), each),
         _VMAP: (partial(contenders.torch_vmap, problem, cores, 4), every),
+    }
+    running |= {
+        peer + _BFLOAT16: (partial(running[peer][0], dtype='bfloat16'), running[peer][1])
+        for peer in _IN_BFLOAT16
     }
     rates = compete(running, rounds=_ROUNDS.value, seconds=_SECONDS.value)
 
@@ -70,7 +77,7 @@ def main(_: list[str]) -> None:
                 f'{middle:10.2f} ({low:.2f} .. {high:.2f})'
             )
     print()
-    for peer in (_EAGER, _EAGER_EACH, _COMPILED, _COMPILED_EACH, _VMAP):
+    for peer in (*_PEERS, *(peer + _BFLOAT16 for peer in _IN_BFLOAT16)):
         low, middle, high = ratio(rates[_ENGINE], rates[peer])
         print(f'{_ENGINE} over {peer}: {middle:.2f} ({low:.2f} .. {high:.2f})')
 

@@ -19,7 +19,7 @@ from absl import app, flags, logging
 from experiments import terminal
 from experiments.flags import define_all, read_all
 from experiments.settings import AnalysisSettings, EnsembleSettings, MachineSettings
-from influence_jax import compilation_cache, ensemble, report, store
+from influence_jax import compilation_cache, ensemble, kernels, report, store
 from influence_jax.data import Dataset
 from influence_jax.estimators import Columns, with_scores
 from influence_jax.progress import TerminalProgress
@@ -37,6 +37,12 @@ _COMPILATION_CACHE = flags.DEFINE_bool(
     'compilation_cache',
     True,
     "keep compiled programs in the user's cache directory, so that the next launch starts at once",
+)
+_KERNELS = flags.DEFINE_bool(
+    'kernels',
+    True,
+    'on CPUs, compute convolutions by kernels in C++, compiled by the compiler of this machine; '
+    'XLA does so where there is none',
 )
 flags.disclaim_key_flags()  # those of settings are the launch's own, see experiments.flags
 
@@ -268,6 +274,7 @@ def _compiled_programs() -> Iterator[None]:
 
     Whatever is wrong with the cache is said in one line: jax would say it of each program.
     """
+    kernels.use(_KERNELS.value)
     if not _COMPILATION_CACHE.value:
         jax.config.update('jax_enable_compilation_cache', False)
     warn, said = warnings.showwarning, False

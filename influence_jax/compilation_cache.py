@@ -178,23 +178,43 @@ def prepare(directory: Path) -> Path:
         Unusable: it cannot be written, is not the user's own, others may write there, or another
             process does not let go of its lock.
     """
+    directory = private_directory(directory)
+    lock = filelock.FileLock(directory / _LOCK)
+    try:
+        with lock.acquire(timeout=_LONGEST_WAIT):
+            _remove_damaged(directory)
+    except filelock.Timeout as error:
+        raise Unusable(f'another process holds {directory / _LOCK}') from error
+    except (OSError, NotImplementedError) as error:
+        raise _unusable(directory, error) from error
+    return directory
+
+
+def private_directory(directory: Path) -> Path:
+    """Makes a directory for what is run, or looks whether the one that is there is the user's.
+
+    Returns:
+        The directory's path without links.
+
+    Raises:
+        Unusable: it cannot be made, is not the user's own, or others may write there.
+    """
     try:
         directory = directory.absolute()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory = directory.resolve(strict=True)
         _require_private(directory)
-        lock = filelock.FileLock(directory / _LOCK)
-        with lock.acquire(timeout=_LONGEST_WAIT):
-            _remove_damaged(directory)
     except Unusable:
         raise
-    except filelock.Timeout as error:
-        raise Unusable(f'another process holds {directory / _LOCK}') from error
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, 'strerror', None) or error
-        where = getattr(error, 'filename', None) or directory
-        raise Unusable(f'{where} cannot be used ({reason})') from error
+    except OSError as error:
+        raise _unusable(directory, error) from error
     return directory
+
+
+def _unusable(directory: Path, error: Exception) -> Unusable:
+    reason = getattr(error, 'strerror', None) or error
+    where = getattr(error, 'filename', None) or directory
+    return Unusable(f'{where} cannot be used ({reason})')
 
 
 def _require_private(directory: Path) -> None:

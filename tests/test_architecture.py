@@ -32,7 +32,8 @@ HELPERS = {
 ALLOWED = {
     'subsets': set(),
     'data': set(),
-    'models': set(),
+    'kernels': set(),
+    'models': {'kernels'},
     'store': set(),
     'training': set(),
     'progress': set(),

@@ -24,6 +24,7 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from influence_jax.kernels import winograd
 from influence_jax.models import band_convolution
 from influence_jax.types import AnyArray
 
@@ -95,13 +96,25 @@ class _Forms(NamedTuple):
     """How one of the three maps is computed.
 
     on_cpu: of one problem.
-    elsewhere: likewise.
+    by_kernels: of one or of several, on a CPU, where `served` says so of its factors.
+    elsewhere: of one problem.
     of_members: of one of several problems, on NVIDIA GPUs, with factors of a type.
     """
 
     on_cpu: Bilinear
+    by_kernels: Bilinear
+    served: Callable[[Any, Any], bool]
     elsewhere: Bilinear
     of_members: Callable[[Any, Any, Any], Array]
+
+
+def _serves_kernel(_: AnyArray, kernel: AnyArray) -> bool:
+    return kernel.dtype == jnp.float32 and winograd.serves(*kernel.shape[-2:])
+
+
+def _serves_images(images: AnyArray, cotangent: AnyArray) -> bool:
+    channels = images.shape[-1], cotangent.shape[-1]
+    return images.dtype == jnp.float32 and winograd.serves(*channels)
 
 
 def _primitive(name: str, forms: _Forms, folds: _Folds) -> core.Primitive:
@@ -116,6 +129,8 @@ def _primitive(name: str, forms: _Forms, folds: _Folds) -> core.Primitive:
 
     def on_cpu(a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Array:
         pair = (_rounded(a), _rounded(b)) if in_bfloat16 else (a, b)
+        if forms.served(a, b):
+            return forms.by_kernels(*pair)
         return over_problems(forms.on_cpu, *pair)
 
     def elsewhere(a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Array:
@@ -179,13 +194,21 @@ _BATCH, _INPUTS, _OUTPUTS = -4, -2, -1
 
 _convolution = _primitive(
     'conv3x3',
-    _Forms(_convolve, _convolve, band_convolution.convolution),
+    _Forms(
+        _convolve,
+        winograd.convolution,
+        _serves_kernel,
+        _convolve,
+        band_convolution.convolution,
+    ),
     _Folds((_BATCH, _BATCH), (_OUTPUTS, _OUTPUTS)),
 )
 _gradient_by_images = _primitive(
     'conv3x3_by_images',
     _Forms(
         _by_images,
+        winograd.by_images,
+        _serves_kernel,
         _automatic_by_images,
         lambda dtype, y, k: band_convolution.convolution(dtype, y, _rotated(k)),
     ),
@@ -193,7 +216,13 @@ _gradient_by_images = _primitive(
 )
 _gradient_by_kernel = _primitive(
     'conv3x3_by_kernel',
-    _Forms(_by_kernel, _automatic_by_kernel, band_convolution.by_kernel),
+    _Forms(
+        _by_kernel,
+        winograd.by_kernel,
+        _serves_images,
+        _automatic_by_kernel,
+        band_convolution.by_kernel,
+    ),
     _Folds((-1, _INPUTS), (-1, _OUTPUTS)),
 )
 

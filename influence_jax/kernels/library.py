@@ -1,0 +1,144 @@
+"""Compiles and loads the C++ kernels; says why not, where they cannot be used.
+
+Their shared library is made for this machine's CPU and kept in the user's cache directory, which
+must be private as that of compiled programs (`influence_jax.compilation_cache`): what is there is
+run.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import platformdirs
+
+from influence_jax import compilation_cache
+
+_SOURCES = Path(__file__).parent
+_COMPILERS = ('c++', 'g++', 'clang++')
+_LONGEST = 120  # seconds of compilation
+
+_in_use = True
+
+_log = logging.getLogger(__name__)
+
+
+class Unavailable(Exception):
+    """There are no kernels; the message says why, in one line."""
+
+
+def use(kernels: bool) -> None:
+    """Whether what this process traces from now on may call kernels; it does by default."""
+    global _in_use
+    _in_use = kernels
+
+
+def registered(source: str, targets: tuple[str, ...]) -> bool:
+    """Whether XLA can call the functions of a source file; compiles and loads it the first time.
+
+    Args:
+        source: a file beside this module.
+        targets: functions in it; XLA knows them by the same names.
+    """
+    return _in_use and _registered(source, targets)
+
+
+@functools.cache
+def _registered(source: str, targets: tuple[str, ...]) -> bool:
+    try:
+        library = _loaded(_SOURCES / source)
+    except Unavailable as reason:
+        _log.info('XLA computes what %s would: %s', source, reason)
+        return False
+    for name in targets:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform='cpu')
+    return True
+
+
+def _loaded(source: Path) -> ctypes.CDLL:
+    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler is None:
+        raise Unavailable('there is no C++ compiler (c++, g++ or clang++)')
+    command = _command(compiler)
+    name = f'{source.stem}-{_identity(command, source)}.so'
+    try:
+        directory = compilation_cache.private_directory(_default_directory())
+    except OSError as error:
+        _log.warning('kernels are compiled anew, without a cache: %s', error)
+        with tempfile.TemporaryDirectory() as temporary:
+            return _load(_compiled(command, source, Path(temporary) / name))
+    path = directory / name
+    if path.exists():
+        try:
+            return _load(path)
+        except Unavailable:  # damaged
+            path.unlink(missing_ok=True)
+    return _load(_compiled(command, source, path))
+
+
+def _default_directory() -> Path:
+    cache = platformdirs.user_cache_path('influence_jax', appauthor=False)
+    return cache / 'kernels' / compilation_cache.kind_of_cpu()
+
+
+def _command(compiler: str) -> list[str]:
+    native = '-mcpu=native' if platform.machine() in ('arm64', 'aarch64') else '-march=native'
+    return [
+        compiler,
+        '-std=c++17',
+        '-O3',
+        native,
+        '-ffp-contract=fast',
+        '-fPIC',
+        '-shared',
+        '-w',  # jaxlib's headers
+        '-isystem',
+        jax.ffi.include_dir(),
+    ]
+
+
+def _identity(command: Sequence[str], source: Path) -> str:
+    """What the library depends on beside the CPU: compiler, options, jaxlib's headers, source."""
+    version = _run([command[0], '--version'])
+    known = [*command, version, jax.lib.__version__, source.read_text(encoding='utf-8')]
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+
+
+def _compiled(command: Sequence[str], source: Path, path: Path) -> Path:
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    try:
+        _run([*command, str(source), '-o', str(partial)])
+        partial.replace(path)
+    except OSError as error:
+        raise Unavailable(f'{path} cannot be written ({error.strerror or error})') from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _run(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=_LONGEST, errors='replace'
+        )
+    except subprocess.CalledProcessError as error:
+        first = next(iter(error.stderr.strip().splitlines()), f'status {error.returncode}')
+        raise Unavailable(f'{command[0]} failed: {first}') from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f'{command[0]} cannot be run ({error})') from error
+    return done.stdout
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise Unavailable(f'{path} cannot be loaded ({error})') from error
