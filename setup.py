@@ -28,7 +28,7 @@ setup(
         'influence_jax': ['py.typed'],
         'influence_jax.data': ['embedded/*'],
         'influence_jax.explorer': ['static/*'],
-        'influence_jax.kernels': ['*.cc'],
+        'influence_jax.kernels': ['*.cc', '*.h'],
         'influence_jax.report': ['templates/*', 'paper.mplstyle'],
     },
     python_requires='>=3.11',

@@ -108,8 +108,14 @@ def _command(compiler: str) -> list[str]:
 def _identity(command: Sequence[str], source: Path) -> str:
     """What the library depends on beside the CPU: compiler, options, jaxlib's headers, source."""
     version = _run([command[0], '--version'])
-    known = [*command, version, jax.lib.__version__, source.read_text(encoding='utf-8')]
+    known = [*command, version, jax.lib.__version__, *_texts(source)]
     return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+
+
+def _texts(source: Path) -> list[str]:
+    """The source's and those of the headers beside it."""
+    paths = [source, *sorted(source.parent.glob('*.h'))]
+    return [path.read_text(encoding='utf-8') for path in paths]
 
 
 def _compiled(command: Sequence[str], source: Path, path: Path) -> Path:

@@ -17,30 +17,10 @@
 //
 // Sums are in an order that depends on shapes alone, not on how many threads there are.
 
-#include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <memory>
-#include <mutex>
-#include <new>
-
-#include "xla/ffi/api/ffi.h"
+#include "common.h"
 
 namespace {
 
-namespace ffi = xla::ffi;
-
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;
-#endif
 // Of products: so many rows by two vectors stay in registers.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kRows = 8;
@@ -48,52 +28,8 @@ constexpr int kRows = 8;
 constexpr int kRows = 4;
 #endif
 constexpr int kPositions = 16;
-constexpr int64_t kMostTiles = 48;      // of a block
-constexpr int64_t kMostChannels = 4096; // that the row of zeros outside an image has
-
-typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
-
-inline Vector Load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
-inline void Store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
-inline Vector All(float value) { return value - Vector{}; }
-
-// Calls step(channel, load, store) for each vector of channels; the last may be a part of one.
-template <typename Step>
-inline void OverChannels(int64_t channels, Step step) {
-  int64_t c = 0;
-  for (; c + kLanes <= channels; c += kLanes) step(c, Load, Store);
-  if (const size_t rest = sizeof(float) * (channels - c)) {
-    step(
-        c,
-        [rest](const float* from) {
-          Vector value{};
-          std::memcpy(&value, from, rest);
-          return value;
-        },
-        [rest](float* to, Vector value) { std::memcpy(to, &value, rest); });
-  }
-}
-
-int64_t WholeVectors(int64_t channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
-
-// Floats that belong to the thread and are kept from call to call.
-class Scratch {
- public:
-  float* OfSize(int64_t floats) {
-    if (floats > size_) {
-      std::free(memory_);
-      memory_ = static_cast<float*>(std::aligned_alloc(64, (4 * floats + 63) / 64 * 64));
-      if (!memory_) throw std::bad_alloc();
-      size_ = floats;
-    }
-    return memory_;
-  }
-  ~Scratch() { std::free(memory_); }
-
- private:
-  float* memory_ = nullptr;
-  int64_t size_ = 0;
-};
+constexpr int64_t kMostTiles = 48;       // of a block
+constexpr int64_t kMostChannels = 4096;  // that the row of zeros outside an image has
 
 // --- Products of matrices ---
 
@@ -303,37 +239,6 @@ void TransformGradient(const float* from, int64_t rows, int64_t columns, int64_t
     });
 }
 
-// --- Tasks on XLA's threads ---
-
-// Calls run(task) for every task; where there is a pool, its threads take some. The caller does
-// what no thread has begun, so that it never waits for one that is busy elsewhere.
-void InParallel(ffi::ThreadPool* pool, int64_t tasks, const std::function<void(int64_t)>& run) {
-  if (!pool || tasks < 2) {
-    for (int64_t task = 0; task < tasks; ++task) run(task);
-    return;
-  }
-  struct Shared {
-    std::atomic<int64_t> next{0};
-    std::mutex mutex;
-    std::condition_variable all_done;
-    int64_t done = 0;
-  };
-  auto shared = std::make_shared<Shared>();
-  const auto* const body = &run;  // not touched once every task is done
-  const std::function<void()> work = [shared, tasks, body] {
-    for (int64_t task; (task = shared->next.fetch_add(1)) < tasks;) {
-      (*body)(task);
-      const std::lock_guard<std::mutex> lock(shared->mutex);
-      if (++shared->done == tasks) shared->all_done.notify_all();
-    }
-  };
-  const int64_t helpers = std::min<int64_t>(pool->num_threads(), tasks) - 1;
-  for (int64_t helper = 0; helper < helpers; ++helper) pool->Schedule(std::function<void()>(work));
-  work();
-  std::unique_lock<std::mutex> lock(shared->mutex);
-  shared->all_done.wait(lock, [&] { return shared->done == tasks; });
-}
-
 // --- The maps ---
 
 // `turned`: the kernel is [3, 3, outputs, inputs], and turned by half a turn.
@@ -401,8 +306,6 @@ void KernelGradient(ffi::ThreadPool* pool, const Images& images, const float* fr
 }
 
 // --- XLA's calls; a leading axis, if there is one, is of problems that share nothing ---
-
-using Array = ffi::Buffer<ffi::F32>;
 
 // The images of one problem.
 Images ImagesOf(const Array& array) {

@@ -44,14 +44,14 @@ def by_kernel(
     """Its gradient by the kernel."""
     shape = (*images.shape[:-4], 3, 3, images.shape[-1], cotangent.shape[-1])
     call = jax.ffi.ffi_call(_KERNEL_GRADIENT, jax.ShapeDtypeStruct(shape, images.dtype))
-    return call(images, cotangent, threads=_threads())
+    return call(images, cotangent, threads=threads())
 
 
 def _call(images: AnyArray, kernel: AnyArray, channels: int, *, turned: bool) -> Array:
     shape = jax.ShapeDtypeStruct((*images.shape[:-1], channels), images.dtype)
-    return jax.ffi.ffi_call(_CONVOLVE, shape)(images, kernel, turned=turned, threads=_threads())
+    return jax.ffi.ffi_call(_CONVOLVE, shape)(images, kernel, turned=turned, threads=threads())
 
 
-def _threads() -> bool:
-    # With several devices it is they that use the cores.
+def threads() -> bool:
+    """Whether a kernel may use XLA's threads: not where several devices use the cores."""
     return jax.local_device_count('cpu') == 1

@@ -83,7 +83,7 @@ class LanguageModeling:
         hidden = packed.hidden(
             model,
             packed.pack(batch.tokens[:, :-1], at),
-            at.row,
+            at.record,
             at.column,
             longest=longest,
             adapters=adapters,

@@ -76,6 +76,9 @@ def _evaluated(jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any
         primitive, inputs = equation.primitive, [read(v) for v in equation.invars]
         if (product := _PRODUCTS.get(primitive.name)) and _is_float32(*inputs):
             outputs = [product(primitive, equation.params, *inputs)]
+        elif in_jax := getattr(primitive, 'in_jax', None):  # a kernel says what it computes
+            form = jax.make_jaxpr(functools.partial(in_jax, **equation.params))(*inputs)
+            outputs = _evaluated(form.jaxpr, form.consts, inputs)
         else:
             params = {name: _within(value) for name, value in equation.params.items()}
             found = primitive.bind(*inputs, **primitive.get_bind_params(params))

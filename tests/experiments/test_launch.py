@@ -31,6 +31,7 @@ from influence_jax.training import Recipe, automatic, checkpoint
 def without_flags(monkeypatch):
     """For launches in this process, which parse none."""
     monkeypatch.setattr(launching, '_COMPILATION_CACHE', types.SimpleNamespace(value=True))
+    monkeypatch.setattr(launching, '_KERNELS', types.SimpleNamespace(value=True))
 
 
 def test_a_small_run(finished, images):

@@ -40,7 +40,7 @@ def close(found, expected):
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize('threads', [False, True])
 def test_convolution_and_gradients_are_those_of_xla(shape, threads, monkeypatch):
-    monkeypatch.setattr(winograd, '_threads', lambda: threads)
+    monkeypatch.setattr(winograd, 'threads', lambda: threads)
     images, kernel, cotangent = problem(*shape)
     close(winograd.convolution(images, kernel), _convolve(images, kernel))
     close(winograd.by_images(cotangent, kernel), _by_images(cotangent, kernel))
@@ -51,7 +51,7 @@ def test_threads_change_no_digit(monkeypatch):
     images, kernel, cotangent = problem(*SHAPES['the default network'])
     found = {}
     for threads in (False, True):
-        monkeypatch.setattr(winograd, '_threads', lambda threads=threads: threads)
+        monkeypatch.setattr(winograd, 'threads', lambda threads=threads: threads)
         found[threads] = (
             winograd.convolution(images, kernel),
             winograd.by_images(cotangent, kernel),

@@ -4,12 +4,14 @@ Tokens are cut into blocks. A token finds all of its record in its own block and
 it that the longest record may reach back to, so attention looks no further.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from influence_jax.kernels import attention as kernel
 from influence_jax.models.gpt_neo.network import GPTNeo, Heads, attention
 from influence_jax.models.lora import Adapters
 
@@ -28,6 +30,11 @@ class Places(NamedTuple):
     row: Int[Array, ' C']
     column: Int[Array, ' C']
     used: Bool[Array, ' C']
+
+    @property
+    def record(self) -> Int[Array, ' C']:
+        """The row where there is one; else a number of its own, so that it reads itself alone."""
+        return jnp.where(self.used, self.row, self.row + 1 + jnp.arange(len(self.row)))
 
 
 def places(counts: Int[Array, ' B'], capacity: int) -> Places:
@@ -96,22 +103,50 @@ def hidden(
         raise ValueError(
             f'{longest} tokens, but the network has max_positions={positions}; cut the texts'
         )
-    before = -(-(longest - 1) // block)
-    same_record = _same_record(record, block, before)
-    # Of a query at i of its block to a key at j of all that it sees.
-    distance = before * block + np.arange(block)[:, None] - np.arange((before + 1) * block)[None, :]
+
+    # The layers are scanned over; where all read as far back, how far is known to the compiler.
+    reaches = {min(longest, window) for window in model.config.windows}
 
     def attend(q: Heads, k: Heads, v: Heads, window: Any) -> tuple[Heads, None]:
-        seen = same_record & ((distance >= 0) & (distance < window))[None]
-        q, k, v = (_cut(x, block) for x in (q, k, v))
-        k, v = (_with_blocks_before(x, before, axis=2) for x in (k, v))
-        read = attention(q, k, v, seen[:, None])
-        return read.swapaxes(0, 1).reshape(1, q.shape[1], count, q.shape[3]), None
+        if len(reaches) > 1 or not kernel.serves(max(reaches), q, k, v):
+            return _attended_in_blocks(q, k, v, record, window, longest=longest), None
+        (reach,) = reaches
+        in_jax = functools.partial(_attended, reach)
+        q, k, v = (x[0].swapaxes(0, 1) for x in (q, k, v))
+        read = kernel.attend(q, k, v, record, reach=reach, in_jax=in_jax)
+        return read.swapaxes(0, 1)[None], None
 
     rows = model.position_embedding[position]
     x = model.embed(tokens[None], rows[None])
     x, _ = model.through_layers(x, attend, np.array(model.config.windows), adapters)
     return model.final_norm(x)[0]
+
+
+def _attended(
+    reach: int,
+    queries: Float[Array, 'C H d'],
+    keys: Float[Array, 'C H d'],
+    values: Float[Array, 'C H d'],
+    record: Int[Array, ' C'],
+) -> Float[Array, 'C H d']:
+    q, k, v = (x.swapaxes(0, 1)[None] for x in (queries, keys, values))
+    return _attended_in_blocks(q, k, v, record, reach, longest=reach)[0].swapaxes(0, 1)
+
+
+def _attended_in_blocks(
+    q: Heads, k: Heads, v: Heads, record: Int[Array, ' C'], window: Any, *, longest: int
+) -> Float[Array, '1 H C d']:
+    """Of each token to the last `window` tokens of its record, itself included."""
+    block, (_, heads, count, width) = BLOCK, q.shape
+    before = -(-(longest - 1) // block)
+    same_record = _same_record(record, block, before)
+    # Of a query at i of its block to a key at j of all that it sees.
+    distance = before * block + np.arange(block)[:, None] - np.arange((before + 1) * block)[None, :]
+    seen = same_record & ((distance >= 0) & (distance < window))[None]
+    q, k, v = (_cut(x, block) for x in (q, k, v))
+    k, v = (_with_blocks_before(x, before, axis=2) for x in (k, v))
+    read = attention(q, k, v, seen[:, None])
+    return read.swapaxes(0, 1).reshape(1, heads, count, width)
 
 
 def _same_record(record: Int[Array, ' C'], block: int, before: int) -> Bool[Array, 'n W K']:
