@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from influence_jax import attribution
+from influence_jax import attribution, kernels
 from influence_jax.attribution import (
     KFAC,
     TRAK,
@@ -33,6 +33,20 @@ def test_shapes_cost_what_the_network_itself_does(networks, method):
     assert of_shapes == attribution.cost(method, model, records)
     assert of_shapes.flops == sum(flops_of(of_shapes).values()) > 0
     assert of_shapes.bytes >= method.bytes_needed([model], records)
+
+
+def test_convolutions_are_counted_whoever_computes_them(networks):
+    model, examples = networks['resnet']()
+    records = Records(examples, examples)
+    found = attribution.cost(Gradients(), model, records)
+    try:
+        kernels.use(False)
+        jax.clear_caches()
+        assert attribution.cost(Gradients(), model, records) == found
+    finally:
+        kernels.use(True)
+    # Two convolutions at least between 8 channels and more, of 4x4 pixels, forward alone.
+    assert found.flops > 2 * records.num_examples * 2 * 9 * 8 * 8 * 16
 
 
 def test_products_and_gradients_grow_with_records_and_width(networks):
