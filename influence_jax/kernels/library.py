@@ -51,6 +51,11 @@ def registered(source: str, targets: tuple[str, ...]) -> bool:
     return _in_use and _registered(source, targets)
 
 
+def threads() -> bool:
+    """Whether a kernel may use XLA's threads: not where several devices use the cores."""
+    return jax.local_device_count('cpu') == 1
+
+
 @functools.cache
 def _registered(source: str, targets: tuple[str, ...]) -> bool:
     try:

@@ -1,14 +1,15 @@
 """3x3 convolutions and their gradients by Winograd's F(2x2, 3x3), on CPUs.
 
-Of the products of a direct convolution they need 4/9. On one core of a Zen 4 they take 0.54 to 0.69
-of XLA's time for a convolution, 0.36 to 0.60 for a gradient by the kernel
-(docs/results/throughput.md). Results differ from those of a direct convolution by rounding.
+Of the products of a direct convolution they need 4/9. On one core of a Zen 4 they take 0.54 to 0.72
+of XLA's time for a convolution or a gradient by the images, 0.36 to 0.60 for a gradient by the
+kernel (docs/results/throughput.md). Results differ from those of a direct convolution by rounding.
 """
 
 import jax
 from jaxtyping import Array, Float
 
 from influence_jax.kernels import library
+from influence_jax.kernels.library import threads
 from influence_jax.types import AnyArray
 
 _CONVOLVE, _KERNEL_GRADIENT = 'influence_jax_convolve', 'influence_jax_kernel_gradient'
@@ -50,8 +51,3 @@ def by_kernel(
 def _call(images: AnyArray, kernel: AnyArray, channels: int, *, turned: bool) -> Array:
     shape = jax.ShapeDtypeStruct((*images.shape[:-1], channels), images.dtype)
     return jax.ffi.ffi_call(_CONVOLVE, shape)(images, kernel, turned=turned, threads=threads())
-
-
-def threads() -> bool:
-    """Whether a kernel may use XLA's threads: not where several devices use the cores."""
-    return jax.local_device_count('cpu') == 1
