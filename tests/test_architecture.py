@@ -37,7 +37,7 @@ ALLOWED = {
     'store': set(),
     'training': set(),
     'progress': set(),
-    'estimators': set(),
+    'estimators': {'kernels'},
     # A task says how it is trained, and what the store keeps of it for reports.
     'tasks': {'data', 'models', 'training', 'store'},
     'attribution': {'data', 'estimators', 'run', 'tasks', 'training'},

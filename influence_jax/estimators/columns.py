@@ -30,7 +30,7 @@ from influence_jax.estimators.scan import (
 )
 from influence_jax.estimators.standard_errors import self_errors
 from influence_jax.estimators.tiling import padded, standardized_tiles, tile_slices
-from influence_jax.estimators.uncertainty import p_values, randomization_p_values
+from influence_jax.estimators.uncertainty import SURE, p_values, randomization_p_values
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 Entries = Callable[
@@ -41,8 +41,6 @@ Entries = Callable[
 
 EntryReader = Callable[[Int[np.ndarray, ' t'], Int[np.ndarray, ' n']], Influence]
 """From targets and examples to the entries `[n t]` where they cross."""
-
-_GATHERED = 2**24  # losses looked up at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -305,7 +303,7 @@ def _scanned_blocks(
             scale[:width],
             _entries(fit.scan, fitted),
             fitted.examples,
-            _by_randomization(masks, fitted),
+            _by_randomization(fit.scan, fitted),
             fitted.effective_members,
             fitted.other_cross_fitted * scale[:width],
         )
@@ -420,23 +418,20 @@ def _entries(scan: Scan, fitted: Fit) -> Entries:
     return entries
 
 
-def _by_randomization(masks: Bool[np.ndarray, 'M N'], fitted: Fit) -> PValues:
+def _by_randomization(scan: Scan, fitted: Fit) -> PValues:
     """Of a regressor with the losses as they would be were it none: what is left, and its part."""
 
     def of_entries(
-        targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C'], z: Float[np.ndarray, ' C']
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+        z: Float[np.ndarray, ' C'],
+        *,
+        sure: float = SURE,
     ) -> Float[np.ndarray, ' C']:
-        p = np.ones(len(targets))
-        chunk = max(1, _GATHERED // len(masks))
-        for start in range(0, len(targets), chunk):
-            some = slice(start, start + chunk)
-            columns = np.ascontiguousarray(masks[:, examples[some]].T)
-            losses = np.array(fitted.residual[:, targets[some]].T)
-            at, place = np.nonzero(fitted.examples[targets[some]] == examples[some][:, None])
-            part = fitted.values[targets[some][at], place][:, None] * columns[at]
-            losses[at] -= part
-            p[some] = randomization_p_values(columns, losses)
-        return p
+        part = np.zeros(len(targets), np.float32)
+        at, place = np.nonzero(fitted.examples[targets] == examples[:, None])
+        part[at] = fitted.values[targets[at], place]
+        return scan.randomization_p_values(fitted.residual, targets, examples, part, sure=sure)
 
     return of_entries
 
@@ -450,11 +445,16 @@ def _by_both(masks: Bool[np.ndarray, 'M N'], left: Float[np.ndarray, 'M t']) -> 
     """
 
     def of_entries(
-        targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C'], z: Float[np.ndarray, ' C']
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+        z: Float[np.ndarray, ' C'],
+        *,
+        sure: float = SURE,
     ) -> Float[np.ndarray, ' C']:
         columns = np.ascontiguousarray(masks[:, examples].T)
         return np.maximum(
-            p_values(z, members=len(masks)), randomization_p_values(columns, left[:, targets].T)
+            p_values(z, members=len(masks)),
+            randomization_p_values(columns, left[:, targets].T, sure=sure),
         )
 
     return of_entries
@@ -464,7 +464,11 @@ def _by_student(members: int | None) -> PValues:
     """By Student's t, or the normal distribution."""
 
     def of_entries(
-        targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C'], z: Float[np.ndarray, ' C']
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+        z: Float[np.ndarray, ' C'],
+        *,
+        sure: float = SURE,
     ) -> Float[np.ndarray, ' C']:
         return p_values(z, members=members)
 

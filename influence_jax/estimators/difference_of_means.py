@@ -11,11 +11,12 @@ from influence_jax.estimators.estimator import Fit, Tiles, estimator
 from influence_jax.estimators.mask_columns import distinct
 from influence_jax.estimators.scan import Scan, scan_for
 from influence_jax.estimators.standard_errors import self_errors
-from influence_jax.estimators.tiling import TILE, by_tiles, padded
+from influence_jax.estimators.tiling import TILE, by_tiles, in_threads, padded
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _HALVES = slice(0, None, 2), slice(1, None, 2)
 _COMPARED = 8
+_TARGETS = 32  # whose losses a thread works on at once, in its cache
 
 
 @estimator(
@@ -172,7 +173,7 @@ class StrongestOther:
         """Of a block of targets, see `strongest_other`; losses are centered and within [-1, 1]."""
         left = without_self(self._masks, losses, self_index) if self._are_alone else losses
         halves = self._scan.candidate_regressors(left, self_index, self._most, parts=2)
-        return strongest_other(self._masks, left, halves, self_index)
+        return strongest_other(self._scan, left, halves, self_index)
 
 
 def without_self(
@@ -181,18 +182,22 @@ def without_self(
     self_index: Int[np.ndarray, ' t'],
 ) -> Float[np.ndarray, 'M t']:
     """Subtracts the means of members with and without the target's example, in each half apart."""
-    left = np.array(losses, np.float32)
-    included = masks[:, self_index] & (self_index >= 0)
-    for half in _HALVES:
-        part = left[half]
-        for group in (included[half], ~included[half]):
-            size = np.maximum(group.sum(axis=0), 1)
-            part -= group * ((part * group).sum(axis=0) / size)
+    left = np.empty(losses.shape, np.float32)
+
+    def of_some(columns: slice) -> None:
+        included = (masks[:, self_index[columns]] & (self_index[columns] >= 0)).astype(np.float32)
+        for half in _HALVES:
+            part, inside = losses[half, columns], included[half]
+            count, total = inside.sum(axis=0), (part * inside).sum(axis=0)
+            without = (part.sum(axis=0) - total) / np.maximum(len(part) - count, 1)
+            left[half, columns] = part - without - inside * (total / np.maximum(count, 1) - without)
+
+    in_threads(of_some, losses.shape[1], step=_TARGETS)
     return left
 
 
 def strongest_other(
-    masks: Bool[np.ndarray, 'M N'],
+    scan: Scan,
     left: Float[np.ndarray, 'M t'],
     candidates: Int[np.ndarray, '2 t K'],
     self_index: Int[np.ndarray, ' t'],
@@ -202,7 +207,7 @@ def strongest_other(
     Mean of both directions; NaN where a half finds no positive influence among those given.
 
     Args:
-      masks: of all members.
+      scan: of the masks of all members.
       left: `without_self`.
       candidates: strongest examples by members of even and of odd number, as
         `Scan.candidate_regressors` has them.
@@ -210,28 +215,10 @@ def strongest_other(
     """
     allowed = candidates != self_index[None, :, None]
     found = []
-    for chosen_by, measured_by, examples, may in zip(
-        _HALVES, _HALVES[::-1], candidates, allowed, strict=True
-    ):
-        chosen = np.where(may, _differences(masks[chosen_by], left[chosen_by], examples), -np.inf)
+    for half, (examples, may) in enumerate(zip(candidates, allowed, strict=True)):
+        chosen = np.where(may, scan.differences(left, examples, half), -np.inf)
         best = np.argmax(chosen, axis=1)[:, None]
-        measured = _differences(
-            masks[measured_by], left[measured_by], np.take_along_axis(examples, best, 1)
-        )
+        measured = scan.differences(left, np.take_along_axis(examples, best, 1), 1 - half)
         positive = np.take_along_axis(chosen, best, 1) > 0
         found.append(np.where(positive, measured, np.nan)[:, 0])
     return np.mean(found, axis=0)
-
-
-def _differences(
-    masks: Bool[np.ndarray, 'm N'],
-    losses: Float[np.ndarray, 'm t'],
-    examples: Int[np.ndarray, 't K'],
-) -> Float[np.ndarray, 't K']:
-    """Mean without - mean with; NaN where one is of nobody."""
-    included = masks.T[examples].astype(np.float32)
-    count = included.sum(axis=-1)
-    inside = np.einsum('tkm,mt->tk', included, losses)
-    with np.errstate(divide='ignore', invalid='ignore'):
-        outside = losses.sum(axis=0)[:, None] - inside
-        return outside / (len(masks) - count) - inside / count

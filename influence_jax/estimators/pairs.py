@@ -1,13 +1,13 @@
 """The entries of the influence matrix that are not noise, as a sparse matrix."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.uncertainty import (
+    SURE,
     benjamini_hochberg,
     p_values,
     selected_intervals,
@@ -26,10 +26,23 @@ _LEAST_P = 1e-300
 
 _FOLDS_ROOT = 2.0  # square root of the number of folds less one: five folds
 
-PValues = Callable[
-    [Int[np.ndarray, ' C'], Int[np.ndarray, ' C'], Float[np.ndarray, ' C']], Float[np.ndarray, ' C']
-]
-"""From positions of targets in a block, examples and z-scores to two-sided p-values."""
+
+@runtime_checkable
+class PValues(Protocol):
+    """Two-sided p-values of entries of a block."""
+
+    def __call__(
+        self,
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+        z: Float[np.ndarray, ' C'],
+        *,
+        sure: float = SURE,
+    ) -> Float[np.ndarray, ' C']:
+        """From positions of targets in the block, examples and z-scores.
+
+        Where a p-value is certainly no larger than `sure`, it may be an upper bound.
+        """
 
 
 class SignificantPairs(NamedTuple):

@@ -324,7 +324,7 @@ def _stand_out(
     is_own = examples == self_index[:, None]
     beyond = (z > noise) & (is_own | known[examples])
     targets, places = np.nonzero(beyond & ~is_own)
-    p = block.p_values(targets, examples[targets, places], z[targets, places])
+    p = block.p_values(targets, examples[targets, places], z[targets, places], sure=most_p)
     beyond[targets, places] &= p <= most_p
     others = beyond & (examples == part['strongest_other'][:, None])
     return {'top_stands_out': beyond, 'other_stands_out': others.any(axis=1)}
@@ -354,8 +354,10 @@ def _candidates(
     fitted, place = np.nonzero(block.fitted >= 0)
     targets = np.concatenate([block.scanned.candidate_targets, fitted])
     examples = np.concatenate([block.scanned.candidate_examples, block.fitted[fitted, place]])
-    pairs = np.unique(np.stack([targets, examples]), axis=1)
-    targets, examples = pairs[:, self_index[pairs[0]] != pairs[1]]
+    height = 1 + int(examples.max(initial=0))
+    targets, examples = np.divmod(np.unique(targets * height + examples), height)
+    others = self_index[targets] != examples
+    targets, examples = targets[others], examples[others]
     values, errors = block.entries(targets, examples)
     scale = block.scale[targets]
     return examples, targets + block.columns.start, values * scale, errors * scale

@@ -1,10 +1,11 @@
 """Estimates by blocks of targets, so that the matrix need never exist."""
 
 import functools
+import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ TILE = 512
 
 _MOST_ENTRIES = 2**26  # of a block of columns, several arrays of which are there at once
 _LEAST_TILE = 16
+_IN_CACHE = 32  # targets whose losses stay in a cache
 
 Piece = TypeVar('Piece')
 
@@ -39,9 +41,29 @@ def in_threads(work: Callable[[slice], Piece], rows: int, *, step: int) -> list[
     pieces = [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
     if len(pieces) < 2:
         return [work(piece) for piece in pieces]
+    found: list[Piece | None] = [None] * len(pieces)
+    failed: list[BaseException] = []
+    places = itertools.count()
+
+    def take() -> None:
+        try:
+            while not failed and (place := next(places)) < len(pieces):
+                found[place] = work(pieces[place])
+        except BaseException as error:
+            failed.append(error)
+
+    # This thread works, too; a pool of threads takes longer to make than many blocks to scan.
+    others = [threading.Thread(target=take) for _ in range(min(num_cores(), len(pieces)) - 1)]
     # BLAS's own threads would wait, spinning, on the cores that these need.
-    with _libraries().limit(limits=1), ThreadPoolExecutor(num_cores()) as pool:
-        return list(pool.map(work, pieces))
+    with _libraries().limit(limits=1):
+        for other in others:
+            other.start()
+        take()
+        for other in others:
+            other.join()
+    if failed:
+        raise failed[0]
+    return cast(list[Piece], found)
 
 
 def num_cores() -> int:
@@ -114,9 +136,19 @@ def standardized_tiles(
     """
     tile = min(tile, losses.shape[1])
     for columns in tile_slices(losses.shape[1], tile):
-        centered, scale = _standardize(losses[:, columns])
-        filling = tile - len(scale)
-        yield columns, np.pad(centered, [(0, 0), (0, filling)]), padded(scale, tile)
+        width = columns.stop - columns.start
+        centered, scale = np.zeros((len(losses), tile), np.float32), np.zeros(tile, np.float32)
+
+        def fill(
+            some: slice,
+            block: np.ndarray = losses[:, columns],
+            centered: np.ndarray = centered,
+            scale: np.ndarray = scale,
+        ) -> None:
+            centered[:, some], scale[some] = standardized(block[:, some])
+
+        in_threads(fill, width, step=_IN_CACHE)
+        yield columns, centered, scale
 
 
 def padded(row: np.ndarray, width: int, *, fill: int = 0) -> np.ndarray:
@@ -130,8 +162,10 @@ def cut(block: Influence, columns: slice) -> Influence:
     return block if block.values.shape[1] == width else Influence(*(a[:, :width] for a in block))
 
 
-def _standardize(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centers and scales into [-1, 1], so that float32 sums of squares neither cancel nor overflow.
+def standardized(
+    losses: Float[np.ndarray, 'M t'],
+) -> tuple[Float[np.ndarray, 'M t'], Float[np.ndarray, ' t']]:
+    """Centers and scales losses into [-1, 1]: float32 sums of squares neither cancel nor overflow.
 
     Done in float64 on the host, where one tile costs nothing. What is no more than the rounding of
     its last bits would be scaled up like anything else: it counts as zero.

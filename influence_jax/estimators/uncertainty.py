@@ -9,10 +9,12 @@ from jaxtyping import Bool, Float
 from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray, Influence
 
+SURE = 1e-18
+"""Where a bound of a p-value is so small, the bound will do."""
+
 _ENTRIES = 2**16  # losses that a thread looks at together: they stay in its cache
 _MOST_STEPS = 100
 _CONVERGED = 1e-6  # of the last step, and steps converge quadratically
-_SURE = 1e-18  # where a bound of the p-value is so small, the bound will do
 _LARGEST_STEP = 2.0  # in units of the logit: Newton's method overshoots far out
 _LARGEST_TILT = 700.0
 
@@ -148,7 +150,7 @@ def largest_of_noise(*, members: int | None, examples: int, targets: int) -> flo
 
 
 def randomization_p_values(
-    columns: Bool[np.ndarray, 'P M'], losses: Float[np.ndarray, 'P M']
+    columns: Bool[np.ndarray, 'P M'], losses: Float[np.ndarray, 'P M'], *, sure: float = SURE
 ) -> Float[np.ndarray, ' P']:
     """Two-sided p-values of differences of means, by the randomness of the masks; float64.
 
@@ -159,11 +161,13 @@ def randomization_p_values(
     Probability 24:875), whose relative error is small however far out. Student's t and Welch's
     test are right for normal losses only, the further out the more so.
 
-    Twice the smaller tail. Below 1e-18 an upper bound of it (Bernstein's), which takes no time.
+    Twice the smaller tail; or an upper bound of it (Bernstein's), which takes no time, where that
+    is small enough.
 
     Args:
       columns: which members have the example.
       losses: of the same members on the target, in any unit.
+      sure: the largest bound that will do.
     """
 
     def of_some(some: slice) -> Float[np.ndarray, ' p']:
@@ -174,7 +178,7 @@ def randomization_p_values(
         is_high = standardized > standardized.min(axis=1, keepdims=True)
         highest = standardized.max(axis=1, keepdims=True)
         two_valued = (is_high == (standardized == highest)).all(axis=1)
-        doubtful = np.flatnonzero((bound > _SURE) & (spread[:, 0] > 0) & ~two_valued)
+        doubtful = np.flatnonzero((bound > sure) & (spread[:, 0] > 0) & ~two_valued)
         bound[doubtful] = 2 * _smaller_tail(columns[some][doubtful], standardized[doubtful])
         counted = np.flatnonzero(two_valued)
         if counted.size:  # scipy takes milliseconds for no distribution at all
@@ -183,14 +187,22 @@ def randomization_p_values(
 
     step = max(1, _ENTRIES // columns.shape[1])
     p = np.concatenate([np.empty(0), *in_threads(of_some, len(columns), step=step)])
-    return np.clip(p, np.minimum(2 * _chance_of_one_subset(columns), 1.0), 1.0)
+    return at_least_one_subset(p, columns.sum(axis=1), columns.shape[1])
 
 
-def _chance_of_one_subset(columns: Bool[np.ndarray, 'P M']) -> Float[np.ndarray, ' P']:
-    """No tail is smaller: the members that have the example are one of so many choices."""
-    included, members = columns.sum(axis=1), columns.shape[1]
+def at_least_one_subset(
+    p: Float[np.ndarray, ' P'], included: AnyArray, members: int
+) -> Float[np.ndarray, ' P']:
+    """No tail is smaller: the members that have the example are one of so many choices.
+
+    Args:
+      p: two-sided p-values.
+      included: `[P]` how many members have the example.
+      members: M.
+    """
     log_choices = scipy.special.gammaln(members + 1) - scipy.special.gammaln(included + 1)
-    return np.exp(scipy.special.gammaln(members - included + 1) - log_choices)
+    chance = np.exp(scipy.special.gammaln(members - included + 1) - log_choices)
+    return np.clip(p, np.minimum(2 * chance, 1.0), 1.0)
 
 
 def _tail_of_counts(

@@ -56,12 +56,28 @@ def threads() -> bool:
     return jax.local_device_count('cpu') == 1
 
 
+def loaded(source: str) -> ctypes.CDLL | None:
+    """The functions of a source file that are called without XLA; None where there are none.
+
+    Args:
+        source: a file beside this module, compiled and loaded the first time.
+    """
+    return _library(source) if _in_use else None
+
+
+@functools.cache
+def _library(source: str) -> ctypes.CDLL | None:
+    try:
+        return _loaded(_SOURCES / source)
+    except Unavailable as reason:
+        _log.info('without %s: %s', source, reason)
+        return None
+
+
 @functools.cache
 def _registered(source: str, targets: tuple[str, ...]) -> bool:
-    try:
-        library = _loaded(_SOURCES / source)
-    except Unavailable as reason:
-        _log.info('XLA computes what %s would: %s', source, reason)
+    library = _library(source)
+    if library is None:
         return False
     for name in targets:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform='cpu')

@@ -6,12 +6,15 @@ import pytest
 import reference
 
 from influence_jax.estimators.scan import EDGES, SummaryRequest, Targets, device, host
+from influence_jax.estimators.scan.compiled import CompiledScan
 from influence_jax.estimators.scan.device import DeviceScan
 from influence_jax.estimators.scan.host import HostScan
+from influence_jax.estimators.uncertainty import SURE, randomization_p_values
 
 ASKED = SummaryRequest(strongest=5, ranks=(0, 3, 40, 79, 119))
 
 SCANS = {
+    'compiled': CompiledScan.of,
     'host': HostScan,
     'float32': lambda masks: DeviceScan(masks, dtype=jnp.float32),
     'bfloat16': lambda masks: DeviceScan(masks, dtype=jnp.bfloat16),
@@ -38,13 +41,15 @@ def problem(members=61, examples=120, targets=70):
 
 @pytest.fixture(scope='module', params=list(SCANS))
 def scanned(request):
-    make = SCANS[request.param]
     masks, targets = problem()
+    scan = SCANS[request.param](masks)
+    if scan is None:
+        pytest.skip('no C++ compiler, or no AVX-512')
     exact, errors = reference.difference_in_means(masks, targets.losses.astype(np.float64))
     matrix = exact.copy()
     rows = np.arange(len(targets.self_index))
     matrix[targets.fixed_examples[:, 0], rows] = targets.fixed_values[:, 0]
-    return make(masks), masks, targets, matrix, exact, errors
+    return scan, masks, targets, matrix, exact, errors
 
 
 def test_columns_are_those_of_the_loops(scanned):
@@ -110,11 +115,32 @@ def test_candidate_regressors_are_the_largest_t_statistics_of_both_halves_and_of
             np.testing.assert_allclose(score[found[part, t], t], expected, rtol=1e-2)
 
 
+def test_differences_by_halves_and_p_values_are_those_of_the_masks(scanned):
+    scan, masks, targets, *_ = scanned
+    generator = np.random.default_rng(2)
+    examples = generator.integers(0, masks.shape[1], (masks.shape[1] - 50, 3))
+    for half in (0, 1):
+        kept, losses = masks[half::2], targets.losses[half::2].astype(np.float64)
+        values, _ = reference.difference_in_means(kept, losses)
+        found = scan.differences(targets.losses, examples, half)
+        expected = np.take_along_axis(values.T, examples, axis=1)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    of, rows = generator.integers(0, 70, 300), generator.integers(0, masks.shape[1], 300)
+    taken = generator.normal(size=300).astype(np.float32) * (generator.random(300) < 0.5)
+    losses = targets.losses[:, of].T - taken[:, None] * masks[:, rows].T
+    expected = randomization_p_values(masks[:, rows].T, losses)
+    found = scan.randomization_p_values(targets.losses, of, rows, taken, sure=SURE)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    # A bound will do where it is small enough.
+    bounds = scan.randomization_p_values(targets.losses, of, rows, taken, sure=0.1)
+    assert (bounds >= expected * (1 - 1e-4)).all()
+    assert ((bounds <= 0.1) | (bounds <= expected * (1 + 1e-4))).all()
+
+
 def test_more_candidates_than_expected_are_all_listed():
     masks, targets = problem()
     every = targets._replace(floor=np.zeros(len(targets.self_index)))
-    for make in SCANS.values():
-        scan = make(masks)
+    for scan in filter(None, (make(masks) for make in SCANS.values())):
         if isinstance(scan, DeviceScan):
             scan._capacity = 8
         assert len(scan.columns(every, ASKED).candidate_targets) == masks.shape[1] * 70
@@ -129,8 +155,8 @@ def test_a_constant_target_has_a_column_of_zeros():
     nothing = targets._replace(
         losses=losses, null_error=error, floor=2.5 * error, fixed_values=targets.fixed_values * 0
     )
-    for make in SCANS.values():
-        found = make(masks).columns(nothing, ASKED)
+    for scan in filter(None, (make(masks) for make in SCANS.values())):
+        found = scan.columns(nothing, ASKED)
         np.testing.assert_array_equal(found.ranked[9], 0)
         np.testing.assert_array_equal(found.moments[9], 0)
         assert 9 not in found.candidate_targets

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
+from influence_jax.estimators.scan.compiled import CompiledScan
 from influence_jax.estimators.scan.contract import (
     EDGES,
     Scan,
@@ -28,7 +29,9 @@ __all__ = [
 
 def scan_for(masks: Bool[np.ndarray, 'M N']) -> Scan:
     """The scan for this process's devices."""
-    return DeviceScan(masks) if on_accelerators() else HostScan(masks)
+    if on_accelerators():
+        return DeviceScan(masks)
+    return CompiledScan.of(masks) or HostScan(masks)
 
 
 def on_accelerators() -> bool:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
     REACH,
+    ByColumns,
     SummaryRequest,
     SummaryResult,
     Targets,
@@ -32,7 +33,7 @@ _CHUNK = 64  # entries looked through for one that is listed
 _NO_TARGET = -2  # where the last device's share is filled up
 
 
-class DeviceScan:
+class DeviceScan(ByColumns):
     """A `Scan` for accelerators.
 
     Args:
@@ -50,6 +51,7 @@ class DeviceScan:
         dtype: DTypeLike | None = None,
         devices: list[jax.Device] | None = None,
     ) -> None:
+        super().__init__(masks)
         devices = devices or jax.local_devices()
         if dtype is None:
             dtype = jnp.float32 if devices[0].platform == 'cpu' else jnp.bfloat16

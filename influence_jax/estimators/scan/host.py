@@ -15,10 +15,11 @@ from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
     REACH,
+    ByColumns,
     SummaryRequest,
     SummaryResult,
     Targets,
-    error_of_entries,
+    entries_of_sums,
 )
 from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray
@@ -32,18 +33,41 @@ _EVEN, _ODD, _ALL = range(3)
 _MEMBERS = slice(0, None, 2), slice(1, None, 2), slice(None)
 
 
-class HostScan:
+class Factors(NamedTuple):
+    """A difference of means is total * of_total + (sum with the example) * of_inside.
+
+    Rows: by the members of even number, by those of odd number, by all. 0 where one of the means is
+    of nobody.
+    """
+
+    of_total: Float[np.ndarray, '3 N']
+    of_inside: Float[np.ndarray, '3 N']
+
+
+def included_in_parts(masks: Bool[np.ndarray, 'M N']) -> Float[np.ndarray, '3 N']:
+    """How many members of even number have each example, of odd number, and of all."""
+    halves = [masks[members].sum(axis=0) for members in (_MEMBERS[_EVEN], _MEMBERS[_ODD])]
+    return np.stack([*halves, halves[0] + halves[1]]).astype(np.float32)
+
+
+def factors(included: Float[np.ndarray, '3 N'], members: int, as_t_statistics: bool) -> Factors:
+    """As t statistics: of two groups of one variance, whatever that is."""
+    size = np.array([[len(range(members)[part])] for part in _MEMBERS], np.float32)
+    outside = size - included
+    both = (included > 0) & (outside > 0)
+    unit = np.sqrt(included * outside) if as_t_statistics else both.astype(np.float32)
+    of_total = unit * _inverse(outside)
+    return Factors(of_total, -(of_total + unit * _inverse(included)))
+
+
+class HostScan(ByColumns):
     """A `Scan` for CPUs."""
 
     def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
-        self._masks = masks
+        super().__init__(masks)
         self._packed = PackedColumns.of(masks)
-        included = [masks[members].sum(axis=0) for members in _MEMBERS]
-        self._included = np.stack(included).astype(np.float32)
-        self._factors = [
-            [self._factors_of(part, as_t_statistics=scaled) for part in (_EVEN, _ODD, _ALL)]
-            for scaled in (False, True)
-        ]
+        self._included = included_in_parts(masks)
+        self._factors = [factors(self._included, len(masks), scaled) for scaled in (False, True)]
 
     def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
@@ -116,15 +140,7 @@ class HostScan:
             # Of a whole column, the masks as float64 would take eight times their memory.
             work = functools.partial(of_some, these)
             in_threads(work, len(these), step=_rows(len(losses)))
-        count = self._included[_ALL][examples]
-        outside = powers.sum(axis=1)[targets] - inside
-        means, within = [], []
-        for n, (total, squares) in ((count, inside.T), (len(losses) - count, outside.T)):
-            means.append(total / n)
-            within.append(np.maximum(squares - total * means[-1], 0))
-        values, included = means[1] - means[0], self._included[_ALL]
-        errors = error_of_entries(included, losses, targets, examples, values, np.stack(within))
-        return values, errors
+        return entries_of_sums(self._included[_ALL], losses, targets, examples, inside)
 
     def _sums(self, losses: Float[np.ndarray, 'M t'], part: int) -> Float[np.ndarray, 't N']:
         """Sums of the losses of those of the members that include each example."""
@@ -138,16 +154,6 @@ class HostScan:
         in_threads(of_some, masks.shape[1], step=_PRODUCT)
         return sums
 
-    def _factors_of(
-        self, part: int, *, as_t_statistics: bool
-    ) -> tuple[Float[np.ndarray, ' N'], Float[np.ndarray, ' N']]:
-        """Of the total and of the sum with an example in the difference of the two means."""
-        inside = self._included[part]
-        outside = len(self._masks[_MEMBERS[part]]) - inside
-        unit = np.sqrt(inside * outside) if as_t_statistics else (inside > 0) & (outside > 0)
-        of_total = unit * _inverse(outside)
-        return of_total, -(of_total + unit * _inverse(inside))
-
     def _differences(
         self,
         sums: Float[np.ndarray, 'r N'],
@@ -160,7 +166,7 @@ class HostScan:
 
         As t statistics, their absolute values: of two groups of one variance, whatever that is.
         """
-        of_total, of_inside = self._factors[as_t_statistics][part]
+        of_total, of_inside = (some[part] for some in self._factors[as_t_statistics])
         sums *= of_inside
         sums += total[:, None] * of_total
         return np.abs(sums, out=sums) if as_t_statistics else sums

@@ -1,0 +1,172 @@
+"""The scan on a CPU with AVX-512 and a C++ compiler: a few columns at a time, all in the cache."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from influence_jax.estimators.scan.contract import (
+    ByColumns,
+    SummaryRequest,
+    SummaryResult,
+    Targets,
+    differences_of_sums,
+    entries_of_sums,
+)
+from influence_jax.estimators.scan.host import factors, included_in_parts
+from influence_jax.estimators.tiling import in_threads
+from influence_jax.estimators.uncertainty import at_least_one_subset
+from influence_jax.kernels import columns as kernel
+from influence_jax.types import AnyArray
+
+_TARGETS = 16  # of one call
+_ENTRIES = 2**10
+_P_VALUES = 2**8
+
+
+class CompiledScan:
+    """A `Scan` by `kernels.columns`."""
+
+    def __init__(self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks) -> None:
+        self._packed = packed
+        self._by_columns = ByColumns(masks)
+        self._included = included = included_in_parts(masks)
+        self._of_means, self._of_t = (
+            factors(included, len(masks), scaled) for scaled in (False, True)
+        )
+
+    @classmethod
+    def of(cls, masks: Bool[np.ndarray, 'M N']) -> 'CompiledScan | None':
+        """None where kernels cannot be used."""
+        packed = kernel.Masks.of(masks)
+        return None if packed is None else cls(masks, packed)
+
+    def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
+        """See `Scan`."""
+        losses = np.ascontiguousarray(targets.losses, np.float32)
+        width = losses.shape[1]
+        unit = np.asarray(targets.null_error, np.float32)
+        answers = kernel.Columns.empty(width, strongest=request.strongest, ranks=len(request.ranks))
+        arguments = {
+            'of_inside': self._of_means.of_inside[-1],
+            'of_total': self._of_means.of_total[-1],
+            'fixed_examples': np.ascontiguousarray(targets.fixed_examples, np.int64),
+            'fixed_values': np.ascontiguousarray(targets.fixed_values, np.float32),
+            'per_unit': np.divide(1, unit, where=unit > 0, out=np.zeros_like(unit)),
+            'floor': np.ascontiguousarray(targets.floor, np.float32),
+            'self_index': np.ascontiguousarray(targets.self_index, np.int64),
+            'ranks': np.asarray(request.ranks, np.int64),
+        }
+        found = in_threads(
+            lambda some: self._packed.columns(losses, some, answers, **arguments),
+            width,
+            step=_TARGETS,
+        )
+        listed, histograms = zip(*found, strict=True)
+        target, example = np.divmod(np.concatenate(listed), self._packed.examples)
+        return SummaryResult(
+            answers.top,
+            answers.bottom,
+            answers.moments,
+            answers.ranked,
+            target,
+            example,
+            np.sum(histograms, axis=0),
+        )
+
+    def candidate_regressors(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        self_index: Int[np.ndarray, ' t'],
+        count: int,
+        *,
+        parts: int = 3,
+    ) -> Int[np.ndarray, '{parts} t K']:
+        """See `Scan`."""
+        losses = np.ascontiguousarray(losses, np.float32)
+        own = np.ascontiguousarray(self_index, np.int64)
+        found = np.empty((parts, losses.shape[1], count), np.int64)
+        in_threads(
+            lambda some: self._packed.strongest(
+                losses,
+                some,
+                found,
+                of_inside=self._of_t.of_inside,
+                of_total=self._of_t.of_total,
+                self_index=own,
+            ),
+            len(own),
+            step=_TARGETS,
+        )
+        return found
+
+    def entries(
+        self,
+        losses: Float[AnyArray, 'M t'],
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+    ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+        """See `Scan`."""
+        order = np.argsort(targets, kind='stable')
+        of, rows = (np.asarray(places[order], np.int64) for places in (targets, examples))
+        inside = np.empty((len(order), 2))
+        inside[order] = self._sums(losses, of, rows)
+        return entries_of_sums(self._included[-1], losses, targets, examples, inside)
+
+    def differences(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        examples: Int[np.ndarray, 't K'],
+        half: int,
+    ) -> Float[np.ndarray, 't K']:
+        """See `Scan`."""
+        targets, count = examples.shape
+        of = np.repeat(np.arange(targets), count)
+        inside = self._sums(losses, of, np.ascontiguousarray(examples).ravel(), half=half)
+        included = self._included[half][examples]
+        return differences_of_sums(inside[:, 0].reshape(targets, count), losses[half::2], included)
+
+    def randomization_p_values(
+        self,
+        losses: Float[AnyArray, 'M t'],
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+        taken: Float[np.ndarray, ' C'],
+        *,
+        sure: float,
+    ) -> Float[np.ndarray, ' C']:
+        """See `Scan`."""
+        contiguous = np.ascontiguousarray(losses, np.float32)
+        order = np.argsort(targets, kind='stable')
+        of, rows = (np.asarray(places[order], np.int64) for places in (targets, examples))
+        subtracted = np.asarray(taken[order], np.float32)
+        pieces = in_threads(
+            lambda some: self._packed.p_values(
+                contiguous, of[some], rows[some], taken=subtracted[some], sure=sure
+            ),
+            len(order),
+            step=_P_VALUES,
+        )
+        p = np.empty(len(order))
+        p[order] = np.concatenate([np.empty(0), *pieces])
+        p = at_least_one_subset(p, self._included[-1][examples], len(contiguous))
+        two_valued = np.flatnonzero(np.isnan(p))
+        if two_valued.size:
+            p[two_valued] = self._by_columns.randomization_p_values(
+                losses, targets[two_valued], examples[two_valued], taken[two_valued], sure=sure
+            )
+        return p
+
+    def _sums(
+        self,
+        losses: Float[AnyArray, 'M t'],
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+        *,
+        half: int | None = None,
+    ) -> Float[np.ndarray, 'C 2']:
+        contiguous = np.ascontiguousarray(losses, np.float32)
+        pieces = in_threads(
+            lambda some: self._packed.sums(contiguous, targets[some], examples[some], half=half),
+            len(targets),
+            step=_ENTRIES,
+        )
+        return np.concatenate([np.empty((0, 2)), *pieces])

@@ -1,0 +1,791 @@
+// Columns of influence matrices: sums of losses by lookup, then each column read once in the cache.
+//
+// Masks are bits. The sums of the losses of five members over every choice of them are one vector
+// of 32 numbers, and five bits of an example's mask say which it is: one lookup and one addition
+// take the place of five multiplications (Arlazarov, Dinic, Kronrod and Faradzev 1970, Soviet
+// Mathematics Doklady 11:1209, there of bits alone). Losses are whole numbers of a step of their
+// target for that, of 16 bits; eight more bits are a second number. Both are exact when summed.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <limits>
+#include <new>
+#include <vector>
+
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__)
+#error "columns are read by numpy: this CPU has no AVX-512"
+#endif
+
+#include <immintrin.h>
+
+namespace {
+
+constexpr int kLanes = 16;
+constexpr int kWordLanes = 32;
+constexpr int kVectors = 4;  // of examples, looked up together
+constexpr int kBlock = kWordLanes * kVectors;
+constexpr int kRows = 4;       // whole numbers of losses, likewise
+constexpr int kTargets = 8;    // whose sums stay in a cache
+constexpr int kFive = 5;       // members of a lookup
+constexpr int kMembers = 15;   // a word
+constexpr int kWordsAtOnce = 17;  // whose tables stay in the nearest cache, whose sums in 16 bits
+constexpr int kTable = kMembers / kFive * kWordLanes;  // a word
+constexpr int kBlocksAtOnce = 8;  // whose masks stay in the nearest cache for the next targets
+constexpr int kFineBits = 8;
+constexpr float kLargestSum = 32600;  // of 16 bits, and what rounding adds to 255 losses
+constexpr int kBinsASide = 512;       // as contract.BINS_A_SIDE
+constexpr int kBins = 2 * kBinsASide;
+constexpr float kBinsAUnit = 64;  // BINS_A_SIDE / contract.REACH
+
+// Memory of a thread, kept from call to call.
+template <typename Element>
+Element* Scratch(int which, int64_t size) {
+  struct Freed {
+    void* memory = nullptr;
+    int64_t bytes = 0;
+    ~Freed() { std::free(memory); }
+  };
+  thread_local Freed kept[5];
+  Freed& one = kept[which];
+  const int64_t bytes = (size * sizeof(Element) + 63) / 64 * 64;
+  if (bytes > one.bytes) {
+    std::free(one.memory);
+    one.memory = std::aligned_alloc(64, bytes);
+    if (!one.memory) throw std::bad_alloc();
+    one.bytes = bytes;
+  }
+  return static_cast<Element*>(one.memory);
+}
+enum { kTables, kSums, kOthers, kOfBins, kLosses };
+
+// --- Sums ---
+
+// Masks and losses of an ensemble.
+//
+// bits: in pieces of kWordsAtOnce words, fewer at the end of either half, each
+//     [filled / kBlock, words of the piece, kBlock], which members have an example.
+// order [kMembers words]: the member of each bit; -1 for none.
+// losses [M stride]: of all targets of a block.
+struct Ensemble {
+  const uint16_t* bits;
+  int64_t words, first_words, examples;
+  const int64_t* order;
+  const float* losses;
+  int64_t stride;
+
+  int64_t Filled() const { return (examples + kBlock - 1) / kBlock * kBlock; }
+  int64_t TableSize() const { return words * kTable; }
+};
+
+// Tables of a target: sums over every choice among five losses, group after group; of two numbers
+// a loss in tables one behind the other. Sets what a step is, and the totals of the losses of the
+// first words and of the others.
+template <int kNumbers>
+void FillTables(const Ensemble& of, int64_t target, int16_t* tables, float* step,
+                double totals[2]) {
+  const int64_t slots = kMembers * of.words;
+  float* const losses = Scratch<float>(kLosses, slots);
+  for (int64_t slot = 0; slot < slots; ++slot) {
+    losses[slot] = of.order[slot] < 0 ? 0 : of.losses[of.order[slot] * of.stride + target];
+  }
+  float largest = 0;
+  double positive = 0, negative = 0;
+  for (int half = 0; half < 2; ++half) {
+    const int64_t begin = half ? of.first_words : 0, end = half ? of.words : of.first_words;
+    for (int64_t word = begin; word < end; word += kWordsAtOnce) {
+      const int64_t last = std::min<int64_t>(word + kWordsAtOnce, end);
+      float above = 0, below = 0;
+      for (int64_t slot = kMembers * word; slot < kMembers * last; ++slot) {
+        above += std::max(losses[slot], 0.0f);
+        below -= std::min(losses[slot], 0.0f);
+      }
+      largest = std::max({largest, above, below});
+      positive += above;
+      negative += below;
+    }
+  }
+  constexpr float kFine = kNumbers == 2 ? 1 << kFineBits : 1;
+  const float most = std::max(positive, negative) / (1u << 30);  // of many members
+  *step = std::max(largest / (kLargestSum * kFine), most);
+  const float per_step = *step > 0 ? 1 / *step : 0;
+  int64_t whole_totals[2] = {};
+  for (int64_t group = 0; group < slots / kFive; ++group) {
+    __m512i table[kNumbers] = {};
+    for (int member = 0; member < kFive; ++member) {
+      const int32_t whole = std::lrint(losses[kFive * group + member] * per_step);
+      whole_totals[kFive * group >= kMembers * of.first_words] += whole;
+      // Which of the 32 choices have this member.
+      constexpr __mmask32 kChoices[] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000};
+      const int32_t coarse =
+          kNumbers == 2 ? (whole + (1 << (kFineBits - 1))) >> kFineBits : whole;
+      const int16_t number[] = {static_cast<int16_t>(coarse),
+                                static_cast<int16_t>(whole - (coarse << kFineBits))};
+      for (int n = 0; n < kNumbers; ++n) {
+        table[n] =
+            _mm512_mask_add_epi16(table[n], kChoices[member], table[n], _mm512_set1_epi16(number[n]));
+      }
+    }
+    for (int n = 0; n < kNumbers; ++n) {
+      _mm512_store_si512(tables + n * of.TableSize() + group * kWordLanes, table[n]);
+    }
+  }
+  // Of the whole numbers, so that what is rounded alike everywhere changes no difference of means.
+  for (int half = 0; half < 2; ++half) totals[half] = double{*step} * whole_totals[half];
+}
+
+// Adds to the sums of some blocks of examples what the members of `words` words bring in.
+//
+// bits [blocks words kBlock]; tables [kRows table_stride], the numbers of a target one after the
+// other; sums [kRows / kNumbers filled].
+template <int kNumbers>
+void Lookup(const uint16_t* bits, int64_t blocks, int64_t words, const int16_t* tables,
+            int64_t table_stride, int64_t filled, int32_t* sums) {
+  for (int64_t block = 0; block < blocks; ++block, sums += kBlock) {
+    __m512i sum[kRows][kVectors] = {};
+    const int16_t* table = tables;
+    for (int64_t word = 0; word < words; ++word, bits += kBlock) {
+      __m512i five[kVectors];
+      for (int v = 0; v < kVectors; ++v) five[v] = _mm512_loadu_si512(bits + v * kWordLanes);
+      for (int group = 0; group < kMembers / kFive; ++group, table += kWordLanes) {
+        for (int row = 0; row < kRows; ++row) {
+          __m512i choices = _mm512_load_si512(table + row * table_stride);
+          asm("" : "+v"(choices));  // loaded once, not in each lookup
+          for (int v = 0; v < kVectors; ++v) {
+            // Of the bits the lowest five count.
+            const __m512i chosen = _mm512_permutexvar_epi16(five[v], choices);
+            sum[row][v] = _mm512_add_epi16(sum[row][v], chosen);
+          }
+        }
+        for (int v = 0; v < kVectors; ++v) five[v] = _mm512_srli_epi16(five[v], kFive);
+      }
+    }
+    for (int row = 0; row < kRows; row += kNumbers) {
+      for (int v = 0; v < kVectors; ++v) {
+        for (int half = 0; half < 2; ++half) {
+          const auto wide = [&](int of) {
+            return _mm512_cvtepi16_epi32(half ? _mm512_extracti64x4_epi64(sum[of][v], 1)
+                                              : _mm512_castsi512_si256(sum[of][v]));
+          };
+          int32_t* const at = sums + row / kNumbers * filled + v * kWordLanes + half * kLanes;
+          __m512i more = wide(row);
+          if (kNumbers == 2) {
+            more = _mm512_add_epi32(_mm512_slli_epi32(more, kFineBits), wide(row + 1));
+          }
+          _mm512_store_si512(at, _mm512_add_epi32(_mm512_load_si512(at), more));
+        }
+      }
+    }
+  }
+}
+
+// The sums [kTargets filled] over the members of words `first` to `last` - 1.
+template <int kNumbers>
+void SumsOfWords(const Ensemble& of, int64_t first, int64_t last, const int16_t* tables,
+                 int32_t* sums) {
+  const int64_t filled = of.Filled(), blocks = filled / kBlock;
+  for (int64_t word = first; word < last; word += kWordsAtOnce) {
+    const int64_t words = std::min<int64_t>(kWordsAtOnce, last - word);
+    for (int64_t block = 0; block < blocks; block += kBlocksAtOnce) {
+      const int64_t some = std::min<int64_t>(kBlocksAtOnce, blocks - block);
+      for (int64_t row = 0; row < kTargets * kNumbers; row += kRows) {
+        Lookup<kNumbers>(of.bits + word * filled + block * words * kBlock, some, words,
+                         tables + row * of.TableSize() + word * kTable, of.TableSize(), filled,
+                         sums + row / kNumbers * filled + block * kBlock);
+      }
+    }
+  }
+}
+
+// --- Reading ---
+
+const __m512 kNothing = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+
+inline __mmask16 Valid(int64_t first, int64_t examples) {
+  return examples - first >= kLanes ? 0xffff : (1u << (examples - first)) - 1;
+}
+
+// The largest of a row of values, with their places; of equal ones that of the last place, or the
+// first.
+template <bool kLastPlace>
+class Strongest {
+ public:
+  // Of rows of that many values, at least `count`.
+  Strongest(int64_t count, int64_t values)
+      : count_(count),
+        capacity_(std::max<int64_t>(256, 4 * count)),
+        entries_(capacity_ + kLanes),
+        of_chunks_(std::min(4 * count / kLanes + 1, (values + kLanes - 1) / kLanes) * kLanes) {}
+
+  // A new row. A first pass is shown all vectors of it (beyond its end: minus infinity).
+  void Clear() {
+    held_ = next_ = 0;
+    std::fill(of_chunks_.begin(), of_chunks_.end(), -std::numeric_limits<float>::infinity());
+  }
+  void Show(__m512 values) {
+    float* const of = of_chunks_.data() + next_;
+    _mm512_storeu_ps(of, _mm512_max_ps(values, _mm512_loadu_ps(of)));
+    next_ = next_ + kLanes == static_cast<int64_t>(of_chunks_.size()) ? 0 : next_ + kLanes;
+  }
+  // The largest of that many chunks are a threshold that so many values reach, and few others.
+  void SetThreshold() {
+    if (count_ > static_cast<int64_t>(of_chunks_.size())) {
+      least_ = -std::numeric_limits<float>::infinity();
+      return;
+    }
+    std::nth_element(of_chunks_.begin(), of_chunks_.begin() + count_ - 1, of_chunks_.end(),
+                     std::greater<float>());
+    least_ = of_chunks_[count_ - 1];
+  }
+
+  // In a second pass what reaches the threshold is added.
+  __mmask16 Reached(__m512 values) const {
+    return _mm512_cmp_ps_mask(values, _mm512_set1_ps(least_), _CMP_GE_OQ);
+  }
+  void Add(__m512 values, __mmask16 which, int64_t first) {
+    alignas(64) float value[kLanes];
+    _mm512_store_ps(value, values);
+    for (unsigned rest = which; rest; rest &= rest - 1) {
+      const int lane = __builtin_ctz(rest);
+      entries_[held_++] = {value[lane], first + lane};
+    }
+    if (held_ >= capacity_) Prune();
+  }
+
+  // Places of the largest, largest first.
+  void Sorted(int64_t* places) {
+    Prune();
+    std::sort(entries_.begin(), entries_.begin() + held_, Before);
+    for (int64_t k = 0; k < count_; ++k) places[k] = entries_[k].place;
+  }
+
+ private:
+  struct Entry {
+    float value;
+    int64_t place;
+  };
+  static bool Before(const Entry& a, const Entry& b) {
+    if (a.value != b.value) return a.value > b.value;
+    return kLastPlace ? a.place > b.place : a.place < b.place;
+  }
+  void Prune() {
+    if (held_ <= count_) return;
+    std::nth_element(entries_.begin(), entries_.begin() + count_ - 1, entries_.begin() + held_,
+                     Before);
+    held_ = count_;
+    least_ = entries_[count_ - 1].value;
+  }
+
+  int64_t count_, capacity_, held_ = 0, next_ = 0;
+  float least_ = 0;
+  std::vector<Entry> entries_;
+  std::vector<float> of_chunks_;
+};
+
+// The difference of the two means, from sums in steps: sum of_inside + total of_total.
+class Difference {
+ public:
+  Difference(const int32_t* sums, float step, double total, const float* of_inside,
+             const float* of_total)
+      : sums_(sums),
+        step_(_mm512_set1_ps(step)),
+        total_(_mm512_set1_ps(total)),
+        of_inside_(of_inside),
+        of_total_(of_total) {}
+
+  __m512 operator()(int64_t example, __mmask16 valid) const {
+    const __m512 inside =
+        _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums_ + example)), step_);
+    const __m512 of_total = _mm512_maskz_loadu_ps(valid, of_total_ + example);
+    return _mm512_fmadd_ps(inside, _mm512_maskz_loadu_ps(valid, of_inside_ + example),
+                           _mm512_mul_ps(total_, of_total));
+  }
+
+ private:
+  const int32_t* sums_;
+  __m512 step_, total_;
+  const float *of_inside_, *of_total_;
+};
+
+// Values of some ranks, from the bins that hold them.
+class Ranked {
+ public:
+  Ranked(const int64_t* ranks, int64_t count) : ranks_(ranks), count_(count), of_rank_(count) {}
+
+  void Read(const float* values, const uint16_t* bins, const int64_t* counts, int64_t examples,
+            float* ranked) {
+    alignas(64) uint32_t wanted[kBins / 32] = {};
+    int64_t bin = 0, before = 0, chosen = 0;
+    for (int64_t r = 0; r < count_; ++r) {  // ascending
+      while (before + counts[bin] <= ranks_[r]) before += counts[bin++];
+      of_rank_[r] = {bin, before};
+      if (!(wanted[bin / 32] >> (bin % 32) & 1)) {
+        wanted[bin / 32] |= 1u << (bin % 32);
+        next_[bin] = chosen;
+        chosen += counts[bin];
+      }
+    }
+    if (chosen + kLanes > static_cast<int64_t>(chosen_.size())) {
+      for (auto* const of : {&found_, &chosen_}) of->resize(chosen + kLanes);
+      bins_.resize(chosen + kLanes);
+    }
+    const __m512i low = _mm512_load_si512(wanted), high = _mm512_load_si512(wanted + kLanes);
+    int64_t found = 0;
+    for (int64_t example = 0; example < examples; example += kLanes) {
+      const __m512i bin_of = _mm512_cvtepu16_epi32(
+          _mm256_load_si256(reinterpret_cast<const __m256i*>(bins + example)));
+      // All bins as bits in two vectors.
+      const __m512i word = _mm512_permutex2var_epi32(low, _mm512_srli_epi32(bin_of, 5), high);
+      const __m512i bit = _mm512_srlv_epi32(word, _mm512_and_si512(bin_of, _mm512_set1_epi32(31)));
+      const __mmask16 is_wanted =
+          _mm512_mask_test_epi32_mask(Valid(example, examples), bit, _mm512_set1_epi32(1));
+      _mm512_storeu_ps(found_.data() + found,
+                       _mm512_maskz_compress_ps(is_wanted, _mm512_load_ps(values + example)));
+      _mm512_storeu_si512(bins_.data() + found, _mm512_maskz_compress_epi32(is_wanted, bin_of));
+      found += __builtin_popcount(is_wanted);
+    }
+    for (int64_t one = 0; one < found; ++one) chosen_[next_[bins_[one]]++] = found_[one];
+    for (int64_t r = 0; r < count_; ++r) {
+      const auto [of, smaller] = of_rank_[r];
+      float* const end = chosen_.data() + next_[of];
+      float* const begin = end - counts[of];
+      std::nth_element(begin, begin + (ranks_[r] - smaller), end);
+      ranked[r] = begin[ranks_[r] - smaller];
+    }
+  }
+
+ private:
+  struct Place {
+    int64_t bin, before;
+  };
+  const int64_t* ranks_;
+  int64_t count_;
+  std::vector<Place> of_rank_;
+  int64_t next_[kBins] = {};
+  std::vector<float> found_, chosen_;
+  std::vector<int32_t> bins_;
+};
+
+// --- Single entries ---
+
+constexpr int kSlots = kMembers + 1;  // a word, and what fills a vector up
+
+// A target's losses, word after word; 0 where a bit is no member's.
+void LossesOf(const Ensemble& of, int64_t target, double* losses) {
+  for (int64_t word = 0; word < of.words; ++word) {
+    for (int member = 0; member < kMembers; ++member) {
+      const int64_t row = of.order[kMembers * word + member];
+      losses[kSlots * word + member] = row < 0 ? 0 : of.losses[row * of.stride + target];
+    }
+    losses[kSlots * word + kMembers] = 0;
+  }
+}
+
+// Calls step(vector, which are members, which have the example) for every vector of members.
+template <typename Step>
+inline void OverMembers(const Ensemble& of, const uint16_t* word, Step step) {
+  for (int64_t w = 0; w < of.words; ++w) {
+    // Members fill a half's words from the first on.
+    unsigned is_member = 0x7fff;
+    if (w + 1 == of.first_words || w + 1 == of.words) {
+      is_member = 0;
+      for (int bit = 0; bit < kMembers; ++bit) {
+        is_member |= unsigned{of.order[kMembers * w + bit] >= 0} << bit;
+      }
+    }
+    for (int part = 0; part < 2; ++part) {
+      step(2 * w + part, static_cast<__mmask8>(is_member >> (8 * part)),
+           static_cast<__mmask8>(word[w] >> (8 * part)));
+    }
+  }
+}
+
+// exp(x) for x <= 0, within 2 units of the last place; 0 below -700.
+inline __m512d Exp(__m512d x) {
+  x = _mm512_max_pd(x, _mm512_set1_pd(-746));
+  const __m512d n = _mm512_roundscale_pd(_mm512_mul_pd(x, _mm512_set1_pd(1.4426950408889634)), 0);
+  // ln 2 in two parts.
+  __m512d r = _mm512_fnmadd_pd(n, _mm512_set1_pd(6.93147180369123816490e-01), x);
+  r = _mm512_fnmadd_pd(n, _mm512_set1_pd(1.90821492927058770002e-10), r);
+  double inverse_factorial = 1.0 / 6227020800.0;  // of 13
+  __m512d sum = _mm512_set1_pd(inverse_factorial);
+  for (int k = 13; k > 0; --k) {
+    inverse_factorial *= k;
+    sum = _mm512_fmadd_pd(sum, r, _mm512_set1_pd(inverse_factorial));
+  }
+  return _mm512_scalef_pd(sum, n);
+}
+
+inline double Sum(__m512d of) { return _mm512_reduce_add_pd(of); }
+
+// The smaller tail of a sum of losses, see uncertainty._smaller_tail.
+double SmallerTail(const Ensemble& of, const uint16_t* word, int64_t members, int64_t count,
+                   double total, double squares, const double* losses) {
+  constexpr int kMostSteps = 100;
+  constexpr double kConverged = 1e-6, kLargestStep = 2, kLargestTilt = 700, kTiny = 1e-300;
+  const double share = double(count) / members, odds = std::log(share / (1 - share));
+  double u = total / (squares > 0 ? share * (1 - share) * squares : 1), v = 0;
+  double uu = 0, uv = 0, vv = 0, determinant = 0, cumulant = 0;
+  // Second derivatives of the cumulants; returns the first ones. Last, the cumulants themselves.
+  const auto at_saddle = [&](bool is_last, double* first) {
+    __m512d p_sum{}, py_sum{}, uu_sum{}, uv_sum{}, vv_sum{}, linear{};
+    __m512d product = _mm512_set1_pd(1);
+    int64_t factors = 0;
+    double log_product = 0;
+    OverMembers(of, word, [&](int64_t vector, __mmask8 is_member, __mmask8) {
+      const __m512d y = _mm512_load_pd(losses + 8 * vector);
+      const __m512d x = _mm512_fmadd_pd(_mm512_set1_pd(u), y, _mm512_set1_pd(odds + v));
+      const __m512d e = Exp(_mm512_sub_pd(_mm512_setzero_pd(), _mm512_abs_pd(x)));
+      const __m512d one_and = _mm512_add_pd(_mm512_set1_pd(1), e);
+      const __m512d small = _mm512_div_pd(e, one_and);
+      const __mmask8 positive = _mm512_cmp_pd_mask(x, _mm512_setzero_pd(), _CMP_GT_OQ);
+      const __m512d p = _mm512_maskz_mov_pd(
+          is_member, _mm512_mask_sub_pd(small, positive, _mm512_set1_pd(1), small));
+      const __m512d weight =
+          _mm512_maskz_mul_pd(is_member, small, _mm512_sub_pd(_mm512_set1_pd(1), small));
+      const __m512d weighted = _mm512_mul_pd(weight, y);
+      p_sum = _mm512_add_pd(p_sum, p);
+      py_sum = _mm512_fmadd_pd(p, y, py_sum);
+      uu_sum = _mm512_fmadd_pd(weighted, y, uu_sum);
+      uv_sum = _mm512_add_pd(uv_sum, weighted);
+      vv_sum = _mm512_add_pd(vv_sum, weight);
+      if (is_last) {  // log(1 + exp x) = max(x, 0) + log(1 + exp -|x|), of many at once
+        linear = _mm512_mask_add_pd(linear, is_member & positive, linear, x);
+        product = _mm512_mask_mul_pd(product, is_member, product, one_and);
+        if (++factors % 1000 == 0) {  // each is 2 at most
+          for (int lane = 0; lane < 8; ++lane) log_product += std::log(product[lane]);
+          product = _mm512_set1_pd(1);
+        }
+      }
+    });
+    first[0] = Sum(py_sum), first[1] = Sum(p_sum);
+    uu = Sum(uu_sum), uv = Sum(uv_sum), vv = Sum(vv_sum);
+    determinant = std::max(uu * vv - uv * uv, kTiny);
+    if (is_last) {
+      for (int lane = 0; lane < 8; ++lane) log_product += std::log(product[lane]);
+      const double of_odds = std::max(odds, 0.0) + std::log1p(std::exp(-std::abs(odds)));
+      cumulant = Sum(linear) + log_product - members * of_odds;
+    }
+  };
+  double first[2];
+  for (int step = 0; step < kMostSteps; ++step) {
+    at_saddle(false, first);
+    const double by_u = total - first[0], by_v = count - first[1];
+    const double du = (vv * by_u - uv * by_v) / determinant;
+    const double dv = (uu * by_v - uv * by_u) / determinant;
+    const double length = std::abs(du) + std::abs(dv);
+    const double shrink = std::min(1.0, kLargestStep / std::max(length, kTiny));
+    u = std::min(std::max(u + shrink * du, -kLargestTilt), kLargestTilt);
+    v += shrink * dv;
+    if (!(length > kConverged * (1 + std::abs(u)))) break;
+  }
+  at_saddle(true, first);
+  const double w = std::sqrt(2 * std::max(u * total + v * count - cumulant, 0.0));
+  const double q = std::abs(u) * std::sqrt(determinant / (members * share * (1 - share)));
+  const bool near = w < 1e-3 || q < 1e-3;  // at the center of the distribution: a half
+  return 0.5 * std::erfc((near ? w : w + std::log(q / w) / w) / std::sqrt(2.0));
+}
+
+double PValue(const Ensemble& of, const uint16_t* word, int64_t members, const double* losses,
+              float taken, double sure, double* standardized) {
+  const __m512d infinite = _mm512_set1_pd(std::numeric_limits<double>::infinity());
+  __m512d sum{}, low = infinite, high = _mm512_sub_pd(_mm512_setzero_pd(), infinite);
+  int64_t count = 0;
+  OverMembers(of, word, [&](int64_t vector, __mmask8 is_member, __mmask8 has) {
+    const __m512d all = _mm512_load_pd(losses + 8 * vector);
+    // Rounded as losses are: what is equal stays so.
+    const __m512d loss = _mm512_cvtps_pd(_mm512_cvtpd_ps(
+        _mm512_mask_sub_pd(all, has, all, _mm512_set1_pd(taken))));
+    _mm512_store_pd(standardized + 8 * vector, loss);
+    sum = _mm512_mask_add_pd(sum, is_member, sum, loss);
+    low = _mm512_mask_min_pd(low, is_member, low, loss);
+    high = _mm512_mask_max_pd(high, is_member, high, loss);
+    count += __builtin_popcount(has);
+  });
+  const double mean = Sum(sum) / members;
+  const double least = _mm512_reduce_min_pd(low), largest = _mm512_reduce_max_pd(high);
+  const double spread = std::max(std::abs(least - mean), std::abs(largest - mean));
+  if (!(largest > least) || !(spread > 0)) return 1;
+  __m512d total_sum{}, square_sum{};
+  bool two_valued = true;
+  OverMembers(of, word, [&](int64_t vector, __mmask8 is_member, __mmask8 has) {
+    const __m512d loss = _mm512_load_pd(standardized + 8 * vector);
+    const __mmask8 extreme =
+        _mm512_cmp_pd_mask(loss, _mm512_set1_pd(least), _CMP_EQ_OQ) |
+        _mm512_cmp_pd_mask(loss, _mm512_set1_pd(largest), _CMP_EQ_OQ);
+    two_valued = two_valued && !(is_member & ~extreme);
+    const __m512d y = _mm512_maskz_div_pd(is_member, _mm512_sub_pd(loss, _mm512_set1_pd(mean)),
+                                          _mm512_set1_pd(spread));
+    _mm512_store_pd(standardized + 8 * vector, y);
+    total_sum = _mm512_mask_add_pd(total_sum, has, total_sum, y);
+    square_sum = _mm512_fmadd_pd(y, y, square_sum);
+  });
+  if (two_valued) return std::numeric_limits<double>::quiet_NaN();
+  const double total = Sum(total_sum), squares = Sum(square_sum);
+  double exponent = 0;  // see uncertainty._bernstein
+  for (const int64_t group : {count, members - count}) {
+    const double size = std::max<int64_t>(group, 1), beyond = std::abs(total) / size;
+    exponent = std::max(exponent, size * beyond * beyond /
+                                      std::max(2 * squares / members + 2.0 / 3 * beyond, 1e-300));
+  }
+  const double bound = 2 * std::exp(-exponent);
+  if (!(bound > sure)) return bound;
+  return 2 * SmallerTail(of, word, members, count, total, squares, standardized);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Answers a request about the columns of targets `first` to `last` - 1 of a block, as
+// HostScan.columns does; all arrays of targets begin with the first of the block.
+//
+// of_inside, of_total [examples]: see Difference.
+// fixed_examples, fixed_values [targets fixed]: -1 for none.
+// per_unit, floor, self_index [targets]; ranks [num_ranks] ascending.
+// top, bottom [targets strongest]; moments [targets 4]; ranked [targets num_ranks];
+// histogram [kBins], added to; candidates [targets examples], of these targets alone: filled from
+// the first on with target * examples + example. Returns how many; -1: no memory.
+int64_t columns_read(const Ensemble* ensemble, int64_t first, int64_t last, const float* of_inside,
+                     const float* of_total, const int64_t* fixed_examples,
+                     const float* fixed_values, int64_t fixed, const float* per_unit,
+                     const float* floor, const int64_t* self_index, int64_t strongest,
+                     const int64_t* ranks, int64_t num_ranks, int64_t* top, int64_t* bottom,
+                     double* moments, float* ranked, int64_t* histogram, int64_t* candidates) try {
+  const Ensemble& of = *ensemble;
+  const int64_t filled = of.Filled(), examples = of.examples;
+  constexpr int kNumbers = 2;
+  int16_t* const tables = Scratch<int16_t>(kTables, kTargets * kNumbers * of.TableSize());
+  int32_t* const sums = Scratch<int32_t>(kSums, kTargets * filled);
+  float* const column = Scratch<float>(kOthers, filled);
+  uint16_t* const bins = Scratch<uint16_t>(kOfBins, filled);
+  Strongest<true> largest(strongest, examples);
+  Strongest<false> least(strongest, examples);
+  Ranked of_ranks(ranks, num_ranks);
+  int64_t listed = 0;
+  for (int64_t begin = first; begin < last; begin += kTargets) {
+    const int64_t width = std::min<int64_t>(kTargets, last - begin);
+    float steps[kTargets];
+    double totals[kTargets][2];
+    for (int64_t t = 0; t < width; ++t) {
+      FillTables<kNumbers>(of, begin + t, tables + t * kNumbers * of.TableSize(), steps + t,
+                           totals[t]);
+    }
+    std::fill(sums, sums + kTargets * filled, 0);
+    SumsOfWords<kNumbers>(of, 0, of.first_words, tables, sums);
+    SumsOfWords<kNumbers>(of, of.first_words, of.words, tables, sums);
+    for (int64_t t = 0; t < width; ++t) {
+      const int64_t target = begin + t;
+      const Difference difference(sums + t * filled, steps[t], totals[t][0] + totals[t][1],
+                                  of_inside, of_total);
+      for (int64_t e = 0; e < examples; e += kLanes) {
+        _mm512_store_ps(column + e, difference(e, Valid(e, examples)));
+      }
+      for (int64_t f = target * fixed; f < (target + 1) * fixed; ++f) {
+        if (fixed_examples[f] >= 0) column[fixed_examples[f]] = fixed_values[f];
+      }
+      // Four histograms, so that neighbours of one bin do not wait for one another.
+      alignas(64) uint32_t count[4][kBins] = {};
+      alignas(64) int32_t bin[kLanes];
+      largest.Clear();
+      least.Clear();
+      for (int64_t e = 0; e < examples; e += kLanes) {
+        const __mmask16 valid = Valid(e, examples);
+        largest.Show(_mm512_mask_load_ps(kNothing, valid, column + e));
+        least.Show(_mm512_mask_sub_ps(kNothing, valid, _mm512_setzero_ps(),
+                                      _mm512_load_ps(column + e)));
+      }
+      largest.SetThreshold();
+      least.SetThreshold();
+      __m512d power[4] = {};
+      const __m512 unit = _mm512_set1_ps(per_unit[target]);
+      const __m512 beyond = _mm512_set1_ps(floor[target]);
+      constexpr int kInFloat = 16;  // vectors whose powers are summed in float32
+      for (int64_t start = 0; start < examples; start += kInFloat * kLanes) {
+        __m512 part[4] = {};
+        const int64_t stop = std::min(start + kInFloat * kLanes, examples);
+        for (int64_t e = start; e < stop; e += kLanes) {
+          const __mmask16 valid = Valid(e, examples);
+          const __m512 value = _mm512_load_ps(column + e);
+          const __m512 negative = _mm512_sub_ps(_mm512_setzero_ps(), value);
+          const __mmask16 is_top = largest.Reached(value) & valid;
+          const __mmask16 is_bottom = least.Reached(negative) & valid;
+          const __mmask16 is_candidate =
+              _mm512_mask_cmp_ps_mask(valid, _mm512_abs_ps(value), beyond, _CMP_GT_OQ);
+          if (is_top | is_bottom | is_candidate) {
+            if (is_top) largest.Add(value, is_top, e);
+            if (is_bottom) least.Add(negative, is_bottom, e);
+            for (unsigned rest = is_candidate; rest; rest &= rest - 1) {
+              candidates[listed++] = target * examples + e + __builtin_ctz(rest);
+            }
+          }
+          const __m512 z = _mm512_maskz_mul_ps(valid, value, unit);
+          const __m512 z2 = _mm512_mul_ps(z, z);
+          part[0] = _mm512_add_ps(part[0], z);
+          part[1] = _mm512_add_ps(part[1], z2);
+          part[2] = _mm512_fmadd_ps(z2, z, part[2]);
+          part[3] = _mm512_fmadd_ps(z2, z2, part[3]);
+          const __m512 scaled = _mm512_mul_ps(z, _mm512_set1_ps(kBinsAUnit));
+          const __m512 within = _mm512_min_ps(_mm512_max_ps(scaled, _mm512_set1_ps(-kBinsASide)),
+                                              _mm512_set1_ps(kBinsASide - 1));
+          const __m512i of_bin = _mm512_add_epi32(
+              _mm512_cvt_roundps_epi32(within, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC),
+              _mm512_set1_epi32(kBinsASide));
+          _mm256_store_si256(reinterpret_cast<__m256i*>(bins + e), _mm512_cvtepi32_epi16(of_bin));
+          _mm512_store_si512(bin, of_bin);
+          const int many = std::min<int64_t>(kLanes, examples - e);
+          if (many == kLanes) {
+            for (int lane = 0; lane < kLanes; ++lane) ++count[lane % 4][bin[lane]];
+          } else {
+            for (int lane = 0; lane < many; ++lane) ++count[0][bin[lane]];
+          }
+        }
+        for (int p = 0; p < 4; ++p) {
+          power[p] = _mm512_add_pd(power[p], _mm512_cvtps_pd(_mm512_castps512_ps256(part[p])));
+          power[p] = _mm512_add_pd(power[p], _mm512_cvtps_pd(_mm512_extractf32x8_ps(part[p], 1)));
+        }
+      }
+      for (int p = 0; p < 4; ++p) {
+        moments[4 * target + p] = _mm512_reduce_add_pd(power[p]) / examples;
+      }
+      int64_t counts[kBins];
+      for (int b = 0; b < kBins; ++b) {
+        counts[b] = int64_t{count[0][b]} + count[1][b] + count[2][b] + count[3][b];
+        histogram[b] += counts[b];
+      }
+      if (self_index[target] >= 0) --histogram[bins[self_index[target]]];
+      largest.Sorted(top + strongest * target);
+      least.Sorted(bottom + strongest * target);
+      of_ranks.Read(column, bins, counts, examples, ranked + num_ranks * target);
+    }
+  }
+  return listed;
+} catch (const std::bad_alloc&) {
+  return -1;
+}
+
+// The examples of largest |t| of targets `first` to `last` - 1 of a block, each one's own before
+// all others, as HostScan.candidate_regressors finds them; by sums of 16-bit losses.
+//
+// of_inside, of_total [3 examples]: by the members of the first words, of the others, and by all.
+// strongest [parts targets count]. Returns 0; -1: no memory.
+int64_t columns_strongest(const Ensemble* ensemble, int64_t first, int64_t last,
+                          const float* of_inside, const float* of_total,
+                          const int64_t* self_index, int64_t count, int64_t parts,
+                          int64_t* strongest) try {
+  const Ensemble& of = *ensemble;
+  const int64_t filled = of.Filled(), examples = of.examples, targets = of.stride;
+  int16_t* const tables = Scratch<int16_t>(kTables, kTargets * of.TableSize());
+  int32_t* const halves[] = {Scratch<int32_t>(kSums, kTargets * filled),
+                             Scratch<int32_t>(kOthers, kTargets * filled)};
+  float* const scores = Scratch<float>(kOfBins, filled);
+  Strongest<true> largest(count, examples);
+  for (int64_t begin = first; begin < last; begin += kTargets) {
+    const int64_t width = std::min<int64_t>(kTargets, last - begin);
+    float steps[kTargets];
+    double totals[kTargets][3];
+    for (int64_t t = 0; t < width; ++t) {
+      FillTables<1>(of, begin + t, tables + t * of.TableSize(), steps + t, totals[t]);
+      totals[t][2] = totals[t][0] + totals[t][1];
+    }
+    for (int half = 0; half < 2; ++half) {
+      std::fill(halves[half], halves[half] + kTargets * filled, 0);
+      SumsOfWords<1>(of, half ? of.first_words : 0, half ? of.words : of.first_words, tables,
+                     halves[half]);
+    }
+    for (int64_t part = 0; part < parts; ++part) {
+      int32_t* const sums = halves[part % 2];
+      if (part == 2) {
+        for (int64_t e = 0; e < kTargets * filled; ++e) sums[e] += halves[1][e];
+      }
+      for (int64_t t = 0; t < width; ++t) {
+        const int64_t own = self_index[begin + t];
+        const Difference difference(sums + t * filled, steps[t], totals[t][part],
+                                    of_inside + part * examples, of_total + part * examples);
+        largest.Clear();
+        for (int64_t e = 0; e < examples; e += kLanes) {
+          const __mmask16 valid = Valid(e, examples);
+          const __m512 value = _mm512_abs_ps(difference(e, valid));
+          largest.Show(_mm512_mask_mov_ps(kNothing, valid, value));
+          _mm512_store_ps(scores + e, value);
+        }
+        if (own >= 0) scores[own] = std::numeric_limits<float>::infinity();
+        largest.SetThreshold();
+        for (int64_t e = 0; e < examples; e += kLanes) {
+          const __m512 value = _mm512_load_ps(scores + e);
+          const __mmask16 reached = largest.Reached(value) & Valid(e, examples);
+          if (reached) largest.Add(value, reached, e);
+        }
+        largest.Sorted(strongest + (part * targets + begin + t) * count);
+      }
+    }
+  }
+  return 0;
+} catch (const std::bad_alloc&) {
+  return -1;
+}
+
+// Sums of the losses, and of their squares, of the members of words `first` to `last` - 1 that have
+// an example: of single entries, fastest where those of a target follow one another.
+//
+// bits [examples words]; of_target, of_example [entries]; sums [entries 2]. Returns 0; -1: no
+// memory.
+int64_t columns_entries(const Ensemble* ensemble, const uint16_t* bits, int64_t first, int64_t last,
+                        int64_t entries, const int64_t* of_target, const int64_t* of_example,
+                        double* sums) try {
+  const Ensemble& of = *ensemble;
+  double* const losses = Scratch<double>(kLosses, kSlots * of.words);
+  int64_t target = -1;
+  for (int64_t entry = 0; entry < entries; ++entry) {
+    if (of_target[entry] != target) {
+      target = of_target[entry];
+      LossesOf(of, target, losses);
+    }
+    const uint16_t* const word = bits + of_example[entry] * of.words;
+    __m512d sum[2] = {}, square[2] = {};
+    for (int64_t w = first; w < last; ++w) {
+      for (int part = 0; part < 2; ++part) {
+        const __m512d value =
+            _mm512_maskz_load_pd(word[w] >> (8 * part), losses + kSlots * w + 8 * part);
+        sum[part] = _mm512_add_pd(sum[part], value);
+        square[part] = _mm512_fmadd_pd(value, value, square[part]);
+      }
+    }
+    sums[2 * entry] = _mm512_reduce_add_pd(_mm512_add_pd(sum[0], sum[1]));
+    sums[2 * entry + 1] = _mm512_reduce_add_pd(_mm512_add_pd(square[0], square[1]));
+  }
+  return 0;
+} catch (const std::bad_alloc&) {
+  return -1;
+}
+
+// Two-sided p-values of single entries by the randomness of the masks, as
+// uncertainty.randomization_p_values computes them, but for what the number of subsets allows.
+//
+// bits, of_target, of_example: as above. taken [entries]: subtracted from the losses of the members
+// with the example first. sure: where a bound of the p-value is no more than that, it will do.
+// p_values [entries]: NaN where losses have two values, which is another test. Returns 0; -1: no
+// memory.
+int64_t columns_p_values(const Ensemble* ensemble, const uint16_t* bits, int64_t entries,
+                         const int64_t* of_target, const int64_t* of_example, const float* taken,
+                         double sure, double* p_values) try {
+  const Ensemble& of = *ensemble;
+  double* const losses = Scratch<double>(kLosses, kSlots * of.words);
+  double* const standardized = Scratch<double>(kOthers, kSlots * of.words);
+  int64_t target = -1, members = 0;
+  for (int64_t slot = 0; slot < kMembers * of.words; ++slot) members += of.order[slot] >= 0;
+  for (int64_t entry = 0; entry < entries; ++entry) {
+    if (of_target[entry] != target) {
+      target = of_target[entry];
+      LossesOf(of, target, losses);
+    }
+    p_values[entry] = PValue(of, bits + of_example[entry] * of.words, members, losses,
+                             taken[entry], sure, standardized);
+  }
+  return 0;
+} catch (const std::bad_alloc&) {
+  return -1;
+}
+}

@@ -1,0 +1,134 @@
+"""The scan in C++ beside that of numpy: sizes that fill nothing, losses of every kind."""
+
+import numpy as np
+import pytest
+
+from influence_jax import kernels
+from influence_jax.estimators.scan import SummaryRequest, Targets, scan_for
+from influence_jax.estimators.scan.compiled import CompiledScan
+from influence_jax.estimators.scan.host import HostScan
+from influence_jax.estimators.uncertainty import SURE
+
+KINDS = ('normal', 'heavy', 'two values', 'far out')
+
+
+def problem(members, examples, targets, kind):
+    generator = np.random.default_rng(members)
+    while True:
+        masks = generator.random((members, examples)) < 0.5
+        if (np.abs(masks.sum(axis=0) - members / 2) < members / 2 - 1).all():
+            break
+    losses = {
+        'normal': lambda shape: generator.normal(size=shape),
+        'heavy': lambda shape: np.exp(2 * generator.normal(size=shape)),
+        'two values': lambda shape: (generator.random(shape) < 0.3).astype(float),
+        'far out': lambda shape: np.eye(*shape) + 1e-4 * generator.normal(size=shape),
+    }[kind]((members, targets))
+    losses -= losses.mean(axis=0)
+    losses = (losses / np.maximum(np.abs(losses).max(axis=0), 1e-9)).astype(np.float32)
+    losses[:, 0] = 0
+    error = (2 * losses.std(axis=0) / np.sqrt(members)).astype(np.float32)
+    own = np.arange(targets) % examples
+    own[-1] = -1
+    fixed = np.stack([own, np.full(targets, -1)], axis=1)
+    values = np.stack([2 * error, error], axis=1)
+    return masks, Targets(losses, error, own, 2 * error, fixed, values)
+
+
+def compiled(masks):
+    scan = CompiledScan.of(masks)
+    if scan is None:
+        pytest.skip('no C++ compiler, or no AVX-512')
+    return scan
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+    ('members', 'examples', 'targets'),
+    [(9, 4, 2), (31, 128, 33), (60, 129, 7), (301, 400, 20), (1100, 260, 9)],
+)
+def test_answers_are_those_of_numpy(members, examples, targets, kind):
+    masks, of = problem(members, examples, targets, kind)
+    scan, host = compiled(masks), HostScan(masks)
+    strongest = min(16, examples)
+    ranks = tuple(sorted({0, 1, examples // 2, examples - 2, examples - 1}))
+    mine, theirs = (one.columns(of, SummaryRequest(strongest, ranks)) for one in (scan, host))
+    unit = np.where(of.null_error > 0, of.null_error, 1)[:, None]
+    np.testing.assert_allclose(mine.ranked / unit, theirs.ranked / unit, atol=1e-4)
+    np.testing.assert_allclose(mine.moments, theirs.moments, rtol=1e-3, atol=1e-3)
+    assert mine.histogram.sum() == theirs.histogram.sum() == examples * targets - (targets - 1)
+    assert np.abs(np.cumsum(mine.histogram - theirs.histogram)).max() <= 0.02 * examples * targets
+    column = host._differences(host._sums(of.losses, 2), of.losses.sum(axis=0), 2)
+    column[np.arange(targets - 1), of.self_index[:-1]] = of.fixed_values[:-1, 0]
+    ascending = np.sort(column, axis=1)
+    for found, expected in (
+        (mine.top, ascending[:, ::-1][:, :strongest]),
+        (mine.bottom, ascending[:, :strongest]),
+    ):
+        assert all(len(set(row)) == strongest for row in found.tolist())
+        values = np.take_along_axis(column, found, axis=1)
+        np.testing.assert_allclose(values / unit, expected / unit, atol=1e-4)
+    listed = set(zip(mine.candidate_targets, mine.candidate_examples, strict=True))
+    assert len(listed) == len(mine.candidate_targets)
+    surely, perhaps = (np.abs(column) > of.floor[:, None] + s * 1e-4 * unit for s in (1, -1))
+    assert {tuple(place) for place in np.argwhere(surely)} <= listed
+    assert listed <= {tuple(place) for place in np.argwhere(perhaps)}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_regressors_are_the_strongest_but_for_rounding(kind):
+    masks, of = problem(301, 400, 20, kind)
+    scan, host = compiled(masks), HostScan(masks)
+    found = scan.candidate_regressors(of.losses, of.self_index, 6)
+    for part in range(3):
+        total = of.losses[[slice(0, None, 2), slice(1, None, 2), slice(None)][part]].sum(axis=0)
+        sums = host._sums(of.losses, part)
+        scores = host._differences(sums, total, part, as_t_statistics=True)
+        scores[np.arange(19), of.self_index[:-1]] = np.inf
+        mine = np.take_along_axis(scores, found[part], axis=1)
+        theirs = np.sort(scores, axis=1)[:, ::-1][:, :6]
+        # In standard errors: a t statistic is that times the losses' deviation.
+        error = 0.01 * np.sqrt((of.losses**2).mean(axis=0))[:, None] * np.sqrt(len(masks))
+        known = np.isfinite(theirs)
+        np.testing.assert_array_equal(np.isfinite(mine), known)
+        mine, theirs = (np.where(known, values, 0) for values in (mine, theirs))
+        assert (np.abs(mine - theirs) <= error + 1e-6).all()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_single_entries_and_p_values_are_those_of_numpy(kind):
+    masks, of = problem(301, 400, 20, kind)
+    scan, host = compiled(masks), HostScan(masks)
+    generator = np.random.default_rng(0)
+    targets, examples = generator.integers(0, 20, 500), generator.integers(0, 400, 500)
+    mine, theirs = (one.entries(of.losses, targets, examples) for one in (scan, host))
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    taken = np.where(generator.random(500) < 0.5, 0.1, 0).astype(np.float32)
+    mine, theirs = (
+        one.randomization_p_values(of.losses, targets, examples, taken, sure=SURE)
+        for one in (scan, host)
+    )
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4)
+    none = np.empty(0, int)
+    assert not scan.randomization_p_values(of.losses, none, none, taken[:0], sure=SURE).size
+    assert not scan.entries(of.losses, none, none)[0].size
+
+
+def test_of_equal_entries_the_lowest_examples_are_last_at_the_top():
+    masks, of = problem(60, 40, 3, 'normal')
+    found = compiled(masks).columns(of, SummaryRequest(40, (0, 39)))
+    of_constant = np.setdiff1d(np.arange(40), [])
+    np.testing.assert_array_equal(found.bottom[0], of_constant)
+    np.testing.assert_array_equal(found.top[0], of_constant[::-1])
+    assert found.histogram.sum() == 3 * 40 - 2
+
+
+def test_it_is_used_unless_kernels_are_not():
+    masks, _ = problem(60, 40, 3, 'normal')
+    assert isinstance(scan_for(masks), type(compiled(masks)))
+    kernels.use(False)
+    try:
+        assert isinstance(scan_for(masks), HostScan)
+    finally:
+        kernels.use(True)
