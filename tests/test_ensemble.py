@@ -142,6 +142,7 @@ def test_fewer_members_than_there_are(run):
         _train(run.directory, members=7, keep_params=True)
 
 
+@pytest.mark.slow
 def test_how_members_share_devices_is_on_record_and_kept_to(run, tmp_path, monkeypatch):
     assert run.manifest.executor['vmapped'] == 1
     monkeypatch.setattr(automatic, '_members_per_second', lambda short, how, *_: how.shape.vmapped)

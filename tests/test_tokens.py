@@ -164,6 +164,7 @@ def test_what_cannot_be_read_is_one_line(run, copied, tmp_path):
         tokens.keep(copied, dataset(), method=attribution.Gradients())
 
 
+@pytest.mark.slow
 def test_scores_of_tokens_add_up_to_those_of_the_method(run):
     pairs = Pairs(np.array([3, 0, 14]), np.array([1, 1, 7]))
     found = tokens.scores(run, dataset(), attribution.Gradients(), pairs, member=2)

@@ -15,7 +15,8 @@
 #include <new>
 #include <vector>
 
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__)
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || \
+    !defined(__AVX512VL__)
 #error "columns are read by numpy: this CPU has no AVX-512"
 #endif
 
@@ -80,17 +81,42 @@ struct Ensemble {
   int64_t TableSize() const { return words * kTable; }
 };
 
+constexpr int kSlots = kMembers + 1;  // a word, and what fills a vector up
+
+// Losses target by target, word after word; 0 where a bit is no member's. Those of a few targets
+// that follow one another are looked up together, as they share lines of the cache.
+class LossRows {
+ public:
+  explicit LossRows(const Ensemble& of)
+      : of_(of), size_(kSlots * of.words), rows_(Scratch<float>(kLosses, kLanes * size_)) {}
+
+  const float* Of(int64_t target) {
+    if (target / kLanes != group_) {
+      group_ = target / kLanes;
+      const int64_t first = group_ * kLanes, count = std::min<int64_t>(kLanes, of_.stride - first);
+      for (int64_t slot = 0; slot < size_; ++slot) {
+        const int64_t bit = slot % kSlots;
+        const int64_t row = bit < kMembers ? of_.order[slot / kSlots * kMembers + bit] : -1;
+        for (int64_t t = 0; t < count; ++t) {
+          rows_[t * size_ + slot] = row < 0 ? 0 : of_.losses[row * of_.stride + first + t];
+        }
+      }
+    }
+    return rows_ + target % kLanes * size_;
+  }
+
+ private:
+  const Ensemble& of_;
+  int64_t size_, group_ = -1;
+  float* rows_;
+};
+
 // Tables of a target: sums over every choice among five losses, group after group; of two numbers
 // a loss in tables one behind the other. Sets what a step is, and the totals of the losses of the
 // first words and of the others.
 template <int kNumbers>
-void FillTables(const Ensemble& of, int64_t target, int16_t* tables, float* step,
+void FillTables(const Ensemble& of, const float* losses, int16_t* tables, float* step,
                 double totals[2]) {
-  const int64_t slots = kMembers * of.words;
-  float* const losses = Scratch<float>(kLosses, slots);
-  for (int64_t slot = 0; slot < slots; ++slot) {
-    losses[slot] = of.order[slot] < 0 ? 0 : of.losses[of.order[slot] * of.stride + target];
-  }
   float largest = 0;
   double positive = 0, negative = 0;
   for (int half = 0; half < 2; ++half) {
@@ -98,7 +124,7 @@ void FillTables(const Ensemble& of, int64_t target, int16_t* tables, float* step
     for (int64_t word = begin; word < end; word += kWordsAtOnce) {
       const int64_t last = std::min<int64_t>(word + kWordsAtOnce, end);
       float above = 0, below = 0;
-      for (int64_t slot = kMembers * word; slot < kMembers * last; ++slot) {
+      for (int64_t slot = kSlots * word; slot < kSlots * last; ++slot) {
         above += std::max(losses[slot], 0.0f);
         below -= std::min(losses[slot], 0.0f);
       }
@@ -112,11 +138,13 @@ void FillTables(const Ensemble& of, int64_t target, int16_t* tables, float* step
   *step = std::max(largest / (kLargestSum * kFine), most);
   const float per_step = *step > 0 ? 1 / *step : 0;
   int64_t whole_totals[2] = {};
-  for (int64_t group = 0; group < slots / kFive; ++group) {
+  constexpr int kGroups = kMembers / kFive;
+  for (int64_t group = 0; group < kGroups * of.words; ++group) {
+    const float* const five = losses + group / kGroups * kSlots + group % kGroups * kFive;
     __m512i table[kNumbers] = {};
     for (int member = 0; member < kFive; ++member) {
-      const int32_t whole = std::lrint(losses[kFive * group + member] * per_step);
-      whole_totals[kFive * group >= kMembers * of.first_words] += whole;
+      const int32_t whole = std::lrint(five[member] * per_step);
+      whole_totals[group >= kGroups * of.first_words] += whole;
       // Which of the 32 choices have this member.
       constexpr __mmask32 kChoices[] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000};
       const int32_t coarse =
@@ -370,19 +398,6 @@ class Ranked {
 
 // --- Single entries ---
 
-constexpr int kSlots = kMembers + 1;  // a word, and what fills a vector up
-
-// A target's losses, word after word; 0 where a bit is no member's.
-void LossesOf(const Ensemble& of, int64_t target, double* losses) {
-  for (int64_t word = 0; word < of.words; ++word) {
-    for (int member = 0; member < kMembers; ++member) {
-      const int64_t row = of.order[kMembers * word + member];
-      losses[kSlots * word + member] = row < 0 ? 0 : of.losses[row * of.stride + target];
-    }
-    losses[kSlots * word + kMembers] = 0;
-  }
-}
-
 // Calls step(vector, which are members, which have the example) for every vector of members.
 template <typename Step>
 inline void OverMembers(const Ensemble& of, const uint16_t* word, Step step) {
@@ -488,13 +503,13 @@ double SmallerTail(const Ensemble& of, const uint16_t* word, int64_t members, in
   return 0.5 * std::erfc((near ? w : w + std::log(q / w) / w) / std::sqrt(2.0));
 }
 
-double PValue(const Ensemble& of, const uint16_t* word, int64_t members, const double* losses,
+double PValue(const Ensemble& of, const uint16_t* word, int64_t members, const float* losses,
               float taken, double sure, double* standardized) {
   const __m512d infinite = _mm512_set1_pd(std::numeric_limits<double>::infinity());
   __m512d sum{}, low = infinite, high = _mm512_sub_pd(_mm512_setzero_pd(), infinite);
   int64_t count = 0;
   OverMembers(of, word, [&](int64_t vector, __mmask8 is_member, __mmask8 has) {
-    const __m512d all = _mm512_load_pd(losses + 8 * vector);
+    const __m512d all = _mm512_cvtps_pd(_mm256_loadu_ps(losses + 8 * vector));
     // Rounded as losses are: what is equal stays so.
     const __m512d loss = _mm512_cvtps_pd(_mm512_cvtpd_ps(
         _mm512_mask_sub_pd(all, has, all, _mm512_set1_pd(taken))));
@@ -564,13 +579,14 @@ int64_t columns_read(const Ensemble* ensemble, int64_t first, int64_t last, cons
   Strongest<true> largest(strongest, examples);
   Strongest<false> least(strongest, examples);
   Ranked of_ranks(ranks, num_ranks);
+  LossRows losses(of);
   int64_t listed = 0;
   for (int64_t begin = first; begin < last; begin += kTargets) {
     const int64_t width = std::min<int64_t>(kTargets, last - begin);
     float steps[kTargets];
     double totals[kTargets][2];
     for (int64_t t = 0; t < width; ++t) {
-      FillTables<kNumbers>(of, begin + t, tables + t * kNumbers * of.TableSize(), steps + t,
+      FillTables<kNumbers>(of, losses.Of(begin + t), tables + t * kNumbers * of.TableSize(), steps + t,
                            totals[t]);
     }
     std::fill(sums, sums + kTargets * filled, 0);
@@ -682,12 +698,13 @@ int64_t columns_strongest(const Ensemble* ensemble, int64_t first, int64_t last,
                              Scratch<int32_t>(kOthers, kTargets * filled)};
   float* const scores = Scratch<float>(kOfBins, filled);
   Strongest<true> largest(count, examples);
+  LossRows losses(of);
   for (int64_t begin = first; begin < last; begin += kTargets) {
     const int64_t width = std::min<int64_t>(kTargets, last - begin);
     float steps[kTargets];
     double totals[kTargets][3];
     for (int64_t t = 0; t < width; ++t) {
-      FillTables<1>(of, begin + t, tables + t * of.TableSize(), steps + t, totals[t]);
+      FillTables<1>(of, losses.Of(begin + t), tables + t * of.TableSize(), steps + t, totals[t]);
       totals[t][2] = totals[t][0] + totals[t][1];
     }
     for (int half = 0; half < 2; ++half) {
@@ -736,19 +753,15 @@ int64_t columns_entries(const Ensemble* ensemble, const uint16_t* bits, int64_t 
                         int64_t entries, const int64_t* of_target, const int64_t* of_example,
                         double* sums) try {
   const Ensemble& of = *ensemble;
-  double* const losses = Scratch<double>(kLosses, kSlots * of.words);
-  int64_t target = -1;
+  LossRows losses(of);
   for (int64_t entry = 0; entry < entries; ++entry) {
-    if (of_target[entry] != target) {
-      target = of_target[entry];
-      LossesOf(of, target, losses);
-    }
+    const float* const row = losses.Of(of_target[entry]);
     const uint16_t* const word = bits + of_example[entry] * of.words;
     __m512d sum[2] = {}, square[2] = {};
     for (int64_t w = first; w < last; ++w) {
       for (int part = 0; part < 2; ++part) {
-        const __m512d value =
-            _mm512_maskz_load_pd(word[w] >> (8 * part), losses + kSlots * w + 8 * part);
+        const __m512d value = _mm512_cvtps_pd(
+            _mm256_maskz_loadu_ps(word[w] >> (8 * part), row + kSlots * w + 8 * part));
         sum[part] = _mm512_add_pd(sum[part], value);
         square[part] = _mm512_fmadd_pd(value, value, square[part]);
       }
@@ -772,17 +785,13 @@ int64_t columns_p_values(const Ensemble* ensemble, const uint16_t* bits, int64_t
                          const int64_t* of_target, const int64_t* of_example, const float* taken,
                          double sure, double* p_values) try {
   const Ensemble& of = *ensemble;
-  double* const losses = Scratch<double>(kLosses, kSlots * of.words);
+  LossRows losses(of);
   double* const standardized = Scratch<double>(kOthers, kSlots * of.words);
-  int64_t target = -1, members = 0;
+  int64_t members = 0;
   for (int64_t slot = 0; slot < kMembers * of.words; ++slot) members += of.order[slot] >= 0;
   for (int64_t entry = 0; entry < entries; ++entry) {
-    if (of_target[entry] != target) {
-      target = of_target[entry];
-      LossesOf(of, target, losses);
-    }
-    p_values[entry] = PValue(of, bits + of_example[entry] * of.words, members, losses,
-                             taken[entry], sure, standardized);
+    p_values[entry] = PValue(of, bits + of_example[entry] * of.words, members,
+                             losses.Of(of_target[entry]), taken[entry], sure, standardized);
   }
   return 0;
 } catch (const std::bad_alloc&) {

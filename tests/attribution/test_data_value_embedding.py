@@ -121,6 +121,7 @@ def test_what_cannot_be_trained_again_is_refused(classifier):
         DataValueEmbedding()([model], Records(examples, examples, memory=2**28))
 
 
+@pytest.mark.slow
 def test_growth_on_the_way_back_is_warned_of(classifier, caplog):
     model, examples = classifier
     some = np.arange(3)

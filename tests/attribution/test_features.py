@@ -83,6 +83,7 @@ def test_another_model_compiles_nothing(problem, compilations, method):
     assert not np.allclose(first, second)
 
 
+@pytest.mark.slow
 def test_the_base_of_adapters_is_no_constant(networks):
     plain, examples = networks['gpt_neo']()
     lora = LoRA(rank=2)

@@ -139,6 +139,7 @@ def passes(memory, *, targets=40, block=0):
     return len(seen), block
 
 
+@pytest.mark.slow
 def test_blocks_of_targets_are_the_largest_that_memory_holds():
     size = 4 * (6 * 5 + 5 + 5 * 3 + 3)  # of a record's gradient
     batch, of_target = 3 * 20 * size, 2 * size + 16 * 20

@@ -96,6 +96,7 @@ def test_layers_in_a_scan_are_those_of_each_step(reverse):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_deep_language_model_has_the_layers_of_every_block(networks):
     model, examples = networks['gpt_neo']()
     deep = dataclasses.replace(model.task.config, remat=True)

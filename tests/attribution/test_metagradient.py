@@ -74,7 +74,7 @@ def problem(request):
         yield program, arguments, targets
 
 
-@pytest.mark.parametrize('states', [0, 10**9])
+@pytest.mark.parametrize('states', [0, pytest.param(10**9, marks=pytest.mark.slow)])
 def test_derivatives_are_finite_differences_of_training_again(problem, states):
     program, arguments, targets = problem
 

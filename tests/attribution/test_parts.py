@@ -102,6 +102,7 @@ def test_tokens_add_up(texts, method):
     near(found.sum(axis=1), expected[:, 1])
 
 
+@pytest.mark.slow
 def test_tokens_are_their_own_losses(texts):
     model, records = texts
     found = by_token(Gradients(), [model], records, 2)

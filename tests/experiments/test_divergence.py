@@ -7,6 +7,7 @@ from influence_jax import store, training
 from influence_jax.training import Trained
 
 
+@pytest.mark.slow
 def test_when_all_diverge_there_is_no_report_but_a_record(run_here):
     run, directory = run_here
     with pytest.raises(ValueError, match=r'all 24 members of .* diverged'):

@@ -86,6 +86,7 @@ def test_a_report_that_would_be_another_is_made_again(finished, launch, small, c
     assert page.read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_kept_unless_they_cannot_or_should_not(small, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}
     flags = [

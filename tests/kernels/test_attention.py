@@ -126,6 +126,7 @@ def batch():
     return TokenBatch(jnp.asarray(tokens), jnp.asarray(lengths), jnp.zeros(4, int))
 
 
+@pytest.mark.slow
 def test_a_language_model_trains_by_it_and_its_losses_are_those_of_padded_records():
     task, records = modeling(), batch()
     params = task.init(key=jax.random.key(0))

@@ -43,6 +43,7 @@ def _train(task, directory):
     )
 
 
+@pytest.mark.slow
 def test_a_language_task_is_made_again_of_its_run(tmp_path):
     task = CausalLM(CONFIG, TOKENIZER, max_length=31)
     run = _train(task, tmp_path)

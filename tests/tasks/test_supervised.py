@@ -102,6 +102,7 @@ def test_training_is_that_of_flax_step_by_step():
 
 
 @pytest.mark.parametrize('executor', [sequential(2), vmapped(3, 1)], ids=str)
+@pytest.mark.slow
 def test_members_have_statistics_of_their_own(executor):
     problem = tasks.Classification(lambda rngs: Net(rngs=rngs)).bind(IMAGES)
     program = _program(problem)

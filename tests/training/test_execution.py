@@ -358,6 +358,7 @@ def test_other_errors_are_not_hidden(monkeypatch, program, points, rates):
         _autotune(monkeypatch, program, points, rates)
 
 
+@pytest.mark.slow
 def test_choosing_by_real_measurements(program, points):
     chosen = training.autotune(
         program, members=4, devices=2, examples=points, targets=points, widths=(1, 2)

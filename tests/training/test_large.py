@@ -149,6 +149,7 @@ class Shift:
         return {'w': self.base['w'], 'b': self.base['b'] + params['shift']}
 
 
+@pytest.mark.slow
 def test_adapters_vmapped_on_a_frozen_base_that_is_spread(program, points, from_base):
     _, base = from_base
     adapting = program._replace(task=Shift(program.task))
