@@ -41,8 +41,8 @@ _COMPILATION_CACHE = flags.DEFINE_bool(
 _KERNELS = flags.DEFINE_bool(
     'kernels',
     True,
-    'on CPUs, compute convolutions and attention by kernels in C++, compiled by the compiler of '
-    'this machine; XLA does so where there is none',
+    'on CPUs, compute convolutions, attention and summaries by kernels in C++, compiled by the '
+    'compiler of this machine; XLA and numpy do so where there is none',
 )
 flags.disclaim_key_flags()  # those of settings are the launch's own, see experiments.flags
 
