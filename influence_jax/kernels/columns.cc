@@ -6,32 +6,17 @@
 // Mathematics Doklady 11:1209, there of bits alone). Losses are whole numbers of a step of their
 // target for that, of 16 bits; eight more bits are a second number. Both are exact when summed.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
 #include <functional>
-#include <limits>
-#include <new>
 #include <vector>
 
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || \
-    !defined(__AVX512VL__)
-#error "columns are read by numpy: this CPU has no AVX-512"
-#endif
-
-#include <immintrin.h>
+#include "members.h"
 
 namespace {
 
-constexpr int kLanes = 16;
-constexpr int kWordLanes = 32;
-constexpr int kVectors = 4;  // of examples, looked up together
-constexpr int kBlock = kWordLanes * kVectors;
-constexpr int kRows = 4;       // whole numbers of losses, likewise
-constexpr int kTargets = 8;    // whose sums stay in a cache
-constexpr int kFive = 5;       // members of a lookup
-constexpr int kMembers = 15;   // a word
+constexpr int kVectors = kBlock / kWordLanes;  // of examples, looked up together
+constexpr int kRows = 4;     // whole numbers of losses, likewise
+constexpr int kTargets = 8;  // whose sums stay in a cache
+constexpr int kFive = 5;     // members of a lookup
 constexpr int kWordsAtOnce = 17;  // whose tables stay in the nearest cache, whose sums in 16 bits
 constexpr int kTable = kMembers / kFive * kWordLanes;  // a word
 constexpr int kBlocksAtOnce = 8;  // whose masks stay in the nearest cache for the next targets
@@ -41,75 +26,9 @@ constexpr int kBinsASide = 512;       // as contract.BINS_A_SIDE
 constexpr int kBins = 2 * kBinsASide;
 constexpr float kBinsAUnit = 64;  // BINS_A_SIDE / contract.REACH
 
-// Memory of a thread, kept from call to call.
-template <typename Element>
-Element* Scratch(int which, int64_t size) {
-  struct Freed {
-    void* memory = nullptr;
-    int64_t bytes = 0;
-    ~Freed() { std::free(memory); }
-  };
-  thread_local Freed kept[5];
-  Freed& one = kept[which];
-  const int64_t bytes = (size * sizeof(Element) + 63) / 64 * 64;
-  if (bytes > one.bytes) {
-    std::free(one.memory);
-    one.memory = std::aligned_alloc(64, bytes);
-    if (!one.memory) throw std::bad_alloc();
-    one.bytes = bytes;
-  }
-  return static_cast<Element*>(one.memory);
-}
-enum { kTables, kSums, kOthers, kOfBins, kLosses };
-
 // --- Sums ---
 
-// Masks and losses of an ensemble.
-//
-// bits: in pieces of kWordsAtOnce words, fewer at the end of either half, each
-//     [filled / kBlock, words of the piece, kBlock], which members have an example.
-// order [kMembers words]: the member of each bit; -1 for none.
-// losses [M stride]: of all targets of a block.
-struct Ensemble {
-  const uint16_t* bits;
-  int64_t words, first_words, examples;
-  const int64_t* order;
-  const float* losses;
-  int64_t stride;
-
-  int64_t Filled() const { return (examples + kBlock - 1) / kBlock * kBlock; }
-  int64_t TableSize() const { return words * kTable; }
-};
-
-constexpr int kSlots = kMembers + 1;  // a word, and what fills a vector up
-
-// Losses target by target, word after word; 0 where a bit is no member's. Those of a few targets
-// that follow one another are looked up together, as they share lines of the cache.
-class LossRows {
- public:
-  explicit LossRows(const Ensemble& of)
-      : of_(of), size_(kSlots * of.words), rows_(Scratch<float>(kLosses, kLanes * size_)) {}
-
-  const float* Of(int64_t target) {
-    if (target / kLanes != group_) {
-      group_ = target / kLanes;
-      const int64_t first = group_ * kLanes, count = std::min<int64_t>(kLanes, of_.stride - first);
-      for (int64_t slot = 0; slot < size_; ++slot) {
-        const int64_t bit = slot % kSlots;
-        const int64_t row = bit < kMembers ? of_.order[slot / kSlots * kMembers + bit] : -1;
-        for (int64_t t = 0; t < count; ++t) {
-          rows_[t * size_ + slot] = row < 0 ? 0 : of_.losses[row * of_.stride + first + t];
-        }
-      }
-    }
-    return rows_ + target % kLanes * size_;
-  }
-
- private:
-  const Ensemble& of_;
-  int64_t size_, group_ = -1;
-  float* rows_;
-};
+int64_t TableSize(const Ensemble& of) { return of.words * kTable; }
 
 // Tables of a target: sums over every choice among five losses, group after group; of two numbers
 // a loss in tables one behind the other. Sets what a step is, and the totals of the losses of the
@@ -157,7 +76,7 @@ void FillTables(const Ensemble& of, const float* losses, int16_t* tables, float*
       }
     }
     for (int n = 0; n < kNumbers; ++n) {
-      _mm512_store_si512(tables + n * of.TableSize() + group * kWordLanes, table[n]);
+      _mm512_store_si512(tables + n * TableSize(of) + group * kWordLanes, table[n]);
     }
   }
   // Of the whole numbers, so that what is rounded alike everywhere changes no difference of means.
@@ -220,7 +139,7 @@ void SumsOfWords(const Ensemble& of, int64_t first, int64_t last, const int16_t*
       const int64_t some = std::min<int64_t>(kBlocksAtOnce, blocks - block);
       for (int64_t row = 0; row < kTargets * kNumbers; row += kRows) {
         Lookup<kNumbers>(of.bits + word * filled + block * words * kBlock, some, words,
-                         tables + row * of.TableSize() + word * kTable, of.TableSize(), filled,
+                         tables + row * TableSize(of) + word * kTable, TableSize(of), filled,
                          sums + row / kNumbers * filled + block * kBlock);
       }
     }
@@ -238,10 +157,10 @@ inline __mmask16 Valid(int64_t first, int64_t examples) {
 // The largest of a row of values, with their places; of equal ones that of the last place, or the
 // first.
 template <bool kLastPlace>
-class Strongest {
+class StrongestOf {
  public:
   // Of rows of that many values, at least `count`.
-  Strongest(int64_t count, int64_t values)
+  StrongestOf(int64_t count, int64_t values)
       : count_(count),
         capacity_(std::max<int64_t>(256, 4 * count)),
         entries_(capacity_ + kLanes),
@@ -396,159 +315,114 @@ class Ranked {
   std::vector<int32_t> bins_;
 };
 
-// --- Single entries ---
+// Reads a column once: strongest entries, candidates, moments, histogram, values of some ranks.
+class ColumnReader {
+ public:
+  ColumnReader(int64_t examples, int64_t strongest, const int64_t* ranks, int64_t num_ranks)
+      : examples_(examples),
+        largest_(strongest, examples),
+        least_(strongest, examples),
+        ranked_(ranks, num_ranks),
+        bins_(Scratch<uint16_t>(kOfBins, (examples + kBlock - 1) / kBlock * kBlock)) {}
 
-// Calls step(vector, which are members, which have the example) for every vector of members.
-template <typename Step>
-inline void OverMembers(const Ensemble& of, const uint16_t* word, Step step) {
-  for (int64_t w = 0; w < of.words; ++w) {
-    // Members fill a half's words from the first on.
-    unsigned is_member = 0x7fff;
-    if (w + 1 == of.first_words || w + 1 == of.words) {
-      is_member = 0;
-      for (int bit = 0; bit < kMembers; ++bit) {
-        is_member |= unsigned{of.order[kMembers * w + bit] >= 0} << bit;
-      }
+  // Begins with the strongest entries of both signs, and the candidates: those whose absolute value
+  // is above the floor, added to `candidates` from `*listed` on, counted from `first_entry`.
+  void Read(const float* column, float per_unit, float floor, int64_t first_entry,
+            int64_t* candidates, int64_t* listed) {
+    largest_.Clear();
+    least_.Clear();
+    for (int64_t e = 0; e < examples_; e += kLanes) {
+      const __mmask16 valid = Valid(e, examples_);
+      const __m512 value = _mm512_load_ps(column + e);
+      largest_.Show(_mm512_mask_mov_ps(kNothing, valid, value));
+      least_.Show(_mm512_mask_sub_ps(kNothing, valid, _mm512_setzero_ps(), value));
     }
-    for (int part = 0; part < 2; ++part) {
-      step(2 * w + part, static_cast<__mmask8>(is_member >> (8 * part)),
-           static_cast<__mmask8>(word[w] >> (8 * part)));
-    }
-  }
-}
-
-// exp(x) for x <= 0, within 2 units of the last place; 0 below -700.
-inline __m512d Exp(__m512d x) {
-  x = _mm512_max_pd(x, _mm512_set1_pd(-746));
-  const __m512d n = _mm512_roundscale_pd(_mm512_mul_pd(x, _mm512_set1_pd(1.4426950408889634)), 0);
-  // ln 2 in two parts.
-  __m512d r = _mm512_fnmadd_pd(n, _mm512_set1_pd(6.93147180369123816490e-01), x);
-  r = _mm512_fnmadd_pd(n, _mm512_set1_pd(1.90821492927058770002e-10), r);
-  double inverse_factorial = 1.0 / 6227020800.0;  // of 13
-  __m512d sum = _mm512_set1_pd(inverse_factorial);
-  for (int k = 13; k > 0; --k) {
-    inverse_factorial *= k;
-    sum = _mm512_fmadd_pd(sum, r, _mm512_set1_pd(inverse_factorial));
-  }
-  return _mm512_scalef_pd(sum, n);
-}
-
-inline double Sum(__m512d of) { return _mm512_reduce_add_pd(of); }
-
-// The smaller tail of a sum of losses, see uncertainty._smaller_tail.
-double SmallerTail(const Ensemble& of, const uint16_t* word, int64_t members, int64_t count,
-                   double total, double squares, const double* losses) {
-  constexpr int kMostSteps = 100;
-  constexpr double kConverged = 1e-6, kLargestStep = 2, kLargestTilt = 700, kTiny = 1e-300;
-  const double share = double(count) / members, odds = std::log(share / (1 - share));
-  double u = total / (squares > 0 ? share * (1 - share) * squares : 1), v = 0;
-  double uu = 0, uv = 0, vv = 0, determinant = 0, cumulant = 0;
-  // Second derivatives of the cumulants; returns the first ones. Last, the cumulants themselves.
-  const auto at_saddle = [&](bool is_last, double* first) {
-    __m512d p_sum{}, py_sum{}, uu_sum{}, uv_sum{}, vv_sum{}, linear{};
-    __m512d product = _mm512_set1_pd(1);
-    int64_t factors = 0;
-    double log_product = 0;
-    OverMembers(of, word, [&](int64_t vector, __mmask8 is_member, __mmask8) {
-      const __m512d y = _mm512_load_pd(losses + 8 * vector);
-      const __m512d x = _mm512_fmadd_pd(_mm512_set1_pd(u), y, _mm512_set1_pd(odds + v));
-      const __m512d e = Exp(_mm512_sub_pd(_mm512_setzero_pd(), _mm512_abs_pd(x)));
-      const __m512d one_and = _mm512_add_pd(_mm512_set1_pd(1), e);
-      const __m512d small = _mm512_div_pd(e, one_and);
-      const __mmask8 positive = _mm512_cmp_pd_mask(x, _mm512_setzero_pd(), _CMP_GT_OQ);
-      const __m512d p = _mm512_maskz_mov_pd(
-          is_member, _mm512_mask_sub_pd(small, positive, _mm512_set1_pd(1), small));
-      const __m512d weight =
-          _mm512_maskz_mul_pd(is_member, small, _mm512_sub_pd(_mm512_set1_pd(1), small));
-      const __m512d weighted = _mm512_mul_pd(weight, y);
-      p_sum = _mm512_add_pd(p_sum, p);
-      py_sum = _mm512_fmadd_pd(p, y, py_sum);
-      uu_sum = _mm512_fmadd_pd(weighted, y, uu_sum);
-      uv_sum = _mm512_add_pd(uv_sum, weighted);
-      vv_sum = _mm512_add_pd(vv_sum, weight);
-      if (is_last) {  // log(1 + exp x) = max(x, 0) + log(1 + exp -|x|), of many at once
-        linear = _mm512_mask_add_pd(linear, is_member & positive, linear, x);
-        product = _mm512_mask_mul_pd(product, is_member, product, one_and);
-        if (++factors % 1000 == 0) {  // each is 2 at most
-          for (int lane = 0; lane < 8; ++lane) log_product += std::log(product[lane]);
-          product = _mm512_set1_pd(1);
+    largest_.SetThreshold();
+    least_.SetThreshold();
+    std::fill(&count_[0][0], &count_[0][0] + 4 * kBins, 0);
+    for (auto& power : power_) power = _mm512_setzero_pd();
+    const __m512 unit = _mm512_set1_ps(per_unit), beyond = _mm512_set1_ps(floor);
+    constexpr int kInFloat = 16;  // vectors whose powers are summed in float32
+    for (int64_t start = 0; start < examples_; start += kInFloat * kLanes) {
+      __m512 part[4] = {};
+      const int64_t stop = std::min(start + kInFloat * kLanes, examples_);
+      for (int64_t e = start; e < stop; e += kLanes) {
+        const __mmask16 valid = Valid(e, examples_);
+        const __m512 value = _mm512_load_ps(column + e);
+        const __m512 negative = _mm512_sub_ps(_mm512_setzero_ps(), value);
+        const __mmask16 is_top = largest_.Reached(value) & valid;
+        const __mmask16 is_bottom = least_.Reached(negative) & valid;
+        const __mmask16 is_candidate =
+            _mm512_mask_cmp_ps_mask(valid, _mm512_abs_ps(value), beyond, _CMP_GT_OQ);
+        if (is_top | is_bottom | is_candidate) {
+          if (is_top) largest_.Add(value, is_top, e);
+          if (is_bottom) least_.Add(negative, is_bottom, e);
+          for (unsigned rest = is_candidate; rest; rest &= rest - 1) {
+            candidates[(*listed)++] = first_entry + e + __builtin_ctz(rest);
+          }
         }
+        const __m512 z = _mm512_maskz_mul_ps(valid, value, unit);
+        const __m512 z2 = _mm512_mul_ps(z, z);
+        part[0] = _mm512_add_ps(part[0], z);
+        part[1] = _mm512_add_ps(part[1], z2);
+        part[2] = _mm512_fmadd_ps(z2, z, part[2]);
+        part[3] = _mm512_fmadd_ps(z2, z2, part[3]);
+        Count(z, e);
       }
-    });
-    first[0] = Sum(py_sum), first[1] = Sum(p_sum);
-    uu = Sum(uu_sum), uv = Sum(uv_sum), vv = Sum(vv_sum);
-    determinant = std::max(uu * vv - uv * uv, kTiny);
-    if (is_last) {
-      for (int lane = 0; lane < 8; ++lane) log_product += std::log(product[lane]);
-      const double of_odds = std::max(odds, 0.0) + std::log1p(std::exp(-std::abs(odds)));
-      cumulant = Sum(linear) + log_product - members * of_odds;
+      for (int p = 0; p < 4; ++p) {
+        power_[p] = _mm512_add_pd(power_[p], _mm512_cvtps_pd(_mm512_castps512_ps256(part[p])));
+        power_[p] = _mm512_add_pd(power_[p], _mm512_cvtps_pd(_mm512_extractf32x8_ps(part[p], 1)));
+      }
     }
-  };
-  double first[2];
-  for (int step = 0; step < kMostSteps; ++step) {
-    at_saddle(false, first);
-    const double by_u = total - first[0], by_v = count - first[1];
-    const double du = (vv * by_u - uv * by_v) / determinant;
-    const double dv = (uu * by_v - uv * by_u) / determinant;
-    const double length = std::abs(du) + std::abs(dv);
-    const double shrink = std::min(1.0, kLargestStep / std::max(length, kTiny));
-    u = std::min(std::max(u + shrink * du, -kLargestTilt), kLargestTilt);
-    v += shrink * dv;
-    if (!(length > kConverged * (1 + std::abs(u)))) break;
+    for (int b = 0; b < kBins; ++b) {
+      counts_[b] = int64_t{count_[0][b]} + count_[1][b] + count_[2][b] + count_[3][b];
+    }
   }
-  at_saddle(true, first);
-  const double w = std::sqrt(2 * std::max(u * total + v * count - cumulant, 0.0));
-  const double q = std::abs(u) * std::sqrt(determinant / (members * share * (1 - share)));
-  const bool near = w < 1e-3 || q < 1e-3;  // at the center of the distribution: a half
-  return 0.5 * std::erfc((near ? w : w + std::log(q / w) / w) / std::sqrt(2.0));
-}
 
-double PValue(const Ensemble& of, const uint16_t* word, int64_t members, const float* losses,
-              float taken, double sure, double* standardized) {
-  const __m512d infinite = _mm512_set1_pd(std::numeric_limits<double>::infinity());
-  __m512d sum{}, low = infinite, high = _mm512_sub_pd(_mm512_setzero_pd(), infinite);
-  int64_t count = 0;
-  OverMembers(of, word, [&](int64_t vector, __mmask8 is_member, __mmask8 has) {
-    const __m512d all = _mm512_cvtps_pd(_mm256_loadu_ps(losses + 8 * vector));
-    // Rounded as losses are: what is equal stays so.
-    const __m512d loss = _mm512_cvtps_pd(_mm512_cvtpd_ps(
-        _mm512_mask_sub_pd(all, has, all, _mm512_set1_pd(taken))));
-    _mm512_store_pd(standardized + 8 * vector, loss);
-    sum = _mm512_mask_add_pd(sum, is_member, sum, loss);
-    low = _mm512_mask_min_pd(low, is_member, low, loss);
-    high = _mm512_mask_max_pd(high, is_member, high, loss);
-    count += __builtin_popcount(has);
-  });
-  const double mean = Sum(sum) / members;
-  const double least = _mm512_reduce_min_pd(low), largest = _mm512_reduce_max_pd(high);
-  const double spread = std::max(std::abs(least - mean), std::abs(largest - mean));
-  if (!(largest > least) || !(spread > 0)) return 1;
-  __m512d total_sum{}, square_sum{};
-  bool two_valued = true;
-  OverMembers(of, word, [&](int64_t vector, __mmask8 is_member, __mmask8 has) {
-    const __m512d loss = _mm512_load_pd(standardized + 8 * vector);
-    const __mmask8 extreme =
-        _mm512_cmp_pd_mask(loss, _mm512_set1_pd(least), _CMP_EQ_OQ) |
-        _mm512_cmp_pd_mask(loss, _mm512_set1_pd(largest), _CMP_EQ_OQ);
-    two_valued = two_valued && !(is_member & ~extreme);
-    const __m512d y = _mm512_maskz_div_pd(is_member, _mm512_sub_pd(loss, _mm512_set1_pd(mean)),
-                                          _mm512_set1_pd(spread));
-    _mm512_store_pd(standardized + 8 * vector, y);
-    total_sum = _mm512_mask_add_pd(total_sum, has, total_sum, y);
-    square_sum = _mm512_fmadd_pd(y, y, square_sum);
-  });
-  if (two_valued) return std::numeric_limits<double>::quiet_NaN();
-  const double total = Sum(total_sum), squares = Sum(square_sum);
-  double exponent = 0;  // see uncertainty._bernstein
-  for (const int64_t group : {count, members - count}) {
-    const double size = std::max<int64_t>(group, 1), beyond = std::abs(total) / size;
-    exponent = std::max(exponent, size * beyond * beyond /
-                                      std::max(2 * squares / members + 2.0 / 3 * beyond, 1e-300));
+  // What was read.
+  void Strongest(int64_t* top, int64_t* bottom) {
+    largest_.Sorted(top);
+    least_.Sorted(bottom);
   }
-  const double bound = 2 * std::exp(-exponent);
-  if (!(bound > sure)) return bound;
-  return 2 * SmallerTail(of, word, members, count, total, squares, standardized);
-}
+  void Moments(double* moments) const {
+    for (int p = 0; p < 4; ++p) moments[p] = _mm512_reduce_add_pd(power_[p]) / examples_;
+  }
+  void Values(const float* column, float* ranked) {
+    ranked_.Read(column, bins_, counts_, examples_, ranked);
+  }
+  void AddHistogram(int64_t own, int64_t* histogram) const {
+    for (int b = 0; b < kBins; ++b) histogram[b] += counts_[b];
+    if (own >= 0) --histogram[bins_[own]];
+  }
+
+ private:
+  void Count(__m512 z, int64_t first) {
+    const __m512 scaled = _mm512_mul_ps(z, _mm512_set1_ps(kBinsAUnit));
+    const __m512 within = _mm512_min_ps(_mm512_max_ps(scaled, _mm512_set1_ps(-kBinsASide)),
+                                        _mm512_set1_ps(kBinsASide - 1));
+    const __m512i bin = _mm512_add_epi32(
+        _mm512_cvt_roundps_epi32(within, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC),
+        _mm512_set1_epi32(kBinsASide));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(bins_ + first), _mm512_cvtepi32_epi16(bin));
+    alignas(64) int32_t bins[kLanes];
+    _mm512_store_si512(bins, bin);
+    if (const int64_t many = examples_ - first; many >= kLanes) {
+      for (int lane = 0; lane < kLanes; ++lane) ++count_[lane % 4][bins[lane]];
+    } else {
+      for (int lane = 0; lane < many; ++lane) ++count_[0][bins[lane]];
+    }
+  }
+
+  int64_t examples_;
+  StrongestOf<true> largest_;
+  StrongestOf<false> least_;
+  Ranked ranked_;
+  uint16_t* bins_;
+  __m512d power_[4];
+  // Four histograms, so that neighbours of one bin do not wait for one another.
+  uint32_t count_[4][kBins];
+  int64_t counts_[kBins];
+};
 
 }  // namespace
 
@@ -572,13 +446,10 @@ int64_t columns_read(const Ensemble* ensemble, int64_t first, int64_t last, cons
   const Ensemble& of = *ensemble;
   const int64_t filled = of.Filled(), examples = of.examples;
   constexpr int kNumbers = 2;
-  int16_t* const tables = Scratch<int16_t>(kTables, kTargets * kNumbers * of.TableSize());
+  int16_t* const tables = Scratch<int16_t>(kTables, kTargets * kNumbers * TableSize(of));
   int32_t* const sums = Scratch<int32_t>(kSums, kTargets * filled);
   float* const column = Scratch<float>(kOthers, filled);
-  uint16_t* const bins = Scratch<uint16_t>(kOfBins, filled);
-  Strongest<true> largest(strongest, examples);
-  Strongest<false> least(strongest, examples);
-  Ranked of_ranks(ranks, num_ranks);
+  ColumnReader reader(examples, strongest, ranks, num_ranks);
   LossRows losses(of);
   int64_t listed = 0;
   for (int64_t begin = first; begin < last; begin += kTargets) {
@@ -586,7 +457,7 @@ int64_t columns_read(const Ensemble* ensemble, int64_t first, int64_t last, cons
     float steps[kTargets];
     double totals[kTargets][2];
     for (int64_t t = 0; t < width; ++t) {
-      FillTables<kNumbers>(of, losses.Of(begin + t), tables + t * kNumbers * of.TableSize(), steps + t,
+      FillTables<kNumbers>(of, losses.Of(begin + t), tables + t * kNumbers * TableSize(of), steps + t,
                            totals[t]);
     }
     std::fill(sums, sums + kTargets * filled, 0);
@@ -602,79 +473,11 @@ int64_t columns_read(const Ensemble* ensemble, int64_t first, int64_t last, cons
       for (int64_t f = target * fixed; f < (target + 1) * fixed; ++f) {
         if (fixed_examples[f] >= 0) column[fixed_examples[f]] = fixed_values[f];
       }
-      // Four histograms, so that neighbours of one bin do not wait for one another.
-      alignas(64) uint32_t count[4][kBins] = {};
-      alignas(64) int32_t bin[kLanes];
-      largest.Clear();
-      least.Clear();
-      for (int64_t e = 0; e < examples; e += kLanes) {
-        const __mmask16 valid = Valid(e, examples);
-        largest.Show(_mm512_mask_load_ps(kNothing, valid, column + e));
-        least.Show(_mm512_mask_sub_ps(kNothing, valid, _mm512_setzero_ps(),
-                                      _mm512_load_ps(column + e)));
-      }
-      largest.SetThreshold();
-      least.SetThreshold();
-      __m512d power[4] = {};
-      const __m512 unit = _mm512_set1_ps(per_unit[target]);
-      const __m512 beyond = _mm512_set1_ps(floor[target]);
-      constexpr int kInFloat = 16;  // vectors whose powers are summed in float32
-      for (int64_t start = 0; start < examples; start += kInFloat * kLanes) {
-        __m512 part[4] = {};
-        const int64_t stop = std::min(start + kInFloat * kLanes, examples);
-        for (int64_t e = start; e < stop; e += kLanes) {
-          const __mmask16 valid = Valid(e, examples);
-          const __m512 value = _mm512_load_ps(column + e);
-          const __m512 negative = _mm512_sub_ps(_mm512_setzero_ps(), value);
-          const __mmask16 is_top = largest.Reached(value) & valid;
-          const __mmask16 is_bottom = least.Reached(negative) & valid;
-          const __mmask16 is_candidate =
-              _mm512_mask_cmp_ps_mask(valid, _mm512_abs_ps(value), beyond, _CMP_GT_OQ);
-          if (is_top | is_bottom | is_candidate) {
-            if (is_top) largest.Add(value, is_top, e);
-            if (is_bottom) least.Add(negative, is_bottom, e);
-            for (unsigned rest = is_candidate; rest; rest &= rest - 1) {
-              candidates[listed++] = target * examples + e + __builtin_ctz(rest);
-            }
-          }
-          const __m512 z = _mm512_maskz_mul_ps(valid, value, unit);
-          const __m512 z2 = _mm512_mul_ps(z, z);
-          part[0] = _mm512_add_ps(part[0], z);
-          part[1] = _mm512_add_ps(part[1], z2);
-          part[2] = _mm512_fmadd_ps(z2, z, part[2]);
-          part[3] = _mm512_fmadd_ps(z2, z2, part[3]);
-          const __m512 scaled = _mm512_mul_ps(z, _mm512_set1_ps(kBinsAUnit));
-          const __m512 within = _mm512_min_ps(_mm512_max_ps(scaled, _mm512_set1_ps(-kBinsASide)),
-                                              _mm512_set1_ps(kBinsASide - 1));
-          const __m512i of_bin = _mm512_add_epi32(
-              _mm512_cvt_roundps_epi32(within, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC),
-              _mm512_set1_epi32(kBinsASide));
-          _mm256_store_si256(reinterpret_cast<__m256i*>(bins + e), _mm512_cvtepi32_epi16(of_bin));
-          _mm512_store_si512(bin, of_bin);
-          const int many = std::min<int64_t>(kLanes, examples - e);
-          if (many == kLanes) {
-            for (int lane = 0; lane < kLanes; ++lane) ++count[lane % 4][bin[lane]];
-          } else {
-            for (int lane = 0; lane < many; ++lane) ++count[0][bin[lane]];
-          }
-        }
-        for (int p = 0; p < 4; ++p) {
-          power[p] = _mm512_add_pd(power[p], _mm512_cvtps_pd(_mm512_castps512_ps256(part[p])));
-          power[p] = _mm512_add_pd(power[p], _mm512_cvtps_pd(_mm512_extractf32x8_ps(part[p], 1)));
-        }
-      }
-      for (int p = 0; p < 4; ++p) {
-        moments[4 * target + p] = _mm512_reduce_add_pd(power[p]) / examples;
-      }
-      int64_t counts[kBins];
-      for (int b = 0; b < kBins; ++b) {
-        counts[b] = int64_t{count[0][b]} + count[1][b] + count[2][b] + count[3][b];
-        histogram[b] += counts[b];
-      }
-      if (self_index[target] >= 0) --histogram[bins[self_index[target]]];
-      largest.Sorted(top + strongest * target);
-      least.Sorted(bottom + strongest * target);
-      of_ranks.Read(column, bins, counts, examples, ranked + num_ranks * target);
+      reader.Read(column, per_unit[target], floor[target], target * examples, candidates, &listed);
+      reader.Strongest(top + strongest * target, bottom + strongest * target);
+      reader.Moments(moments + 4 * target);
+      reader.Values(column, ranked + num_ranks * target);
+      reader.AddHistogram(self_index[target], histogram);
     }
   }
   return listed;
@@ -693,18 +496,18 @@ int64_t columns_strongest(const Ensemble* ensemble, int64_t first, int64_t last,
                           int64_t* strongest) try {
   const Ensemble& of = *ensemble;
   const int64_t filled = of.Filled(), examples = of.examples, targets = of.stride;
-  int16_t* const tables = Scratch<int16_t>(kTables, kTargets * of.TableSize());
+  int16_t* const tables = Scratch<int16_t>(kTables, kTargets * TableSize(of));
   int32_t* const halves[] = {Scratch<int32_t>(kSums, kTargets * filled),
                              Scratch<int32_t>(kOthers, kTargets * filled)};
   float* const scores = Scratch<float>(kOfBins, filled);
-  Strongest<true> largest(count, examples);
+  StrongestOf<true> largest(count, examples);
   LossRows losses(of);
   for (int64_t begin = first; begin < last; begin += kTargets) {
     const int64_t width = std::min<int64_t>(kTargets, last - begin);
     float steps[kTargets];
     double totals[kTargets][3];
     for (int64_t t = 0; t < width; ++t) {
-      FillTables<1>(of, losses.Of(begin + t), tables + t * of.TableSize(), steps + t, totals[t]);
+      FillTables<1>(of, losses.Of(begin + t), tables + t * TableSize(of), steps + t, totals[t]);
       totals[t][2] = totals[t][0] + totals[t][1];
     }
     for (int half = 0; half < 2; ++half) {
@@ -744,57 +547,4 @@ int64_t columns_strongest(const Ensemble* ensemble, int64_t first, int64_t last,
   return -1;
 }
 
-// Sums of the losses, and of their squares, of the members of words `first` to `last` - 1 that have
-// an example: of single entries, fastest where those of a target follow one another.
-//
-// bits [examples words]; of_target, of_example [entries]; sums [entries 2]. Returns 0; -1: no
-// memory.
-int64_t columns_entries(const Ensemble* ensemble, const uint16_t* bits, int64_t first, int64_t last,
-                        int64_t entries, const int64_t* of_target, const int64_t* of_example,
-                        double* sums) try {
-  const Ensemble& of = *ensemble;
-  LossRows losses(of);
-  for (int64_t entry = 0; entry < entries; ++entry) {
-    const float* const row = losses.Of(of_target[entry]);
-    const uint16_t* const word = bits + of_example[entry] * of.words;
-    __m512d sum[2] = {}, square[2] = {};
-    for (int64_t w = first; w < last; ++w) {
-      for (int part = 0; part < 2; ++part) {
-        const __m512d value = _mm512_cvtps_pd(
-            _mm256_maskz_loadu_ps(word[w] >> (8 * part), row + kSlots * w + 8 * part));
-        sum[part] = _mm512_add_pd(sum[part], value);
-        square[part] = _mm512_fmadd_pd(value, value, square[part]);
-      }
-    }
-    sums[2 * entry] = _mm512_reduce_add_pd(_mm512_add_pd(sum[0], sum[1]));
-    sums[2 * entry + 1] = _mm512_reduce_add_pd(_mm512_add_pd(square[0], square[1]));
-  }
-  return 0;
-} catch (const std::bad_alloc&) {
-  return -1;
-}
-
-// Two-sided p-values of single entries by the randomness of the masks, as
-// uncertainty.randomization_p_values computes them, but for what the number of subsets allows.
-//
-// bits, of_target, of_example: as above. taken [entries]: subtracted from the losses of the members
-// with the example first. sure: where a bound of the p-value is no more than that, it will do.
-// p_values [entries]: NaN where losses have two values, which is another test. Returns 0; -1: no
-// memory.
-int64_t columns_p_values(const Ensemble* ensemble, const uint16_t* bits, int64_t entries,
-                         const int64_t* of_target, const int64_t* of_example, const float* taken,
-                         double sure, double* p_values) try {
-  const Ensemble& of = *ensemble;
-  LossRows losses(of);
-  double* const standardized = Scratch<double>(kOthers, kSlots * of.words);
-  int64_t members = 0;
-  for (int64_t slot = 0; slot < kMembers * of.words; ++slot) members += of.order[slot] >= 0;
-  for (int64_t entry = 0; entry < entries; ++entry) {
-    p_values[entry] = PValue(of, bits + of_example[entry] * of.words, members,
-                             losses.Of(of_target[entry]), taken[entry], sure, standardized);
-  }
-  return 0;
-} catch (const std::bad_alloc&) {
-  return -1;
-}
 }

@@ -14,7 +14,7 @@ from influence_jax.estimators.scan.contract import (
 from influence_jax.estimators.scan.host import factors, included_in_parts
 from influence_jax.estimators.tiling import in_threads
 from influence_jax.estimators.uncertainty import at_least_one_subset
-from influence_jax.kernels import columns as kernel
+from influence_jax.kernels import summaries as kernel
 from influence_jax.types import AnyArray
 
 _TARGETS = 16  # of one call
@@ -23,7 +23,7 @@ _P_VALUES = 2**8
 
 
 class CompiledScan:
-    """A `Scan` by `kernels.columns`."""
+    """A `Scan` by `kernels.summaries`."""
 
     def __init__(self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks) -> None:
         self._packed = packed

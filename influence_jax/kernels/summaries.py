@@ -1,23 +1,26 @@
-"""Columns of an influence matrix on a CPU with AVX-512: see `columns.cc`.
+"""Columns and entries of influence matrices on a CPU with AVX-512: `columns.cc`, `entries.cc`.
 
 What is computed, and in which terms, `influence_jax.estimators.scan` says.
 """
 
 import ctypes
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt16
 
 from influence_jax.kernels import library
 
-# As columns.cc has them.
+# As members.h and columns.cc have them.
 _BLOCK = 128
 _MEMBERS = 15
 _WORDS = 17
 _BINS = 1024
+
+
+Argument: TypeAlias = np.ndarray | int | float
 
 
 class _Ensemble(ctypes.Structure):
@@ -62,9 +65,13 @@ class Masks:
     Members come in two halves, of even and of odd number, in words of 15 bits.
     """
 
-    def __init__(self, masks: Bool[np.ndarray, 'M N'], functions: ctypes.CDLL) -> None:
-        self._functions = functions
-        functions.columns_read.restype = ctypes.c_int64
+    def __init__(
+        self, masks: Bool[np.ndarray, 'M N'], columns: ctypes.CDLL, entries: ctypes.CDLL
+    ) -> None:
+        self._read, self._strongest = columns.columns_read, columns.columns_strongest
+        self._entry_sums, self._entry_p_values = entries.entries_sums, entries.entries_p_values
+        for function in (self._read, self._strongest, self._entry_sums, self._entry_p_values):
+            function.restype = ctypes.c_int64
         members, self.examples = masks.shape
         halves = [_in_words(np.arange(members)[half::2]) for half in (0, 1)]
         self._order = np.concatenate(halves).ravel()
@@ -84,8 +91,8 @@ class Masks:
     @classmethod
     def of(cls, masks: Bool[np.ndarray, 'M N']) -> 'Masks | None':
         """None where there is no compiler or the CPU lacks AVX-512: see `library.loaded`."""
-        functions = library.loaded('columns.cc')
-        return None if functions is None else cls(masks, functions)
+        columns, entries = (library.loaded(source) for source in ('columns.cc', 'entries.cc'))
+        return None if columns is None or entries is None else cls(masks, columns, entries)
 
     def columns(
         self,
@@ -114,7 +121,7 @@ class Masks:
         histogram = np.zeros(_BINS, np.int64)
         listed = np.empty((targets.stop - targets.start) * self.examples, np.int64)
         count = self._call(
-            'columns_read',
+            self._read,
             losses,
             targets.start,
             targets.stop,
@@ -156,7 +163,7 @@ class Masks:
         """
         parts, _, count = examples.shape
         self._call(
-            'columns_strongest',
+            self._strongest,
             losses,
             targets.start,
             targets.stop,
@@ -185,7 +192,7 @@ class Masks:
         if half == 0:
             last = self._first_words
         of = (targets, examples, sums)
-        self._call('columns_entries', losses, self._by_example, first, last, len(targets), *of)
+        self._call(self._entry_sums, losses, self._by_example, first, last, len(targets), *of)
         return sums
 
     def p_values(
@@ -210,11 +217,14 @@ class Masks:
         """
         found = np.empty(len(targets))
         of = (targets, examples, taken, sure, found)
-        self._call('columns_p_values', losses, self._by_example, len(targets), *of)
+        self._call(self._entry_p_values, losses, self._by_example, len(targets), *of)
         return found
 
     def _call(
-        self, name: str, losses: Float[np.ndarray, 'M t'], *arguments: np.ndarray | int | float
+        self,
+        function: Callable[..., int],
+        losses: Float[np.ndarray, 'M t'],
+        *arguments: np.ndarray | int | float,
     ) -> int:
         """Calls a function; Python's lock is free meanwhile."""
         ensemble = _Ensemble(
@@ -226,7 +236,7 @@ class Masks:
             _address(losses),
             losses.shape[1],
         )
-        found = getattr(self._functions, name)(ctypes.byref(ensemble), *map(_argument, arguments))
+        found = function(ctypes.byref(ensemble), *map(_argument, arguments))
         if found < 0:
             raise MemoryError(f'no memory for a few columns of {self.examples:,} examples')
         return int(found)
@@ -254,7 +264,7 @@ def _packed(
     return low | high << 8
 
 
-def _argument(value: np.ndarray | int | float) -> Any:
+def _argument(value: Argument) -> Any:
     if isinstance(value, np.ndarray):
         return _address(value)
     return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value)

@@ -1,0 +1,95 @@
+// An ensemble's masks and losses as the kernels of summaries read them.
+
+#ifndef INFLUENCE_JAX_KERNELS_MEMBERS_H_
+#define INFLUENCE_JAX_KERNELS_MEMBERS_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <new>
+
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || \
+    !defined(__AVX512VL__)
+#error "summaries are computed by numpy: this CPU has no AVX-512"
+#endif
+
+#include <immintrin.h>
+
+namespace {
+
+constexpr int kLanes = 16;
+constexpr int kWordLanes = 32;
+constexpr int kBlock = 4 * kWordLanes;  // examples whose masks lie together
+constexpr int kMembers = 15;            // a word
+constexpr int kSlots = kMembers + 1;    // a word, and what fills a vector up
+
+enum { kTables, kSums, kOthers, kOfBins, kLosses, kScratches };
+
+// Memory of a thread, kept from call to call.
+template <typename Element>
+Element* Scratch(int which, int64_t size) {
+  struct Freed {
+    void* memory = nullptr;
+    int64_t bytes = 0;
+    ~Freed() { std::free(memory); }
+  };
+  thread_local Freed kept[kScratches];
+  Freed& one = kept[which];
+  const int64_t bytes = (size * sizeof(Element) + 63) / 64 * 64;
+  if (bytes > one.bytes) {
+    std::free(one.memory);
+    one.memory = std::aligned_alloc(64, bytes);
+    if (!one.memory) throw std::bad_alloc();
+    one.bytes = bytes;
+  }
+  return static_cast<Element*>(one.memory);
+}
+// Masks and losses of an ensemble.
+//
+// bits: in pieces of 17 words, fewer at the end of either half, each
+//     [filled / kBlock, words of the piece, kBlock], which members have an example.
+// order [kMembers words]: the member of each bit; -1 for none.
+// losses [M stride]: of all targets of a block.
+struct Ensemble {
+  const uint16_t* bits;
+  int64_t words, first_words, examples;
+  const int64_t* order;
+  const float* losses;
+  int64_t stride;
+
+  int64_t Filled() const { return (examples + kBlock - 1) / kBlock * kBlock; }
+};
+
+// Losses target by target, word after word; 0 where a bit is no member's. Those of a few targets
+// that follow one another are looked up together, as they share lines of the cache.
+class LossRows {
+ public:
+  explicit LossRows(const Ensemble& of)
+      : of_(of), size_(kSlots * of.words), rows_(Scratch<float>(kLosses, kLanes * size_)) {}
+
+  const float* Of(int64_t target) {
+    if (target / kLanes != group_) {
+      group_ = target / kLanes;
+      const int64_t first = group_ * kLanes, count = std::min<int64_t>(kLanes, of_.stride - first);
+      for (int64_t slot = 0; slot < size_; ++slot) {
+        const int64_t bit = slot % kSlots;
+        const int64_t row = bit < kMembers ? of_.order[slot / kSlots * kMembers + bit] : -1;
+        for (int64_t t = 0; t < count; ++t) {
+          rows_[t * size_ + slot] = row < 0 ? 0 : of_.losses[row * of_.stride + first + t];
+        }
+      }
+    }
+    return rows_ + target % kLanes * size_;
+  }
+
+ private:
+  const Ensemble& of_;
+  int64_t size_, group_ = -1;
+  float* rows_;
+};
+
+}  // namespace
+
+#endif  // INFLUENCE_JAX_KERNELS_MEMBERS_H_
