@@ -200,6 +200,7 @@ def at_least_one_subset(
       included: `[P]` how many members have the example.
       members: M.
     """
+    included = np.asarray(included, np.float64)
     log_choices = scipy.special.gammaln(members + 1) - scipy.special.gammaln(included + 1)
     chance = np.exp(scipy.special.gammaln(members - included + 1) - log_choices)
     return np.clip(p, np.minimum(2 * chance, 1.0), 1.0)

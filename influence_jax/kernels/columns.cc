@@ -55,7 +55,8 @@ void FillTables(const Ensemble& of, const float* losses, int16_t* tables, float*
   constexpr float kFine = kNumbers == 2 ? 1 << kFineBits : 1;
   const float most = std::max(positive, negative) / (1u << 30);  // of many members
   *step = std::max(largest / (kLargestSum * kFine), most);
-  const float per_step = *step > 0 ? 1 / *step : 0;
+  // Losses so small that a step has no reciprocal are as good as none.
+  const float per_step = *step > std::numeric_limits<float>::min() ? 1 / *step : 0;
   int64_t whole_totals[2] = {};
   constexpr int kGroups = kMembers / kFive;
   for (int64_t group = 0; group < kGroups * of.words; ++group) {
@@ -69,7 +70,7 @@ void FillTables(const Ensemble& of, const float* losses, int16_t* tables, float*
       const int32_t coarse =
           kNumbers == 2 ? (whole + (1 << (kFineBits - 1))) >> kFineBits : whole;
       const int16_t number[] = {static_cast<int16_t>(coarse),
-                                static_cast<int16_t>(whole - (coarse << kFineBits))};
+                                static_cast<int16_t>(whole - coarse * (1 << kFineBits))};
       for (int n = 0; n < kNumbers; ++n) {
         table[n] =
             _mm512_mask_add_epi16(table[n], kChoices[member], table[n], _mm512_set1_epi16(number[n]));

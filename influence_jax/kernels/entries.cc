@@ -23,7 +23,7 @@ inline void OverMembers(const Ensemble& of, const uint16_t* word, Step step) {
   }
 }
 
-// exp(x) for x <= 0, within 2 units of the last place; 0 below -700.
+// exp(x) for x <= 0, within 2 units of the last place; 0 below -746.
 inline __m512d Exp(__m512d x) {
   x = _mm512_max_pd(x, _mm512_set1_pd(-746));
   const __m512d n = _mm512_roundscale_pd(_mm512_mul_pd(x, _mm512_set1_pd(1.4426950408889634)), 0);

@@ -40,6 +40,7 @@ Element* Scratch(int which, int64_t size) {
   const int64_t bytes = (size * sizeof(Element) + 63) / 64 * 64;
   if (bytes > one.bytes) {
     std::free(one.memory);
+    one.bytes = 0;  // should there be no memory
     one.memory = std::aligned_alloc(64, bytes);
     if (!one.memory) throw std::bad_alloc();
     one.bytes = bytes;

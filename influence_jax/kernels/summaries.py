@@ -6,7 +6,7 @@ What is computed, and in which terms, `influence_jax.estimators.scan` says.
 import ctypes
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt16
@@ -18,9 +18,13 @@ _BLOCK = 128
 _MEMBERS = 15
 _WORDS = 17
 _BINS = 1024
+_PACKED = 2**13  # examples at once
 
-
-Argument: TypeAlias = np.ndarray | int | float
+_INT = ctypes.c_int64
+_FLOATS, _DOUBLES, _INTS, _WORDS_OF = (
+    np.ctypeslib.ndpointer(dtype, flags='C_CONTIGUOUS')
+    for dtype in (np.float32, np.float64, np.int64, np.uint16)
+)
 
 
 class _Ensemble(ctypes.Structure):
@@ -68,10 +72,22 @@ class Masks:
     def __init__(
         self, masks: Bool[np.ndarray, 'M N'], columns: ctypes.CDLL, entries: ctypes.CDLL
     ) -> None:
-        self._read, self._strongest = columns.columns_read, columns.columns_strongest
-        self._entry_sums, self._entry_p_values = entries.entries_sums, entries.entries_p_values
-        for function in (self._read, self._strongest, self._entry_sums, self._entry_p_values):
-            function.restype = ctypes.c_int64
+        self._read = _declared(
+            columns.columns_read,
+            *(_INT, _INT, _FLOATS, _FLOATS, _INTS, _FLOATS, _INT, _FLOATS, _FLOATS, _INTS),
+            *(_INT, _INTS, _INT, _INTS, _INTS, _DOUBLES, _FLOATS, _INTS, _INTS),
+        )
+        self._strongest = _declared(
+            columns.columns_strongest,
+            *(_INT, _INT, _FLOATS, _FLOATS, _INTS, _INT, _INT, _INTS),
+        )
+        self._entry_sums = _declared(
+            entries.entries_sums, *(_WORDS_OF, _INT, _INT, _INT, _INTS, _INTS, _DOUBLES)
+        )
+        self._entry_p_values = _declared(
+            entries.entries_p_values,
+            *(_WORDS_OF, _INT, _INTS, _INTS, _FLOATS, ctypes.c_double, _DOUBLES),
+        )
         members, self.examples = masks.shape
         halves = [_in_words(np.arange(members)[half::2]) for half in (0, 1)]
         self._order = np.concatenate(halves).ravel()
@@ -82,7 +98,11 @@ class Masks:
         word = 0
         for order in _pieces(halves):
             words, stop = np.zeros((len(order), filled), np.uint16), word + len(order)
-            words[:, : self.examples] = _packed(masks, order)
+            for start in range(
+                0, self.examples, _PACKED
+            ):  # copies of all would be as large as masks
+                some = slice(start, min(start + _PACKED, self.examples))
+                words[:, some] = _packed(masks[:, some], order)
             blocks = words.reshape(len(order), -1, _BLOCK).swapaxes(0, 1)
             self._bits[word * filled : stop * filled].reshape(blocks.shape)[:] = blocks
             self._by_example[:, word:stop] = words[:, : self.examples].T
@@ -236,7 +256,7 @@ class Masks:
             _address(losses),
             losses.shape[1],
         )
-        found = function(ctypes.byref(ensemble), *map(_argument, arguments))
+        found = function(ctypes.byref(ensemble), *arguments)
         if found < 0:
             raise MemoryError(f'no memory for a few columns of {self.examples:,} examples')
         return int(found)
@@ -257,17 +277,18 @@ def _pieces(halves: list[Int[np.ndarray, '_ 15']]) -> Iterator[Int[np.ndarray, '
 
 
 def _packed(
-    masks: Bool[np.ndarray, 'M N'], order: Int[np.ndarray, 'w 15']
-) -> UInt16[np.ndarray, 'w N']:
+    masks: Bool[np.ndarray, 'M n'], order: Int[np.ndarray, 'w 15']
+) -> UInt16[np.ndarray, 'w n']:
     members = masks[order] & (order >= 0)[..., None]
     low, high = np.packbits(members, axis=1, bitorder='little').swapaxes(0, 1).astype(np.uint16)
     return low | high << 8
 
 
-def _argument(value: Argument) -> Any:
-    if isinstance(value, np.ndarray):
-        return _address(value)
-    return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value)
+def _declared(function: Any, *arguments: Any) -> Callable[..., int]:
+    """A function whose arguments are checked: arrays of another type would be read as garbage."""
+    function.argtypes = (ctypes.POINTER(_Ensemble), *arguments)
+    function.restype = ctypes.c_int64
+    return cast(Callable[..., int], function)
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:

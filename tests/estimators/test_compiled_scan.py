@@ -1,5 +1,7 @@
 """The scan in C++ beside that of numpy: sizes that fill nothing, losses of every kind."""
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -113,6 +115,21 @@ def test_single_entries_and_p_values_are_those_of_numpy(kind):
     none = np.empty(0, int)
     assert not scan.randomization_p_values(of.losses, none, none, taken[:0], sure=SURE).size
     assert not scan.entries(of.losses, none, none)[0].size
+
+
+def test_positions_of_any_integer_type_are_taken_and_no_other_array_by_mistake():
+    masks, of = problem(60, 40, 3, 'normal')
+    scan = compiled(masks)
+    examples = np.array([[1, 2], [3, 4], [39, 0]])
+    expected = HostScan(masks).differences(of.losses, examples, 1)
+    for dtype in (np.int8, np.int32, np.int64):
+        found = scan.differences(of.losses, examples.astype(dtype), 1)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    places = np.zeros(1, np.int64)
+    with pytest.raises(ctypes.ArgumentError, match='int64'):
+        scan._packed.sums(of.losses, places, places.astype(np.int32))
+    one = scan.randomization_p_values(of.losses, places + 1, places, np.zeros(1), sure=0)
+    assert 0 < one[0] <= 1
 
 
 def test_of_equal_entries_the_lowest_examples_are_last_at_the_top():

@@ -120,7 +120,7 @@ class CompiledScan:
         """See `Scan`."""
         targets, count = examples.shape
         of = np.repeat(np.arange(targets), count)
-        inside = self._sums(losses, of, np.ascontiguousarray(examples).ravel(), half=half)
+        inside = self._sums(losses, of, np.ascontiguousarray(examples, np.int64).ravel(), half=half)
         included = self._included[half][examples]
         return differences_of_sums(inside[:, 0].reshape(targets, count), losses[half::2], included)
 

@@ -1,7 +1,8 @@
 """The questions that a scan over whole columns of the influence matrix answers.
 
 A scan computes every entry of the difference of means of a block of targets and forgets it again.
-Two scans do the same: `device`, by matrix products, for GPUs and TPUs; `host`, for CPUs.
+Three scans do the same: `device`, by matrix products, for GPUs and TPUs; for CPUs `compiled`, by
+sums looked up in C++, and `host`, by products of numpy, where that cannot be used.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable

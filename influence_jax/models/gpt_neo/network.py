@@ -358,6 +358,8 @@ def _as_row(bias: nnx.Param, like: Float[Array, '... D']) -> Float[Array, '... D
     tokens of parts of a text, then over parts and texts.
     """
     row = bias[...].astype(like.dtype)
+    if like.ndim < 2:
+        return row
     *texts, tokens, width = like.shape
     parts = max(part for part in range(1, _MOST_PARTS + 1) if tokens % part == 0)
     if parts == 1 or jax.default_backend() != 'cpu':
