@@ -11,12 +11,11 @@ from influence_jax.estimators.estimator import Fit, Tiles, estimator
 from influence_jax.estimators.mask_columns import distinct
 from influence_jax.estimators.scan import Scan, scan_for
 from influence_jax.estimators.standard_errors import self_errors
-from influence_jax.estimators.tiling import TILE, by_tiles, in_threads, padded
+from influence_jax.estimators.tiling import IN_CACHE, TILE, by_tiles, in_threads, padded
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _HALVES = slice(0, None, 2), slice(1, None, 2)
 _COMPARED = 8
-_TARGETS = 32  # whose losses a thread works on at once, in its cache
 
 
 @estimator(
@@ -192,7 +191,7 @@ def without_self(
             without = (part.sum(axis=0) - total) / np.maximum(len(part) - count, 1)
             left[half, columns] = part - without - inside * (total / np.maximum(count, 1) - without)
 
-    in_threads(of_some, losses.shape[1], step=_TARGETS)
+    in_threads(of_some, losses.shape[1], step=IN_CACHE)
     return left
 
 

@@ -22,14 +22,13 @@ import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.tiling import in_threads, standardized
+from influence_jax.estimators.tiling import IN_CACHE, in_threads, standardized
 from influence_jax.types import AnyArray, Influence
 
 SURELY_NOT_NOISE = 4.0
 """|z| from which on the two groups of an entry are not taken for alike; noise: 6 in 100,000."""
 
 _WIDEST = 1.3
-_TARGETS = 32  # whose losses a thread works on at once, in its cache
 
 # How far the 97.5 % point of a sum moves, as a part of itself, for an excess kurtosis and a
 # squared skewness of 1: Edgeworth's second order, x = 1.96.
@@ -257,7 +256,7 @@ def self_errors(
         found.standard_error[columns] = wider * np.hypot(np.sqrt(of.variance) * scale, added)
         found.effective_members[columns] = of.effective_members
 
-    in_threads(of_some, targets, step=_TARGETS)
+    in_threads(of_some, targets, step=IN_CACHE)
     for part in found:
         part[self_index < 0] = np.nan
     return found
@@ -284,7 +283,7 @@ def unseen_error(
         highest[columns] = np.where(without, losses[:, columns], -np.inf).max(axis=0)
         highest[columns] -= losses[:, columns].mean(axis=0, dtype=np.float64)
 
-    in_threads(of_some, targets, step=_TARGETS)
+    in_threads(of_some, targets, step=IN_CACHE)
     few = (self_index >= 0) & (outside < _UNSEEN) & (outside > 0)
     if not few.any():
         return np.zeros(targets)

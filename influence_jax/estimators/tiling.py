@@ -18,9 +18,11 @@ from influence_jax.types import Influence
 TILE = 512
 """Targets estimated at once: large enough for fast products, small enough for any memory."""
 
+IN_CACHE = 32
+"""Targets whose losses a thread works on at once: they stay in its cache."""
+
 _MOST_ENTRIES = 2**26  # of a block of columns, several arrays of which are there at once
 _LEAST_TILE = 16
-_IN_CACHE = 32  # targets whose losses stay in a cache
 
 Piece = TypeVar('Piece')
 
@@ -136,19 +138,19 @@ def standardized_tiles(
     """
     tile = min(tile, losses.shape[1])
     for columns in tile_slices(losses.shape[1], tile):
-        width = columns.stop - columns.start
-        centered, scale = np.zeros((len(losses), tile), np.float32), np.zeros(tile, np.float32)
+        yield columns, *_standardized_block(losses[:, columns], width=tile)
 
-        def fill(
-            some: slice,
-            block: np.ndarray = losses[:, columns],
-            centered: np.ndarray = centered,
-            scale: np.ndarray = scale,
-        ) -> None:
-            centered[:, some], scale[some] = standardized(block[:, some])
 
-        in_threads(fill, width, step=_IN_CACHE)
-        yield columns, centered, scale
+def _standardized_block(
+    losses: Float[np.ndarray, 'M t'], *, width: int
+) -> tuple[Float[np.ndarray, 'M {width}'], Float[np.ndarray, ' {width}']]:
+    centered, scale = np.zeros((len(losses), width), np.float32), np.zeros(width, np.float32)
+
+    def fill(some: slice) -> None:
+        centered[:, some], scale[some] = standardized(losses[:, some])
+
+    in_threads(fill, losses.shape[1], step=IN_CACHE)
+    return centered, scale
 
 
 def padded(row: np.ndarray, width: int, *, fill: int = 0) -> np.ndarray:

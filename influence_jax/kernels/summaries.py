@@ -98,9 +98,8 @@ class Masks:
         word = 0
         for order in _pieces(halves):
             words, stop = np.zeros((len(order), filled), np.uint16), word + len(order)
-            for start in range(
-                0, self.examples, _PACKED
-            ):  # copies of all would be as large as masks
+            # By pieces: copies of all would be as large as the masks.
+            for start in range(0, self.examples, _PACKED):
                 some = slice(start, min(start + _PACKED, self.examples))
                 words[:, some] = _packed(masks[:, some], order)
             blocks = words.reshape(len(order), -1, _BLOCK).swapaxes(0, 1)
@@ -208,9 +207,8 @@ class Masks:
         Of the members of even number (half 0), of odd number (1), or of all.
         """
         sums = np.empty((len(targets), 2))
-        first, last = self._first_words * (half == 1), self._words
-        if half == 0:
-            last = self._first_words
+        first = self._first_words if half == 1 else 0
+        last = self._first_words if half == 0 else self._words
         of = (targets, examples, sums)
         self._call(self._entry_sums, losses, self._by_example, first, last, len(targets), *of)
         return sums

@@ -4,14 +4,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.scan.contract import (
-    ByColumns,
     SummaryRequest,
     SummaryResult,
     Targets,
+)
+from influence_jax.estimators.scan.host import factors, included_in_parts
+from influence_jax.estimators.scan.single_entries import (
+    ByColumns,
     differences_of_sums,
     entries_of_sums,
 )
-from influence_jax.estimators.scan.host import factors, included_in_parts
 from influence_jax.estimators.tiling import in_threads
 from influence_jax.estimators.uncertainty import at_least_one_subset
 from influence_jax.kernels import summaries as kernel
@@ -22,12 +24,12 @@ _ENTRIES = 2**10
 _P_VALUES = 2**8
 
 
-class CompiledScan:
+class CompiledScan(ByColumns):
     """A `Scan` by `kernels.summaries`."""
 
     def __init__(self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks) -> None:
+        super().__init__(masks)
         self._packed = packed
-        self._by_columns = ByColumns(masks)
         self._included = included = included_in_parts(masks)
         self._of_means, self._of_t = (
             factors(included, len(masks), scaled) for scaled in (False, True)
@@ -150,7 +152,7 @@ class CompiledScan:
         p = at_least_one_subset(p, self._included[-1][examples], len(contiguous))
         two_valued = np.flatnonzero(np.isnan(p))
         if two_valued.size:
-            p[two_valued] = self._by_columns.randomization_p_values(
+            p[two_valued] = super().randomization_p_values(
                 losses, targets[two_valued], examples[two_valued], taken[two_valued], sure=sure
             )
         return p

@@ -16,12 +16,11 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
     REACH,
-    ByColumns,
     SummaryRequest,
     SummaryResult,
     Targets,
-    error_of_entries,
 )
+from influence_jax.estimators.scan.single_entries import ByColumns, error_of_entries
 from influence_jax.types import AnyArray
 
 _CANDIDATES = 2**14  # of a device's share of a block, at first

@@ -15,12 +15,11 @@ from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
     REACH,
-    ByColumns,
     SummaryRequest,
     SummaryResult,
     Targets,
-    entries_of_sums,
 )
+from influence_jax.estimators.scan.single_entries import ByColumns, entries_of_sums
 from influence_jax.estimators.tiling import in_threads
 from influence_jax.types import AnyArray
 

@@ -1,0 +1,115 @@
+"""Single entries: from sums of losses, or in numpy from the masks' columns."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from influence_jax.estimators import standard_errors
+from influence_jax.estimators.uncertainty import randomization_p_values
+from influence_jax.types import AnyArray
+
+_GATHERED = 2**24  # losses looked up at once
+
+
+def error_of_entries(
+    included: Float[np.ndarray, ' N'],
+    losses: Float[AnyArray, 'M t'],
+    targets: Int[np.ndarray, ' C'],
+    examples: Int[np.ndarray, ' C'],
+    values: Float[np.ndarray, ' C'],
+    within: Float[np.ndarray, '2 C'],
+) -> Float[np.ndarray, ' C']:
+    """Standard errors of entries from the sums of squares within the members in and out.
+
+    Args:
+      included: how many members have each example.
+      losses: of the targets, centered.
+      targets: positions of the entries.
+      examples: likewise.
+      values: of the entries.
+      within: the sums of squares, of members in and of members out.
+    """
+    of = standard_errors.shape(np.asarray(losses, np.float64))
+    return standard_errors.standard_error(
+        values,
+        *within,
+        included=included[examples],
+        members=len(losses),
+        of=standard_errors.Shape(of.skewness[targets], of.kurtosis[targets]),
+    )
+
+
+def entries_of_sums(
+    included: Float[np.ndarray, ' N'],
+    losses: Float[AnyArray, 'M t'],
+    targets: Int[np.ndarray, ' C'],
+    examples: Int[np.ndarray, ' C'],
+    inside: Float[np.ndarray, 'C 2'],
+) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+    """Entries as `Scan.entries` returns them, from sums of the losses of members in.
+
+    Args:
+      included: how many members have each example.
+      losses: of the targets, centered.
+      targets: positions of the entries.
+      examples: likewise.
+      inside: sums of the losses of the members with the example, and of their squares.
+    """
+    exact = np.asarray(losses, np.float64)
+    whole = np.stack([exact.sum(axis=0), np.einsum('mt,mt->t', exact, exact)], axis=1)
+    count, outside = included[examples], whole[targets] - inside
+    means, within = [], []
+    for n, (total, squares) in ((count, inside.T), (len(losses) - count, outside.T)):
+        means.append(total / n)
+        within.append(np.maximum(squares - total * means[-1], 0))
+    values = means[1] - means[0]
+    return values, error_of_entries(included, losses, targets, examples, values, np.stack(within))
+
+
+class ByColumns:
+    """What a `Scan` answers in numpy of the masks' columns."""
+
+    def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
+        self._masks = masks
+
+    def differences(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        examples: Int[np.ndarray, 't K'],
+        half: int,
+    ) -> Float[np.ndarray, 't K']:
+        """See `Scan`."""
+        losses = losses[half::2]
+        included = self._masks[half::2].T[examples].astype(np.float32)
+        inside = np.einsum('tkm,mt->tk', included, losses)
+        return differences_of_sums(inside, losses, included.sum(axis=-1))
+
+    def randomization_p_values(
+        self,
+        losses: Float[AnyArray, 'M t'],
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+        taken: Float[np.ndarray, ' C'],
+        *,
+        sure: float,
+    ) -> Float[np.ndarray, ' C']:
+        """See `Scan`."""
+        p = np.ones(len(targets))
+        chunk = max(1, _GATHERED // len(self._masks))
+        for start in range(0, len(targets), chunk):
+            some = slice(start, start + chunk)
+            columns = np.ascontiguousarray(self._masks[:, examples[some]].T)
+            of = np.array(losses[:, targets[some]].T)
+            of -= taken[some, None] * columns
+            p[some] = randomization_p_values(columns, of, sure=sure)
+        return p
+
+
+def differences_of_sums(
+    inside: Float[np.ndarray, 't K'],
+    losses: Float[np.ndarray, 'm t'],
+    included: Float[np.ndarray, 't K'],
+) -> Float[np.ndarray, 't K']:
+    """Mean without - mean with, from sums of the losses with the example and how many these are."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        outside = losses.sum(axis=0)[:, None] - inside
+        return outside / (len(losses) - included) - inside / included
