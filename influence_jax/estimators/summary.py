@@ -355,7 +355,7 @@ def _candidates(
     targets = np.concatenate([block.scanned.candidate_targets, fitted])
     examples = np.concatenate([block.scanned.candidate_examples, block.fitted[fitted, place]])
     height = 1 + int(examples.max(initial=0))
-    targets, examples = np.divmod(np.unique(targets * height + examples), height)
+    targets, examples = np.divmod(np.unique(targets.astype(np.int64) * height + examples), height)
     others = self_index[targets] != examples
     targets, examples = targets[others], examples[others]
     values, errors = block.entries(targets, examples)

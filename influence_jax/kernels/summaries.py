@@ -177,7 +177,7 @@ class Masks:
         """The examples of largest |entry| of some targets, own ones before all others.
 
         By the members of even number, by those of odd number and, of three parts, by all. Losses
-        are rounded to 16 bits of the largest sum of 255 members: of an entry, 0.002 standard
+        are rounded to 16 bits of the largest sum of 255 members: of an entry, 0.001 standard
         errors or so.
         """
         parts, _, count = examples.shape
