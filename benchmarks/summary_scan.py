@@ -63,7 +63,7 @@ def each(function: Callable[..., Any], several: list[Any], *first: Any) -> list[
 
 def entries(scan: Scan, targets: Targets, examples: int) -> Any:
     of = np.repeat(np.arange(len(targets.self_index)), _ENTRIES)
-    return scan.entries(targets.losses, of, np.resize(np.arange(examples), len(of)))
+    return scan.entries_of(targets.losses)(of, np.resize(np.arange(examples), len(of)))
 
 
 def report(name: str, taken: float, product: float) -> None:

@@ -15,6 +15,7 @@ from influence_jax.estimators.margin import (
 from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, SignificantPairs, cross_fitted_values
 from influence_jax.estimators.regression_adjusted import adjusted
 from influence_jax.estimators.ridge_regression import ridge
+from influence_jax.estimators.self_influence import RELIABLE
 from influence_jax.estimators.shrinkage import (
     Posterior,
     Scores,
@@ -23,7 +24,6 @@ from influence_jax.estimators.shrinkage import (
     shrunk,
     with_scores,
 )
-from influence_jax.estimators.standard_errors import RELIABLE
 from influence_jax.estimators.summary import Summary, summarize
 from influence_jax.estimators.uncertainty import (
     benjamini_hochberg,

@@ -21,6 +21,7 @@ from influence_jax.estimators.estimator import (
 )
 from influence_jax.estimators.pairs import PValues
 from influence_jax.estimators.scan import (
+    Entries,
     Scan,
     SummaryRequest,
     SummaryResult,
@@ -28,16 +29,10 @@ from influence_jax.estimators.scan import (
     read_columns,
     scan_for,
 )
-from influence_jax.estimators.standard_errors import self_errors
+from influence_jax.estimators.self_influence import self_errors
 from influence_jax.estimators.tiling import padded, standardized_tiles, tile_slices
 from influence_jax.estimators.uncertainty import SURE, p_values, randomization_p_values
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
-
-Entries = Callable[
-    [Int[np.ndarray, ' C'], Int[np.ndarray, ' C']],
-    tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']],
-]
-"""From positions in the block and examples to values and standard errors."""
 
 EntryReader = Callable[[Int[np.ndarray, ' t'], Int[np.ndarray, ' n']], Influence]
 """From targets and examples to the entries `[n t]` where they cross."""
@@ -405,10 +400,12 @@ def _floor(
 
 
 def _entries(scan: Scan, fitted: Fit) -> Entries:
+    of_residual = scan.entries_of(fitted.residual)
+
     def entries(
         targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
     ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
-        values, errors = scan.entries(fitted.residual, targets, examples)
+        values, errors = of_residual(targets, examples)
         errors *= fitted.inflation[targets]
         at, place = np.nonzero(fitted.examples[targets] == examples[:, None])
         values[at] = fitted.values[targets[at], place]

@@ -10,7 +10,12 @@ from influence_jax.estimators.ensemble import problem
 from influence_jax.estimators.estimator import Fit, Tiles, estimator
 from influence_jax.estimators.mask_columns import distinct
 from influence_jax.estimators.scan import Scan, scan_for
-from influence_jax.estimators.standard_errors import self_errors
+from influence_jax.estimators.self_influence import (
+    own_entries,
+    self_errors,
+    unseen_error,
+    widened_error,
+)
 from influence_jax.estimators.tiling import IN_CACHE, TILE, by_tiles, in_threads, padded
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
@@ -40,7 +45,7 @@ def difference_in_means(
     (`intervals`, `p_values`): standard_error[i, t] = sqrt(s^2 / n_in + s^2 / n_out), s^2 being
     the variance within both groups of members together, or Welch's where an entry is beyond noise
     and that is the larger (`estimators.standard_errors`). Those of self-influence, which a few
-    members may carry alone, are Welch's, widened (`standard_errors.self_errors`).
+    members may carry alone, are Welch's, widened (`self_influence.self_errors`).
 
     Args:
       masks: `[M N]` bool; row m is the subset on which member m was trained.
@@ -125,7 +130,7 @@ class NoRegressors:
     ) -> None:
         self.scan = scan_for(masks)
         self._compare = StrongestOther(masks, self.scan)
-        self._masks, self._self_errors = masks, self_errors(masks, losses, self_index)
+        self._unseen = unseen_error(masks, losses, self_index)
 
     def __call__(
         self,
@@ -135,19 +140,17 @@ class NoRegressors:
         scale: Float[np.ndarray, ' t'],
     ) -> Fit:
         """See `BlockFit`."""
-        included = self._masks[:, self_index]
-        inside = np.maximum(included.sum(axis=0), 1)
-        outside = np.maximum(len(losses) - inside, 1)
-        total = (losses * included).sum(axis=0, dtype=np.float64)
-        value = (losses.sum(axis=0, dtype=np.float64) - total) / outside - total / inside
-        error = padded(self._self_errors.standard_error[columns], len(self_index))
+        of_own = self.scan.moments(losses, self_index).merged()
+        value, reliability = own_entries(of_own, members=len(losses))
+        unseen = padded(self._unseen[columns], len(scale)) / np.where(scale > 0, scale, 1)
+        error = widened_error(reliability, unseen, members=len(losses))
         return Fit(
             losses,
             self_index[:, None],
             value[:, None].astype(np.float32),
-            (error / np.where(scale > 0, scale, 1))[:, None].astype(np.float32),
+            error[:, None].astype(np.float32),
             np.ones(len(self_index), np.float32),
-            padded(self._self_errors.effective_members[columns], len(self_index)),
+            np.where(self_index >= 0, reliability.effective_members, np.nan),
             self._compare(losses, self_index),
         )
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from influence_jax.estimators.difference_of_means import estimate
 from influence_jax.estimators.estimator import Tiles, estimator
 from influence_jax.estimators.mask_columns import by_example, regression
-from influence_jax.estimators.standard_errors import self_errors, with_self_errors
+from influence_jax.estimators.self_influence import self_errors, with_self_errors
 from influence_jax.estimators.tiling import TILE, by_tiles, whole
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
@@ -78,7 +78,7 @@ def lasso(
     what the fit took up of the effects of all others (degrees-of-freedom adjustment of Bellec and
     Zhang 2022), without which values are shrunken by that part. Standard errors are those of the
     residual's difference of means, over the same factor; those of self-influence are widened
-    (`standard_errors.self_errors`).
+    (`self_influence.self_errors`).
 
     So the quantity, its sign and its unit are those of `difference_in_means`, which is what comes
     out where no coefficient is kept. The penalty is chosen for each target on a path of ten by

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from influence_jax.estimators import standard_errors
 from influence_jax.estimators.difference_of_means import estimate, strongest_other, without_self
 from influence_jax.estimators.ensemble import problem
 from influence_jax.estimators.estimator import Fit, Tiles, estimator
@@ -16,7 +15,7 @@ from influence_jax.estimators.least_squares import COUNTS, fit_regressors
 from influence_jax.estimators.mask_columns import nearly_equal
 from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.scan import scan_for
-from influence_jax.estimators.standard_errors import unseen_error
+from influence_jax.estimators.self_influence import unseen_error, widened_error
 from influence_jax.estimators.tiling import TILE, cut, padded, standardized_tiles
 from influence_jax.estimators.uncertainty import z_of_p
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
@@ -133,8 +132,7 @@ class Fitting:
             self_index >= 0,
             self._least_z,
         )
-        residual, examples, values, inflation, (variance, freedom, effective) = found
-        widening = standard_errors.widened(freedom, members=len(losses)).astype(np.float32)
+        residual, examples, values, inflation, reliability = found
         is_self = (examples == self_index[:, None]) & (examples >= 0)
         unseen = padded(self._unseen[columns], len(scale)) / np.where(scale > 0, scale, 1)
         added = is_self * unseen[:, None]
@@ -142,9 +140,9 @@ class Fitting:
             residual.T,
             examples,
             values,
-            (widening * np.hypot(np.sqrt(variance), added)).astype(np.float32),
+            widened_error(reliability, added, members=len(losses)).astype(np.float32),
             inflation,
-            np.where(self_index >= 0, effective[:, 0], np.nan),
+            np.where(self_index >= 0, reliability.effective_members[:, 0], np.nan),
             self._cross_fitted(losses, left, candidate_regressors, self_index),
         )
         return fitted if self._clusters.trivial else self._with_likes(fitted)

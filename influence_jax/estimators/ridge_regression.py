@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from influence_jax.estimators.estimator import Tiles, estimator
 from influence_jax.estimators.mask_columns import by_example, regression
-from influence_jax.estimators.standard_errors import SURELY_NOT_NOISE, self_errors, with_self_errors
+from influence_jax.estimators.self_influence import self_errors, with_self_errors
+from influence_jax.estimators.standard_errors import SURELY_NOT_NOISE
 from influence_jax.estimators.tiling import TILE, by_tiles
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
@@ -81,7 +82,7 @@ def ridge(
     x^2 times the sum of r^2 over members / (x' q)^2, whatever the distribution of r (our
     reconstruction, from the randomness of the masks); for entries beyond noise, and own ones, the
     sum of x^2 r^2 takes the place of that product where it is larger. The example's own effect is
-    taken out of r first. Errors of self-influence are widened (`standard_errors.self_errors`).
+    taken out of r first. Errors of self-influence are widened (`self_influence.self_errors`).
 
     Ridge suits many weak effects; for few strong ones see `adjusted` and `lasso`.
 

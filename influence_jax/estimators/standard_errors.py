@@ -6,24 +6,18 @@ own, and has hardly any degrees of freedom where one group is small: among many 
 too small for some. So the error of an entry is Student's, of the squares within both groups
 together, and Welch's only where the entry is beyond what noise does and Welch's is the larger.
 
-Self-influence may be carried by few members: of five near-duplicates only members without any of
-them show what it means not to know the record, 1 in 16 of those without the target where each is in
-half of the subsets. Its estimate is right on average, and its own scatter shows too little of how
-wrong it can be: so these errors are widened (`self_errors`).
-
 The functions take arrays of numpy or of jax; `xp` is the module of theirs.
 """
 
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
-from influence_jax.estimators.tiling import IN_CACHE, in_threads, standardized
-from influence_jax.types import AnyArray, Influence
+from influence_jax.estimators.moments import Moments
+from influence_jax.types import AnyArray
 
 SURELY_NOT_NOISE = 4.0
 """|z| from which on the two groups of an entry are not taken for alike; noise: 6 in 100,000."""
@@ -59,13 +53,24 @@ def shape(losses: Float[AnyArray, 'M t'], *, xp: ModuleType = np) -> Shape:
     )
 
 
+def shape_of(moments: Moments) -> Shape:
+    """As `shape`, from the moments of each target's losses."""
+    squares = np.where(moments.second > 0, moments.second, 1)
+    third, fourth = (
+        np.where(moments.second > 0, power, 0) for power in (moments.third, moments.fourth)
+    )
+    skewness = np.sqrt(moments.count) * third / squares**1.5
+    kurtosis = np.where(moments.second > 0, moments.count * fourth / squares**2 - 3, 0)
+    return Shape(skewness, kurtosis)
+
+
 def standard_error(
     difference: Any,
     within_in: Any,
     within_out: Any,
     *,
     included: Any,
-    members: int,
+    members: Any,
     of: Shape,
     xp: ModuleType = np,
 ) -> Any:
@@ -133,7 +138,7 @@ def error_of_weighted_sum(
 
 
 def _widening(
-    kurtosis: Any, squared_skewness: Any, *, members: int, of: Shape, xp: ModuleType
+    kurtosis: Any, squared_skewness: Any, *, members: Any, of: Shape, xp: ModuleType
 ) -> Any:
     """For losses of that shape, and weights of members of that excess kurtosis and skewness."""
     widening = (
@@ -172,14 +177,27 @@ def reliability(contributions: Any, *, members: int, axis: int, xp: ModuleType =
     # Fourth powers of small numbers would vanish in float32.
     contributions = contributions / xp.where(largest > 0, largest, 1)
     squares = contributions * contributions
-    second = squares.sum(axis=axis)
+    of = reliability_of_powers(
+        squares.sum(axis=axis),
+        (squares * contributions).sum(axis=axis),
+        (squares * squares).sum(axis=axis),
+        members=members,
+        xp=xp,
+    )
+    return of._replace(variance=of.variance * xp.squeeze(largest, axis=axis) ** 2)
+
+
+def reliability_of_powers(
+    second: Any, third: Any, fourth: Any, *, members: int, xp: ModuleType = np
+) -> Reliability:
+    """As `reliability`, from sums of the second to fourth powers of the contributions."""
     known = second > 0
-    second = xp.where(known, second, 1)
-    by_kurtosis = 3 * second**2 / xp.maximum((squares * squares).sum(axis=axis), 1e-30)
-    skewness = (squares * contributions).sum(axis=axis) ** 2 / second**3
-    skewness = xp.maximum(skewness, 1e-30)
+    squares = xp.where(known, second, 1)
+    # The fourth powers are never less than the bound.
+    by_kurtosis = 3 * squares**2 / xp.maximum(fourth, squares**2 / members)
+    skewness = xp.maximum(third**2 / squares**3, 1e-30)
     return Reliability(
-        xp.where(known, second, 0) * xp.squeeze(largest, axis=axis) ** 2,
+        xp.where(known, second, 0),
         xp.where(
             known, xp.clip(xp.minimum(by_kurtosis, 0.5 / skewness), 1, members - 2), members - 2
         ),
@@ -193,112 +211,3 @@ def widened(freedom: Float[np.ndarray, '...'], *, members: int) -> Float[np.ndar
     So that it is read like all others, with Student's t of M - 2 degrees of freedom at 95 %.
     """
     return scipy.special.stdtrit(freedom, 0.025) / scipy.special.stdtrit(members - 2, 0.025)
-
-
-RELIABLE = 20
-"""Effective members below which a self-influence, and its error, are not to be relied upon."""
-
-_UNSEEN = 32
-"""Members without the target below which a rare high loss may well not occur at all."""
-_HIGH = 0.75
-
-
-class SelfError(NamedTuple):
-    """Of the difference of means of every target's own example; NaN where it is no example.
-
-    standard_error: `[T]`, in the unit of the losses, widened so that with Student's t of M - 2
-        degrees of freedom it covers.
-    widening: `[T]` what Welch's error was multiplied by.
-    unseen: `[T]` what is added to the error, as a square, for losses that did not occur.
-    effective_members: `[T]` see `standard_errors.Reliability`.
-    """
-
-    standard_error: Float[np.ndarray, ' T']
-    widening: Float[np.ndarray, ' T']
-    unseen: Float[np.ndarray, ' T']
-    effective_members: Float[np.ndarray, ' T']
-
-
-def self_errors(
-    masks: Bool[np.ndarray, 'M N'],
-    losses: Float[np.ndarray, 'M T'],
-    self_index: Int[np.ndarray, ' T'],
-) -> SelfError:
-    """Errors of self-influence by difference of means.
-
-    Args:
-      masks: of complete members.
-      losses: of the same.
-      self_index: as in `examples_of_targets`.
-    """
-    members, targets = losses.shape
-    found = SelfError(*np.full((4, targets), np.nan))
-    unseen = unseen_error(masks, losses, self_index)
-
-    def of_some(columns: slice) -> None:
-        y, scale = standardized(losses[:, columns])
-        included, y = masks[:, self_index[columns]], y.astype(np.float64)
-        inside = included.astype(np.float64)  # numpy multiplies what is of one type far faster
-        count, total, sum_in = inside.sum(axis=0), y.sum(axis=0), np.einsum('mt,mt->t', inside, y)
-        weights, means = [], []
-        for number, of_group in ((count, sum_in), (members - count, total - sum_in)):
-            size = np.maximum(number, 2)
-            weights.append(1 / np.sqrt(size * (size - 1)))
-            means.append(of_group / size)
-        # What a member's loss differs from the mean of its group, and how it counts.
-        contributions = y - np.where(included, *means)
-        contributions *= np.where(included, -weights[0], weights[1])
-        of = reliability(contributions, members=members, axis=0)
-        wider = widened(of.freedom, members=members)
-        added = unseen[columns]
-        found.widening[columns] = wider
-        found.unseen[columns] = added
-        found.standard_error[columns] = wider * np.hypot(np.sqrt(of.variance) * scale, added)
-        found.effective_members[columns] = of.effective_members
-
-    in_threads(of_some, targets, step=IN_CACHE)
-    for part in found:
-        part[self_index < 0] = np.nan
-    return found
-
-
-def unseen_error(
-    masks: Bool[np.ndarray, 'M N'],
-    losses: Float[np.ndarray, 'M T'],
-    self_index: Int[np.ndarray, ' T'],
-) -> Float[np.ndarray, ' T']:
-    """What a loss that fewer than one in n members would have may change, n being without it.
-
-    Where fewer than 32 members are without the target, it is the n-th part of how much less far
-    the highest of their losses lies above the target's mean than that of other targets does (three
-    quarters of all): what one more member could add. 0 elsewhere (our reconstruction: without it,
-    of 24 members and five copies two intervals in three hold the truth).
-    """
-    targets = losses.shape[1]
-    outside, highest = np.zeros(targets), np.full(targets, np.nan)
-
-    def of_some(columns: slice) -> None:
-        without = ~masks[:, self_index[columns]]
-        outside[columns] = without.sum(axis=0)
-        highest[columns] = np.where(without, losses[:, columns], -np.inf).max(axis=0)
-        highest[columns] -= losses[:, columns].mean(axis=0, dtype=np.float64)
-
-    in_threads(of_some, targets, step=IN_CACHE)
-    few = (self_index >= 0) & (outside < _UNSEEN) & (outside > 0)
-    if not few.any():
-        return np.zeros(targets)
-    high = np.quantile(highest[(self_index >= 0) & (outside > 0)], _HIGH)
-    return np.where(few, np.maximum(high - highest, 0) / np.maximum(outside, 1), 0.0)
-
-
-def with_self_errors(
-    blocks: Iterator[tuple[slice, Influence]], self_index: Int[np.ndarray, ' T'], of: SelfError
-) -> Iterator[tuple[slice, Influence]]:
-    """Widens the errors of own entries, whichever estimator they are of."""
-    for columns, block in blocks:
-        at = np.flatnonzero(self_index[columns] >= 0)
-        entries = self_index[columns][at], at
-        errors = np.array(block.standard_error)
-        target = at + columns.start
-        errors[entries] = of.widening[target] * np.hypot(errors[entries], of.unseen[target])
-        yield columns, Influence(block.values, errors)

@@ -351,13 +351,18 @@ def _candidates(
     block: Block, self_index: Int[np.ndarray, ' t']
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Off-diagonal entries that may be significant, each once, in the unit of the measurement."""
-    fitted, place = np.nonzero(block.fitted >= 0)
-    targets = np.concatenate([block.scanned.candidate_targets, fitted])
-    examples = np.concatenate([block.scanned.candidate_examples, block.fitted[fitted, place]])
-    height = 1 + int(examples.max(initial=0))
-    targets, examples = np.divmod(np.unique(targets.astype(np.int64) * height + examples), height)
+    targets, examples = (
+        np.asarray(of) for of in (block.scanned.candidate_targets, block.scanned.candidate_examples)
+    )
     others = self_index[targets] != examples
     targets, examples = targets[others], examples[others]
+    fitted, place = np.nonzero((block.fitted >= 0) & (block.fitted != self_index[:, None]))
+    if fitted.size:
+        height = 1 + int(max(examples.max(initial=0), block.fitted.max()))
+        listed, more = targets * height + examples, fitted * height + block.fitted[fitted, place]
+        more = more[np.isin(more, listed, invert=True)]
+        targets = np.concatenate([targets, more // height])
+        examples = np.concatenate([examples, more % height])
     values, errors = block.entries(targets, examples)
     scale = block.scale[targets]
     return examples, targets + block.columns.start, values * scale, errors * scale

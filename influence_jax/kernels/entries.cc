@@ -4,10 +4,12 @@
 
 namespace {
 
-// Calls step(vector, which are members, which have the example) for every vector of members.
+// Calls step(vector, which are members, which have the example) for every vector of the members of
+// words `first` to `last` - 1.
 template <typename Step>
-inline void OverMembers(const Ensemble& of, const uint16_t* word, Step step) {
-  for (int64_t w = 0; w < of.words; ++w) {
+inline void OverMembers(const Ensemble& of, int64_t first, int64_t last, const uint16_t* word,
+                        Step step) {
+  for (int64_t w = first; w < last; ++w) {
     // Members fill a half's words from the first on.
     unsigned is_member = 0x7fff;
     if (w + 1 == of.first_words || w + 1 == of.words) {
@@ -21,6 +23,11 @@ inline void OverMembers(const Ensemble& of, const uint16_t* word, Step step) {
            static_cast<__mmask8>(word[w] >> (8 * part)));
     }
   }
+}
+
+template <typename Step>
+inline void OverMembers(const Ensemble& of, const uint16_t* word, Step step) {
+  OverMembers(of, 0, of.words, word, step);
 }
 
 // exp(x) for x <= 0, within 2 units of the last place; 0 below -746.
@@ -109,6 +116,45 @@ double SmallerTail(const Ensemble& of, const uint16_t* word, int64_t members, in
   return 0.5 * std::erfc((near ? w : w + std::log(q / w) / w) / std::sqrt(2.0));
 }
 
+// Count, mean and sums of the second to fourth powers about it, of the members of some words without
+// an example and with it: moments [2 5].
+void Moments(const Ensemble& of, int64_t first, int64_t last, const uint16_t* word,
+             const float* losses, double* moments) {
+  const auto loss = [&](int64_t vector) {
+    return _mm512_cvtps_pd(_mm256_loadu_ps(losses + 8 * vector));
+  };
+  __m512d sum[2] = {};
+  int64_t count[2] = {};
+  OverMembers(of, first, last, word, [&](int64_t vector, __mmask8 is_member, __mmask8 has) {
+    const __mmask8 of_group[] = {static_cast<__mmask8>(is_member & ~has), has};
+    for (int group = 0; group < 2; ++group) {
+      sum[group] = _mm512_mask_add_pd(sum[group], of_group[group], sum[group], loss(vector));
+      count[group] += __builtin_popcount(of_group[group]);
+    }
+  });
+  __m512d powers[2][3] = {};
+  double mean[2];
+  for (int group = 0; group < 2; ++group) {
+    mean[group] = Sum(sum[group]) / std::max<int64_t>(count[group], 1);
+  }
+  OverMembers(of, first, last, word, [&](int64_t vector, __mmask8 is_member, __mmask8 has) {
+    const __mmask8 of_group[] = {static_cast<__mmask8>(is_member & ~has), has};
+    for (int group = 0; group < 2; ++group) {
+      const __m512d d =
+          _mm512_maskz_sub_pd(of_group[group], loss(vector), _mm512_set1_pd(mean[group]));
+      const __m512d d2 = _mm512_mul_pd(d, d);
+      powers[group][0] = _mm512_add_pd(powers[group][0], d2);
+      powers[group][1] = _mm512_fmadd_pd(d2, d, powers[group][1]);
+      powers[group][2] = _mm512_fmadd_pd(d2, d2, powers[group][2]);
+    }
+  });
+  for (int group = 0; group < 2; ++group) {
+    *moments++ = count[group];
+    *moments++ = mean[group];
+    for (const __m512d power : powers[group]) *moments++ = Sum(power);
+  }
+}
+
 double PValue(const Ensemble& of, const uint16_t* word, int64_t members, const float* losses,
               float taken, double sure, double* standardized) {
   const __m512d infinite = _mm512_set1_pd(std::numeric_limits<double>::infinity());
@@ -184,6 +230,30 @@ int64_t entries_sums(const Ensemble* ensemble, const uint16_t* bits, int64_t fir
     }
     sums[2 * entry] = _mm512_reduce_add_pd(_mm512_add_pd(sum[0], sum[1]));
     sums[2 * entry + 1] = _mm512_reduce_add_pd(_mm512_add_pd(square[0], square[1]));
+  }
+  return 0;
+} catch (const std::bad_alloc&) {
+  return -1;
+}
+
+// Moments of the losses of targets `first` to `last` - 1 of a block, of the members of the first words
+// and of the others, without an example and with it.
+//
+// bits: as above; of_example [targets of the block], -1 for one that nobody has.
+// moments [targets of the block, 2, 2, 5]: see Moments. Returns 0; -1: no memory.
+int64_t entries_moments(const Ensemble* ensemble, const uint16_t* bits, int64_t first, int64_t last,
+                        const int64_t* of_example, double* moments) try {
+  const Ensemble& of = *ensemble;
+  LossRows losses(of);
+  uint16_t* const nobody = Scratch<uint16_t>(kOthers, of.words);
+  std::fill(nobody, nobody + of.words, 0);
+  for (int64_t target = first; target < last; ++target) {
+    const int64_t example = of_example[target];
+    const uint16_t* const word = example < 0 ? nobody : bits + example * of.words;
+    for (int half = 0; half < 2; ++half) {
+      Moments(of, half ? of.first_words : 0, half ? of.words : of.first_words, word,
+              losses.Of(target), moments + 5 * 2 * (2 * target + half));
+    }
   }
   return 0;
 } catch (const std::bad_alloc&) {

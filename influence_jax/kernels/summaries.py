@@ -84,6 +84,9 @@ class Masks:
         self._entry_sums = _declared(
             entries.entries_sums, *(_WORDS_OF, _INT, _INT, _INT, _INTS, _INTS, _DOUBLES)
         )
+        self._moments = _declared(
+            entries.entries_moments, *(_WORDS_OF, _INT, _INT, _INTS, _DOUBLES)
+        )
         self._entry_p_values = _declared(
             entries.entries_p_values,
             *(_WORDS_OF, _INT, _INTS, _INTS, _FLOATS, ctypes.c_double, _DOUBLES),
@@ -212,6 +215,27 @@ class Masks:
         of = (targets, examples, sums)
         self._call(self._entry_sums, losses, self._by_example, first, last, len(targets), *of)
         return sums
+
+    def moments(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        targets: slice,
+        moments: Float[np.ndarray, 't 2 2 5'],
+        *,
+        examples: Int[np.ndarray, ' t'],
+    ) -> None:
+        """Count, mean, and sums of the second to fourth powers about it, of some targets' losses.
+
+        Of members of even and of odd number, without an example and with it; 0 of nobody.
+
+        Args:
+          losses: of a block of targets.
+          targets: some of them.
+          moments: to be filled.
+          examples: of each target of the block; -1 for one that nobody has.
+        """
+        of = (targets.start, targets.stop, examples, moments)
+        self._call(self._moments, losses, self._by_example, *of)
 
     def p_values(
         self,

@@ -103,7 +103,7 @@ def test_single_entries_and_p_values_are_those_of_numpy(kind):
     scan, host = compiled(masks), HostScan(masks)
     generator = np.random.default_rng(0)
     targets, examples = generator.integers(0, 20, 500), generator.integers(0, 400, 500)
-    mine, theirs = (one.entries(of.losses, targets, examples) for one in (scan, host))
+    mine, theirs = (one.entries_of(of.losses)(targets, examples) for one in (scan, host))
     for one, other in zip(mine, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
     taken = np.where(generator.random(500) < 0.5, 0.1, 0).astype(np.float32)
@@ -114,7 +114,20 @@ def test_single_entries_and_p_values_are_those_of_numpy(kind):
     np.testing.assert_allclose(mine, theirs, rtol=1e-4)
     none = np.empty(0, int)
     assert not scan.randomization_p_values(of.losses, none, none, taken[:0], sure=SURE).size
-    assert not scan.entries(of.losses, none, none)[0].size
+    assert not scan.entries_of(of.losses)(none, none)[0].size
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('members', [9, 31, 60, 301])
+def test_moments_by_groups_are_those_of_numpy(members, kind):
+    masks, of = problem(members, 40, 33, kind)
+    mine, theirs = (
+        one.moments(of.losses, of.self_index) for one in (compiled(masks), HostScan(masks))
+    )
+    np.testing.assert_array_equal(mine.count, theirs.count)
+    for name in ('mean', 'second', 'third', 'fourth'):
+        one, other = getattr(mine, name), getattr(theirs, name)
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-13)
 
 
 def test_positions_of_any_integer_type_are_taken_and_no_other_array_by_mistake():

@@ -7,7 +7,7 @@ import reference
 
 from influence_jax.estimators import difference_in_means, lasso, lasso_coefficients
 from influence_jax.estimators.lasso_regression import _descend, _largest_eigenvalue
-from influence_jax.estimators.standard_errors import self_errors
+from influence_jax.estimators.self_influence import self_errors
 
 
 def masks_of(members, examples, seed=0):

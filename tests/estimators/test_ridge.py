@@ -6,7 +6,7 @@ import reference
 
 from influence_jax.estimators import difference_in_means, ridge
 from influence_jax.estimators.ridge_regression import _PENALTIES, _smoother
-from influence_jax.estimators.standard_errors import self_errors
+from influence_jax.estimators.self_influence import self_errors
 
 NONE = np.full(9, -1)
 

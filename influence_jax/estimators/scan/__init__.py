@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from influence_jax.estimators.scan.compiled import CompiledScan
 from influence_jax.estimators.scan.contract import (
     EDGES,
+    Entries,
     Scan,
     SummaryRequest,
     SummaryResult,
@@ -17,6 +18,7 @@ from influence_jax.estimators.scan.host import HostScan, read_columns
 
 __all__ = [
     'EDGES',
+    'Entries',
     'Scan',
     'SummaryRequest',
     'SummaryResult',

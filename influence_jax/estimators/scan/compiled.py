@@ -3,7 +3,9 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators.moments import Moments
 from influence_jax.estimators.scan.contract import (
+    Entries,
     SummaryRequest,
     SummaryResult,
     Targets,
@@ -14,7 +16,7 @@ from influence_jax.estimators.scan.single_entries import (
     differences_of_sums,
     entries_of_sums,
 )
-from influence_jax.estimators.tiling import in_threads
+from influence_jax.estimators.tiling import IN_CACHE, in_threads
 from influence_jax.estimators.uncertainty import at_least_one_subset
 from influence_jax.kernels import summaries as kernel
 from influence_jax.types import AnyArray
@@ -100,18 +102,32 @@ class CompiledScan(ByColumns):
         )
         return found
 
-    def entries(
-        self,
-        losses: Float[AnyArray, 'M t'],
-        targets: Int[np.ndarray, ' C'],
-        examples: Int[np.ndarray, ' C'],
-    ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+    def moments(self, losses: Float[AnyArray, 'M t'], examples: Int[np.ndarray, ' t']) -> Moments:
         """See `Scan`."""
-        order = np.argsort(targets, kind='stable')
-        of, rows = (np.asarray(places[order], np.int64) for places in (targets, examples))
-        inside = np.empty((len(order), 2))
-        inside[order] = self._sums(losses, of, rows)
-        return entries_of_sums(self._included[-1], losses, targets, examples, inside)
+        losses = np.ascontiguousarray(losses, np.float32)
+        examples = np.ascontiguousarray(examples, np.int64)
+        found = np.empty((len(examples), 2, 2, 5))
+        in_threads(
+            lambda some: self._packed.moments(losses, some, found, examples=examples),
+            len(examples),
+            step=IN_CACHE,
+        )
+        return Moments(*found.transpose(3, 1, 2, 0))
+
+    def entries_of(self, losses: Float[AnyArray, 'M t']) -> Entries:
+        """See `Scan`."""
+        whole = self._moments_of_all(losses)
+
+        def read(
+            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
+        ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+            order = np.argsort(targets, kind='stable')
+            of, rows = (np.asarray(places[order], np.int64) for places in (targets, examples))
+            inside = np.empty((len(order), 2))
+            inside[order] = self._sums(losses, of, rows)
+            return entries_of_sums(self._included[-1], whole, targets, examples, inside)
+
+        return read
 
     def differences(
         self,

@@ -5,12 +5,20 @@ Three scans do the same: `device`, by matrix products, for GPUs and TPUs; for CP
 sums looked up in C++, and `host`, by products of numpy, where that cannot be used.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators.moments import Moments
 from influence_jax.types import AnyArray
+
+Entries = Callable[
+    [Int[np.ndarray, ' C'], Int[np.ndarray, ' C']],
+    tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']],
+]
+"""From positions in the block and examples to values and standard errors."""
 
 BINS_A_SIDE = 512
 """Bins of the histogram of z on each side of zero."""
@@ -94,15 +102,19 @@ class Scan(Protocol):
         By the members of even number, by those of odd number, and, of three parts, by all.
         """
 
-    def entries(
-        self,
-        losses: Float[AnyArray, 'M t'],
-        targets: Int[np.ndarray, ' C'],
-        examples: Int[np.ndarray, ' C'],
-    ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+    def moments(self, losses: Float[AnyArray, 'M t'], examples: Int[np.ndarray, ' t']) -> Moments:
+        """See `moments_by_group`."""
+
+    def entries_of(self, losses: Float[AnyArray, 'M t']) -> Entries:
         """Difference of means of single entries and its standard error.
 
         Computed from the losses themselves, whatever rounding `columns` allows itself.
+
+        Args:
+          losses: of a block of targets, centered.
+
+        Returns:
+          What reads entries as they are asked for.
         """
 
     def differences(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
     REACH,
+    Entries,
     SummaryRequest,
     SummaryResult,
     Targets,
@@ -101,29 +102,31 @@ class DeviceScan(ByColumns):
         found = jax.device_get(scan(self._prepared, self._padded(targets)))
         return found.transpose(1, 0, 2)[:, : len(self_index)].astype(np.int64)
 
-    def entries(
-        self,
-        losses: Float[AnyArray, 'M t'],
-        targets: Int[np.ndarray, ' C'],
-        examples: Int[np.ndarray, ' C'],
-    ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+    def entries_of(self, losses: Float[AnyArray, 'M t']) -> Entries:
         """See `Scan`."""
-        values, within = np.empty(len(targets)), np.empty((2, len(targets)))
+        whole = self._moments_of_all(losses)
         by_target = jnp.asarray(losses.T, jnp.float32)
-        chunk = min(_ENTRIES, 1 << max(len(targets) - 1, 0).bit_length())
-        for first in range(0, len(targets), chunk):
-            some = slice(first, min(first + chunk, len(targets)))
-            filling = (0, chunk - (some.stop - first))
-            value, squares = _entries(
-                self._by_example,
-                by_target,
-                np.pad(targets[some], filling).astype(np.int32),
-                np.pad(examples[some], filling).astype(np.int32),
-            )
-            values[some] = value[: some.stop - first]
-            within[:, some] = squares[:, : some.stop - first]
         included = np.asarray(self._prepared.included).sum(axis=0)
-        return values, error_of_entries(included, losses, targets, examples, values, within)
+
+        def read(
+            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
+        ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+            values, within = np.empty(len(targets)), np.empty((2, len(targets)))
+            chunk = min(_ENTRIES, 1 << max(len(targets) - 1, 0).bit_length())
+            for first in range(0, len(targets), chunk):
+                some = slice(first, min(first + chunk, len(targets)))
+                filling = (0, chunk - (some.stop - first))
+                value, squares = _entries(
+                    self._by_example,
+                    by_target,
+                    np.pad(targets[some], filling).astype(np.int32),
+                    np.pad(examples[some], filling).astype(np.int32),
+                )
+                values[some] = value[: some.stop - first]
+                within[:, some] = squares[:, : some.stop - first]
+            return values, error_of_entries(included, whole, targets, examples, values, within)
+
+        return read
 
     def _padded(self, targets: Targets) -> Targets:
         # One width for all blocks, so that a last one that is narrower is not compiled again.

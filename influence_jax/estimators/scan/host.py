@@ -15,6 +15,7 @@ from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
     REACH,
+    Entries,
     SummaryRequest,
     SummaryResult,
     Targets,
@@ -115,31 +116,37 @@ class HostScan(ByColumns):
         pieces = in_threads(of_some, len(even), step=_rows(even.shape[1]))
         return np.concatenate(pieces, axis=1)
 
-    def entries(
-        self,
-        losses: Float[AnyArray, 'M t'],
-        targets: Int[np.ndarray, ' C'],
-        examples: Int[np.ndarray, ' C'],
-    ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+    def entries_of(self, losses: Float[AnyArray, 'M t']) -> Entries:
         """See `Scan`."""
+        whole = self._moments_of_all(losses)
         by_target = np.asarray(losses.T, np.float64)
         powers = np.stack([by_target, by_target**2], axis=-1)
-        inside = np.empty((len(targets), 2))
-        order = np.argsort(targets, kind='stable')
 
-        def of_some(these: Int[np.ndarray, ' c'], piece: slice) -> None:
+        def sums(
+            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
+        ) -> Float[np.ndarray, 'C 2']:
             """Sums of the losses of one target, and of their squares, with some examples."""
-            these = these[piece]
-            included = self._packed.columns(examples[these]).astype(np.float64)
-            inside[these] = included @ powers[targets[these[0]]]
+            included = self._packed.columns(examples).astype(np.float64)
+            return included @ powers[targets[0]]
 
-        for these in np.split(order, np.flatnonzero(np.diff(targets[order])) + 1):
-            if not these.size:
-                continue
-            # Of a whole column, the masks as float64 would take eight times their memory.
-            work = functools.partial(of_some, these)
-            in_threads(work, len(these), step=_rows(len(losses)))
-        return entries_of_sums(self._included[_ALL], losses, targets, examples, inside)
+        def read(
+            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
+        ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+            inside = np.empty((len(targets), 2))
+            order = np.argsort(targets, kind='stable')
+
+            def of_some(these: Int[np.ndarray, ' c'], piece: slice) -> None:
+                inside[these[piece]] = sums(targets[these[piece]], examples[these[piece]])
+
+            for these in np.split(order, np.flatnonzero(np.diff(targets[order])) + 1):
+                if not these.size:
+                    continue
+                # Of a whole column, the masks as float64 would take eight times their memory.
+                work = functools.partial(of_some, these)
+                in_threads(work, len(these), step=_rows(len(losses)))
+            return entries_of_sums(self._included[_ALL], whole, targets, examples, inside)
+
+        return read
 
     def _sums(self, losses: Float[np.ndarray, 'M t'], part: int) -> Float[np.ndarray, 't N']:
         """Sums of the losses of those of the members that include each example."""

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators import standard_errors
+from influence_jax.estimators.moments import Moments, moments_by_group
 from influence_jax.estimators.uncertainty import randomization_p_values
 from influence_jax.types import AnyArray
 
@@ -12,7 +13,7 @@ _GATHERED = 2**24  # losses looked up at once
 
 def error_of_entries(
     included: Float[np.ndarray, ' N'],
-    losses: Float[AnyArray, 'M t'],
+    whole: Moments,
     targets: Int[np.ndarray, ' C'],
     examples: Int[np.ndarray, ' C'],
     values: Float[np.ndarray, ' C'],
@@ -22,47 +23,47 @@ def error_of_entries(
 
     Args:
       included: how many members have each example.
-      losses: of the targets, centered.
+      whole: moments `[t]` of the losses of all members.
       targets: positions of the entries.
       examples: likewise.
       values: of the entries.
       within: the sums of squares, of members in and of members out.
     """
-    of = standard_errors.shape(np.asarray(losses, np.float64))
+    of = standard_errors.shape_of(whole)
     return standard_errors.standard_error(
         values,
         *within,
         included=included[examples],
-        members=len(losses),
+        members=whole.count[targets],
         of=standard_errors.Shape(of.skewness[targets], of.kurtosis[targets]),
     )
 
 
 def entries_of_sums(
     included: Float[np.ndarray, ' N'],
-    losses: Float[AnyArray, 'M t'],
+    whole: Moments,
     targets: Int[np.ndarray, ' C'],
     examples: Int[np.ndarray, ' C'],
     inside: Float[np.ndarray, 'C 2'],
 ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
-    """Entries as `Scan.entries` returns them, from sums of the losses of members in.
+    """Entries as `Scan.entries_of` has them, from sums of the losses of members in.
 
     Args:
       included: how many members have each example.
-      losses: of the targets, centered.
+      whole: moments `[t]` of the losses of all members.
       targets: positions of the entries.
       examples: likewise.
       inside: sums of the losses of the members with the example, and of their squares.
     """
-    exact = np.asarray(losses, np.float64)
-    whole = np.stack([exact.sum(axis=0), np.einsum('mt,mt->t', exact, exact)], axis=1)
-    count, outside = included[examples], whole[targets] - inside
+    count, inside = included[examples], inside.T
+    total = whole.count * whole.mean
+    outside = np.stack([total, whole.second + total * whole.mean])[:, targets] - inside
     means, within = [], []
-    for n, (total, squares) in ((count, inside.T), (len(losses) - count, outside.T)):
+    for n, (total, squares) in ((count, inside), (whole.count[targets] - count, outside)):
         means.append(total / n)
         within.append(np.maximum(squares - total * means[-1], 0))
     values = means[1] - means[0]
-    return values, error_of_entries(included, losses, targets, examples, values, np.stack(within))
+    return values, error_of_entries(included, whole, targets, examples, values, np.stack(within))
 
 
 class ByColumns:
@@ -70,6 +71,14 @@ class ByColumns:
 
     def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
         self._masks = masks
+
+    def moments(self, losses: Float[AnyArray, 'M t'], examples: Int[np.ndarray, ' t']) -> Moments:
+        """See `Scan`."""
+        return moments_by_group(self._masks, losses, examples)
+
+    def _moments_of_all(self, losses: Float[AnyArray, 'M t']) -> Moments:
+        """Of all members as one group: `[t]`."""
+        return self.moments(losses, np.full(losses.shape[1], -1)).merged().merged()
 
     def differences(
         self,
