@@ -22,7 +22,8 @@ from influence_jax.estimators import summarize
 from influence_jax.estimators.scan import EDGES, Scan, SummaryRequest, Targets, device
 from influence_jax.estimators.scan.device import DeviceScan
 from influence_jax.estimators.scan.host import HostScan
-from influence_jax.estimators.tiling import TILE, num_cores
+from influence_jax.estimators.threads import num_cores
+from influence_jax.estimators.tiling import TILE
 
 _MEMBERS = flags.DEFINE_integer('members', 1000, 'M')
 _EXAMPLES = flags.DEFINE_integer('examples', 20_000, 'N = T')
@@ -63,7 +64,8 @@ def each(function: Callable[..., Any], several: list[Any], *first: Any) -> list[
 
 def entries(scan: Scan, targets: Targets, examples: int) -> Any:
     of = np.repeat(np.arange(len(targets.self_index)), _ENTRIES)
-    return scan.entries_of(targets.losses)(of, np.resize(np.arange(examples), len(of)))
+    read = scan.entries_of(targets.losses, scan.moments_of_all(targets.losses))
+    return read(of, np.resize(np.arange(examples), len(of)))
 
 
 def report(name: str, taken: float, product: float) -> None:

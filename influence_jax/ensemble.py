@@ -15,7 +15,7 @@ from influence_jax import compilation_cache, store, subsets, tasks, training
 from influence_jax.analysis.convergence import SequentialStopping, least_half
 from influence_jax.data.dataset import Dataset
 from influence_jax.estimators import EstimatorLike, adjusted, as_estimator, check_both_sides
-from influence_jax.estimators.tiling import num_cores
+from influence_jax.estimators.threads import num_cores
 from influence_jax.progress import Progress, Quiet
 from influence_jax.run import Run
 from influence_jax.subsets import ByGroup, Design

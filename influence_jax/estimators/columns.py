@@ -19,6 +19,7 @@ from influence_jax.estimators.estimator import (
     as_estimator,
     influence_of,
 )
+from influence_jax.estimators.moments import Moments
 from influence_jax.estimators.pairs import PValues
 from influence_jax.estimators.scan import (
     Entries,
@@ -30,12 +31,22 @@ from influence_jax.estimators.scan import (
     scan_for,
 )
 from influence_jax.estimators.self_influence import self_errors
-from influence_jax.estimators.tiling import padded, standardized_tiles, tile_slices
+from influence_jax.estimators.threads import Piece, side_by_side
+from influence_jax.estimators.tiling import (
+    padded,
+    standardized_block,
+    standardized_tiles,
+    tile_slices,
+)
 from influence_jax.estimators.uncertainty import SURE, p_values, randomization_p_values
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 EntryReader = Callable[[Int[np.ndarray, ' t'], Int[np.ndarray, ' n']], Influence]
 """From targets and examples to the entries `[n t]` where they cross."""
+
+
+_LEAST_TILE = 64
+"""Targets of a block, where there are few of them for all cores; fewer are not worth its Python."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -177,7 +188,9 @@ def entry_reader(estimator: Estimator, of: Problem) -> EntryReader:
 
     def fitted(targets: Int[np.ndarray, ' t'], examples: Int[np.ndarray, ' n']) -> Influence:
         ((_, centered, scale),) = standardized_tiles(of.losses[:, targets], tile=len(targets))
-        found = _entries(fit.scan, fit(centered, of.self_index[targets], targets, scale))(
+        of_targets = fit(centered, of.self_index[targets], targets, scale)
+        whole = fit.scan.moments_of_all(of_targets.residual)
+        found = _entries(fit.scan, of_targets, whole)(
             np.repeat(np.arange(len(targets)), len(examples)), np.tile(examples, len(targets))
         )
         shape = len(targets), len(examples)
@@ -217,8 +230,9 @@ def blocks(
     request: SummaryRequest,
     least_z: float,
     tile: int,
-) -> Iterator['Block']:
-    """Answers the request about every column, by blocks of targets.
+    read: Callable[['Block'], Piece],
+) -> Iterator[Piece]:
+    """Answers the request about every column, and yields what is read of block after block.
 
     Args:
       source: of the columns.
@@ -226,18 +240,31 @@ def blocks(
       self_index: as in `Problem`.
       request: what is asked about each column.
       least_z: entries of larger |z| are among the candidates.
-      tile: how many targets at once.
+      tile: how many targets at once, at most.
+      read: given a block; of several at once, in threads, where they are scanned side by side.
     """
     method, members = source.method, source.members if of is None else len(of.masks)
     if of is None or not isinstance(method, Estimator):
         tiles = source.tiles(tile=tile)
     elif method.block_fit is not None:
         fit = method.block_fit(*of)
-        return _scanned_blocks(fit, of, request=request, least_z=least_z, tile=tile)
+        at_once = fit.scan.blocks_at_once
+        if at_once > 1:
+            tile = min(tile, max(_LEAST_TILE, -(-source.targets // at_once)))
+        scanned = _scanned_block(fit, of, request=request, least_z=least_z, tile=tile)
+
+        def of_columns(columns: slice) -> Piece:
+            return read(scanned(columns))
+
+        several = tile_slices(source.targets, tile)
+        return side_by_side(of_columns, several) if at_once > 1 else map(of_columns, several)
     else:
         tiles = method.tiles(of.masks, of.losses, target_examples=self_index, tile=tile)
-    return _matrix_blocks(
-        tiles, of, self_index, members=members, request=request, least_z=least_z, tile=tile
+    return map(
+        read,
+        _matrix_blocks(
+            tiles, of, self_index, members=members, request=request, least_z=least_z, tile=tile
+        ),
     )
 
 
@@ -270,17 +297,21 @@ class Block(NamedTuple):
     other_cross_fitted: Float[AnyArray, ' t']
 
 
-def _scanned_blocks(
+def _scanned_block(
     fit: BlockFit, of: Problem, *, request: SummaryRequest, least_z: float, tile: int
-) -> Iterator[Block]:
-    """Scans all targets of differences of means; no column is held."""
+) -> Callable[[slice], Block]:
+    """Returns what scans a block of differences of means; blocks are filled up to one width."""
     masks, losses, self_index = of
     included = masks.sum(axis=0)
-    for columns, centered, scale in standardized_tiles(losses, tile=tile):
+    tile = min(tile, losses.shape[1])
+
+    def scanned(columns: slice) -> Block:
         width = columns.stop - columns.start
-        of_block = padded(self_index[columns], len(scale), fill=-1)
+        centered, scale = standardized_block(losses[:, columns], width=tile)
+        of_block = padded(self_index[columns], tile, fill=-1)
         fitted = fit(centered, of_block, columns, scale).cut(width)
-        squares = np.square(fitted.residual, dtype=np.float64).sum(axis=0)
+        whole = fit.scan.moments_of_all(fitted.residual)
+        squares = whole.second + whole.count * whole.mean**2
         null_error = fitted.inflation * _null_error(squares, included, len(masks))
         targets = Targets(
             fitted.residual,
@@ -290,18 +321,20 @@ def _scanned_blocks(
             fitted.examples,
             fitted.values,
         )
-        yield Block(
+        return Block(
             columns,
             fit.scan.columns(targets, request),
             null_error,
             null_error,
             scale[:width],
-            _entries(fit.scan, fitted),
+            _entries(fit.scan, fitted, whole),
             fitted.examples,
             _by_randomization(fit.scan, fitted),
             fitted.effective_members,
             fitted.other_cross_fitted * scale[:width],
         )
+
+    return scanned
 
 
 def _matrix_blocks(
@@ -399,8 +432,8 @@ def _floor(
     return np.sqrt(squares * part * members / product)
 
 
-def _entries(scan: Scan, fitted: Fit) -> Entries:
-    of_residual = scan.entries_of(fitted.residual)
+def _entries(scan: Scan, fitted: Fit, whole: Moments) -> Entries:
+    of_residual = scan.entries_of(fitted.residual, whole)
 
     def entries(
         targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']

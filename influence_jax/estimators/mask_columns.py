@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from influence_jax.estimators.ensemble import problem
 from influence_jax.estimators.estimator import Tiles
 from influence_jax.estimators.packed import PackedColumns
-from influence_jax.estimators.tiling import in_threads
+from influence_jax.estimators.threads import in_threads
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _ALIKE = 0.9

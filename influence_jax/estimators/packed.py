@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from influence_jax.estimators.tiling import in_threads
+from influence_jax.estimators.threads import in_threads
 
 _AT_ONCE = 2**11
 

@@ -92,6 +92,19 @@ class SignificantPairs(NamedTuple):
         return scipy.sparse.coo_array((self.values, places), shape=(examples, targets)).tocsr()
 
 
+class Candidates(NamedTuple):
+    """Entries of a block that may be discoveries.
+
+    first_target: of the block.
+    entries: structured, as `_CANDIDATE`.
+    p_values_of: see `Discoveries.candidates`.
+    """
+
+    first_target: int
+    entries: np.ndarray
+    p_values_of: PValues
+
+
 class Discoveries:
     """Collects the candidates of block after block and finds the discoveries among all.
 
@@ -127,7 +140,7 @@ class Discoveries:
         """The |z| from which on an entry may be a discovery."""
         return z_of_p(self._most_p ** (1 / _LENIENT), members=self._members)
 
-    def add(
+    def candidates(
         self,
         examples: Int[np.ndarray, ' C'],
         targets: Int[np.ndarray, ' C'],
@@ -136,11 +149,11 @@ class Discoveries:
         *,
         first_target: int,
         p_values_of: PValues,
-    ) -> None:
-        """Adds the candidates of a block, each pair once.
+    ) -> Candidates:
+        """Returns which entries of a block may be discoveries.
 
         Args:
-          examples: positions.
+          examples: positions; each pair once.
           targets: positions among all.
           values: influences.
           standard_errors: of these.
@@ -154,9 +167,13 @@ class Discoveries:
         columns = (examples, targets, values, standard_errors, p)
         for name, column in zip(part.dtype.names or (), columns, strict=True):
             part[name] = column[may]
-        self._first_targets.append(first_target)
-        self._p_values_of.append(p_values_of)
-        self._parts.append(part)
+        return Candidates(first_target, part, p_values_of)
+
+    def add(self, of_block: Candidates) -> None:
+        """Adds what may be discoveries of one block; blocks come in their order."""
+        self._first_targets.append(of_block.first_target)
+        self._p_values_of.append(of_block.p_values_of)
+        self._parts.append(of_block.entries)
         if sum(map(len, self._parts)) > 4 * _MOST_PAIRS:
             kept = np.sort(np.concatenate(self._parts), order='p')[:_MOST_PAIRS]
             self._parts, self._complete = [kept], False

@@ -10,7 +10,12 @@ from influence_jax.estimators.difference_of_means import difference_in_means
 from influence_jax.estimators.ensemble import examples_of_targets, problem
 from influence_jax.estimators.estimator import EstimatorLike, Method
 from influence_jax.estimators.margin import floored_margin, margin_of_largest, z_margin
-from influence_jax.estimators.pairs import LEAST_ON_A_SIDE, Discoveries, SignificantPairs
+from influence_jax.estimators.pairs import (
+    LEAST_ON_A_SIDE,
+    Candidates,
+    Discoveries,
+    SignificantPairs,
+)
 from influence_jax.estimators.scan import EDGES, SummaryRequest
 from influence_jax.estimators.tiling import tile_for
 from influence_jax.estimators.uncertainty import largest_of_noise, z_scores
@@ -215,22 +220,24 @@ def summarize(
     quantiles = _Quantiles(levels, examples)
     request = SummaryRequest(max(2, min(top_k, examples)), quantiles.ranks)
 
-    parts: list[dict[str, np.ndarray]] = []
-    histogram = np.zeros(len(EDGES) - 1, np.int64)
-    for block in blocks(
-        columns, of, self_index, request=request, least_z=discoveries.least_z, tile=tile
-    ):
+    def read(block: Block) -> tuple[dict[str, np.ndarray], np.ndarray, Candidates]:
         index = self_index[block.columns]
         part = _named_entries(block, index) | _moments(block)
         part |= _stand_out(part, block, index, testable, noise=noise, most_p=most_p)
         part['quantiles'] = quantiles(block.scanned.ranked) * block.scale[:, None]
-        parts.append(part)
-        histogram += block.scanned.histogram
-        discoveries.add(
-            *_candidates(block, index),
-            first_target=block.columns.start,
-            p_values_of=block.p_values,
+        candidates = discoveries.candidates(
+            *_candidates(block, index), first_target=block.columns.start, p_values_of=block.p_values
         )
+        return part, np.asarray(block.scanned.histogram), candidates
+
+    parts: list[dict[str, np.ndarray]] = []
+    histogram = np.zeros(len(EDGES) - 1, np.int64)
+    for part, counts, candidates in blocks(
+        columns, of, self_index, request=request, least_z=discoveries.least_z, tile=tile, read=read
+    ):
+        parts.append(part)
+        histogram += counts
+        discoveries.add(candidates)
 
     def joined(name: str) -> np.ndarray:
         whole = np.concatenate([part[name] for part in parts])

@@ -1,30 +1,20 @@
 """Estimates by blocks of targets, so that the matrix need never exist."""
 
-import functools
-import itertools
-import os
-import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar, cast
 
 import jax.numpy as jnp
 import numpy as np
-import threadpoolctl
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators.threads import IN_CACHE, in_threads
 from influence_jax.resources import available_bytes
 from influence_jax.types import Influence
 
 TILE = 512
 """Targets estimated at once: large enough for fast products, small enough for any memory."""
 
-IN_CACHE = 32
-"""Targets whose losses a thread works on at once: they stay in its cache."""
-
 _MOST_ENTRIES = 2**26  # of a block of columns, several arrays of which are there at once
 _LEAST_TILE = 16
-
-Piece = TypeVar('Piece')
 
 
 def tile_for(examples: int) -> int:
@@ -33,50 +23,6 @@ def tile_for(examples: int) -> int:
     So that a block of columns takes 256 MiB as float32, whatever N is.
     """
     return max(_LEAST_TILE, min(TILE, _MOST_ENTRIES // max(1, examples)))
-
-
-def in_threads(work: Callable[[slice], Piece], rows: int, *, step: int) -> list[Piece]:
-    """Does the work for all rows, `step` at a time, on every core: numpy leaves Python's lock.
-
-    Returns what it returned, in the order of the rows.
-    """
-    pieces = [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
-    if len(pieces) < 2:
-        return [work(piece) for piece in pieces]
-    found: list[Piece | None] = [None] * len(pieces)
-    failed: list[BaseException] = []
-    places = itertools.count()
-
-    def take() -> None:
-        try:
-            while not failed and (place := next(places)) < len(pieces):
-                found[place] = work(pieces[place])
-        except BaseException as error:
-            failed.append(error)
-
-    # This thread works, too; a pool of threads takes longer to make than many blocks to scan.
-    others = [threading.Thread(target=take) for _ in range(min(num_cores(), len(pieces)) - 1)]
-    # BLAS's own threads would wait, spinning, on the cores that these need.
-    with _libraries().limit(limits=1):
-        for other in others:
-            other.start()
-        take()
-        for other in others:
-            other.join()
-    if failed:
-        raise failed[0]
-    return cast(list[Piece], found)
-
-
-def num_cores() -> int:
-    """How many cores this process may use: Linux tells; elsewhere it is all of them."""
-    allowed = getattr(os, 'sched_getaffinity', None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
-
-
-@functools.cache
-def _libraries() -> threadpoolctl.ThreadpoolController:
-    return threadpoolctl.ThreadpoolController()
 
 
 def whole(blocks: Iterator[tuple[slice, Influence]], *, examples: int, targets: int) -> Influence:
@@ -138,12 +84,13 @@ def standardized_tiles(
     """
     tile = min(tile, losses.shape[1])
     for columns in tile_slices(losses.shape[1], tile):
-        yield columns, *_standardized_block(losses[:, columns], width=tile)
+        yield columns, *standardized_block(losses[:, columns], width=tile)
 
 
-def _standardized_block(
+def standardized_block(
     losses: Float[np.ndarray, 'M t'], *, width: int
 ) -> tuple[Float[np.ndarray, 'M {width}'], Float[np.ndarray, ' {width}']]:
+    """As `standardized`, filled up with zeros to a width."""
     centered, scale = np.zeros((len(losses), width), np.float32), np.zeros(width, np.float32)
 
     def fill(some: slice) -> None:

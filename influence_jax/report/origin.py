@@ -19,7 +19,7 @@ import jax
 
 import influence_jax
 from influence_jax import compilation_cache, files, store
-from influence_jax.estimators.tiling import num_cores
+from influence_jax.estimators.threads import num_cores
 from influence_jax.json_files import read_json
 from influence_jax.report.results import REPORT
 from influence_jax.store.layout import LOCK

@@ -103,7 +103,10 @@ def test_single_entries_and_p_values_are_those_of_numpy(kind):
     scan, host = compiled(masks), HostScan(masks)
     generator = np.random.default_rng(0)
     targets, examples = generator.integers(0, 20, 500), generator.integers(0, 400, 500)
-    mine, theirs = (one.entries_of(of.losses)(targets, examples) for one in (scan, host))
+    mine, theirs = (
+        one.entries_of(of.losses, one.moments_of_all(of.losses))(targets, examples)
+        for one in (scan, host)
+    )
     for one, other in zip(mine, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
     taken = np.where(generator.random(500) < 0.5, 0.1, 0).astype(np.float32)
@@ -114,7 +117,7 @@ def test_single_entries_and_p_values_are_those_of_numpy(kind):
     np.testing.assert_allclose(mine, theirs, rtol=1e-4)
     none = np.empty(0, int)
     assert not scan.randomization_p_values(of.losses, none, none, taken[:0], sure=SURE).size
-    assert not scan.entries_of(of.losses)(none, none)[0].size
+    assert not scan.entries_of(of.losses, scan.moments_of_all(of.losses))(none, none)[0].size
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -26,10 +26,10 @@ def test_groups_are_the_members_of_even_and_odd_number_without_the_example_and_w
         has = masks[:, example] & (example >= 0)
         for half in (0, 1):
             for group, which in ((OUT, ~has[half::2]), (IN, has[half::2])):
-                one, of = found[half, group, target], losses[half::2, target][which]
+                one, of = found[half, group, target : target + 1], losses[half::2, target][which]
                 assert one.count == len(of)
                 if not of.size:
-                    assert (one.mean, one.second, one.third, one.fourth) == (0, 0, 0, 0)
+                    assert not one.mean and not one.second and not one.third and not one.fourth
                     continue
                 d = of - of.mean()
                 np.testing.assert_allclose(one.mean, of.mean(), rtol=1e-12)

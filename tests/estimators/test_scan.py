@@ -94,7 +94,9 @@ def test_entries_are_those_of_the_loops(scanned):
     generator = np.random.default_rng(1)
     of = generator.integers(0, len(targets.self_index), 500)
     examples = generator.integers(0, masks.shape[1], 500)
-    values, standard_errors = scan.entries_of(targets.losses)(of, examples)
+    values, standard_errors = scan.entries_of(targets.losses, scan.moments_of_all(targets.losses))(
+        of, examples
+    )
     np.testing.assert_allclose(values, exact[examples, of], atol=1e-6)
     np.testing.assert_allclose(standard_errors, errors[examples, of], rtol=1e-5)
 

@@ -16,7 +16,7 @@ from influence_jax.estimators.scan.single_entries import (
     differences_of_sums,
     entries_of_sums,
 )
-from influence_jax.estimators.tiling import IN_CACHE, in_threads
+from influence_jax.estimators.threads import IN_CACHE, in_threads, num_cores
 from influence_jax.estimators.uncertainty import at_least_one_subset
 from influence_jax.kernels import summaries as kernel
 from influence_jax.types import AnyArray
@@ -31,6 +31,7 @@ class CompiledScan(ByColumns):
 
     def __init__(self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks) -> None:
         super().__init__(masks)
+        self.blocks_at_once = num_cores()  # no column is held
         self._packed = packed
         self._included = included = included_in_parts(masks)
         self._of_means, self._of_t = (
@@ -114,9 +115,8 @@ class CompiledScan(ByColumns):
         )
         return Moments(*found.transpose(3, 1, 2, 0))
 
-    def entries_of(self, losses: Float[AnyArray, 'M t']) -> Entries:
+    def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
         """See `Scan`."""
-        whole = self._moments_of_all(losses)
 
         def read(
             targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']

@@ -81,7 +81,14 @@ class SummaryResult(NamedTuple):
 
 @runtime_checkable
 class Scan(Protocol):
-    """One way of scanning, made for the masks of an ensemble."""
+    """One way of scanning, made for the masks of an ensemble.
+
+    Attributes:
+      blocks_at_once: how many blocks of targets are best scanned side by side; what a scan does of
+        one may use all cores already.
+    """
+
+    blocks_at_once: int
 
     def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
         """Brings the masks into the form in which they are used again and again."""
@@ -105,13 +112,17 @@ class Scan(Protocol):
     def moments(self, losses: Float[AnyArray, 'M t'], examples: Int[np.ndarray, ' t']) -> Moments:
         """See `moments_by_group`."""
 
-    def entries_of(self, losses: Float[AnyArray, 'M t']) -> Entries:
+    def moments_of_all(self, losses: Float[AnyArray, 'M t']) -> Moments:
+        """Moments `[t]` of the losses of all members as one group."""
+
+    def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
         """Difference of means of single entries and its standard error.
 
         Computed from the losses themselves, whatever rounding `columns` allows itself.
 
         Args:
           losses: of a block of targets, centered.
+          whole: `moments_of_all` of these.
 
         Returns:
           What reads entries as they are asked for.

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from influence_jax.estimators.moments import Moments
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
     REACH,
@@ -102,9 +103,8 @@ class DeviceScan(ByColumns):
         found = jax.device_get(scan(self._prepared, self._padded(targets)))
         return found.transpose(1, 0, 2)[:, : len(self_index)].astype(np.int64)
 
-    def entries_of(self, losses: Float[AnyArray, 'M t']) -> Entries:
+    def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
         """See `Scan`."""
-        whole = self._moments_of_all(losses)
         by_target = jnp.asarray(losses.T, jnp.float32)
         included = np.asarray(self._prepared.included).sum(axis=0)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators.moments import Moments
 from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
@@ -21,7 +22,7 @@ from influence_jax.estimators.scan.contract import (
     Targets,
 )
 from influence_jax.estimators.scan.single_entries import ByColumns, entries_of_sums
-from influence_jax.estimators.tiling import in_threads
+from influence_jax.estimators.threads import in_threads
 from influence_jax.types import AnyArray
 
 _IN_CACHE = 2**16  # entries that a thread works on at once; with their copies they fit in a cache
@@ -116,9 +117,8 @@ class HostScan(ByColumns):
         pieces = in_threads(of_some, len(even), step=_rows(even.shape[1]))
         return np.concatenate(pieces, axis=1)
 
-    def entries_of(self, losses: Float[AnyArray, 'M t']) -> Entries:
+    def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
         """See `Scan`."""
-        whole = self._moments_of_all(losses)
         by_target = np.asarray(losses.T, np.float64)
         powers = np.stack([by_target, by_target**2], axis=-1)
 

@@ -69,6 +69,8 @@ def entries_of_sums(
 class ByColumns:
     """What a `Scan` answers in numpy of the masks' columns."""
 
+    blocks_at_once = 1
+
     def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
         self._masks = masks
 
@@ -76,8 +78,8 @@ class ByColumns:
         """See `Scan`."""
         return moments_by_group(self._masks, losses, examples)
 
-    def _moments_of_all(self, losses: Float[AnyArray, 'M t']) -> Moments:
-        """Of all members as one group: `[t]`."""
+    def moments_of_all(self, losses: Float[AnyArray, 'M t']) -> Moments:
+        """See `Scan`."""
         return self.moments(losses, np.full(losses.shape[1], -1)).merged().merged()
 
     def differences(
