@@ -1,8 +1,8 @@
 // Columns of influence matrices: sums of losses by lookup, then each column read once in the cache.
 //
-// Masks are bits. The sums of the losses of five members over every choice of them are one vector
-// of 32 numbers, and five bits of an example's mask say which it is: one lookup and one addition
-// take the place of five multiplications (Arlazarov, Dinic, Kronrod and Faradzev 1970, Soviet
+// Masks are bits. The sums of the losses of six members over every choice of them are two vectors
+// of 32 numbers, and six bits of an example's mask say which it is: one lookup and one addition
+// take the place of six multiplications (Arlazarov, Dinic, Kronrod and Faradzev 1970, Soviet
 // Mathematics Doklady 11:1209, there of bits alone). Losses are whole numbers of a step of their
 // target for that, of 16 bits; eight more bits are a second number. Both are exact when summed.
 
@@ -16,12 +16,16 @@ namespace {
 constexpr int kVectors = kBlock / kWordLanes;  // of examples, looked up together
 constexpr int kRows = 4;     // whole numbers of losses, likewise
 constexpr int kTargets = 8;  // whose sums stay in a cache
-constexpr int kFive = 5;     // members of a lookup
-constexpr int kWordsAtOnce = 17;  // whose tables stay in the nearest cache, whose sums in 16 bits
-constexpr int kTable = kMembers / kFive * kWordLanes;  // a word
+// bits: in pieces of kWordsAtOnce words, fewer at the end of either half, each
+//     [filled / kBlock, words of the piece, kBlock].
+constexpr int kSix = 6;           // members of a lookup
+constexpr int kMembers = 12;      // a word
+constexpr int kWordsAtOnce = 21;  // whose tables stay in the nearest cache, whose sums in 16 bits
+constexpr int kChoices = 1 << kSix;
+constexpr int kTable = kMembers / kSix * kChoices;  // a word
 constexpr int kBlocksAtOnce = 8;  // whose masks stay in the nearest cache for the next targets
 constexpr int kFineBits = 8;
-constexpr float kLargestSum = 32600;  // of 16 bits, and what rounding adds to 255 losses
+constexpr float kLargestSum = 32600;  // of 16 bits, and what rounding adds to 252 losses
 constexpr int kBinsASide = 512;       // as contract.BINS_A_SIDE
 constexpr int kBins = 2 * kBinsASide;
 constexpr float kBinsAUnit = 64;  // BINS_A_SIDE / contract.REACH
@@ -30,7 +34,7 @@ constexpr float kBinsAUnit = 64;  // BINS_A_SIDE / contract.REACH
 
 int64_t TableSize(const Ensemble& of) { return of.words * kTable; }
 
-// Tables of a target: sums over every choice among five losses, group after group; of two numbers
+// Tables of a target: sums over every choice among six losses, group after group; of two numbers
 // a loss in tables one behind the other. Sets what a step is, and the totals of the losses of the
 // first words and of the others.
 template <int kNumbers>
@@ -43,7 +47,7 @@ void FillTables(const Ensemble& of, const float* losses, int16_t* tables, float*
     for (int64_t word = begin; word < end; word += kWordsAtOnce) {
       const int64_t last = std::min<int64_t>(word + kWordsAtOnce, end);
       float above = 0, below = 0;
-      for (int64_t slot = kSlots * word; slot < kSlots * last; ++slot) {
+      for (int64_t slot = kMembers * word; slot < kMembers * last; ++slot) {
         above += std::max(losses[slot], 0.0f);
         below -= std::min(losses[slot], 0.0f);
       }
@@ -58,26 +62,30 @@ void FillTables(const Ensemble& of, const float* losses, int16_t* tables, float*
   // Losses so small that a step has no reciprocal are as good as none.
   const float per_step = *step > std::numeric_limits<float>::min() ? 1 / *step : 0;
   int64_t whole_totals[2] = {};
-  constexpr int kGroups = kMembers / kFive;
+  constexpr int kGroups = kMembers / kSix;
   for (int64_t group = 0; group < kGroups * of.words; ++group) {
-    const float* const five = losses + group / kGroups * kSlots + group % kGroups * kFive;
-    __m512i table[kNumbers] = {};
-    for (int member = 0; member < kFive; ++member) {
-      const int32_t whole = std::lrint(five[member] * per_step);
+    const float* const six = losses + group * kSix;
+    __m512i table[kNumbers] = {}, last[kNumbers];
+    for (int member = 0; member < kSix; ++member) {
+      const int32_t whole = std::lrint(six[member] * per_step);
       whole_totals[group >= kGroups * of.first_words] += whole;
-      // Which of the 32 choices have this member.
-      constexpr __mmask32 kChoices[] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000};
+      // Which of 32 choices have this member; the other 32 have the last one.
+      constexpr __mmask32 kHave[] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000};
       const int32_t coarse =
           kNumbers == 2 ? (whole + (1 << (kFineBits - 1))) >> kFineBits : whole;
       const int16_t number[] = {static_cast<int16_t>(coarse),
                                 static_cast<int16_t>(whole - coarse * (1 << kFineBits))};
       for (int n = 0; n < kNumbers; ++n) {
-        table[n] =
-            _mm512_mask_add_epi16(table[n], kChoices[member], table[n], _mm512_set1_epi16(number[n]));
+        last[n] = _mm512_set1_epi16(number[n]);
+        if (member + 1 < kSix) {
+          table[n] = _mm512_mask_add_epi16(table[n], kHave[member], table[n], last[n]);
+        }
       }
     }
     for (int n = 0; n < kNumbers; ++n) {
-      _mm512_store_si512(tables + n * TableSize(of) + group * kWordLanes, table[n]);
+      int16_t* const at = tables + n * TableSize(of) + group * kChoices;
+      _mm512_store_si512(at, table[n]);
+      _mm512_store_si512(at + kWordLanes, _mm512_add_epi16(table[n], last[n]));
     }
   }
   // Of the whole numbers, so that what is rounded alike everywhere changes no difference of means.
@@ -95,19 +103,20 @@ void Lookup(const uint16_t* bits, int64_t blocks, int64_t words, const int16_t* 
     __m512i sum[kRows][kVectors] = {};
     const int16_t* table = tables;
     for (int64_t word = 0; word < words; ++word, bits += kBlock) {
-      __m512i five[kVectors];
-      for (int v = 0; v < kVectors; ++v) five[v] = _mm512_loadu_si512(bits + v * kWordLanes);
-      for (int group = 0; group < kMembers / kFive; ++group, table += kWordLanes) {
+      __m512i six[kVectors];
+      for (int v = 0; v < kVectors; ++v) six[v] = _mm512_loadu_si512(bits + v * kWordLanes);
+      for (int group = 0; group < kMembers / kSix; ++group, table += kChoices) {
         for (int row = 0; row < kRows; ++row) {
-          __m512i choices = _mm512_load_si512(table + row * table_stride);
-          asm("" : "+v"(choices));  // loaded once, not in each lookup
+          __m512i without = _mm512_load_si512(table + row * table_stride);
+          __m512i with_last = _mm512_load_si512(table + row * table_stride + kWordLanes);
+          asm("" : "+v"(without), "+v"(with_last));  // loaded once, not in each lookup
           for (int v = 0; v < kVectors; ++v) {
-            // Of the bits the lowest five count.
-            const __m512i chosen = _mm512_permutexvar_epi16(five[v], choices);
+            // Of the bits the lowest six count.
+            const __m512i chosen = _mm512_permutex2var_epi16(without, six[v], with_last);
             sum[row][v] = _mm512_add_epi16(sum[row][v], chosen);
           }
         }
-        for (int v = 0; v < kVectors; ++v) five[v] = _mm512_srli_epi16(five[v], kFive);
+        for (int v = 0; v < kVectors; ++v) six[v] = _mm512_srli_epi16(six[v], kSix);
       }
     }
     for (int row = 0; row < kRows; row += kNumbers) {

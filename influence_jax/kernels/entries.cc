@@ -4,6 +4,9 @@
 
 namespace {
 
+// bits [examples words]
+constexpr int kMembers = 16;  // a word
+
 // Calls step(vector, which are members, which have the example) for every vector of the members of
 // words `first` to `last` - 1.
 template <typename Step>
@@ -11,7 +14,7 @@ inline void OverMembers(const Ensemble& of, int64_t first, int64_t last, const u
                         Step step) {
   for (int64_t w = first; w < last; ++w) {
     // Members fill a half's words from the first on.
-    unsigned is_member = 0x7fff;
+    unsigned is_member = 0xffff;
     if (w + 1 == of.first_words || w + 1 == of.words) {
       is_member = 0;
       for (int bit = 0; bit < kMembers; ++bit) {
@@ -206,24 +209,24 @@ double PValue(const Ensemble& of, const uint16_t* word, int64_t members, const f
 
 extern "C" {
 
-// Sums of the losses, and of their squares, of the members of words `first` to `last` - 1 that have
-// an example: of single entries, fastest where those of a target follow one another.
+// Of entries `first` to `last` - 1: sums of the losses, and of their squares, of the members of words
+// `first_word` to `last_word` - 1 that have the example. Fastest where those of a target follow one
+// another.
 //
-// bits [examples words]; of_target, of_example [entries]; sums [entries 2]. Returns 0; -1: no
-// memory.
-int64_t entries_sums(const Ensemble* ensemble, const uint16_t* bits, int64_t first, int64_t last,
-                        int64_t entries, const int64_t* of_target, const int64_t* of_example,
-                        double* sums) try {
+// of_target, of_example [entries]; sums [entries 2]. Returns 0; -1: no memory.
+int64_t entries_sums(const Ensemble* ensemble, int64_t first, int64_t last, int64_t first_word,
+                     int64_t last_word, const int64_t* of_target, const int64_t* of_example,
+                     double* sums) try {
   const Ensemble& of = *ensemble;
   LossRows losses(of);
-  for (int64_t entry = 0; entry < entries; ++entry) {
+  for (int64_t entry = first; entry < last; ++entry) {
     const float* const row = losses.Of(of_target[entry]);
-    const uint16_t* const word = bits + of_example[entry] * of.words;
+    const uint16_t* const word = of.bits + of_example[entry] * of.words;
     __m512d sum[2] = {}, square[2] = {};
-    for (int64_t w = first; w < last; ++w) {
+    for (int64_t w = first_word; w < last_word; ++w) {
       for (int part = 0; part < 2; ++part) {
         const __m512d value = _mm512_cvtps_pd(
-            _mm256_maskz_loadu_ps(word[w] >> (8 * part), row + kSlots * w + 8 * part));
+            _mm256_maskz_loadu_ps(word[w] >> (8 * part), row + kMembers * w + 8 * part));
         sum[part] = _mm512_add_pd(sum[part], value);
         square[part] = _mm512_fmadd_pd(value, value, square[part]);
       }
@@ -239,9 +242,9 @@ int64_t entries_sums(const Ensemble* ensemble, const uint16_t* bits, int64_t fir
 // Moments of the losses of targets `first` to `last` - 1 of a block, of the members of the first words
 // and of the others, without an example and with it.
 //
-// bits: as above; of_example [targets of the block], -1 for one that nobody has.
+// of_example [targets of the block], -1 for one that nobody has.
 // moments [targets of the block, 2, 2, 5]: see Moments. Returns 0; -1: no memory.
-int64_t entries_moments(const Ensemble* ensemble, const uint16_t* bits, int64_t first, int64_t last,
+int64_t entries_moments(const Ensemble* ensemble, int64_t first, int64_t last,
                         const int64_t* of_example, double* moments) try {
   const Ensemble& of = *ensemble;
   LossRows losses(of);
@@ -249,7 +252,7 @@ int64_t entries_moments(const Ensemble* ensemble, const uint16_t* bits, int64_t 
   std::fill(nobody, nobody + of.words, 0);
   for (int64_t target = first; target < last; ++target) {
     const int64_t example = of_example[target];
-    const uint16_t* const word = example < 0 ? nobody : bits + example * of.words;
+    const uint16_t* const word = example < 0 ? nobody : of.bits + example * of.words;
     for (int half = 0; half < 2; ++half) {
       Moments(of, half ? of.first_words : 0, half ? of.words : of.first_words, word,
               losses.Of(target), moments + 5 * 2 * (2 * target + half));
@@ -260,23 +263,23 @@ int64_t entries_moments(const Ensemble* ensemble, const uint16_t* bits, int64_t 
   return -1;
 }
 
-// Two-sided p-values of single entries by the randomness of the masks, as
+// Two-sided p-values of entries `first` to `last` - 1 by the randomness of the masks, as
 // uncertainty.randomization_p_values computes them, but for what the number of subsets allows.
 //
-// bits, of_target, of_example: as above. taken [entries]: subtracted from the losses of the members
+// of_target, of_example: as above. taken [entries]: subtracted from the losses of the members
 // with the example first. sure: where a bound of the p-value is no more than that, it will do.
 // p_values [entries]: NaN where losses have two values, which is another test. Returns 0; -1: no
 // memory.
-int64_t entries_p_values(const Ensemble* ensemble, const uint16_t* bits, int64_t entries,
+int64_t entries_p_values(const Ensemble* ensemble, int64_t first, int64_t last,
                          const int64_t* of_target, const int64_t* of_example, const float* taken,
                          double sure, double* p_values) try {
   const Ensemble& of = *ensemble;
   LossRows losses(of);
-  double* const standardized = Scratch<double>(kOthers, kSlots * of.words);
+  double* const standardized = Scratch<double>(kOthers, of.slots);
   int64_t members = 0;
-  for (int64_t slot = 0; slot < kMembers * of.words; ++slot) members += of.order[slot] >= 0;
-  for (int64_t entry = 0; entry < entries; ++entry) {
-    p_values[entry] = PValue(of, bits + of_example[entry] * of.words, members,
+  for (int64_t slot = 0; slot < of.slots; ++slot) members += of.order[slot] >= 0;
+  for (int64_t entry = first; entry < last; ++entry) {
+    p_values[entry] = PValue(of, of.bits + of_example[entry] * of.words, members,
                              losses.Of(of_target[entry]), taken[entry], sure, standardized);
   }
   return 0;

@@ -22,8 +22,6 @@ namespace {
 constexpr int kLanes = 16;
 constexpr int kWordLanes = 32;
 constexpr int kBlock = 4 * kWordLanes;  // examples whose masks lie together
-constexpr int kMembers = 15;            // a word
-constexpr int kSlots = kMembers + 1;    // a word, and what fills a vector up
 
 enum { kTables, kSums, kOthers, kOfBins, kLosses, kScratches };
 
@@ -47,15 +45,16 @@ Element* Scratch(int which, int64_t size) {
   }
   return static_cast<Element*>(one.memory);
 }
+
 // Masks and losses of an ensemble.
 //
-// bits: in pieces of 17 words, fewer at the end of either half, each
-//     [filled / kBlock, words of the piece, kBlock], which members have an example.
-// order [kMembers words]: the member of each bit; -1 for none.
+// bits: which members have an example, in words; first those of the members of even number. How they
+//     lie, and how many members a word has, each file says.
+// order [slots]: the member of each bit of all words; -1 for none.
 // losses [M stride]: of all targets of a block.
 struct Ensemble {
   const uint16_t* bits;
-  int64_t words, first_words, examples;
+  int64_t words, first_words, examples, slots;
   const int64_t* order;
   const float* losses;
   int64_t stride;
@@ -63,31 +62,30 @@ struct Ensemble {
   int64_t Filled() const { return (examples + kBlock - 1) / kBlock * kBlock; }
 };
 
-// Losses target by target, word after word; 0 where a bit is no member's. Those of a few targets
+// Losses target by target, bit after bit; 0 where a bit is no member's. Those of a few targets
 // that follow one another are looked up together, as they share lines of the cache.
 class LossRows {
  public:
   explicit LossRows(const Ensemble& of)
-      : of_(of), size_(kSlots * of.words), rows_(Scratch<float>(kLosses, kLanes * size_)) {}
+      : of_(of), rows_(Scratch<float>(kLosses, kLanes * of.slots)) {}
 
   const float* Of(int64_t target) {
     if (target / kLanes != group_) {
       group_ = target / kLanes;
       const int64_t first = group_ * kLanes, count = std::min<int64_t>(kLanes, of_.stride - first);
-      for (int64_t slot = 0; slot < size_; ++slot) {
-        const int64_t bit = slot % kSlots;
-        const int64_t row = bit < kMembers ? of_.order[slot / kSlots * kMembers + bit] : -1;
+      for (int64_t slot = 0; slot < of_.slots; ++slot) {
+        const int64_t row = of_.order[slot];
         for (int64_t t = 0; t < count; ++t) {
-          rows_[t * size_ + slot] = row < 0 ? 0 : of_.losses[row * of_.stride + first + t];
+          rows_[t * of_.slots + slot] = row < 0 ? 0 : of_.losses[row * of_.stride + first + t];
         }
       }
     }
-    return rows_ + target % kLanes * size_;
+    return rows_ + target % kLanes * of_.slots;
   }
 
  private:
   const Ensemble& of_;
-  int64_t size_, group_ = -1;
+  int64_t group_ = -1;
   float* rows_;
 };
 

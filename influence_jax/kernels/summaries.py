@@ -5,26 +5,29 @@ What is computed, and in which terms, `influence_jax.estimators.scan` says.
 
 import ctypes
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt16
 
 from influence_jax.kernels import library
 
-# As members.h and columns.cc have them.
+# As columns.cc and entries.cc have them.
 _BLOCK = 128
-_MEMBERS = 15
-_WORDS = 17
+_OF_COLUMNS, _WORDS = 12, 21
+_OF_ENTRIES = 16
 _BINS = 1024
 _PACKED = 2**13  # examples at once
 
 _INT = ctypes.c_int64
-_FLOATS, _DOUBLES, _INTS, _WORDS_OF = (
+_FLOATS, _DOUBLES, _INTS = (
     np.ctypeslib.ndpointer(dtype, flags='C_CONTIGUOUS')
-    for dtype in (np.float32, np.float64, np.int64, np.uint16)
+    for dtype in (np.float32, np.float64, np.int64)
 )
+
+Work: TypeAlias = Callable[[slice], object]
+"""Does what it was made for, for some of the rows; Python's lock is free meanwhile."""
 
 
 class _Ensemble(ctypes.Structure):
@@ -33,10 +36,36 @@ class _Ensemble(ctypes.Structure):
         ('words', ctypes.c_int64),
         ('first_words', ctypes.c_int64),
         ('examples', ctypes.c_int64),
+        ('slots', ctypes.c_int64),
         ('order', ctypes.c_void_p),
         ('losses', ctypes.c_void_p),
         ('stride', ctypes.c_int64),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bits:
+    """Masks as bits.
+
+    Attributes:
+      bits: words of all examples, as the kernels want them.
+      halves: members of the words' bits, of even and of odd number; -1 for none.
+      examples: N.
+    """
+
+    bits: UInt16[np.ndarray, '...']
+    halves: tuple[Int[np.ndarray, '_ B'], Int[np.ndarray, '_ B']]
+    examples: int
+
+    def of(self, losses: Float[np.ndarray, 'M t']) -> tuple[_Ensemble, tuple[np.ndarray, ...]]:
+        """With the losses, and what must not be freed as long as it is used."""
+        first, other = map(len, self.halves)
+        order = np.concatenate(self.halves).ravel()
+        sizes = first + other, first, self.examples, order.size
+        ensemble = _Ensemble(
+            _address(self.bits), *sizes, _address(order), _address(losses), losses.shape[1]
+        )
+        return ensemble, (self.bits, order, losses)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,51 +93,27 @@ class Columns:
 
 
 class Masks:
-    """The masks of an ensemble as bits.
-
-    Members come in two halves, of even and of odd number, in words of 15 bits.
-    """
+    """The masks of an ensemble as bits."""
 
     def __init__(
         self, masks: Bool[np.ndarray, 'M N'], columns: ctypes.CDLL, entries: ctypes.CDLL
     ) -> None:
-        self._read = _declared(
+        self._read = _Function(
             columns.columns_read,
-            *(_INT, _INT, _FLOATS, _FLOATS, _INTS, _FLOATS, _INT, _FLOATS, _FLOATS, _INTS),
-            *(_INT, _INTS, _INT, _INTS, _INTS, _DOUBLES, _FLOATS, _INTS, _INTS),
+            *(_FLOATS, _FLOATS, _INTS, _FLOATS, _INT, _FLOATS, _FLOATS, _INTS),
+            *(_INT, _INTS, _INT, _INTS, _INTS, _DOUBLES, _FLOATS),
+            of_call=2,
         )
-        self._strongest = _declared(
-            columns.columns_strongest,
-            *(_INT, _INT, _FLOATS, _FLOATS, _INTS, _INT, _INT, _INTS),
+        self._strongest = _Function(
+            columns.columns_strongest, *(_FLOATS, _FLOATS, _INTS, _INT, _INT, _INTS)
         )
-        self._entry_sums = _declared(
-            entries.entries_sums, *(_WORDS_OF, _INT, _INT, _INT, _INTS, _INTS, _DOUBLES)
+        self._entry_sums = _Function(entries.entries_sums, *(_INT, _INT, _INTS, _INTS, _DOUBLES))
+        self._moments = _Function(entries.entries_moments, *(_INTS, _DOUBLES))
+        self._entry_p_values = _Function(
+            entries.entries_p_values, *(_INTS, _INTS, _FLOATS, ctypes.c_double, _DOUBLES)
         )
-        self._moments = _declared(
-            entries.entries_moments, *(_WORDS_OF, _INT, _INT, _INTS, _DOUBLES)
-        )
-        self._entry_p_values = _declared(
-            entries.entries_p_values,
-            *(_WORDS_OF, _INT, _INTS, _INTS, _FLOATS, ctypes.c_double, _DOUBLES),
-        )
-        members, self.examples = masks.shape
-        halves = [_in_words(np.arange(members)[half::2]) for half in (0, 1)]
-        self._order = np.concatenate(halves).ravel()
-        self._words, self._first_words = sum(map(len, halves)), len(halves[0])
-        filled = -(-self.examples // _BLOCK) * _BLOCK
-        self._bits = np.zeros(self._words * filled, np.uint16)
-        self._by_example = np.empty((self.examples, self._words), np.uint16)
-        word = 0
-        for order in _pieces(halves):
-            words, stop = np.zeros((len(order), filled), np.uint16), word + len(order)
-            # By pieces: copies of all would be as large as the masks.
-            for start in range(0, self.examples, _PACKED):
-                some = slice(start, min(start + _PACKED, self.examples))
-                words[:, some] = _packed(masks[:, some], order)
-            blocks = words.reshape(len(order), -1, _BLOCK).swapaxes(0, 1)
-            self._bits[word * filled : stop * filled].reshape(blocks.shape)[:] = blocks
-            self._by_example[:, word:stop] = words[:, : self.examples].T
-            word = stop
+        self.examples = masks.shape[1]
+        self._by_word, self._by_example = _bits_by_word(masks), _bits_by_example(masks)
 
     @classmethod
     def of(cls, masks: Bool[np.ndarray, 'M N']) -> 'Masks | None':
@@ -119,7 +124,6 @@ class Masks:
     def columns(
         self,
         losses: Float[np.ndarray, 'M t'],
-        targets: slice,
         answers: Columns,
         *,
         of_inside: Float[np.ndarray, ' N'],
@@ -130,23 +134,19 @@ class Masks:
         floor: Float[np.ndarray, ' t'],
         self_index: Int[np.ndarray, ' t'],
         ranks: Int[np.ndarray, ' R'],
-    ) -> tuple[Int[np.ndarray, ' C'], Int[np.ndarray, ' E']]:
+    ) -> Callable[[slice], tuple[Int[np.ndarray, ' C'], Int[np.ndarray, ' E']]]:
         """Reads the columns of some targets of a block into their rows of `answers`.
 
         An entry is (sum of the losses with the example) * of_inside + (sum of all) * of_total.
         Arrays of targets are contiguous and of the whole block, float32 or int64.
 
         Returns:
-          The entries whose absolute value is above the floor, as target * N + example, and how many
-          entries each bin of the histogram has, own ones not counted.
+          A function of which targets. It returns the entries whose absolute value is above the
+          floor, as target * N + example, and how many entries each bin of the histogram has, own
+          ones not counted.
         """
-        histogram = np.zeros(_BINS, np.int64)
-        listed = np.empty((targets.stop - targets.start) * self.examples, np.int64)
-        count = self._call(
-            self._read,
-            losses,
-            targets.start,
-            targets.stop,
+        read = self._read.bound(
+            *self._by_word.of(losses),
             of_inside,
             of_total,
             fixed_examples,
@@ -162,39 +162,34 @@ class Masks:
             answers.bottom,
             answers.moments,
             answers.ranked,
-            histogram,
-            listed,
         )
-        return listed[:count].copy(), histogram
+
+        def of_targets(some: slice) -> tuple[Int[np.ndarray, ' C'], Int[np.ndarray, ' E']]:
+            histogram = np.zeros(_BINS, np.int64)
+            listed = np.empty((some.stop - some.start) * self.examples, np.int64)
+            count = read(some, _address(histogram), _address(listed))
+            return listed[:count].copy(), histogram
+
+        return of_targets
 
     def strongest(
         self,
         losses: Float[np.ndarray, 'M t'],
-        targets: slice,
         examples: Int[np.ndarray, 'P t K'],
         *,
         of_inside: Float[np.ndarray, '3 N'],
         of_total: Float[np.ndarray, '3 N'],
         self_index: Int[np.ndarray, ' t'],
-    ) -> None:
+    ) -> Work:
         """The examples of largest |entry| of some targets, own ones before all others.
 
         By the members of even number, by those of odd number and, of three parts, by all. Losses
-        are rounded to 16 bits of the largest sum of 255 members: of an entry, 0.001 standard
+        are rounded to 16 bits of the largest sum of 252 members: of an entry, 0.001 standard
         errors or so.
         """
         parts, _, count = examples.shape
-        self._call(
-            self._strongest,
-            losses,
-            targets.start,
-            targets.stop,
-            of_inside,
-            of_total,
-            self_index,
-            count,
-            parts,
-            examples,
+        return self._strongest.bound(
+            *self._by_word.of(losses), of_inside, of_total, self_index, count, parts, examples
         )
 
     def sums(
@@ -202,51 +197,54 @@ class Masks:
         losses: Float[np.ndarray, 'M t'],
         targets: Int[np.ndarray, ' C'],
         examples: Int[np.ndarray, ' C'],
+        sums: Float[np.ndarray, 'C 2'],
         *,
         half: int | None = None,
-    ) -> Float[np.ndarray, 'C 2']:
+    ) -> Work:
         """Sums of losses, and of their squares, of the members that have an example, in float64.
 
         Of the members of even number (half 0), of odd number (1), or of all.
+
+        Args:
+          losses: float32.
+          targets: int64; fastest where equal ones follow one another.
+          examples: int64.
+          sums: to be filled.
+          half: of which members.
         """
-        sums = np.empty((len(targets), 2))
-        first = self._first_words if half == 1 else 0
-        last = self._first_words if half == 0 else self._words
-        of = (targets, examples, sums)
-        self._call(self._entry_sums, losses, self._by_example, first, last, len(targets), *of)
-        return sums
+        first, other = map(len, self._by_example.halves)
+        words = (first, first + other) if half == 1 else (0, first if half == 0 else first + other)
+        ensemble = self._by_example.of(losses)
+        return self._entry_sums.bound(*ensemble, *words, targets, examples, sums)
 
     def moments(
         self,
         losses: Float[np.ndarray, 'M t'],
-        targets: slice,
-        moments: Float[np.ndarray, 't 2 2 5'],
-        *,
         examples: Int[np.ndarray, ' t'],
-    ) -> None:
+        moments: Float[np.ndarray, 't 2 2 5'],
+    ) -> Work:
         """Count, mean, and sums of the second to fourth powers about it, of some targets' losses.
 
         Of members of even and of odd number, without an example and with it; 0 of nobody.
 
         Args:
-          losses: of a block of targets.
-          targets: some of them.
+          losses: float32.
+          examples: int64, of each target; -1 for one that nobody has.
           moments: to be filled.
-          examples: of each target of the block; -1 for one that nobody has.
         """
-        of = (targets.start, targets.stop, examples, moments)
-        self._call(self._moments, losses, self._by_example, *of)
+        return self._moments.bound(*self._by_example.of(losses), examples, moments)
 
     def p_values(
         self,
         losses: Float[np.ndarray, 'M t'],
         targets: Int[np.ndarray, ' C'],
         examples: Int[np.ndarray, ' C'],
+        p_values: Float[np.ndarray, ' C'],
         *,
         taken: Float[np.ndarray, ' C'],
         sure: float,
-    ) -> Float[np.ndarray, ' C']:
-        """Two-sided p-values of entries by the randomness of the masks.
+    ) -> Work:
+        """Two-sided p-values of some entries by the randomness of the masks.
 
         NaN where the losses have two values, which is another test.
 
@@ -254,63 +252,126 @@ class Masks:
           losses: float32.
           targets: int64; fastest where equal ones follow one another.
           examples: int64.
+          p_values: to be filled.
           taken: float32, what is first subtracted from the losses of members with the example.
           sure: a p-value that is certainly no larger may be an upper bound.
         """
-        found = np.empty(len(targets))
-        of = (targets, examples, taken, sure, found)
-        self._call(self._entry_p_values, losses, self._by_example, len(targets), *of)
-        return found
+        of = (targets, examples, taken, sure, p_values)
+        return self._entry_p_values.bound(*self._by_example.of(losses), *of)
 
-    def _call(
-        self,
-        function: Callable[..., int],
-        losses: Float[np.ndarray, 'M t'],
-        *arguments: np.ndarray | int | float,
-    ) -> int:
-        """Calls a function; Python's lock is free meanwhile."""
-        ensemble = _Ensemble(
-            _address(self._bits),
-            self._words,
-            self._first_words,
-            self.examples,
-            _address(self._order),
-            _address(losses),
-            losses.shape[1],
+
+class _Function:
+    """A function of a library, of an ensemble, the first and the last row, and what is declared.
+
+    Args:
+      function: returns a number below 0 where there is no memory.
+      declared: types of its other arguments, arrays among them.
+      of_call: how many more addresses each call brings along.
+    """
+
+    def __init__(self, function: Any, *declared: Any, of_call: int = 0) -> None:
+        self._declared = declared
+        passed = (one if one in (_INT, ctypes.c_double) else ctypes.c_void_p for one in declared)
+        self._function = function
+        function.argtypes = (
+            *(ctypes.POINTER(_Ensemble), _INT, _INT, *passed),
+            *[ctypes.c_void_p] * of_call,
         )
-        found = function(ctypes.byref(ensemble), *arguments)
+        function.restype = ctypes.c_int64
+
+    def bound(
+        self,
+        ensemble: _Ensemble,
+        kept: tuple[np.ndarray, ...],
+        *arguments: np.ndarray | int | float,
+    ) -> '_Bound':
+        """The function of some rows; arrays are looked at once, however often it is called.
+
+        Raises:
+          TypeError: an array of another type than declared, which would be read as garbage.
+        """
+        for declared, argument in zip(self._declared, arguments, strict=True):
+            declared.from_param(argument)
+        passed = tuple(
+            _address(argument) if isinstance(argument, np.ndarray) else argument
+            for argument in arguments
+        )
+        return _Bound(self._function, (ctypes.byref(ensemble),), passed, (*kept, *arguments))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bound:
+    """A function with what is the same for all rows.
+
+    Attributes:
+      function: of a library.
+      before: its arguments before the first and the last row.
+      after: those after them.
+      alive: what must not be freed as long as it may be called.
+    """
+
+    function: Any
+    before: tuple[Any, ...]
+    after: tuple[Any, ...]
+    alive: tuple[Any, ...]
+
+    def __call__(self, rows: slice, *more: ctypes.c_void_p) -> int:
+        found = self.function(*self.before, rows.start, rows.stop, *self.after, *more)
         if found < 0:
-            raise MemoryError(f'no memory for a few columns of {self.examples:,} examples')
+            raise MemoryError('no memory for what a kernel of summaries holds of a few targets')
         return int(found)
 
 
-def _in_words(members: Int[np.ndarray, ' m']) -> Int[np.ndarray, 'w 15']:
-    """The members of each word's bits, -1 for none."""
-    words = -(-len(members) // _MEMBERS)
-    order = np.full(words * _MEMBERS, -1)
-    order[: len(members)] = members
-    return order.reshape(words, _MEMBERS)
-
-
-def _pieces(halves: list[Int[np.ndarray, '_ 15']]) -> Iterator[Int[np.ndarray, '_ 15']]:
+def _bits_by_word(masks: Bool[np.ndarray, 'M N']) -> _Bits:
+    """As columns.cc wants them."""
+    members, examples = masks.shape
+    halves = _halves(members, _OF_COLUMNS)
+    filled = -(-examples // _BLOCK) * _BLOCK
+    bits = np.zeros(sum(map(len, halves)) * filled, np.uint16)
+    place = 0
     for half in halves:
         for start in range(0, len(half), _WORDS):
-            yield half[start : start + _WORDS]
+            piece = half[start : start + _WORDS]
+            words = np.zeros((len(piece), filled), np.uint16)
+            words[:, :examples] = _packed(masks, piece)
+            blocks = words.reshape(len(piece), -1, _BLOCK).swapaxes(0, 1)
+            bits[place : place + words.size].reshape(blocks.shape)[:] = blocks
+            place += words.size
+    return _Bits(bits, halves, examples)
+
+
+def _bits_by_example(masks: Bool[np.ndarray, 'M N']) -> _Bits:
+    """As entries.cc wants them."""
+    halves = _halves(len(masks), _OF_ENTRIES)
+    bits = np.empty((masks.shape[1], sum(map(len, halves))), np.uint16)
+    bits[:, : len(halves[0])], bits[:, len(halves[0]) :] = (
+        _packed(masks, half).T for half in halves
+    )
+    return _Bits(bits, halves, masks.shape[1])
+
+
+def _halves(members: int, a_word: int) -> tuple[Int[np.ndarray, '_ B'], Int[np.ndarray, '_ B']]:
+    """The members of each word's bits, -1 for none; of even and of odd number."""
+    several = []
+    for half in (0, 1):
+        of_half = np.arange(half, members, 2)
+        filling = -len(of_half) % a_word
+        several.append(np.pad(of_half, (0, filling), constant_values=-1).reshape(-1, a_word))
+    return several[0], several[1]
 
 
 def _packed(
-    masks: Bool[np.ndarray, 'M n'], order: Int[np.ndarray, 'w 15']
-) -> UInt16[np.ndarray, 'w n']:
-    members = masks[order] & (order >= 0)[..., None]
-    low, high = np.packbits(members, axis=1, bitorder='little').swapaxes(0, 1).astype(np.uint16)
-    return low | high << 8
-
-
-def _declared(function: Any, *arguments: Any) -> Callable[..., int]:
-    """A function whose arguments are checked: arrays of another type would be read as garbage."""
-    function.argtypes = (ctypes.POINTER(_Ensemble), *arguments)
-    function.restype = ctypes.c_int64
-    return cast(Callable[..., int], function)
+    masks: Bool[np.ndarray, 'M N'], members: Int[np.ndarray, 'w B']
+) -> UInt16[np.ndarray, 'w N']:
+    """Words of which each bit is a member."""
+    words = np.empty((len(members), masks.shape[1]), np.uint16)
+    # By pieces: copies of all would be as large as the masks.
+    for start in range(0, masks.shape[1], _PACKED):
+        some = slice(start, start + _PACKED)
+        included = masks[members, some] & (members >= 0)[..., None]
+        low, high = np.packbits(included, axis=1, bitorder='little').swapaxes(0, 1)
+        words[:, some] = low | high.astype(np.uint16) << 8
+    return words
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:

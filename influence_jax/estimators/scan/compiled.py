@@ -50,21 +50,19 @@ class CompiledScan(ByColumns):
         width = losses.shape[1]
         unit = np.asarray(targets.null_error, np.float32)
         answers = kernel.Columns.empty(width, strongest=request.strongest, ranks=len(request.ranks))
-        arguments = {
-            'of_inside': self._of_means.of_inside[-1],
-            'of_total': self._of_means.of_total[-1],
-            'fixed_examples': np.ascontiguousarray(targets.fixed_examples, np.int64),
-            'fixed_values': np.ascontiguousarray(targets.fixed_values, np.float32),
-            'per_unit': np.divide(1, unit, where=unit > 0, out=np.zeros_like(unit)),
-            'floor': np.ascontiguousarray(targets.floor, np.float32),
-            'self_index': np.ascontiguousarray(targets.self_index, np.int64),
-            'ranks': np.asarray(request.ranks, np.int64),
-        }
-        found = in_threads(
-            lambda some: self._packed.columns(losses, some, answers, **arguments),
-            width,
-            step=_TARGETS,
+        read = self._packed.columns(
+            losses,
+            answers,
+            of_inside=self._of_means.of_inside[-1],
+            of_total=self._of_means.of_total[-1],
+            fixed_examples=np.ascontiguousarray(targets.fixed_examples, np.int64),
+            fixed_values=np.ascontiguousarray(targets.fixed_values, np.float32),
+            per_unit=np.divide(1, unit, where=unit > 0, out=np.zeros_like(unit)),
+            floor=np.ascontiguousarray(targets.floor, np.float32),
+            self_index=np.ascontiguousarray(targets.self_index, np.int64),
+            ranks=np.asarray(request.ranks, np.int64),
         )
+        found = in_threads(read, width, step=_TARGETS)
         listed, histograms = zip(*found, strict=True)
         target, example = np.divmod(np.concatenate(listed), self._packed.examples)
         return SummaryResult(
@@ -87,20 +85,15 @@ class CompiledScan(ByColumns):
     ) -> Int[np.ndarray, '{parts} t K']:
         """See `Scan`."""
         losses = np.ascontiguousarray(losses, np.float32)
-        own = np.ascontiguousarray(self_index, np.int64)
         found = np.empty((parts, losses.shape[1], count), np.int64)
-        in_threads(
-            lambda some: self._packed.strongest(
-                losses,
-                some,
-                found,
-                of_inside=self._of_t.of_inside,
-                of_total=self._of_t.of_total,
-                self_index=own,
-            ),
-            len(own),
-            step=_TARGETS,
+        strongest = self._packed.strongest(
+            losses,
+            found,
+            of_inside=self._of_t.of_inside,
+            of_total=self._of_t.of_total,
+            self_index=np.ascontiguousarray(self_index, np.int64),
         )
+        in_threads(strongest, losses.shape[1], step=_TARGETS)
         return found
 
     def moments(self, losses: Float[AnyArray, 'M t'], examples: Int[np.ndarray, ' t']) -> Moments:
@@ -108,11 +101,7 @@ class CompiledScan(ByColumns):
         losses = np.ascontiguousarray(losses, np.float32)
         examples = np.ascontiguousarray(examples, np.int64)
         found = np.empty((len(examples), 2, 2, 5))
-        in_threads(
-            lambda some: self._packed.moments(losses, some, found, examples=examples),
-            len(examples),
-            step=IN_CACHE,
-        )
+        in_threads(self._packed.moments(losses, examples, found), len(examples), step=IN_CACHE)
         return Moments(*found.transpose(3, 1, 2, 0))
 
     def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
@@ -156,15 +145,10 @@ class CompiledScan(ByColumns):
         order = np.argsort(targets, kind='stable')
         of, rows = (np.asarray(places[order], np.int64) for places in (targets, examples))
         subtracted = np.asarray(taken[order], np.float32)
-        pieces = in_threads(
-            lambda some: self._packed.p_values(
-                contiguous, of[some], rows[some], taken=subtracted[some], sure=sure
-            ),
-            len(order),
-            step=_P_VALUES,
-        )
-        p = np.empty(len(order))
-        p[order] = np.concatenate([np.empty(0), *pieces])
+        p, found = np.empty((2, len(order)))
+        work = self._packed.p_values(contiguous, of, rows, found, taken=subtracted, sure=sure)
+        in_threads(work, len(order), step=_P_VALUES)
+        p[order] = found
         p = at_least_one_subset(p, self._included[-1][examples], len(contiguous))
         two_valued = np.flatnonzero(np.isnan(p))
         if two_valued.size:
@@ -182,9 +166,7 @@ class CompiledScan(ByColumns):
         half: int | None = None,
     ) -> Float[np.ndarray, 'C 2']:
         contiguous = np.ascontiguousarray(losses, np.float32)
-        pieces = in_threads(
-            lambda some: self._packed.sums(contiguous, targets[some], examples[some], half=half),
-            len(targets),
-            step=_ENTRIES,
-        )
-        return np.concatenate([np.empty((0, 2)), *pieces])
+        sums = np.empty((len(targets), 2))
+        work = self._packed.sums(contiguous, targets, examples, sums, half=half)
+        in_threads(work, len(targets), step=_ENTRIES)
+        return sums
