@@ -22,8 +22,8 @@ from influence_jax.estimators import summarize
 from influence_jax.estimators.scan import EDGES, Scan, SummaryRequest, Targets, device
 from influence_jax.estimators.scan.device import DeviceScan
 from influence_jax.estimators.scan.host import HostScan
-from influence_jax.estimators.threads import num_cores
 from influence_jax.estimators.tiling import TILE
+from influence_jax.threads import num_cores
 
 _MEMBERS = flags.DEFINE_integer('members', 1000, 'M')
 _EXAMPLES = flags.DEFINE_integer('examples', 20_000, 'N = T')

@@ -15,11 +15,11 @@ from influence_jax import compilation_cache, store, subsets, tasks, training
 from influence_jax.analysis.convergence import SequentialStopping, least_half
 from influence_jax.data.dataset import Dataset
 from influence_jax.estimators import EstimatorLike, adjusted, as_estimator, check_both_sides
-from influence_jax.estimators.threads import num_cores
 from influence_jax.progress import Progress, Quiet
 from influence_jax.run import Run
 from influence_jax.subsets import ByGroup, Design
 from influence_jax.tasks.base import Problem
+from influence_jax.threads import num_cores
 from influence_jax.training import Automatic, EnsembleKeys, Executor, Program, Recipe
 from influence_jax.training.compute_dtype import ComputeDtype, multiplies_bfloat16
 from influence_jax.training.contract import check_task

@@ -23,6 +23,7 @@ HELPERS = {
     'hub',
     'json_files',
     'resources',
+    'threads',
     'text',
     'trees',
     'types',

@@ -31,7 +31,6 @@ from influence_jax.estimators.scan import (
     scan_for,
 )
 from influence_jax.estimators.self_influence import self_errors
-from influence_jax.estimators.threads import Piece, side_by_side
 from influence_jax.estimators.tiling import (
     padded,
     standardized_block,
@@ -39,6 +38,7 @@ from influence_jax.estimators.tiling import (
     tile_slices,
 )
 from influence_jax.estimators.uncertainty import SURE, p_values, randomization_p_values
+from influence_jax.threads import Piece, side_by_side
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 EntryReader = Callable[[Int[np.ndarray, ' t'], Int[np.ndarray, ' n']], Influence]

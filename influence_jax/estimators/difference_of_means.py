@@ -16,8 +16,8 @@ from influence_jax.estimators.self_influence import (
     unseen_error,
     widened_error,
 )
-from influence_jax.estimators.threads import IN_CACHE, in_threads
 from influence_jax.estimators.tiling import TILE, by_tiles, padded
+from influence_jax.threads import IN_CACHE, in_threads
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _HALVES = slice(0, None, 2), slice(1, None, 2)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators.packed import differ_early
 from influence_jax.types import AnyArray, Masks, Measurement
 
 _NAMED_IN_MESSAGES = 5
@@ -255,6 +256,8 @@ def numbered_repeats(masks: Bool[np.ndarray, 'M N']) -> Int[np.ndarray, ' M']:
     With few examples, masks coincide by chance, and are independent then: if that would be no
     surprise, every member has a number of its own.
     """
+    if differ_early(masks):
+        return np.arange(len(masks))
     _, first, of_member = np.unique(
         np.packbits(masks, axis=1), axis=0, return_index=True, return_inverse=True
     )

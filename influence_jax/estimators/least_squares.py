@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.scan import on_accelerators
 from influence_jax.estimators.standard_errors import Reliability, reliability
-from influence_jax.estimators.threads import in_threads
+from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray
 
 COUNTS = (0, 1, 2, 3, 5, 8)

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.ensemble import problem
 from influence_jax.estimators.estimator import Tiles
-from influence_jax.estimators.packed import PackedColumns
-from influence_jax.estimators.threads import in_threads
+from influence_jax.estimators.packed import PackedColumns, differ_early
+from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _ALIKE = 0.9
@@ -39,6 +39,9 @@ class Clusters(NamedTuple):
 
 def distinct(masks: Bool[np.ndarray, 'M N']) -> Clusters:
     """Clusters of equal columns."""
+    if differ_early(masks.T):
+        alone = np.arange(masks.shape[1])
+        return Clusters(alone, alone)
     packed = PackedColumns.of(masks).bits
     return _in_order(np.unique(packed, axis=0, return_inverse=True)[1].ravel())
 

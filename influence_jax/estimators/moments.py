@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.threads import IN_CACHE, in_threads
+from influence_jax.threads import IN_CACHE, in_threads
 from influence_jax.types import AnyArray
 
 OUT, IN = range(2)

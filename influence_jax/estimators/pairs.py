@@ -227,7 +227,8 @@ class Discoveries:
             targets = candidates['target'][of].astype(int) - self._first_targets[one]
             examples = candidates['example'][of].astype(int)
             candidates['exact'][of] = self._p_values_of[one](targets, examples, z)
-        return np.sort(candidates, order=['exact', 'target', 'example'])
+        keys = (candidates[name] for name in ('example', 'target', 'exact'))
+        return candidates[np.lexsort(tuple(keys))]
 
     def _selected(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ends of the intervals, and cross-fitted values."""

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.moments import IN, OUT, Moments, moments_by_group
 from influence_jax.estimators.standard_errors import Reliability, reliability_of_powers, widened
-from influence_jax.estimators.threads import IN_CACHE, in_threads
 from influence_jax.estimators.tiling import TILE, standardized_tiles
+from influence_jax.threads import IN_CACHE, in_threads
 from influence_jax.types import Influence
 
 RELIABLE = 20

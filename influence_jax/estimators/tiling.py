@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.threads import IN_CACHE, in_threads
 from influence_jax.resources import available_bytes
+from influence_jax.threads import IN_CACHE, in_threads
 from influence_jax.types import Influence
 
 TILE = 512

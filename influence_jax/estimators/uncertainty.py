@@ -6,7 +6,7 @@ import numpy as np
 import scipy
 from jaxtyping import Bool, Float
 
-from influence_jax.estimators.threads import in_threads
+from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray, Influence
 
 SURE = 1e-18

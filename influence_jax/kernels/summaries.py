@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt16
 
 from influence_jax.kernels import library
+from influence_jax.threads import in_threads
 
 # As columns.cc and entries.cc have them.
 _BLOCK = 128
 _OF_COLUMNS, _WORDS = 12, 21
 _OF_ENTRIES = 16
 _BINS = 1024
-_PACKED = 2**13  # examples at once
+_PACKED = 2**11  # examples at once
 
 _INT = ctypes.c_int64
 _FLOATS, _DOUBLES, _INTS = (
@@ -365,12 +366,15 @@ def _packed(
 ) -> UInt16[np.ndarray, 'w N']:
     """Words of which each bit is a member."""
     words = np.empty((len(members), masks.shape[1]), np.uint16)
-    # By pieces: copies of all would be as large as the masks.
-    for start in range(0, masks.shape[1], _PACKED):
-        some = slice(start, start + _PACKED)
-        included = masks[members, some] & (members >= 0)[..., None]
+
+    def of_some(some: slice) -> None:
+        included = masks[members, some]
+        included[members < 0] = False
         low, high = np.packbits(included, axis=1, bitorder='little').swapaxes(0, 1)
         words[:, some] = low | high.astype(np.uint16) << 8
+
+    # By pieces: copies of all would be as large as the masks.
+    in_threads(of_some, masks.shape[1], step=_PACKED)
     return words
 
 

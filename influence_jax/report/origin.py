@@ -19,10 +19,10 @@ import jax
 
 import influence_jax
 from influence_jax import compilation_cache, files, store
-from influence_jax.estimators.threads import num_cores
 from influence_jax.json_files import read_json
 from influence_jax.report.results import REPORT
 from influence_jax.store.layout import LOCK
+from influence_jax.threads import num_cores
 
 ORIGIN = 'origin.json'
 """Name of the file in a report's directory."""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from influence_jax.estimators import difference_in_means, summarize, tiling
-from influence_jax.estimators.threads import in_threads
 from influence_jax.estimators.tiling import TILE, tile_for
+from influence_jax.threads import in_threads
 
 
 @pytest.mark.parametrize(

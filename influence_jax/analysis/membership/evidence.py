@@ -15,7 +15,7 @@ import scipy
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.ensemble import examples_of_targets, finite_members, numbered_repeats
-from influence_jax.estimators.threads import Piece, in_threads
+from influence_jax.threads import Piece, in_threads
 from influence_jax.types import AnyArray, Masks, Measurement
 
 _NAMED_IN_MESSAGES = 5

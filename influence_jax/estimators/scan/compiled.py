@@ -16,9 +16,9 @@ from influence_jax.estimators.scan.single_entries import (
     differences_of_sums,
     entries_of_sums,
 )
-from influence_jax.estimators.threads import IN_CACHE, in_threads, num_cores
 from influence_jax.estimators.uncertainty import at_least_one_subset
 from influence_jax.kernels import summaries as kernel
+from influence_jax.threads import IN_CACHE, in_threads, num_cores
 from influence_jax.types import AnyArray
 
 _TARGETS = 16  # of one call

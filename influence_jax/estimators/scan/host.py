@@ -22,7 +22,7 @@ from influence_jax.estimators.scan.contract import (
     Targets,
 )
 from influence_jax.estimators.scan.single_entries import ByColumns, entries_of_sums
-from influence_jax.estimators.threads import in_threads
+from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray
 
 _IN_CACHE = 2**16  # entries that a thread works on at once; with their copies they fit in a cache
