@@ -185,7 +185,7 @@ def without_self(
     self_index: Int[np.ndarray, ' t'],
 ) -> Float[np.ndarray, 'M t']:
     """Subtracts the means of members with and without the target's example, in each half apart."""
-    left = np.empty(losses.shape, np.float32)
+    left = np.empty(losses.shape, np.float32, order='F')
 
     def of_some(columns: slice) -> None:
         included = (masks[:, self_index[columns]] & (self_index[columns] >= 0)).astype(np.float32)

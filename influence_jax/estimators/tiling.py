@@ -91,7 +91,9 @@ def standardized_block(
     losses: Float[np.ndarray, 'M t'], *, width: int
 ) -> tuple[Float[np.ndarray, 'M {width}'], Float[np.ndarray, ' {width}']]:
     """As `standardized`, filled up with zeros to a width."""
-    centered, scale = np.zeros((len(losses), width), np.float32), np.zeros(width, np.float32)
+    # Each target's in one piece: kernels read them target by target.
+    centered = np.zeros((width, len(losses)), np.float32).T
+    scale = np.zeros(width, np.float32)
 
     def fill(some: slice) -> None:
         centered[:, some], scale[some] = standardized(losses[:, some])

@@ -100,24 +100,39 @@ template <int kNumbers>
 void Lookup(const uint16_t* bits, int64_t blocks, int64_t words, const int16_t* tables,
             int64_t table_stride, int64_t filled, int32_t* sums) {
   for (int64_t block = 0; block < blocks; ++block, sums += kBlock) {
-    __m512i sum[kRows][kVectors] = {};
+    // Kept in registers: what is indexed by a number not known to the compiler would not be.
+    __m512i added[kRows][kVectors];
+#pragma GCC unroll 4
+    for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) added[row][v] = _mm512_setzero_si512();
+    }
     const int16_t* table = tables;
     for (int64_t word = 0; word < words; ++word, bits += kBlock) {
       __m512i six[kVectors];
       for (int v = 0; v < kVectors; ++v) six[v] = _mm512_loadu_si512(bits + v * kWordLanes);
+#pragma GCC unroll 2
       for (int group = 0; group < kMembers / kSix; ++group, table += kChoices) {
+#pragma GCC unroll 4
         for (int row = 0; row < kRows; ++row) {
           __m512i without = _mm512_load_si512(table + row * table_stride);
           __m512i with_last = _mm512_load_si512(table + row * table_stride + kWordLanes);
           asm("" : "+v"(without), "+v"(with_last));  // loaded once, not in each lookup
+#pragma GCC unroll 4
           for (int v = 0; v < kVectors; ++v) {
             // Of the bits the lowest six count.
             const __m512i chosen = _mm512_permutex2var_epi16(without, six[v], with_last);
-            sum[row][v] = _mm512_add_epi16(sum[row][v], chosen);
+            added[row][v] = _mm512_add_epi16(added[row][v], chosen);
           }
         }
         for (int v = 0; v < kVectors; ++v) six[v] = _mm512_srli_epi16(six[v], kSix);
       }
+    }
+    __m512i sum[kRows][kVectors];
+#pragma GCC unroll 4
+    for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sum[row][v] = added[row][v];
     }
     for (int row = 0; row < kRows; row += kNumbers) {
       for (int v = 0; v < kVectors; ++v) {
@@ -460,7 +475,7 @@ int64_t columns_read(const Ensemble* ensemble, int64_t first, int64_t last, cons
   int32_t* const sums = Scratch<int32_t>(kSums, kTargets * filled);
   float* const column = Scratch<float>(kOthers, filled);
   ColumnReader reader(examples, strongest, ranks, num_ranks);
-  LossRows losses(of);
+  LossRow losses(of);
   int64_t listed = 0;
   for (int64_t begin = first; begin < last; begin += kTargets) {
     const int64_t width = std::min<int64_t>(kTargets, last - begin);
@@ -505,13 +520,13 @@ int64_t columns_strongest(const Ensemble* ensemble, int64_t first, int64_t last,
                           const int64_t* self_index, int64_t count, int64_t parts,
                           int64_t* strongest) try {
   const Ensemble& of = *ensemble;
-  const int64_t filled = of.Filled(), examples = of.examples, targets = of.stride;
+  const int64_t filled = of.Filled(), examples = of.examples, targets = of.targets;
   int16_t* const tables = Scratch<int16_t>(kTables, kTargets * TableSize(of));
   int32_t* const halves[] = {Scratch<int32_t>(kSums, kTargets * filled),
                              Scratch<int32_t>(kOthers, kTargets * filled)};
   float* const scores = Scratch<float>(kOfBins, filled);
   StrongestOf<true> largest(count, examples);
-  LossRows losses(of);
+  LossRow losses(of);
   for (int64_t begin = first; begin < last; begin += kTargets) {
     const int64_t width = std::min<int64_t>(kTargets, last - begin);
     float steps[kTargets];

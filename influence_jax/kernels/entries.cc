@@ -218,10 +218,15 @@ int64_t entries_sums(const Ensemble* ensemble, int64_t first, int64_t last, int6
                      int64_t last_word, const int64_t* of_target, const int64_t* of_example,
                      double* sums) try {
   const Ensemble& of = *ensemble;
-  LossRows losses(of);
+  constexpr int kAhead = 4;
+  LossRow losses(of);
   for (int64_t entry = first; entry < last; ++entry) {
     const float* const row = losses.Of(of_target[entry]);
     const uint16_t* const word = of.bits + of_example[entry] * of.words;
+    if (entry + kAhead < last) {  // examples lie anywhere
+      const uint16_t* const later = of.bits + of_example[entry + kAhead] * of.words;
+      for (int64_t w = 0; w < of.words; w += kWordLanes) __builtin_prefetch(later + w);
+    }
     __m512d sum[2] = {}, square[2] = {};
     for (int64_t w = first_word; w < last_word; ++w) {
       for (int part = 0; part < 2; ++part) {
@@ -247,7 +252,7 @@ int64_t entries_sums(const Ensemble* ensemble, int64_t first, int64_t last, int6
 int64_t entries_moments(const Ensemble* ensemble, int64_t first, int64_t last,
                         const int64_t* of_example, double* moments) try {
   const Ensemble& of = *ensemble;
-  LossRows losses(of);
+  LossRow losses(of);
   uint16_t* const nobody = Scratch<uint16_t>(kOthers, of.words);
   std::fill(nobody, nobody + of.words, 0);
   for (int64_t target = first; target < last; ++target) {
@@ -274,12 +279,10 @@ int64_t entries_p_values(const Ensemble* ensemble, int64_t first, int64_t last,
                          const int64_t* of_target, const int64_t* of_example, const float* taken,
                          double sure, double* p_values) try {
   const Ensemble& of = *ensemble;
-  LossRows losses(of);
+  LossRow losses(of);
   double* const standardized = Scratch<double>(kOthers, of.slots);
-  int64_t members = 0;
-  for (int64_t slot = 0; slot < of.slots; ++slot) members += of.order[slot] >= 0;
   for (int64_t entry = first; entry < last; ++entry) {
-    p_values[entry] = PValue(of, of.bits + of_example[entry] * of.words, members,
+    p_values[entry] = PValue(of, of.bits + of_example[entry] * of.words, of.members,
                              losses.Of(of_target[entry]), taken[entry], sure, standardized);
   }
   return 0;

@@ -51,42 +51,38 @@ Element* Scratch(int which, int64_t size) {
 // bits: which members have an example, in words; first those of the members of even number. How they
 //     lie, and how many members a word has, each file says.
 // order [slots]: the member of each bit of all words; -1 for none.
-// losses [M stride]: of all targets of a block.
+// losses [targets members]: of a block.
 struct Ensemble {
   const uint16_t* bits;
   int64_t words, first_words, examples, slots;
   const int64_t* order;
   const float* losses;
-  int64_t stride;
+  int64_t members, targets;
 
   int64_t Filled() const { return (examples + kBlock - 1) / kBlock * kBlock; }
 };
 
-// Losses target by target, bit after bit; 0 where a bit is no member's. Those of a few targets
-// that follow one another are looked up together, as they share lines of the cache.
-class LossRows {
+// A target's losses, bit after bit; 0 where a bit is no member's.
+class LossRow {
  public:
-  explicit LossRows(const Ensemble& of)
-      : of_(of), rows_(Scratch<float>(kLosses, kLanes * of.slots)) {}
+  explicit LossRow(const Ensemble& of) : of_(of), row_(Scratch<float>(kLosses, of.slots)) {}
 
   const float* Of(int64_t target) {
-    if (target / kLanes != group_) {
-      group_ = target / kLanes;
-      const int64_t first = group_ * kLanes, count = std::min<int64_t>(kLanes, of_.stride - first);
+    if (target != target_) {
+      target_ = target;
+      const float* const losses = of_.losses + target * of_.members;
       for (int64_t slot = 0; slot < of_.slots; ++slot) {
-        const int64_t row = of_.order[slot];
-        for (int64_t t = 0; t < count; ++t) {
-          rows_[t * of_.slots + slot] = row < 0 ? 0 : of_.losses[row * of_.stride + first + t];
-        }
+        const int64_t member = of_.order[slot];
+        row_[slot] = member < 0 ? 0 : losses[member];
       }
     }
-    return rows_ + target % kLanes * of_.slots;
+    return row_;
   }
 
  private:
   const Ensemble& of_;
-  int64_t group_ = -1;
-  float* rows_;
+  int64_t target_ = -1;
+  float* row_;
 };
 
 }  // namespace

@@ -40,7 +40,8 @@ class _Ensemble(ctypes.Structure):
         ('slots', ctypes.c_int64),
         ('order', ctypes.c_void_p),
         ('losses', ctypes.c_void_p),
-        ('stride', ctypes.c_int64),
+        ('members', ctypes.c_int64),
+        ('targets', ctypes.c_int64),
     )
 
 
@@ -59,14 +60,21 @@ class _Bits:
     examples: int
 
     def of(self, losses: Float[np.ndarray, 'M t']) -> tuple[_Ensemble, tuple[np.ndarray, ...]]:
-        """With the losses, and what must not be freed as long as it is used."""
+        """With the losses, best in Fortran's order, and what must not be freed before it.
+
+        Raises:
+          TypeError: losses that are not float32.
+        """
+        if losses.dtype != np.float32:
+            raise TypeError(f'losses must be float32, not {losses.dtype}')
         first, other = map(len, self.halves)
         order = np.concatenate(self.halves).ravel()
         sizes = first + other, first, self.examples, order.size
+        by_target = np.ascontiguousarray(losses.T)
         ensemble = _Ensemble(
-            _address(self.bits), *sizes, _address(order), _address(losses), losses.shape[1]
+            _address(self.bits), *sizes, _address(order), _address(by_target), *losses.shape
         )
-        return ensemble, (self.bits, order, losses)
+        return ensemble, (self.bits, order, by_target)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,7 @@ class CompiledScan(ByColumns):
 
     def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
-        losses = np.ascontiguousarray(targets.losses, np.float32)
+        losses = np.asfortranarray(targets.losses, np.float32)
         width = losses.shape[1]
         unit = np.asarray(targets.null_error, np.float32)
         answers = kernel.Columns.empty(width, strongest=request.strongest, ranks=len(request.ranks))
@@ -84,7 +84,7 @@ class CompiledScan(ByColumns):
         parts: int = 3,
     ) -> Int[np.ndarray, '{parts} t K']:
         """See `Scan`."""
-        losses = np.ascontiguousarray(losses, np.float32)
+        losses = np.asfortranarray(losses, np.float32)
         found = np.empty((parts, losses.shape[1], count), np.int64)
         strongest = self._packed.strongest(
             losses,
@@ -98,7 +98,7 @@ class CompiledScan(ByColumns):
 
     def moments(self, losses: Float[AnyArray, 'M t'], examples: Int[np.ndarray, ' t']) -> Moments:
         """See `Scan`."""
-        losses = np.ascontiguousarray(losses, np.float32)
+        losses = np.asfortranarray(losses, np.float32)
         examples = np.ascontiguousarray(examples, np.int64)
         found = np.empty((len(examples), 2, 2, 5))
         in_threads(self._packed.moments(losses, examples, found), len(examples), step=IN_CACHE)
@@ -141,7 +141,7 @@ class CompiledScan(ByColumns):
         sure: float,
     ) -> Float[np.ndarray, ' C']:
         """See `Scan`."""
-        contiguous = np.ascontiguousarray(losses, np.float32)
+        contiguous = np.asfortranarray(losses, np.float32)
         order = np.argsort(targets, kind='stable')
         of, rows = (np.asarray(places[order], np.int64) for places in (targets, examples))
         subtracted = np.asarray(taken[order], np.float32)
@@ -165,7 +165,7 @@ class CompiledScan(ByColumns):
         *,
         half: int | None = None,
     ) -> Float[np.ndarray, 'C 2']:
-        contiguous = np.ascontiguousarray(losses, np.float32)
+        contiguous = np.asfortranarray(losses, np.float32)
         sums = np.empty((len(targets), 2))
         work = self._packed.sums(contiguous, targets, examples, sums, half=half)
         in_threads(work, len(targets), step=_ENTRIES)
