@@ -1,5 +1,6 @@
 """The entries of the influence matrix that are not noise, as a sparse matrix."""
 
+from collections import deque
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +15,7 @@ from influence_jax.estimators.uncertainty import (
     z_of_p,
     z_scores,
 )
+from influence_jax.threads import side_by_side
 from influence_jax.types import AnyArray
 
 LEAST_ON_A_SIDE = 10
@@ -221,12 +223,17 @@ class Discoveries:
         for name in likely.dtype.names or ():
             candidates[name] = likely[name]
         block = np.searchsorted(self._first_targets, candidates['target'], side='right') - 1
-        for one in np.unique(block):
-            of = block == one
-            z = z_scores(candidates['value'][of], candidates['error'][of])
-            targets = candidates['target'][of].astype(int) - self._first_targets[one]
-            examples = candidates['example'][of].astype(int)
-            candidates['exact'][of] = self._p_values_of[one](targets, examples, z)
+
+        def of_block(one: int) -> None:
+            of = np.flatnonzero(block == one)
+            some = candidates[of]
+            z = z_scores(some['value'], some['error'])
+            targets = some['target'].astype(int) - self._first_targets[one]
+            candidates['exact'][of] = self._p_values_of[one](
+                targets, some['example'].astype(int), z
+            )
+
+        deque(side_by_side(of_block, np.unique(block).tolist()), maxlen=0)
         keys = (candidates[name] for name in ('example', 'target', 'exact'))
         return candidates[np.lexsort(tuple(keys))]
 
