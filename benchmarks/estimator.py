@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from influence_jax.estimators import adjusted, difference_in_means, summarize
+from influence_jax.estimators import adjusted, difference_in_means, summarize, with_scores
 
 _MEMBERS = flags.DEFINE_integer('members', 1000, 'M')
 _EXAMPLES = flags.DEFINE_integer('examples', 20_000, 'N = T of the timings')
@@ -25,6 +25,7 @@ _LARGE = flags.DEFINE_integer(
     'large', 50_000, 'N = T of the summary whose memory is taken; 0: none'
 )
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'of each timing')
+_ASSISTED = flags.DEFINE_bool('assisted', False, 'also time `assisted` by one matrix of scores')
 _MEMORY_ONLY = flags.DEFINE_bool('memory_only', False, 'print the peak memory of one summary')
 _CHECKED_TARGETS = 200
 _PEER = 'numpy product'
@@ -59,6 +60,14 @@ def timings(masks: np.ndarray, losses: np.ndarray) -> None:
     few = slice(0, 1024)  # targets: enough to compile everything
     for estimator in (difference_in_means, adjusted):
         summarize(masks, losses[:, few], estimator=estimator)
+    if _ASSISTED.value:
+        # Noise: what is learnt from scores takes the same time whatever they say.
+        shape = by_example.shape[0], losses.shape[1]
+        scores = np.random.default_rng(1).standard_normal(shape, np.float32)
+        summarize(masks, losses[:, few], estimator=with_scores(scores[:, few]))
+        contenders['summarize, assisted'] = lambda: summarize(
+            masks, losses, estimator=with_scores(scores)
+        )
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(_REPEATS.value):
         for name, function in contenders.items():
