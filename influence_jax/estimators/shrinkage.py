@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators import prior
+from influence_jax.estimators import odds, prior
 from influence_jax.estimators.columns import Columns
 from influence_jax.estimators.difference_of_means import without_self
 from influence_jax.estimators.ensemble import Problem, problem
@@ -22,6 +22,7 @@ from influence_jax.estimators.estimator import Estimator, Tiles, estimator
 from influence_jax.estimators.regression_adjusted import Fitting, adjusted, completed
 from influence_jax.estimators.tiling import TILE, padded, standardized_tiles
 from influence_jax.estimators.uncertainty import z_of_p
+from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _Matrix: TypeAlias = Columns | Float[AnyArray, '_ _']
@@ -30,6 +31,7 @@ Scores: TypeAlias = _Matrix | Mapping[str, _Matrix]
 
 _LEARNING_TARGETS = 2048
 _SAMPLED_TARGETS = 64
+_ENTRIES = 2**16  # of a thread, in its cache
 
 
 class Posterior(NamedTuple):
@@ -208,6 +210,7 @@ class _Block:
     deviations: from the means, by the ensemble.
     of_halves: `[2 N t]` the same by either half of the members.
     z: `[N t]` deviations in standard errors, as normal as they would be of many members.
+    error: `[N t]` the standard error that goes with `z`.
     """
 
     scale: Float[np.ndarray, ' t']
@@ -217,18 +220,11 @@ class _Block:
     deviations: Influence
     of_halves: Float[np.ndarray, '2 N t']
     z: Float[np.ndarray, 'N t']
+    error: Float[np.ndarray, 'N t']
 
-    @property
-    def error(self) -> Float[np.ndarray, 'N t']:
-        """The standard error that goes with `z`."""
-        with np.errstate(divide='ignore', invalid='ignore'):
-            ratio = np.asarray(self.deviations.values) / self.z
-        return np.where(np.abs(self.z) > 1e-3, ratio, self.deviations.standard_error)
-
-    @property
-    def relative(self) -> Float[np.ndarray, 'N t']:
-        """Means in units of `unit`."""
-        return self.means / np.where(self.unit > 0, self.unit, 1)
+    def relative(self, rows: slice = slice(None)) -> Float[np.ndarray, 'n t']:
+        """Means of some examples in units of `unit`."""
+        return self.means[rows] / np.where(self.unit > 0, self.unit, 1)
 
 
 class _Model:
@@ -253,6 +249,7 @@ class _Model:
         learning = prior.spaced(targets, _LEARNING_TARGETS)
         self._means = self._learn_means(learning) if scores else None
         self._odds = self._learn_odds(learning)
+        self._table = self._odds.tabulated()
 
     def _learn_means(
         self, learning: Int[np.ndarray, ' t']
@@ -263,7 +260,9 @@ class _Model:
         for some, centered, _ in standardized_tiles(self._of.losses[:, learning], tile=self._tile):
             targets = learning[some]
             left, unit = self._left(centered[:, : len(targets)], targets)
-            estimates = prior.halves_of(self._of.masks, left) / np.where(unit > 0, unit, np.inf)
+            estimates = np.asarray(prior.halves_of(self._weights, left)) / np.where(
+                unit > 0, unit, np.inf
+            )
             parts.append(prior.moments(self._standardized(targets), knots, estimates))
         by_target = prior.Moments(
             np.concatenate([of.squares for of, _ in parts]),
@@ -276,16 +275,16 @@ class _Model:
         means = prior.learn_means(by_target, by_examples, knots)
         return means if means[0].any else None
 
-    def _learn_odds(self, learning: Int[np.ndarray, ' t']) -> prior.Odds:
+    def _learn_odds(self, learning: Int[np.ndarray, ' t']) -> odds.Odds:
         sampled = learning[prior.spaced(len(learning), _SAMPLED_TARGETS)]
         known = np.concatenate(
-            [block.relative[block.is_other] for _, block in self.blocks(sampled)]
+            [block.relative()[block.is_other] for _, block in self.blocks(sampled)]
         )
-        histogram = prior.Histogram(known)
+        histogram = odds.Histogram(known)
         for _, block in self.blocks(learning):
-            at = block.is_other & (block.unit > 0)
-            halves = block.of_halves[:, at] / block.error[at]
-            histogram.add(block.relative[at], block.z[at], halves)
+            of_some = functools.partial(_counts, histogram, block)
+            for counts in in_threads(of_some, len(block.z), step=_rows(block.z.shape[1])):
+                histogram.add(counts)
         return histogram.odds()
 
     def _standardized(self, targets: Int[np.ndarray, ' t']) -> Float[np.ndarray, 'F N t']:
@@ -299,7 +298,8 @@ class _Model:
                     f'{values[example, place]}: leave out what is not finite'
                 )
             found.append(values)
-        return prior.standardized(np.array(found), self._is_other(targets))
+        several = np.stack(found) if len(found) > 1 else found[0][None]
+        return prior.standardized(several, self._is_other(targets))
 
     def _is_other(self, targets: Int[np.ndarray, ' t']) -> Bool[np.ndarray, 'N t']:
         return np.arange(self._of.masks.shape[1])[:, None] != self._of.self_index[targets][None]
@@ -330,7 +330,8 @@ class _Model:
         means = np.zeros((masks.shape[1], width), np.float32)
         losses = np.array(losses)
         if self._means is not None:
-            scores, estimates = self._standardized(targets), prior.halves_of(masks, left)
+            scores = self._standardized(targets)
+            estimates = np.asarray(prior.halves_of(self._weights, left))
             for taught, other, estimate, half in zip(
                 self._means, prior.HALVES[::-1], estimates, prior.HALVES, strict=True
             ):
@@ -349,25 +350,41 @@ class _Model:
         fitted = self._fit(losses, index, targets, scale)
         found = completed(self._weights, np.ones(len(scale), np.float32), fitted)
         deviations = Influence(*(np.asarray(part)[:, :width] for part in found))
-        with np.errstate(divide='ignore', invalid='ignore'):
-            z = np.nan_to_num(deviations.values / deviations.standard_error, posinf=0, neginf=0)
+        z, error = np.empty((2, *means.shape), np.float32)
+
+        def of_some(rows: slice) -> None:
+            value, errors = (np.asarray(part)[rows] for part in deviations)
+            with np.errstate(divide='ignore', invalid='ignore'):
+                plain = np.nan_to_num(value / errors, posinf=0, neginf=0)
+                z[rows] = prior.normal_z(plain, freedom=len(masks) - 2)
+                error[rows] = np.where(np.abs(z[rows]) > 1e-3, value / z[rows], errors)
+
+        in_threads(of_some, len(means), step=_rows(width))
         return _Block(
             scale[:width],
             unit,
             self._is_other(targets),
             means,
             deviations,
-            prior.halves_of(masks, left),
-            prior.normal_z(z, freedom=len(masks) - 2),
+            np.asarray(prior.halves_of(self._weights, left)),
+            z,
+            error,
         )
 
     def influence(self, block: _Block) -> Influence:
         """Posterior mean and standard deviation; own entries by the ensemble alone."""
-        mean, deviation = self._odds.moments(block.relative, block.z)
-        error, of_own = block.error, block.deviations
-        values = np.where(block.is_other, block.means + error * mean, of_own.values)
-        errors = np.where(block.is_other, error * deviation, of_own.standard_error)
-        return Influence(*((part * block.scale).astype(np.float32) for part in (values, errors)))
+        values, errors = np.empty((2, *block.z.shape), np.float32)
+
+        def of_some(rows: slice) -> None:
+            mean, deviation = self._table.moments(block.relative(rows), block.z[rows])
+            error, is_other = block.error[rows], block.is_other[rows]
+            own = (np.asarray(part)[rows] for part in block.deviations)
+            found = block.means[rows] + error * mean, error * deviation
+            for whole, others, of_own in zip((values, errors), found, own, strict=True):
+                whole[rows] = np.where(is_other, others, of_own) * block.scale
+
+        in_threads(of_some, len(values), step=_rows(values.shape[1]))
+        return Influence(values, errors)
 
     def posterior(self, block: _Block, *, level: float) -> Posterior:
         """The same with intervals."""
@@ -375,11 +392,25 @@ class _Model:
         reach = z_of_p(1 - level, members=len(self._of.masks))
         ends = []
         for sign, at in ((-1, (1 - level) / 2), (1, (1 + level) / 2)):
-            deviation = block.error * self._odds.quantile(block.relative, block.z, at)
+            deviation = block.error * self._odds.quantile(block.relative(), block.z, at)
             others = (block.means + deviation) * block.scale
             own = values + sign * reach * errors
             ends.append(np.where(block.is_other, others, own).astype(np.float32))
         return Posterior(values, errors, ends[0], ends[1])
+
+
+def _counts(histogram: odds.Histogram, block: _Block, rows: slice) -> odds.Counts:
+    """Counts some examples' entries."""
+    at = block.is_other[rows] & (block.unit > 0)
+    error = block.error[rows][at]
+    return histogram.counts(
+        block.relative(rows)[at], block.z[rows][at], block.of_halves[:, rows][:, at] / error
+    )
+
+
+def _rows(targets: int) -> int:
+    """How many examples a thread works on at once, of so many targets."""
+    return max(1, _ENTRIES // targets)
 
 
 def _as_columns(name: str, scores: _Matrix) -> Columns:

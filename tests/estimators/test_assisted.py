@@ -9,6 +9,7 @@ from influence_jax.estimators import (
     assisted,
     credible_intervals,
     joint_margin,
+    odds,
     prior,
     shrunk,
     summarize,
@@ -251,16 +252,37 @@ def test_the_mixture_is_found_and_its_quantiles_are_those_of_draws():
     true = np.where(large, 4 * generator.normal(size=count), 0)
     halves = true + np.sqrt(2) * generator.normal(size=(2, count))
     z = halves.mean(axis=0)
-    histogram = prior.Histogram(np.zeros(count))
-    histogram.add(np.zeros(count), z, halves)
-    odds = histogram.odds()
-    assert abs(odds.weights[0, 0] - 0.95) < 0.02
+    histogram = odds.Histogram(np.zeros(count))
+    for some in (slice(0, 1000), slice(1000, count)):
+        histogram.add(histogram.counts(np.zeros(some.stop - some.start), z[some], halves[:, some]))
+    found = histogram.odds()
+    assert abs(found.weights[0, 0] - 0.95) < 0.02
     near = np.abs(z - 3) < 0.1
     at = np.zeros(1), np.array([3.0])
-    mean, deviation = odds.moments(*at)
+    mean, deviation = found.moments(*at)
     assert abs(mean[0] - true[near].mean()) < 0.1
     assert abs(deviation[0] - true[near].std()) < 0.1
-    assert abs(odds.quantile(*at, 0.975)[0] - np.quantile(true[near], 0.975)) < 0.2
+    assert abs(found.quantile(*at, 0.975)[0] - np.quantile(true[near], 0.975)) < 0.2
+
+
+def test_moments_read_off_a_table_are_those_of_the_mixture():
+    generator = np.random.default_rng(0)
+    # Bins of a spike alone, of few and of many wide slabs; the widest is in one of them alone.
+    weights = np.array([[1, 0, 0, 0], [0.989999, 1e-6, 0.01, 0], [0.5, 0.2, 0.2, 0.1]])
+    variances = np.tile([0.2, 2.0, 64.0, 65536.0], (3, 1))
+    exact = odds.Odds(
+        np.array([-0.1, 0.3]), weights / weights.sum(axis=1, keepdims=True), variances
+    )
+    means = generator.normal(size=(300, 400)).astype(np.float32)
+    z = generator.choice([1, 5, 50, 3000], size=means.shape) * generator.normal(size=means.shape)
+    means[0, :3], z[0, :2] = (-0.1, 0.3, 0), (0, 1e-20)
+    table = exact.tabulated()
+    at = table.edges.astype(np.float64)  # between which bins are, as the table has them
+    mean, deviation = exact._replace(edges=at).moments(means, z)
+    assert np.isfinite(mean).all() and np.isfinite(deviation).all()
+    found = table.moments(means, z)
+    np.testing.assert_allclose(found[0], mean, atol=2e-5 * deviation.max(), rtol=2e-5)
+    np.testing.assert_allclose(found[1], deviation, rtol=2e-5)
 
 
 def test_a_joint_margin_is_the_mean_of_ranks():
