@@ -510,6 +510,42 @@ int64_t columns_read(const Ensemble* ensemble, int64_t first, int64_t last, cons
   return -1;
 }
 
+// Answers a request about columns that are there, of targets `first` to `last` - 1, but for the
+// candidates.
+//
+// values: entry e of target t is values[e stride + t]. counted [targets]: whether the histogram has
+// a column. All others as above. Returns 0; -1: no memory.
+int64_t columns_of_values(int64_t examples, int64_t first, int64_t last, const float* values,
+                          int64_t stride, const float* per_unit, const int64_t* self_index,
+                          const int64_t* counted, int64_t strongest, const int64_t* ranks,
+                          int64_t num_ranks, int64_t* top, int64_t* bottom, double* moments,
+                          float* ranked, int64_t* histogram) try {
+  const int64_t filled = (examples + kBlock - 1) / kBlock * kBlock;
+  // A few columns together, as they share lines of the cache.
+  float* const columns = Scratch<float>(kSums, kLanes * filled);
+  ColumnReader reader(examples, strongest, ranks, num_ranks);
+  int64_t listed = 0;
+  for (int64_t begin = first; begin < last; begin += kLanes) {
+    const int64_t width = std::min<int64_t>(kLanes, last - begin);
+    for (int64_t e = 0; e < examples; ++e) {
+      for (int64_t t = 0; t < width; ++t) columns[t * filled + e] = values[e * stride + begin + t];
+    }
+    for (int64_t t = 0; t < width; ++t) {
+      const int64_t target = begin + t;
+      const float* const column = columns + t * filled;
+      reader.Read(column, per_unit[target], std::numeric_limits<float>::infinity(), 0, nullptr,
+                  &listed);
+      reader.Strongest(top + strongest * target, bottom + strongest * target);
+      reader.Moments(moments + 4 * target);
+      reader.Values(column, ranked + num_ranks * target);
+      if (counted[target]) reader.AddHistogram(self_index[target], histogram);
+    }
+  }
+  return 0;
+} catch (const std::bad_alloc&) {
+  return -1;
+}
+
 // The examples of largest |t| of targets `first` to `last` - 1 of a block, each one's own before
 // all others, as HostScan.candidate_regressors finds them; by sums of 16-bit losses.
 //

@@ -45,6 +45,9 @@ class _Ensemble(ctypes.Structure):
     )
 
 
+_ENSEMBLE = ctypes.POINTER(_Ensemble)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Bits:
     """Masks as bits.
@@ -269,28 +272,93 @@ class Masks:
         return self._entry_p_values.bound(*self._by_example.of(losses), *of)
 
 
+def columns_of_values(
+    values: Float[np.ndarray, 'N t'],
+    answers: Columns,
+    *,
+    per_unit: Float[np.ndarray, ' t'],
+    self_index: Int[np.ndarray, ' t'],
+    counted: Int[np.ndarray, ' t'],
+    ranks: Int[np.ndarray, ' R'],
+) -> Callable[[slice], Int[np.ndarray, ' E']] | None:
+    """Reads columns that are there into `answers`; None where that is left to numpy.
+
+    Args:
+      values: contiguous rows, or some columns of such; float32.
+      answers: to be filled.
+      per_unit: what entries are multiplied by for moments and histogram.
+      self_index: own examples, which the histogram leaves out.
+      counted: 0 for columns that it leaves out.
+      ranks: as in `Masks.columns`.
+
+    Returns:
+      A function of which targets, that returns the histogram.
+    """
+    library_of_columns = library.loaded('columns.cc')
+    if library_of_columns is None:
+        return None
+    if values.dtype != np.float32 or values.strides[1] != 4:
+        raise TypeError(f'values must be rows of float32, not {values.dtype} {values.strides}')
+    read = _Function(
+        library_of_columns.columns_of_values,
+        *(ctypes.c_void_p, _INT, _FLOATS, _INTS, _INTS, _INT, _INTS, _INT),
+        *(_INTS, _INTS, _DOUBLES, _FLOATS),
+        of=_INT,
+        of_call=1,
+    ).bound(
+        len(values),
+        (values,),
+        values.ctypes.data,
+        values.strides[0] // 4,
+        per_unit,
+        self_index,
+        counted,
+        answers.top.shape[1],
+        ranks,
+        len(ranks),
+        answers.top,
+        answers.bottom,
+        answers.moments,
+        answers.ranked,
+    )
+
+    def of_targets(some: slice) -> Int[np.ndarray, ' E']:
+        histogram = np.zeros(_BINS, np.int64)
+        read(some, _address(histogram))
+        return histogram
+
+    return of_targets
+
+
 class _Function:
     """A function of a library, of an ensemble, the first and the last row, and what is declared.
 
     Args:
       function: returns a number below 0 where there is no memory.
       declared: types of its other arguments, arrays among them.
+      of: type of what takes an ensemble's place.
       of_call: how many more addresses each call brings along.
     """
 
-    def __init__(self, function: Any, *declared: Any, of_call: int = 0) -> None:
+    def __init__(
+        self,
+        function: Any,
+        *declared: Any,
+        of: Any = _ENSEMBLE,
+        of_call: int = 0,
+    ) -> None:
         self._declared = declared
         passed = (one if one in (_INT, ctypes.c_double) else ctypes.c_void_p for one in declared)
         self._function = function
         function.argtypes = (
-            *(ctypes.POINTER(_Ensemble), _INT, _INT, *passed),
+            *(of, _INT, _INT, *passed),
             *[ctypes.c_void_p] * of_call,
         )
         function.restype = ctypes.c_int64
 
     def bound(
         self,
-        ensemble: _Ensemble,
+        of: _Ensemble | int,
         kept: tuple[np.ndarray, ...],
         *arguments: np.ndarray | int | float,
     ) -> '_Bound':
@@ -305,7 +373,8 @@ class _Function:
             _address(argument) if isinstance(argument, np.ndarray) else argument
             for argument in arguments
         )
-        return _Bound(self._function, (ctypes.byref(ensemble),), passed, (*kept, *arguments))
+        before = of if isinstance(of, int) else ctypes.byref(of)
+        return _Bound(self._function, (before,), passed, (*kept, *arguments))
 
 
 @dataclasses.dataclass(frozen=True)

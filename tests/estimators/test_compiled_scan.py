@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from influence_jax import kernels
-from influence_jax.estimators.scan import SummaryRequest, Targets, scan_for
+from influence_jax.estimators.scan import (
+    SummaryRequest,
+    Targets,
+    host,
+    read_columns,
+    scan_for,
+)
 from influence_jax.estimators.scan.compiled import CompiledScan
 from influence_jax.estimators.scan.host import HostScan
 from influence_jax.estimators.uncertainty import SURE
@@ -129,6 +135,37 @@ def test_moments_by_groups_are_those_of_numpy(members, kind):
     for name in ('mean', 'second', 'third', 'fourth'):
         one, other = getattr(mine, name), getattr(theirs, name)
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(('examples', 'targets'), [(4, 2), (128, 33), (401, 20), (3000, 17)])
+def test_columns_that_are_there_are_read_as_numpy_reads_them(examples, targets, kind):
+    compiled(np.eye(9, dtype=bool))
+    masks, of = problem(60, examples, targets, kind)
+    scan = HostScan(masks)
+    values = scan._differences(scan._sums(of.losses, 2), of.losses.sum(axis=0), 2)
+    given = {
+        'unit': of.null_error,
+        'floor': of.floor[:, None] * np.linspace(0.8, 1.2, examples),
+        'self_index': of.self_index,
+        'request': SummaryRequest(min(7, examples), (0, examples // 2, examples - 1)),
+        'counted': np.arange(targets) % 3 > 0,
+    }
+    # A block of a larger matrix, too.
+    wide = np.full((examples, 2 * targets), np.nan, np.float32)
+    wide[:, targets:] = values.T
+    for form in (np.ascontiguousarray(values.T).T, wide[:, targets:].T):
+        mine, theirs = (read(form, **given) for read in (read_columns, host.read_columns))
+        for name in ('top', 'bottom', 'ranked', 'histogram'):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
+        np.testing.assert_allclose(mine.moments, theirs.moments, rtol=1e-5, atol=1e-6)
+        listed, expected = (
+            sorted(zip(one.candidate_targets, one.candidate_examples, strict=True))
+            for one in (mine, theirs)
+        )
+        assert listed == expected
+    as_numpy = read_columns(values.astype(np.float64), **given)
+    np.testing.assert_array_equal(as_numpy.top, theirs.top)
 
 
 def test_positions_of_any_integer_type_are_taken_and_no_other_array_by_mistake():

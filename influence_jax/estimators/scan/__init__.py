@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from influence_jax.estimators.scan.compiled import CompiledScan
+from influence_jax.estimators.scan.compiled import CompiledScan, read_columns
 from influence_jax.estimators.scan.contract import (
     EDGES,
     Entries,
@@ -14,7 +14,7 @@ from influence_jax.estimators.scan.contract import (
     Targets,
 )
 from influence_jax.estimators.scan.device import DeviceScan
-from influence_jax.estimators.scan.host import HostScan, read_columns
+from influence_jax.estimators.scan.host import HostScan
 
 __all__ = [
     'EDGES',

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators.moments import Moments
+from influence_jax.estimators.scan import host
 from influence_jax.estimators.scan.contract import (
     Entries,
     SummaryRequest,
@@ -24,6 +25,7 @@ from influence_jax.types import AnyArray
 _TARGETS = 16  # of one call
 _ENTRIES = 2**10
 _P_VALUES = 2**8
+_COMPARED = 2**16
 
 
 class CompiledScan(ByColumns):
@@ -170,3 +172,58 @@ class CompiledScan(ByColumns):
         work = self._packed.sums(contiguous, targets, examples, sums, half=half)
         in_threads(work, len(targets), step=_ENTRIES)
         return sums
+
+
+def read_columns(
+    values: Float[np.ndarray, 't N'],
+    *,
+    unit: Float[AnyArray, ' t'],
+    floor: Float[AnyArray, 't _'],
+    self_index: Int[np.ndarray, ' t'],
+    request: SummaryRequest,
+    counted: Bool[np.ndarray, ' t'] | None = None,
+) -> SummaryResult:
+    """As `host.read_columns`, which it calls where kernels cannot be used; quick of `[N t]`.T."""
+    by_example = values.T
+    if by_example.strides[1] != values.itemsize:
+        by_example = np.ascontiguousarray(by_example)
+    width = len(values)
+    unit = np.asarray(unit, np.float32)
+    answers = kernel.Columns.empty(width, strongest=request.strongest, ranks=len(request.ranks))
+    read = None
+    if values.dtype == np.float32:
+        read = kernel.columns_of_values(
+            by_example,
+            answers,
+            per_unit=np.divide(1, unit, where=unit > 0, out=np.zeros_like(unit)),
+            self_index=np.ascontiguousarray(self_index, np.int64),
+            counted=np.ones(width, np.int64) if counted is None else counted.astype(np.int64),
+            ranks=np.asarray(request.ranks, np.int64),
+        )
+    if read is None:
+        return host.read_columns(
+            values,
+            unit=unit,
+            floor=floor,
+            self_index=self_index,
+            request=request,
+            counted=counted,
+        )
+    histograms = in_threads(read, width, step=_TARGETS)
+    floors = np.broadcast_to(floor, values.shape).T
+
+    def beyond(rows: slice) -> tuple[Int[np.ndarray, ' C'], Int[np.ndarray, ' C']]:
+        example, target = np.nonzero(np.abs(by_example[rows]) > floors[rows])
+        return target, example + rows.start
+
+    found = in_threads(beyond, len(by_example), step=max(1, _COMPARED // width))
+    target, example = (np.concatenate(part) for part in zip(*found, strict=True))
+    return SummaryResult(
+        answers.top,
+        answers.bottom,
+        answers.moments,
+        answers.ranked,
+        target,
+        example,
+        np.sum(histograms, axis=0),
+    )
