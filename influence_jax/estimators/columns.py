@@ -38,7 +38,7 @@ from influence_jax.estimators.tiling import (
     tile_slices,
 )
 from influence_jax.estimators.uncertainty import SURE, p_values, randomization_p_values
-from influence_jax.threads import Piece, side_by_side
+from influence_jax.threads import IN_CACHE, Piece, in_threads, side_by_side
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 EntryReader = Callable[[Int[np.ndarray, ' t'], Int[np.ndarray, ' n']], Influence]
@@ -355,15 +355,14 @@ def _matrix_blocks(
     evidence = None if of is None else _evidence(of, tile=tile)
     for columns, influence in tiles:
         values, errors = (np.asarray(part).T for part in influence)
-        if not np.isfinite(values).all():
+        null_error, largest = _unit_of_entries(values, errors)
+        if not np.isfinite(largest).all():
             raise ValueError(
                 f'{(~np.isfinite(values)).sum()} influences of the targets {columns.start} .. '
                 f'{columns.stop - 1} are NaN or infinite: leave these targets out'
             )
-        undefined = np.isnan(errors).any(axis=1)
-        null_error = np.full(len(values), np.nan)
-        null_error[~undefined] = np.median(errors[~undefined], axis=1)
-        moment_unit = np.where(undefined, np.abs(values).max(axis=1), null_error)
+        undefined = np.isnan(null_error)
+        moment_unit = np.where(undefined, largest, null_error)
 
         def entries(
             targets: Int[np.ndarray, ' C'],
@@ -396,6 +395,21 @@ def _matrix_blocks(
             effective,
             cross_fitted,
         )
+
+
+def _unit_of_entries(
+    values: Float[np.ndarray, 't N'], errors: Float[np.ndarray, 't N']
+) -> tuple[Float[np.ndarray, ' t'], Float[np.ndarray, ' t']]:
+    """The median error of each target, NaN where one is, and its largest absolute value."""
+    null_error, largest = np.full((2, len(values)), np.nan)
+
+    def of_some(targets: slice) -> None:
+        known = targets.start + np.flatnonzero(~np.isnan(errors[targets]).any(axis=1))
+        null_error[known] = np.median(errors[known], axis=1)
+        largest[targets] = np.abs(values[targets]).max(axis=1)
+
+    in_threads(of_some, len(values), step=IN_CACHE)
+    return null_error, largest
 
 
 def _evidence(
