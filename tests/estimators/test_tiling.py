@@ -5,7 +5,6 @@ import pytest
 
 from influence_jax.estimators import difference_in_means, summarize, tiling
 from influence_jax.estimators.tiling import TILE, tile_for
-from influence_jax.threads import in_threads
 
 
 @pytest.mark.parametrize(
@@ -41,15 +40,3 @@ def test_a_matrix_that_cannot_be_held_is_refused_before_memory_is_taken(monkeypa
         difference_in_means(masks, losses)
     monkeypatch.setattr(tiling, 'available_bytes', lambda: None)
     assert difference_in_means(masks, losses).values.shape == (40, 50)
-
-
-def test_pieces_come_in_order_and_what_fails_is_raised():
-    def work(piece):
-        if piece.start == 40:
-            raise ValueError('piece of 40')
-        return piece.start
-
-    assert in_threads(work, 40, step=8) == [0, 8, 16, 24, 32]
-    with pytest.raises(ValueError, match='piece of 40'):
-        in_threads(work, 400, step=8)
-    assert in_threads(work, 0, step=8) == []
