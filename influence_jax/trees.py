@@ -1,9 +1,37 @@
 """Pytrees of arrays by the paths of their leaves, such as `layers/attention/query`."""
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import jax
+
+Class = TypeVar('Class', bound=type)
+
+
+def register_dataclass(cls: Class) -> Class:
+    """Makes a dataclass a pytree of its fields, those of `metadata={'static': True}` fixed.
+
+    As jax's function of that name does, but structures of different classes differ. By jax's (0.10)
+    they are equal where the fixed fields are, and one class's compiled program may be run for
+    another's.
+    """
+    fields = dataclasses.fields(cls)
+    static = [field.name for field in fields if field.metadata.get('static')]
+    data = [field.name for field in fields if not field.metadata.get('static')]
+
+    def flattened(one: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        children = [(jax.tree_util.GetAttrKey(name), getattr(one, name)) for name in data]
+        return children, tuple(getattr(one, name) for name in static)
+
+    def of(fixed: tuple[Any, ...], children: Iterable[Any]) -> Any:
+        one: Any = object.__new__(cls)  # what is not an array yet would not pass checks
+        for name, value in zip([*data, *static], [*children, *fixed], strict=True):
+            object.__setattr__(one, name, value)
+        return one
+
+    jax.tree_util.register_pytree_with_keys(cls, flattened, of)
+    return cls
 
 
 def path_name(path: tuple) -> str:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from influence_jax.attribution.model import Model, flat
+from influence_jax.trees import register_dataclass
 from influence_jax.types import Batch
 
 Features = Callable[[Batch], Float[Array, 'b ...']]
@@ -29,7 +30,7 @@ def static(**options: Any) -> Any:
 @dataclass_transform(frozen_default=True, field_specifiers=(static,))
 def features(cls: type) -> type:
     """Makes a class a frozen dataclass that is a pytree of its fields but for `static` ones."""
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+    return register_dataclass(dataclasses.dataclass(frozen=True)(cls))
 
 
 def compiled(function: Features) -> Features:

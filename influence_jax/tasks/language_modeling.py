@@ -1,7 +1,6 @@
 """The engine's tasks of predicting the next token: of a `GPTNeo`, or adapters of one."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from influence_jax.models.gpt_neo import GPTNeoConfig, network, packed
 from influence_jax.models.lora import Adapters, LoRA
+from influence_jax.trees import register_dataclass
 from influence_jax.types import Margin, Params, PRNGKey, Task
 
 
@@ -271,13 +271,11 @@ class AdapterModeling:
         return _Adapted(self.modeling, self.lora, base)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=['base'], meta_fields=['modeling', 'lora']
-)
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Adapted:
-    modeling: LanguageModeling
-    lora: LoRA
+    modeling: LanguageModeling = dataclasses.field(metadata={'static': True})
+    lora: LoRA = dataclasses.field(metadata={'static': True})
     base: Params
 
     @property
