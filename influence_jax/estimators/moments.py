@@ -63,14 +63,15 @@ def moments_by_group(
       losses: of the same.
       examples: one for each target; -1 for none, which no member has.
     """
-    found = np.empty((5, 2, 2, len(examples)))
+    found = np.zeros((5, 2, 2, len(examples)))
 
     def of_some(targets: slice) -> None:
         own = examples[targets]
         has = masks[:, own] & (own >= 0)
+        groups = (OUT, IN) if has.any() else (OUT,)
         for half in (0, 1):
             y = np.asarray(losses[half::2, targets], np.float64)
-            for group in (OUT, IN):
+            for group in groups:
                 weights = (has[half::2] == bool(group)).astype(np.float64)
                 count = weights.sum(axis=0)
                 mean = np.einsum('mt,mt->t', weights, y) / np.maximum(count, 1)
