@@ -12,9 +12,9 @@ Class = TypeVar('Class', bound=type)
 def register_dataclass(cls: Class) -> Class:
     """Makes a dataclass a pytree of its fields, those of `metadata={'static': True}` fixed.
 
-    As jax's function of that name does, but structures of different classes differ. By jax's (0.10)
-    they are equal where the fixed fields are, and one class's compiled program may be run for
-    another's.
+    As jax's function of that name does, but without `__init__`, and structures of different classes
+    differ. By jax's (0.10) they are equal where the fixed fields are, and one class's compiled
+    program may be run for another's.
     """
     fields = dataclasses.fields(cls)
     static = [field.name for field in fields if field.metadata.get('static')]

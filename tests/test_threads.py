@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from influence_jax import threads
 from influence_jax.estimators import summarize
@@ -44,6 +45,50 @@ def test_within_an_item_pieces_stay_in_its_thread():
     of_items = list(side_by_side(work, range(4)))
     assert all(len(one) == 1 for one in of_items)
     assert threading.get_ident() not in set.union(*of_items)
+
+
+def test_a_single_item_may_use_all_cores(monkeypatch):
+    monkeypatch.setattr(threads, 'num_cores', lambda: 2)
+    together = threading.Barrier(2)
+
+    def work(item):
+        return in_threads(lambda piece: together.wait(timeout=30) >= 0, 2, step=1)
+
+    assert list(side_by_side(work, range(1))) == [[True, True]]
+
+
+def test_work_within_work_takes_no_more_threads(monkeypatch):
+    monkeypatch.setattr(threads, 'num_cores', lambda: 4)
+    seen = set()
+
+    def innermost(piece):
+        seen.add(threading.get_ident())
+        time.sleep(0.001)
+
+    def inner(piece):
+        in_threads(innermost, 8, step=1)
+        list(side_by_side(lambda item: innermost(item), range(4)))
+
+    in_threads(inner, 8, step=1)
+    assert len(seen) <= 4
+    seen.clear()
+    list(side_by_side(inner, range(8)))
+    assert len(seen) <= 4
+
+
+def test_blas_has_its_threads_again_whoever_ends_first():
+    def now():
+        return [one['num_threads'] for one in threadpoolctl.threadpool_info()]
+
+    before = now()
+    several = [side_by_side(lambda item: item, range(9)) for _ in range(2)]
+    for one in several:
+        next(one)
+    assert set(now()) == {1}
+    several[0].close()
+    assert set(now()) == {1}
+    several[1].close()
+    assert now() == before
 
 
 def test_few_items_are_begun_before_the_first_is_taken(monkeypatch):

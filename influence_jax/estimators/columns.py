@@ -30,6 +30,7 @@ from influence_jax.estimators.scan import (
     read_columns,
     scan_for,
 )
+from influence_jax.estimators.scan.single_entries import ByColumns
 from influence_jax.estimators.self_influence import self_errors
 from influence_jax.estimators.tiling import (
     padded,
@@ -37,7 +38,7 @@ from influence_jax.estimators.tiling import (
     standardized_tiles,
     tile_slices,
 )
-from influence_jax.estimators.uncertainty import SURE, p_values, randomization_p_values
+from influence_jax.estimators.uncertainty import SURE, p_values
 from influence_jax.threads import IN_CACHE, Piece, in_threads, side_by_side
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
@@ -45,8 +46,8 @@ EntryReader = Callable[[Int[np.ndarray, ' t'], Int[np.ndarray, ' n']], Influence
 """From targets and examples to the entries `[n t]` where they cross."""
 
 
-_LEAST_TILE = 64
-"""Targets of a block, where there are few of them for all cores; fewer are not worth its Python."""
+_NARROWEST = 16
+"""Targets of a block, where there are few of them for all cores."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,7 +118,7 @@ class Columns:
 
         def read(targets: Int[np.ndarray, ' t']) -> Influence | Float[AnyArray, 'N t']:
             # A block in one piece is read as such.
-            whole = targets.size and targets[-1] - targets[0] + 1 == targets.size
+            whole = targets.size and (np.diff(targets) == 1).all()
             some = slice(targets[0], targets[-1] + 1) if whole else targets
             if standard_error is None:
                 return values[:, some]
@@ -250,7 +251,7 @@ def blocks(
         fit = method.block_fit(*of)
         at_once = fit.scan.blocks_at_once
         if at_once > 1:
-            tile = min(tile, max(_LEAST_TILE, -(-source.targets // at_once)))
+            tile = min(tile, max(_NARROWEST, -(-source.targets // at_once)))
         scanned = _scanned_block(fit, of, request=request, least_z=least_z, tile=tile)
 
         def of_columns(columns: slice) -> Piece:
@@ -495,10 +496,11 @@ def _by_both(masks: Bool[np.ndarray, 'M N'], left: Float[np.ndarray, 'M t']) -> 
         *,
         sure: float = SURE,
     ) -> Float[np.ndarray, ' C']:
-        columns = np.ascontiguousarray(masks[:, examples].T)
+        by_columns = ByColumns(masks)
+        nothing = np.zeros(len(targets), np.float32)
         return np.maximum(
             p_values(z, members=len(masks)),
-            randomization_p_values(columns, left[:, targets].T, sure=sure),
+            by_columns.randomization_p_values(left, targets, examples, nothing, sure=sure),
         )
 
     return of_entries

@@ -1,7 +1,6 @@
 """Moments of losses within groups of members, each about its own mean, so that groups merge."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,7 +12,7 @@ OUT, IN = range(2)
 """Groups: members without a target's example, and with it."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
     """Of groups of numbers, arrays of one shape in float64; 0 of nobody.
 
@@ -45,10 +44,6 @@ class Moments:
         third = self.third + 3 * d * self.second + self.count * d2 * d
         fourth = self.fourth + 4 * d * self.third + 6 * d2 * self.second + self.count * d2 * d2
         return Moments(count, mean, *(powers.sum(axis=0) for powers in (second, third, fourth)))
-
-    def __getitem__(self, index: Any) -> 'Moments':
-        """Some of the groups."""
-        return Moments(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
 def moments_by_group(

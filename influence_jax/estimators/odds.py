@@ -101,7 +101,9 @@ class Odds(NamedTuple):
 
 
 class OddsTable(NamedTuple):
-    """Moments of `Odds` at steps of |z|, linear between them: within 1e-5 of the deviation.
+    """Moments of `Odds` at steps of |z|, linear between them.
+
+    Within 2e-5 of the deviation, up to |z| = 2000.
 
     edges: see there.
     table: `[bins steps]` by what z is multiplied, and the deviation as the imaginary part.

@@ -32,6 +32,7 @@ Scores: TypeAlias = _Matrix | Mapping[str, _Matrix]
 _LEARNING_TARGETS = 2048
 _SAMPLED_TARGETS = 64
 _ENTRIES = 2**16  # of a thread, in its cache
+_COUNTED = 16  # times as many, as counts take memory
 
 
 class Posterior(NamedTuple):
@@ -71,7 +72,7 @@ def shrunk(
     Values are posterior means, standard errors posterior standard deviations; for intervals see
     `credible_intervals`. The data are those of `adjusted`. The prior is a spike about zero and
     slabs of many widths, in standard errors of the entry, whose weights are learnt from all
-    off-diagonal entries (`estimators.prior`). Self-influence, which is well estimated, is that of
+    off-diagonal entries (`estimators.odds`). Self-influence, which is well estimated, is that of
     `adjusted`.
 
     Biased towards zero by design: right on average over entries of the same estimate, not for each
@@ -283,7 +284,9 @@ class _Model:
         histogram = odds.Histogram(known)
         for _, block in self.blocks(learning):
             of_some = functools.partial(_counts, histogram, block)
-            for counts in in_threads(of_some, len(block.z), step=_rows(block.z.shape[1])):
+            for counts in in_threads(
+                of_some, len(block.z), step=_COUNTED * _rows(block.z.shape[1])
+            ):
                 histogram.add(counts)
         return histogram.odds()
 

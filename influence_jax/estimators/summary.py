@@ -184,7 +184,8 @@ def summarize(
       estimator: how influence is estimated; also a function, see `as_estimator`. Of no use for
         `Columns`.
       top_k: how many strongest examples of each sign to keep of each target; N at most.
-      tile: how many targets at once; by default 512, fewer of more than 131,072 examples.
+      tile: how many targets a block has at most; by default 512, fewer of more than 131,072
+        examples. On CPUs there is a block for each core at a time.
       target_examples: `[T]` position of the example that each target is, -1 where it is none.
         By default target t is example t if T == N, and otherwise no target is an example.
       quantile_levels: in [0, 1].

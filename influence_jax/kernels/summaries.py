@@ -48,7 +48,7 @@ class _Ensemble(ctypes.Structure):
 _ENSEMBLE = ctypes.POINTER(_Ensemble)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Bits:
     """Masks as bits.
 
@@ -80,8 +80,8 @@ class _Bits:
         return ensemble, (self.bits, order, by_target)
 
 
-@dataclasses.dataclass(frozen=True)
-class Columns:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answers:
     """Answers of `Masks.columns`, to be filled; of all targets of a block.
 
     top: `[t K]` examples of largest value, largest first.
@@ -96,7 +96,7 @@ class Columns:
     ranked: Float[np.ndarray, 't R']
 
     @classmethod
-    def empty(cls, targets: int, *, strongest: int, ranks: int) -> 'Columns':
+    def empty(cls, targets: int, *, strongest: int, ranks: int) -> 'Answers':
         """Arrays of these sizes."""
         top = np.empty((targets, strongest), np.int64)
         return cls(
@@ -136,7 +136,7 @@ class Masks:
     def columns(
         self,
         losses: Float[np.ndarray, 'M t'],
-        answers: Columns,
+        answers: Answers,
         *,
         of_inside: Float[np.ndarray, ' N'],
         of_total: Float[np.ndarray, ' N'],
@@ -274,7 +274,7 @@ class Masks:
 
 def columns_of_values(
     values: Float[np.ndarray, 'N t'],
-    answers: Columns,
+    answers: Answers,
     *,
     per_unit: Float[np.ndarray, ' t'],
     self_index: Int[np.ndarray, ' t'],
@@ -377,7 +377,7 @@ class _Function:
         return _Bound(self._function, (before,), passed, (*kept, *arguments))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Bound:
     """A function with what is the same for all rows.
 

@@ -99,6 +99,26 @@ def test_columns_with_their_members_are_as_the_estimate_itself():
     assert found.estimator is method and len(found.pairs.values)
 
 
+@pytest.mark.parametrize('tile', [1, 2, 3, None])
+def test_a_matrix_in_memory_of_any_layout_is_the_same(tile):
+    values = matrix()[0].astype(np.float32)
+    fields = np.zeros(values.shape[0], [('name', 'i1'), ('values', 'f4', values.shape[1])])
+    fields['values'] = values
+    expected = summarize(Columns.of_matrix(values))
+    for form in (np.asfortranarray(values), fields['values'], values.astype('>f4')):
+        found = summarize(Columns.of_matrix(form), tile=tile)
+        for name in ('top_examples', 'top_values', 'quantiles', 'z_histogram'):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    one = summarize(Columns.of_matrix(np.asfortranarray(values)[:, 2:3]))
+    np.testing.assert_array_equal(one.top_values[0], expected.top_values[2])
+
+
+def test_columns_are_those_asked_for_in_any_order():
+    source = Columns.of_matrix(np.tile(np.arange(12.0), (3, 1)))
+    for targets in ([3, 9, 5], [3, 3, 5], [7], [5, 6, 7], [7, 6, 5]):
+        np.testing.assert_array_equal(source.column(np.array(targets)).values[0], targets)
+
+
 def test_a_mapped_file_is_read_by_blocks(tmp_path):
     values, _ = matrix()
     np.save(tmp_path / 'scores.npy', values.astype(np.float32))

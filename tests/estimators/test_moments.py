@@ -26,14 +26,16 @@ def test_groups_are_the_members_of_even_and_odd_number_without_the_example_and_w
         has = masks[:, example] & (example >= 0)
         for half in (0, 1):
             for group, which in ((OUT, ~has[half::2]), (IN, has[half::2])):
-                one, of = found[half, group, target : target + 1], losses[half::2, target][which]
-                assert one.count == len(of)
+                of = losses[half::2, target][which]
+                parts = (found.count, found.mean, found.second, found.third, found.fourth)
+                count, mean, *powers = (part[half, group, target] for part in parts)
+                assert count == len(of)
                 if not of.size:
-                    assert not one.mean and not one.second and not one.third and not one.fourth
+                    assert not mean and not any(powers)
                     continue
                 d = of - of.mean()
-                np.testing.assert_allclose(one.mean, of.mean(), rtol=1e-12)
-                for power, value in ((2, one.second), (3, one.third), (4, one.fourth)):
+                np.testing.assert_allclose(mean, of.mean(), rtol=1e-12)
+                for power, value in zip((2, 3, 4), powers, strict=True):
                     size = np.sum(np.abs(d) ** power)
                     np.testing.assert_allclose(value, np.sum(d**power), atol=1e-9 * size)
 

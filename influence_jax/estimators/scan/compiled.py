@@ -51,7 +51,7 @@ class CompiledScan(ByColumns):
         losses = np.asfortranarray(targets.losses, np.float32)
         width = losses.shape[1]
         unit = np.asarray(targets.null_error, np.float32)
-        answers = kernel.Columns.empty(width, strongest=request.strongest, ranks=len(request.ranks))
+        answers = kernel.Answers.empty(width, strongest=request.strongest, ranks=len(request.ranks))
         read = self._packed.columns(
             losses,
             answers,
@@ -184,12 +184,12 @@ def read_columns(
     counted: Bool[np.ndarray, ' t'] | None = None,
 ) -> SummaryResult:
     """As `host.read_columns`, which it calls where kernels cannot be used; quick of `[N t]`.T."""
-    by_example = values.T
-    if by_example.strides[1] != values.itemsize:
-        by_example = np.ascontiguousarray(by_example)
+    by_example, (of_row, of_entry) = values.T, values.T.strides
+    if of_entry != values.itemsize or of_row % values.itemsize or not values.flags.aligned:
+        by_example = by_example.copy()  # rows in one piece, also where there is one column
     width = len(values)
     unit = np.asarray(unit, np.float32)
-    answers = kernel.Columns.empty(width, strongest=request.strongest, ranks=len(request.ranks))
+    answers = kernel.Answers.empty(width, strongest=request.strongest, ranks=len(request.ranks))
     read = None
     if values.dtype == np.float32:
         read = kernel.columns_of_values(

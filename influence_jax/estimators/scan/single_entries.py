@@ -8,7 +8,7 @@ from influence_jax.estimators.moments import Moments, moments_by_group
 from influence_jax.estimators.uncertainty import randomization_p_values
 from influence_jax.types import AnyArray
 
-_GATHERED = 2**24  # losses looked up at once
+_GATHERED = 2**22  # losses looked up at once
 
 
 def error_of_entries(
@@ -56,8 +56,8 @@ def entries_of_sums(
       inside: sums of the losses of the members with the example, and of their squares.
     """
     count, inside = included[examples], inside.T
-    total = whole.count * whole.mean
-    outside = np.stack([total, whole.second + total * whole.mean])[:, targets] - inside
+    of_all = whole.count * whole.mean
+    outside = np.stack([of_all, whole.second + of_all * whole.mean])[:, targets] - inside
     means, within = [], []
     for n, (total, squares) in ((count, inside), (whole.count[targets] - count, outside)):
         means.append(total / n)
