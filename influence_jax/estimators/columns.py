@@ -188,7 +188,7 @@ def entry_reader(estimator: Estimator, of: Problem) -> EntryReader:
     fit = estimator.block_fit(*of)
 
     def fitted(targets: Int[np.ndarray, ' t'], examples: Int[np.ndarray, ' n']) -> Influence:
-        ((_, centered, scale),) = standardized_tiles(of.losses[:, targets], tile=len(targets))
+        centered, scale = standardized_block(of.losses[:, targets], width=len(targets))
         of_targets = fit(centered, of.self_index[targets], targets, scale)
         whole = fit.scan.moments_of_all(of_targets.residual)
         found = _entries(fit.scan, of_targets, whole)(

@@ -44,24 +44,23 @@ class Shape(NamedTuple):
 def shape(losses: Float[AnyArray, 'M t'], *, xp: ModuleType = np) -> Shape:
     """The shape of centered losses; 0 for a target of which all are equal."""
     squares = losses * losses  # products, since powers are slow
-    second = squares.mean(axis=0)
-    known = second > 0
-    second = xp.where(known, second, 1)
-    return Shape(
-        xp.where(known, (squares * losses).mean(axis=0) / second**1.5, 0),
-        xp.where(known, (squares * squares).mean(axis=0) / second**2 - 3, 0),
-    )
+    powers = (squares, squares * losses, squares * squares)
+    return _shape(*(power.mean(axis=0) for power in powers), xp=xp)
 
 
 def shape_of(moments: Moments) -> Shape:
     """As `shape`, from the moments of each target's losses."""
-    squares = np.where(moments.second > 0, moments.second, 1)
-    third, fourth = (
-        np.where(moments.second > 0, power, 0) for power in (moments.third, moments.fourth)
+    powers = (moments.second, moments.third, moments.fourth)
+    return _shape(*(power / moments.count for power in powers), xp=np)
+
+
+def _shape(second: Any, third: Any, fourth: Any, *, xp: ModuleType) -> Shape:
+    """From the means of powers."""
+    known = second > 0
+    second = xp.where(known, second, 1)
+    return Shape(
+        xp.where(known, third / second**1.5, 0), xp.where(known, fourth / second**2 - 3, 0)
     )
-    skewness = np.sqrt(moments.count) * third / squares**1.5
-    kurtosis = np.where(moments.second > 0, moments.count * fourth / squares**2 - 3, 0)
-    return Shape(skewness, kurtosis)
 
 
 def standard_error(

@@ -1,5 +1,7 @@
 """The scan on a CPU with AVX-512 and a C++ compiler: a few columns at a time, all in the cache."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -11,7 +13,7 @@ from influence_jax.estimators.scan.contract import (
     SummaryResult,
     Targets,
 )
-from influence_jax.estimators.scan.host import factors, included_in_parts
+from influence_jax.estimators.scan.host import factors, included_in_parts, inverse
 from influence_jax.estimators.scan.single_entries import (
     ByColumns,
     differences_of_sums,
@@ -50,7 +52,6 @@ class CompiledScan(ByColumns):
         """See `Scan`."""
         losses = np.asfortranarray(targets.losses, np.float32)
         width = losses.shape[1]
-        unit = np.asarray(targets.null_error, np.float32)
         answers = kernel.Answers.empty(width, strongest=request.strongest, ranks=len(request.ranks))
         read = self._packed.columns(
             losses,
@@ -59,7 +60,7 @@ class CompiledScan(ByColumns):
             of_total=self._of_means.of_total[-1],
             fixed_examples=np.ascontiguousarray(targets.fixed_examples, np.int64),
             fixed_values=np.ascontiguousarray(targets.fixed_values, np.float32),
-            per_unit=np.divide(1, unit, where=unit > 0, out=np.zeros_like(unit)),
+            per_unit=inverse(np.asarray(targets.null_error, np.float32)),
             floor=np.ascontiguousarray(targets.floor, np.float32),
             self_index=np.ascontiguousarray(targets.self_index, np.int64),
             ranks=np.asarray(request.ranks, np.int64),
@@ -67,15 +68,7 @@ class CompiledScan(ByColumns):
         found = in_threads(read, width, step=_TARGETS)
         listed, histograms = zip(*found, strict=True)
         target, example = np.divmod(np.concatenate(listed), self._packed.examples)
-        return SummaryResult(
-            answers.top,
-            answers.bottom,
-            answers.moments,
-            answers.ranked,
-            target,
-            example,
-            np.sum(histograms, axis=0),
-        )
+        return _result(answers, target, example, histograms)
 
     def candidate_regressors(
         self,
@@ -188,14 +181,13 @@ def read_columns(
     if of_entry != values.itemsize or of_row % values.itemsize or not values.flags.aligned:
         by_example = by_example.copy()  # rows in one piece, also where there is one column
     width = len(values)
-    unit = np.asarray(unit, np.float32)
     answers = kernel.Answers.empty(width, strongest=request.strongest, ranks=len(request.ranks))
     read = None
     if values.dtype == np.float32:
         read = kernel.columns_of_values(
             by_example,
             answers,
-            per_unit=np.divide(1, unit, where=unit > 0, out=np.zeros_like(unit)),
+            per_unit=inverse(np.asarray(unit, np.float32)),
             self_index=np.ascontiguousarray(self_index, np.int64),
             counted=np.ones(width, np.int64) if counted is None else counted.astype(np.int64),
             ranks=np.asarray(request.ranks, np.int64),
@@ -218,6 +210,15 @@ def read_columns(
 
     found = in_threads(beyond, len(by_example), step=max(1, _COMPARED // width))
     target, example = (np.concatenate(part) for part in zip(*found, strict=True))
+    return _result(answers, target, example, histograms)
+
+
+def _result(
+    answers: kernel.Answers,
+    target: Int[np.ndarray, ' C'],
+    example: Int[np.ndarray, ' C'],
+    histograms: Sequence[Int[np.ndarray, ' E']],
+) -> SummaryResult:
     return SummaryResult(
         answers.top,
         answers.bottom,

@@ -57,8 +57,8 @@ def factors(included: Float[np.ndarray, '3 N'], members: int, as_t_statistics: b
     outside = size - included
     both = (included > 0) & (outside > 0)
     unit = np.sqrt(included * outside) if as_t_statistics else both.astype(np.float32)
-    of_total = unit * _inverse(outside)
-    return Factors(of_total, -(of_total + unit * _inverse(included)))
+    of_total = unit * inverse(outside)
+    return Factors(of_total, -(of_total + unit * inverse(included)))
 
 
 class HostScan(ByColumns):
@@ -229,7 +229,7 @@ def read_columns(
       request: what is asked about each column.
       counted: which columns the histogram counts; all by default.
     """
-    per_unit = _inverse(np.asarray(unit, np.float32))
+    per_unit = inverse(np.asarray(unit, np.float32))
     ranks, strongest = np.asarray(request.ranks, int), request.strongest
 
     def of_some(rows: slice) -> SummaryResult:
@@ -330,6 +330,6 @@ def _rows(width: int) -> int:
     return max(1, _IN_CACHE // width)
 
 
-def _inverse(x: Float[np.ndarray, '...']) -> Float[np.ndarray, '...']:
+def inverse(x: Float[np.ndarray, '...']) -> Float[np.ndarray, '...']:
     """One over x, 0 where that is 0."""
     return np.divide(1, x, where=x > 0, out=np.zeros_like(x))
