@@ -74,8 +74,11 @@ class LanguageModeling:
         del key
         model = network.bind(self.config, params)
         if self.capacity is None:
-            logits = model(batch.tokens[:, :-1], adapters)
-            return _mean(_losses(logits, batch), _in_text(batch))
+            hidden = model.hidden(batch.tokens[:, :-1], adapters)
+            table, labels = model.token_embedding[...], batch.tokens[:, 1:]
+            rows = hidden.reshape(-1, hidden.shape[-1])
+            losses = token_losses(rows, table, labels.reshape(-1)).reshape(labels.shape)
+            return _mean(losses, _in_text(batch))
         counts = batch.lengths - 1
         size, longest = len(counts), batch.tokens.shape[1] - 1
         capacity = packed.whole_blocks(min(self.capacity, size * longest))

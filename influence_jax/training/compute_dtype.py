@@ -76,7 +76,8 @@ def _evaluated(jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any
         primitive, inputs = equation.primitive, [read(v) for v in equation.invars]
         if (product := _PRODUCTS.get(primitive.name)) and _is_float32(*inputs):
             outputs = [product(primitive, equation.params, *inputs)]
-        elif in_jax := getattr(primitive, 'in_jax', None):  # a kernel says what it computes
+        elif (in_jax := getattr(primitive, 'in_jax', None)) and _is_float32(inputs[0]):
+            # A kernel says what it computes.
             form = jax.make_jaxpr(functools.partial(in_jax, **equation.params))(*inputs)
             outputs = _evaluated(form.jaxpr, form.consts, inputs)
         else:

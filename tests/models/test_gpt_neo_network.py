@@ -79,17 +79,19 @@ def test_a_text_depends_on_no_other():
 
 @pytest.mark.parametrize('way', ['scan', 'remat'])
 def test_scan_and_remat_give_what_unrolled_layers_give(way, monkeypatch):
-    expected = loss_and_gradient(SMALL, params(), tokens(), LENGTHS)
+    deeper = dataclasses.replace(SMALL, layers=4, attention=())
+    assert deeper.period == 2
+    expected = loss_and_gradient(deeper, params(deeper), tokens(), LENGTHS)
     monkeypatch.setattr(network, 'UNROLLED_LAYERS', 0)
-    config = dataclasses.replace(SMALL, remat=way == 'remat')
+    config = dataclasses.replace(deeper, remat=way == 'remat')
 
     def of_layers_in_turn(weights):  # a function of its own, which jit has not seen
         return value_and_gradient(config, weights, tokens(), LENGTHS)
 
-    program = str(jax.make_jaxpr(of_layers_in_turn)(params()))
+    program = str(jax.make_jaxpr(of_layers_in_turn)(params(deeper)))
     assert 'scan' in program
     assert any(name in program for name in ('remat', 'checkpoint')) == (way == 'remat')
-    assert_trees_close(jit(of_layers_in_turn)(params()), expected, 1e-4, 1e-5)
+    assert_trees_close(jit(of_layers_in_turn)(params(deeper)), expected, 1e-4, 1e-5)
 
 
 def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():

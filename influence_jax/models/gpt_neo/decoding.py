@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
@@ -67,14 +66,14 @@ def greedy(
             f'max_positions={config.max_positions}; cut the prompts or decode fewer tokens'
         )
     model = bind(config, params)
-    windows = np.array(config.windows)
     positions = _positions_of_places(lengths, prompt_length, further)
 
     def step(state: tuple[Array, _Cache], number: Array) -> tuple[tuple[Array, _Cache], Array]:
         tokens, cache = state
 
-        def attend(q: Heads, k: Heads, v: Heads, layer: tuple) -> tuple[Heads, _Cache]:
-            window, cache = layer
+        def attend(
+            q: Heads, k: Heads, v: Heads, window: int, cache: _Cache
+        ) -> tuple[Heads, _Cache]:
             cache = cache.with_token(k, v, place=prompt_length + number)
             distance = (lengths + number)[:, None] - positions
             seen = (distance >= 0) & (distance < window)
@@ -82,12 +81,12 @@ def greedy(
 
         row = jnp.asarray(model.position_embedding[...])[lengths + number]
         x = model.embed(tokens[:, None], row[:, None])
-        x, cache = model.through_layers(x, attend, (windows, cache), adapters)
+        x, cache = model.through_layers(x, attend, cache, adapters)
         following = _likeliest(model, x[:, 0])
         following = jnp.where(tokens == end, end, following)
         return (following, cache), following
 
-    x, cache = _read_prompts(model, prompts, windows, further, adapters)
+    x, cache = _read_prompts(model, prompts, further, adapters)
     first = _likeliest(model, x[jnp.arange(len(lengths)), lengths - 1])
     _, following = jax.lax.scan(step, (first, cache), jnp.arange(further))
     return jnp.concatenate([first[:, None], following.T], axis=1)
@@ -102,16 +101,16 @@ def _positions_of_places(lengths: AnyArray, prompt_length: int, further: int) ->
 
 
 def _read_prompts(
-    model: GPTNeo, prompts: AnyArray, windows: np.ndarray, further: int, adapters: Any
+    model: GPTNeo, prompts: AnyArray, further: int, adapters: Any
 ) -> tuple[Float[Array, 'B P D'], _Cache]:
     """The stream after the last layer, and caches with room for `further` tokens."""
 
-    def attend(q: Heads, k: Heads, v: Heads, window: Any) -> tuple[Heads, _Cache]:
+    def attend(q: Heads, k: Heads, v: Heads, window: int, _: None) -> tuple[Heads, _Cache]:
         room = ((0, 0), (0, 0), (0, further), (0, 0))
         return causal_attention(q, k, v, window), _Cache(jnp.pad(k, room), jnp.pad(v, room))
 
     rows = model.position_embedding[: prompts.shape[1]]
-    return model.through_layers(model.embed(prompts, rows[None]), attend, windows, adapters)
+    return model.through_layers(model.embed(prompts, rows[None]), attend, adapters=adapters)
 
 
 def _likeliest(model: GPTNeo, x: Float[Array, 'B D']) -> Int[Array, ' B']:

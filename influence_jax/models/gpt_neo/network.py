@@ -18,7 +18,7 @@ first D of output; over the MLP: I of up, up_bias and down; an embedding: D.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,8 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from influence_jax.kernels import cudnn_attention
+from influence_jax.kernels.attention import attend
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
 from influence_jax.models.lora import Adapter
 from influence_jax.types import AnyArray, Params
@@ -40,8 +42,8 @@ Attend = Callable[[Heads, Heads, Heads], tuple[Heads, Any]]
 LayerAdapters = Mapping[str, Mapping[str, Adapter]]
 """The adapters of one layer, by the paths of their matrices."""
 
-AttendInLayer = Callable[[Heads, Heads, Heads, Any], tuple[Heads, Any]]
-"""An `Attend` that is also given what belongs to the layer: its window, its cache."""
+AttendInLayer = Callable[[Heads, Heads, Heads, int, Any], tuple[Heads, Any]]
+"""An `Attend` that is also given the layer's window and what else belongs to it: its cache."""
 
 SHARDING_RULES = (
     (r'adapters?/|/(a|b)$', PartitionSpec()),
@@ -109,11 +111,11 @@ class GPTNeo(nnx.Module):
                 'cut the texts'
             )
 
-        def attend(q: Heads, k: Heads, v: Heads, window: Any) -> tuple[Heads, None]:
+        def attend(q: Heads, k: Heads, v: Heads, window: int, _: None) -> tuple[Heads, None]:
             return causal_attention(q, k, v, window), None
 
         x = self.embed(tokens, self.position_embedding[:length][None])
-        x, _ = self.through_layers(x, attend, np.array(self.config.windows), adapters)
+        x, _ = self.through_layers(x, attend, adapters=adapters)
         return self.final_norm(x)
 
     def logits(self, hidden: Float[Array, '... D']) -> Float[Array, '... V']:
@@ -133,36 +135,50 @@ class GPTNeo(nnx.Module):
         self,
         x: Float[Array, 'B S D'],
         attend: AttendInLayer,
-        per_layer: Any,
+        per_layer: Any = None,
         adapters: Mapping | None = None,
     ) -> tuple[Float[Array, 'B S D'], Any]:
         """The stream after the last layer, and what `attend` kept of each.
 
         Args:
             x: the stream before the first layer.
-            attend: given queries, keys, values and the layer's row of `per_layer`.
+            attend: given queries, keys, values, the layer's window and its row of `per_layer`.
             per_layer: pytree with a leading axis L.
             adapters: as for `hidden`.
         """
         structure, params = nnx.split(self.layers)
 
-        def layer(x: Array, now: tuple) -> tuple[Array, Any]:
+        def layer(x: Array, now: tuple, window: int) -> tuple[Array, Any]:
             params, row, adapters = now
             merged: Layer = nnx.merge(structure, params)
-            x, kept = merged(over_data(x), lambda q, k, v: attend(q, k, v, row), adapters)
+            read = functools.partial(attend_in_layer, window=window, row=row)
+            x, kept = merged(over_data(x), read, adapters)
             return over_data(x), kept
 
-        stacked = (params, per_layer, (adapters or {}).get('layers', {}))
+        def attend_in_layer(
+            q: Heads, k: Heads, v: Heads, *, window: int, row: Any
+        ) -> tuple[Heads, Any]:
+            return attend(q, k, v, window, row)
+
         if self.config.remat:
-            return lax.scan(jax.checkpoint(layer, prevent_cse=False), x, stacked)
-        if self.config.layers > UNROLLED_LAYERS:
-            return lax.scan(layer, x, stacked)
-        kept = []
-        for number in range(self.config.layers):
-            row = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
-            x, kept_here = layer(x, row)
-            kept.append(kept_here)
-        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
+            layer = jax.checkpoint(layer, prevent_cse=False, static_argnums=2)
+
+        def in_turn(x: Array, stacked: Any, windows: Sequence[int]) -> tuple[Array, Any]:
+            kept = []
+            for number, window in enumerate(windows):
+                row = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
+                x, kept_here = layer(x, row, window)
+                kept.append(kept_here)
+            return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
+
+        # Layers whose windows differ are compiled one by one, so that each knows its own.
+        windows, period = self.config.windows, self.config.period
+        stacked = (params, per_layer, (adapters or {}).get('layers', {}))
+        if len(windows) == period or (len(windows) <= UNROLLED_LAYERS and not self.config.remat):
+            return in_turn(x, stacked, windows)
+        by_period = jax.tree.map(lambda leaf: leaf.reshape(-1, period, *leaf.shape[1:]), stacked)
+        x, kept = lax.scan(lambda x, now: in_turn(x, now, windows[:period]), x, by_period)
+        return x, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
 
 
 def init(config: GPTNeoConfig, *, key: Array) -> Params:
@@ -312,8 +328,16 @@ def _masked_softmax_jvp(
     return shares, shares * (tangent - mean)
 
 
-def causal_attention(queries: Heads, keys: Heads, values: Heads, window: Any) -> Heads:
+def causal_attention(queries: Heads, keys: Heads, values: Heads, window: int) -> Heads:
     """Every token reads the last `window` tokens, itself included."""
+    form = functools.partial(_attended, min(window, queries.shape[2]))
+    if not cudnn_attention.serves(queries, keys, values):
+        return form(queries, keys, values)
+    reach = None if window >= queries.shape[2] else window
+    return attend(cudnn_attention.CausalAttention(reach, form), queries, keys, values)
+
+
+def _attended(window: int, queries: Heads, keys: Heads, values: Heads) -> Heads:
     place = np.arange(queries.shape[2])
     distance = place[:, None] - place[None]
     seen = (distance >= 0) & (distance < window)

@@ -5,13 +5,14 @@ it that the longest record may reach back to, so attention looks no further.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from influence_jax.kernels import attention as kernel
+from influence_jax.kernels import attention as kernels
+from influence_jax.kernels import packed_attention
 from influence_jax.models.gpt_neo.network import GPTNeo, Heads, attention
 from influence_jax.models.lora import Adapters
 
@@ -104,21 +105,20 @@ def hidden(
             f'{longest} tokens, but the network has max_positions={positions}; cut the texts'
         )
 
-    # The layers are scanned over; where all read as far back, how far is known to the compiler.
-    reaches = {min(longest, window) for window in model.config.windows}
-
-    def attend(q: Heads, k: Heads, v: Heads, window: Any) -> tuple[Heads, None]:
-        if len(reaches) > 1 or not kernel.serves(max(reaches), q, k, v):
-            return _attended_in_blocks(q, k, v, record, window, longest=longest), None
-        (reach,) = reaches
-        in_jax = functools.partial(_attended, reach)
+    def attend(q: Heads, k: Heads, v: Heads, window: int, _: None) -> tuple[Heads, None]:
+        reach = min(longest, window)
+        form = functools.partial(_attended, reach)
         q, k, v = (x[0].swapaxes(0, 1) for x in (q, k, v))
-        read = kernel.attend(q, k, v, record, reach=reach, in_jax=in_jax)
+        if packed_attention.serves(reach, q, k, v):
+            kind = packed_attention.PackedAttention(reach, form)
+            read = kernels.attend(kind, q, k, v, record)
+        else:
+            read = form(q, k, v, record)
         return read.swapaxes(0, 1)[None], None
 
     rows = model.position_embedding[position]
     x = model.embed(tokens[None], rows[None])
-    x, _ = model.through_layers(x, attend, np.array(model.config.windows), adapters)
+    x, _ = model.through_layers(x, attend, adapters=adapters)
     return model.final_norm(x)[0]
 
 
@@ -134,7 +134,7 @@ def _attended(
 
 
 def _attended_in_blocks(
-    q: Heads, k: Heads, v: Heads, record: Int[Array, ' C'], window: Any, *, longest: int
+    q: Heads, k: Heads, v: Heads, record: Int[Array, ' C'], window: int, *, longest: int
 ) -> Float[Array, '1 H C d']:
     """Of each token to the last `window` tokens of its record, itself included."""
     block, (_, heads, count, width) = BLOCK, q.shape

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_jax.kernels import attention
+from influence_jax.kernels import attention, packed_attention
+from influence_jax.kernels.packed_attention import PackedAttention
 from influence_jax.models.gpt_neo import GPTNeoConfig, packed
 from influence_jax.tasks.language_modeling import LanguageModeling, TokenBatch
 from influence_jax.training.compute_dtype import ComputeDtype, computing_in
 
 pytestmark = pytest.mark.skipif(
-    not attention.serves(16, np.zeros(1, np.float32)),
+    not packed_attention.serves(16, np.zeros(1, np.float32)),
     reason='there is no C++ compiler, or this is no CPU',
 )
 
@@ -36,7 +37,7 @@ def problem(lengths, heads, width):
 def both(records, reach):
     form = functools.partial(packed._attended, reach)
     return (
-        lambda q, k, v: attention.attend(q, k, v, records, reach=reach, in_jax=form),
+        lambda *heads: attention.attend(PackedAttention(reach, form), *heads, records),
         lambda q, k, v: form(q, k, v, records),
     )
 
@@ -53,7 +54,7 @@ def close(found, expected):
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 @pytest.mark.parametrize('threads', [False, True])
 def test_what_is_read_and_its_gradients(case, threads, monkeypatch):
-    monkeypatch.setattr(attention, 'threads', lambda: threads)
+    monkeypatch.setattr(packed_attention, 'threads', lambda: threads)
     lengths, heads, width, reach = case
     *arrays, weights, records = problem(lengths, heads, width)
     kernel, form = both(records, reach)
@@ -100,9 +101,8 @@ def test_under_vmap_once_and_twice(axes):
 def test_what_is_no_number_stays_so():
     *arrays, _, records = problem((8, 24), 1, 8)
     arrays[0] = arrays[0].at[3, 0, 0].set(jnp.nan)
-    found = attention.attend(
-        *arrays, records, reach=24, in_jax=functools.partial(packed._attended, 24)
-    )
+    form = PackedAttention(24, functools.partial(packed._attended, 24))
+    found = attention.attend(form, *arrays, records)
     assert np.isnan(found[3]).all()
     assert np.isfinite(np.delete(np.asarray(found), 3, axis=0)).all()
 
@@ -163,5 +163,5 @@ def test_other_devices_use_the_form_in_jax():
 
 
 def test_long_records_and_other_types_are_left_to_it():
-    assert not attention.serves(4096, np.zeros(1, np.float32))
-    assert not attention.serves(16, np.zeros(1, np.float16))
+    assert not packed_attention.serves(4096, np.zeros(1, np.float32))
+    assert not packed_attention.serves(16, np.zeros(1, np.float16))

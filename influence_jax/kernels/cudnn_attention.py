@@ -1,0 +1,71 @@
+"""Causal attention of whole texts on NVIDIA's GPUs, by cuDNN.
+
+XLA writes the scores of all pairs to memory, in float32, several times over. cuDNN never does.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from influence_jax.types import AnyArray
+
+_WIDEST = 128
+"""Of a head; newer cards take wider ones."""
+
+
+def serves(*arrays: AnyArray) -> bool:
+    """Whether attention of these queries, keys, values is to be computed here."""
+    width = arrays[0].shape[-1]
+    return (
+        jax.default_backend() == 'gpu'
+        and 'cuda' in jax.devices()[0].client.platform_version.lower()
+        and all(array.dtype == jnp.bfloat16 for array in arrays)
+        and width <= _WIDEST
+        and width % 8 == 0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalAttention:
+    """Softmax attention without a scale, of every token to the last ones, itself included.
+
+    A `Form` of queries, keys and values `[B H S d]`, bfloat16. The gradients compute anew what is
+    read.
+
+    Attributes:
+        window: how many tokens each reads at most, itself included; None for all.
+        of_arrays: computes the same in JAX; hashable.
+    """
+
+    window: int | None
+    of_arrays: Callable[..., Array]
+    platform = 'cuda'
+    axes = 4
+
+    def in_jax(self, *arrays: Array) -> Array:
+        """See `Form`."""
+        return self.of_arrays(*arrays)
+
+    def attended(self, *arrays: Array) -> Array:
+        """See `Form`."""
+        of_texts = [array.reshape(-1, *array.shape[-3:]) for array in arrays]
+        return self._fused(*of_texts).reshape(arrays[0].shape)
+
+    def gradients(self, *arrays: Array) -> Sequence[Array]:
+        """See `Form`."""
+        *heads, cotangent = (array.reshape(-1, *array.shape[-3:]) for array in arrays)
+        found = jax.vjp(self._fused, *heads)[1](cotangent)
+        return [gradient.reshape(arrays[0].shape) for gradient in found]
+
+    def _fused(self, *heads: Float[Array, 'B H S d']) -> Float[Array, 'B H S d']:
+        read = jax.nn.dot_product_attention(
+            *(array.swapaxes(1, 2) for array in heads),
+            scale=1.0,
+            is_causal=True,
+            local_window_size=None if self.window is None else (self.window - 1, 0),
+            implementation='cudnn',
+        )
+        return read.swapaxes(1, 2)
