@@ -64,7 +64,8 @@ def each(function: Callable[..., Any], several: list[Any], *first: Any) -> list[
 
 def entries(scan: Scan, targets: Targets, examples: int) -> Any:
     of = np.repeat(np.arange(len(targets.self_index)), _ENTRIES)
-    read = scan.entries_of(targets.losses, scan.moments_of_all(targets.losses))
+    single = scan.single
+    read = single.entries_of(targets.losses, single.moments_of_all(targets.losses))
     return read(of, np.resize(np.arange(examples), len(of)))
 
 

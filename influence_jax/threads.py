@@ -56,15 +56,23 @@ def in_threads(work: Callable[[slice], Piece], rows: int, *, step: int) -> list[
     return cast(list[Piece], found)
 
 
-def side_by_side(work: Callable[[Item], Piece], items: Iterable[Item]) -> Iterator[Piece]:
+def side_by_side(
+    work: Callable[[Item], Piece], items: Iterable[Item], *, most: int | None = None
+) -> Iterator[Piece]:
     """Yields what the work makes of item after item, an item on each core at a time.
 
-    One item more than there are cores is begun before what became of the first is asked for. A
+    Args:
+        work: of one item.
+        items: of the work.
+        most: how many at a time, where there are more cores.
+
+    One item more is begun before what became of the first is asked for. A
     single item is worked on in the caller's thread, and may use all cores itself.
     """
     items = iter(items)
     first = list(itertools.islice(items, 2))
-    if len(first) < 2 or _is_one_of_several():
+    workers = min(num_cores(), most or num_cores())
+    if len(first) < 2 or most == 1 or _is_one_of_several():
         yield from map(work, itertools.chain(first, items))
         return
 
@@ -73,12 +81,12 @@ def side_by_side(work: Callable[[Item], Piece], items: Iterable[Item]) -> Iterat
             return work(item)
 
     begun: deque[concurrent.futures.Future[Piece]] = deque()
-    pool = concurrent.futures.ThreadPoolExecutor(num_cores())
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
     try:
         with _blas_in_one_thread():
             for item in itertools.chain(first, items):
                 begun.append(pool.submit(alone, item))
-                if len(begun) > num_cores():
+                if len(begun) > workers:
                     yield begun.popleft().result()
             while begun:
                 yield begun.popleft().result()

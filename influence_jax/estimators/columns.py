@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from influence_jax.estimators.difference_of_means import StrongestOther, without_self
 from influence_jax.estimators.ensemble import Problem, problem
@@ -23,14 +23,13 @@ from influence_jax.estimators.moments import Moments
 from influence_jax.estimators.pairs import PValues
 from influence_jax.estimators.scan import (
     Entries,
-    Scan,
+    SingleEntries,
     SummaryRequest,
     SummaryResult,
     Targets,
     read_columns,
     scan_for,
 )
-from influence_jax.estimators.scan.single_entries import ByColumns
 from influence_jax.estimators.self_influence import self_errors
 from influence_jax.estimators.tiling import (
     padded,
@@ -190,8 +189,8 @@ def entry_reader(estimator: Estimator, of: Problem) -> EntryReader:
     def fitted(targets: Int[np.ndarray, ' t'], examples: Int[np.ndarray, ' n']) -> Influence:
         centered, scale = standardized_block(of.losses[:, targets], width=len(targets))
         of_targets = fit(centered, of.self_index[targets], targets, scale)
-        whole = fit.scan.moments_of_all(of_targets.residual)
-        found = _entries(fit.scan, of_targets, whole)(
+        whole = fit.scan.single.moments_of_all(of_targets.residual)
+        found = _entries(fit.scan.single, of_targets, whole)(
             np.repeat(np.arange(len(targets)), len(examples)), np.tile(examples, len(targets))
         )
         shape = len(targets), len(examples)
@@ -258,7 +257,7 @@ def blocks(
             return read(scanned(columns))
 
         several = tile_slices(source.targets, tile)
-        return side_by_side(of_columns, several) if at_once > 1 else map(of_columns, several)
+        return side_by_side(of_columns, several, most=at_once)
     else:
         tiles = method.tiles(of.masks, of.losses, target_examples=self_index, tile=tile)
     return map(
@@ -311,7 +310,7 @@ def _scanned_block(
         centered, scale = standardized_block(losses[:, columns], width=tile)
         of_block = padded(self_index[columns], tile, fill=-1)
         fitted = fit(centered, of_block, columns, scale).cut(width)
-        whole = fit.scan.moments_of_all(fitted.residual)
+        whole = fit.scan.single.moments_of_all(fitted.residual)
         squares = whole.second + whole.count * whole.mean**2
         null_error = fitted.inflation * _null_error(squares, included, len(masks))
         targets = Targets(
@@ -328,9 +327,9 @@ def _scanned_block(
             null_error,
             null_error,
             scale[:width],
-            _entries(fit.scan, fitted, whole),
+            _entries(fit.scan.single, fitted, whole),
             fitted.examples,
-            _by_randomization(fit.scan, fitted),
+            _by_randomization(fit.scan.single, fitted),
             fitted.effective_members,
             fitted.other_cross_fitted * scale[:width],
         )
@@ -419,12 +418,13 @@ def _evidence(
     """What masks and losses add to a block: p-values, effective members, cross-fitted values."""
     masks, losses, self_index = of
     effective = self_errors(masks, losses, self_index).effective_members
-    compare = StrongestOther(masks, scan_for(masks))
+    scan = scan_for(masks)
+    compare = StrongestOther(masks, scan)
     for columns, centered, scale in standardized_tiles(losses, tile=tile):
         width = columns.stop - columns.start
         left = without_self(masks, centered[:, :width], self_index[columns])
         found = compare(centered, padded(self_index[columns], len(scale), fill=-1)) * scale
-        yield _by_both(masks, left), effective[columns], found[:width]
+        yield _by_both(scan.single, left), effective[columns], found[:width]
 
 
 def _null_error(
@@ -447,8 +447,8 @@ def _floor(
     return np.sqrt(squares * part * members / product)
 
 
-def _entries(scan: Scan, fitted: Fit, whole: Moments) -> Entries:
-    of_residual = scan.entries_of(fitted.residual, whole)
+def _entries(single: SingleEntries, fitted: Fit, whole: Moments) -> Entries:
+    of_residual = single.entries_of(fitted.residual, whole)
 
     def entries(
         targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
@@ -463,7 +463,7 @@ def _entries(scan: Scan, fitted: Fit, whole: Moments) -> Entries:
     return entries
 
 
-def _by_randomization(scan: Scan, fitted: Fit) -> PValues:
+def _by_randomization(single: SingleEntries, fitted: Fit) -> PValues:
     """Of a regressor with the losses as they would be were it none: what is left, and its part."""
 
     def of_entries(
@@ -476,12 +476,12 @@ def _by_randomization(scan: Scan, fitted: Fit) -> PValues:
         part = np.zeros(len(targets), np.float32)
         at, place = np.nonzero(fitted.examples[targets] == examples[:, None])
         part[at] = fitted.values[targets[at], place]
-        return scan.randomization_p_values(fitted.residual, targets, examples, part, sure=sure)
+        return single.randomization_p_values(fitted.residual, targets, examples, part, sure=sure)
 
     return of_entries
 
 
-def _by_both(masks: Bool[np.ndarray, 'M N'], left: Float[np.ndarray, 'M t']) -> PValues:
+def _by_both(single: SingleEntries, left: Float[np.ndarray, 'M t']) -> PValues:
     """By Student's t, but no less than the losses themselves support.
 
     Values that are no differences of means, as of a linear datamodel: the randomness of the masks
@@ -496,11 +496,10 @@ def _by_both(masks: Bool[np.ndarray, 'M N'], left: Float[np.ndarray, 'M t']) -> 
         *,
         sure: float = SURE,
     ) -> Float[np.ndarray, ' C']:
-        by_columns = ByColumns(masks)
         nothing = np.zeros(len(targets), np.float32)
         return np.maximum(
-            p_values(z, members=len(masks)),
-            by_columns.randomization_p_values(left, targets, examples, nothing, sure=sure),
+            p_values(z, members=len(left)),
+            single.randomization_p_values(left, targets, examples, nothing, sure=sure),
         )
 
     return of_entries

@@ -9,7 +9,7 @@ from influence_jax.estimators import standard_errors
 from influence_jax.estimators.ensemble import problem
 from influence_jax.estimators.estimator import Fit, Tiles, estimator
 from influence_jax.estimators.mask_columns import distinct
-from influence_jax.estimators.scan import Scan, scan_for
+from influence_jax.estimators.scan import Scan, SingleEntries, scan_for
 from influence_jax.estimators.self_influence import (
     own_entries,
     self_errors,
@@ -141,7 +141,7 @@ class NoRegressors:
         scale: Float[np.ndarray, ' t'],
     ) -> Fit:
         """See `BlockFit`."""
-        of_own = self.scan.moments(losses, self_index).merged()
+        of_own = self.scan.single.moments(losses, self_index).merged()
         value, reliability = own_entries(of_own, members=len(losses))
         unseen = padded(self._unseen[columns], len(scale)) / np.where(scale > 0, scale, 1)
         error = widened_error(reliability, unseen, members=len(losses))
@@ -176,7 +176,7 @@ class StrongestOther:
         """Of a block of targets, see `strongest_other`; losses are centered and within [-1, 1]."""
         left = without_self(self._masks, losses, self_index) if self._are_alone else losses
         halves = self._scan.candidate_regressors(left, self_index, self._most, parts=2)
-        return strongest_other(self._scan, left, halves, self_index)
+        return strongest_other(self._scan.single, left, halves, self_index)
 
 
 def without_self(
@@ -200,7 +200,7 @@ def without_self(
 
 
 def strongest_other(
-    scan: Scan,
+    single: SingleEntries,
     left: Float[np.ndarray, 'M t'],
     candidates: Int[np.ndarray, '2 t K'],
     self_index: Int[np.ndarray, ' t'],
@@ -210,7 +210,7 @@ def strongest_other(
     Mean of both directions; NaN where a half finds no positive influence among those given.
 
     Args:
-      scan: of the masks of all members.
+      single: of the masks of all members.
       left: `without_self`.
       candidates: strongest examples by members of even and of odd number, as
         `Scan.candidate_regressors` has them.
@@ -219,9 +219,9 @@ def strongest_other(
     allowed = candidates != self_index[None, :, None]
     found = []
     for half, (examples, may) in enumerate(zip(candidates, allowed, strict=True)):
-        chosen = np.where(may, scan.differences(left, examples, half), -np.inf)
+        chosen = np.where(may, single.differences(left, examples, half), -np.inf)
         best = np.argmax(chosen, axis=1)[:, None]
-        measured = scan.differences(left, np.take_along_axis(examples, best, 1), 1 - half)
+        measured = single.differences(left, np.take_along_axis(examples, best, 1), 1 - half)
         positive = np.take_along_axis(chosen, best, 1) > 0
         found.append(np.where(positive, measured, np.nan)[:, 0])
     return np.mean(found, axis=0)

@@ -155,10 +155,10 @@ class Fitting:
         self_index: Int[np.ndarray, ' t'],
     ) -> Float[np.ndarray, ' t']:
         if self._clusters.trivial:
-            return strongest_other(self.scan, left, candidate_regressors[:2], self_index)
+            return strongest_other(self.scan.single, left, candidate_regressors[:2], self_index)
         # What the own example does, those that go with it do.
         candidates = self.scan.candidate_regressors(losses, self_index, self._most, parts=2)
-        return strongest_other(self.scan, losses, candidates, self_index)
+        return strongest_other(self.scan.single, losses, candidates, self_index)
 
     def _candidate_regressors(
         self, left: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t']

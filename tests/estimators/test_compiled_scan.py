@@ -108,20 +108,22 @@ def test_single_entries_and_p_values_are_those_of_numpy(kind):
     generator = np.random.default_rng(0)
     targets, examples = generator.integers(0, 20, 500), generator.integers(0, 400, 500)
     mine, theirs = (
-        one.entries_of(of.losses, one.moments_of_all(of.losses))(targets, examples)
+        one.single.entries_of(of.losses, one.single.moments_of_all(of.losses))(targets, examples)
         for one in (scan, host)
     )
     for one, other in zip(mine, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
     taken = np.where(generator.random(500) < 0.5, 0.1, 0).astype(np.float32)
     mine, theirs = (
-        one.randomization_p_values(of.losses, targets, examples, taken, sure=SURE)
+        one.single.randomization_p_values(of.losses, targets, examples, taken, sure=SURE)
         for one in (scan, host)
     )
     np.testing.assert_allclose(mine, theirs, rtol=1e-4)
     none = np.empty(0, int)
-    assert not scan.randomization_p_values(of.losses, none, none, taken[:0], sure=SURE).size
-    assert not scan.entries_of(of.losses, scan.moments_of_all(of.losses))(none, none)[0].size
+    assert not scan.single.randomization_p_values(of.losses, none, none, taken[:0], sure=SURE).size
+    assert not scan.single.entries_of(of.losses, scan.single.moments_of_all(of.losses))(none, none)[
+        0
+    ].size
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -129,7 +131,7 @@ def test_single_entries_and_p_values_are_those_of_numpy(kind):
 def test_moments_by_groups_are_those_of_numpy(members, kind):
     masks, of = problem(members, 40, 33, kind)
     mine, theirs = (
-        one.moments(of.losses, of.self_index) for one in (compiled(masks), HostScan(masks))
+        one.single.moments(of.losses, of.self_index) for one in (compiled(masks), HostScan(masks))
     )
     np.testing.assert_array_equal(mine.count, theirs.count)
     for name in ('mean', 'second', 'third', 'fourth'):
@@ -172,14 +174,14 @@ def test_positions_of_any_integer_type_are_taken_and_no_other_array_by_mistake()
     masks, of = problem(60, 40, 3, 'normal')
     scan = compiled(masks)
     examples = np.array([[1, 2], [3, 4], [39, 0]])
-    expected = HostScan(masks).differences(of.losses, examples, 1)
+    expected = HostScan(masks).single.differences(of.losses, examples, 1)
     for dtype in (np.int8, np.int32, np.int64):
-        found = scan.differences(of.losses, examples.astype(dtype), 1)
+        found = scan.single.differences(of.losses, examples.astype(dtype), 1)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     places = np.zeros(1, np.int64)
     with pytest.raises(TypeError, match='int64'):
         scan._packed.sums(of.losses, places, places.astype(np.int32), np.empty((1, 2)))
-    one = scan.randomization_p_values(of.losses, places + 1, places, np.zeros(1), sure=0)
+    one = scan.single.randomization_p_values(of.losses, places + 1, places, np.zeros(1), sure=0)
     assert 0 < one[0] <= 1
 
 

@@ -94,9 +94,9 @@ def test_entries_are_those_of_the_loops(scanned):
     generator = np.random.default_rng(1)
     of = generator.integers(0, len(targets.self_index), 500)
     examples = generator.integers(0, masks.shape[1], 500)
-    values, standard_errors = scan.entries_of(targets.losses, scan.moments_of_all(targets.losses))(
-        of, examples
-    )
+    values, standard_errors = scan.single.entries_of(
+        targets.losses, scan.single.moments_of_all(targets.losses)
+    )(of, examples)
     np.testing.assert_allclose(values, exact[examples, of], atol=1e-6)
     np.testing.assert_allclose(standard_errors, errors[examples, of], rtol=1e-5)
 
@@ -124,17 +124,17 @@ def test_differences_by_halves_and_p_values_are_those_of_the_masks(scanned):
     for half in (0, 1):
         kept, losses = masks[half::2], targets.losses[half::2].astype(np.float64)
         values, _ = reference.difference_in_means(kept, losses)
-        found = scan.differences(targets.losses, examples, half)
+        found = scan.single.differences(targets.losses, examples, half)
         expected = np.take_along_axis(values.T, examples, axis=1)
         np.testing.assert_allclose(found, expected, atol=1e-5)
     of, rows = generator.integers(0, 70, 300), generator.integers(0, masks.shape[1], 300)
     taken = generator.normal(size=300).astype(np.float32) * (generator.random(300) < 0.5)
     losses = targets.losses[:, of].T - taken[:, None] * masks[:, rows].T
     expected = randomization_p_values(masks[:, rows].T, losses)
-    found = scan.randomization_p_values(targets.losses, of, rows, taken, sure=SURE)
+    found = scan.single.randomization_p_values(targets.losses, of, rows, taken, sure=SURE)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     # A bound will do where it is small enough.
-    bounds = scan.randomization_p_values(targets.losses, of, rows, taken, sure=0.1)
+    bounds = scan.single.randomization_p_values(targets.losses, of, rows, taken, sure=0.1)
     assert (bounds >= expected * (1 - 1e-4)).all()
     assert ((bounds <= 0.1) | (bounds <= expected * (1 + 1e-4))).all()
 

@@ -9,6 +9,7 @@ from influence_jax.estimators.moments import Moments
 from influence_jax.estimators.scan import host
 from influence_jax.estimators.scan.contract import (
     Entries,
+    SingleEntries,
     SummaryRequest,
     SummaryResult,
     Targets,
@@ -30,23 +31,112 @@ _P_VALUES = 2**8
 _COMPARED = 2**16
 
 
-class CompiledScan(ByColumns):
-    """A `Scan` by `kernels.summaries`."""
+class CompiledEntries(ByColumns):
+    """`SingleEntries` by `kernels.summaries`."""
 
     def __init__(self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks) -> None:
         super().__init__(masks)
+        self.packed = packed
+        self.included = included_in_parts(masks)
+
+    @classmethod
+    def of(cls, masks: Bool[np.ndarray, 'M N']) -> 'CompiledEntries | None':
+        """None where kernels cannot be used."""
+        packed = kernel.Masks.of(masks)
+        return None if packed is None else cls(masks, packed)
+
+    def moments(self, losses: Float[AnyArray, 'M t'], examples: Int[np.ndarray, ' t']) -> Moments:
+        """See `SingleEntries`."""
+        losses = np.asfortranarray(losses, np.float32)
+        examples = np.ascontiguousarray(examples, np.int64)
+        found = np.empty((len(examples), 2, 2, 5))
+        in_threads(self.packed.moments(losses, examples, found), len(examples), step=IN_CACHE)
+        return Moments(*found.transpose(3, 1, 2, 0))
+
+    def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
+        """See `SingleEntries`."""
+
+        def read(
+            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
+        ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+            order = np.argsort(targets, kind='stable')
+            of, rows = (np.asarray(places[order], np.int64) for places in (targets, examples))
+            inside = np.empty((len(order), 2))
+            inside[order] = self._sums(losses, of, rows)
+            return entries_of_sums(self.included[-1], whole, targets, examples, inside)
+
+        return read
+
+    def differences(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        examples: Int[np.ndarray, 't K'],
+        half: int,
+    ) -> Float[np.ndarray, 't K']:
+        """See `SingleEntries`."""
+        targets, count = examples.shape
+        of = np.repeat(np.arange(targets), count)
+        inside = self._sums(losses, of, np.ascontiguousarray(examples, np.int64).ravel(), half=half)
+        included = self.included[half][examples]
+        return differences_of_sums(inside[:, 0].reshape(targets, count), losses[half::2], included)
+
+    def randomization_p_values(
+        self,
+        losses: Float[AnyArray, 'M t'],
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+        taken: Float[np.ndarray, ' C'],
+        *,
+        sure: float,
+    ) -> Float[np.ndarray, ' C']:
+        """See `SingleEntries`."""
+        contiguous = np.asfortranarray(losses, np.float32)
+        order = np.argsort(targets, kind='stable')
+        of, rows = (np.asarray(places[order], np.int64) for places in (targets, examples))
+        subtracted = np.asarray(taken[order], np.float32)
+        p, found = np.empty((2, len(order)))
+        work = self.packed.p_values(contiguous, of, rows, found, taken=subtracted, sure=sure)
+        in_threads(work, len(order), step=_P_VALUES)
+        p[order] = found
+        p = at_least_one_subset(p, self.included[-1][examples], len(contiguous))
+        two_valued = np.flatnonzero(np.isnan(p))
+        if two_valued.size:
+            p[two_valued] = super().randomization_p_values(
+                losses, targets[two_valued], examples[two_valued], taken[two_valued], sure=sure
+            )
+        return p
+
+    def _sums(
+        self,
+        losses: Float[AnyArray, 'M t'],
+        targets: Int[np.ndarray, ' C'],
+        examples: Int[np.ndarray, ' C'],
+        *,
+        half: int | None = None,
+    ) -> Float[np.ndarray, 'C 2']:
+        contiguous = np.asfortranarray(losses, np.float32)
+        sums = np.empty((len(targets), 2))
+        work = self.packed.sums(contiguous, targets, examples, sums, half=half)
+        in_threads(work, len(targets), step=_ENTRIES)
+        return sums
+
+
+class CompiledScan:
+    """A `Scan` by `kernels.summaries`."""
+
+    def __init__(self, single: CompiledEntries, members: int) -> None:
+        self.single = single
         self.blocks_at_once = num_cores()  # no column is held
-        self._packed = packed
-        self._included = included = included_in_parts(masks)
+        self._packed = single.packed
         self._of_means, self._of_t = (
-            factors(included, len(masks), scaled) for scaled in (False, True)
+            factors(single.included, members, scaled) for scaled in (False, True)
         )
 
     @classmethod
     def of(cls, masks: Bool[np.ndarray, 'M N']) -> 'CompiledScan | None':
         """None where kernels cannot be used."""
-        packed = kernel.Masks.of(masks)
-        return None if packed is None else cls(masks, packed)
+        single = CompiledEntries.of(masks)
+        return None if single is None else cls(single, len(masks))
 
     def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
@@ -91,80 +181,10 @@ class CompiledScan(ByColumns):
         in_threads(strongest, losses.shape[1], step=_TARGETS)
         return found
 
-    def moments(self, losses: Float[AnyArray, 'M t'], examples: Int[np.ndarray, ' t']) -> Moments:
-        """See `Scan`."""
-        losses = np.asfortranarray(losses, np.float32)
-        examples = np.ascontiguousarray(examples, np.int64)
-        found = np.empty((len(examples), 2, 2, 5))
-        in_threads(self._packed.moments(losses, examples, found), len(examples), step=IN_CACHE)
-        return Moments(*found.transpose(3, 1, 2, 0))
 
-    def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
-        """See `Scan`."""
-
-        def read(
-            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
-        ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
-            order = np.argsort(targets, kind='stable')
-            of, rows = (np.asarray(places[order], np.int64) for places in (targets, examples))
-            inside = np.empty((len(order), 2))
-            inside[order] = self._sums(losses, of, rows)
-            return entries_of_sums(self._included[-1], whole, targets, examples, inside)
-
-        return read
-
-    def differences(
-        self,
-        losses: Float[np.ndarray, 'M t'],
-        examples: Int[np.ndarray, 't K'],
-        half: int,
-    ) -> Float[np.ndarray, 't K']:
-        """See `Scan`."""
-        targets, count = examples.shape
-        of = np.repeat(np.arange(targets), count)
-        inside = self._sums(losses, of, np.ascontiguousarray(examples, np.int64).ravel(), half=half)
-        included = self._included[half][examples]
-        return differences_of_sums(inside[:, 0].reshape(targets, count), losses[half::2], included)
-
-    def randomization_p_values(
-        self,
-        losses: Float[AnyArray, 'M t'],
-        targets: Int[np.ndarray, ' C'],
-        examples: Int[np.ndarray, ' C'],
-        taken: Float[np.ndarray, ' C'],
-        *,
-        sure: float,
-    ) -> Float[np.ndarray, ' C']:
-        """See `Scan`."""
-        contiguous = np.asfortranarray(losses, np.float32)
-        order = np.argsort(targets, kind='stable')
-        of, rows = (np.asarray(places[order], np.int64) for places in (targets, examples))
-        subtracted = np.asarray(taken[order], np.float32)
-        p, found = np.empty((2, len(order)))
-        work = self._packed.p_values(contiguous, of, rows, found, taken=subtracted, sure=sure)
-        in_threads(work, len(order), step=_P_VALUES)
-        p[order] = found
-        p = at_least_one_subset(p, self._included[-1][examples], len(contiguous))
-        two_valued = np.flatnonzero(np.isnan(p))
-        if two_valued.size:
-            p[two_valued] = super().randomization_p_values(
-                losses, targets[two_valued], examples[two_valued], taken[two_valued], sure=sure
-            )
-        return p
-
-    def _sums(
-        self,
-        losses: Float[AnyArray, 'M t'],
-        targets: Int[np.ndarray, ' C'],
-        examples: Int[np.ndarray, ' C'],
-        *,
-        half: int | None = None,
-    ) -> Float[np.ndarray, 'C 2']:
-        contiguous = np.asfortranarray(losses, np.float32)
-        sums = np.empty((len(targets), 2))
-        work = self._packed.sums(contiguous, targets, examples, sums, half=half)
-        in_threads(work, len(targets), step=_ENTRIES)
-        return sums
+def single_entries_of(masks: Bool[np.ndarray, 'M N']) -> SingleEntries:
+    """In C++ where that can be used."""
+    return CompiledEntries.of(masks) or ByColumns(masks)
 
 
 def read_columns(

@@ -80,34 +80,8 @@ class SummaryResult(NamedTuple):
 
 
 @runtime_checkable
-class Scan(Protocol):
-    """One way of scanning, made for the masks of an ensemble.
-
-    Attributes:
-      blocks_at_once: how many blocks of targets are best scanned side by side; what a scan does of
-        one may use all cores already.
-    """
-
-    blocks_at_once: int
-
-    def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
-        """Brings the masks into the form in which they are used again and again."""
-
-    def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
-        """Scans the columns of a block of targets."""
-
-    def candidate_regressors(
-        self,
-        losses: Float[np.ndarray, 'M t'],
-        self_index: Int[np.ndarray, ' t'],
-        count: int,
-        *,
-        parts: int = 3,
-    ) -> Int[np.ndarray, '{parts} t K']:
-        """Examples of largest |z| of each target, its own before all others.
-
-        By the members of even number, by those of odd number, and, of three parts, by all.
-        """
+class SingleEntries(Protocol):
+    """Questions about a few entries of each target, of the masks of an ensemble."""
 
     def moments(self, losses: Float[AnyArray, 'M t'], examples: Int[np.ndarray, ' t']) -> Moments:
         """See `moments_by_group`."""
@@ -118,7 +92,7 @@ class Scan(Protocol):
     def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
         """Difference of means of single entries and its standard error.
 
-        Computed from the losses themselves, whatever rounding `columns` allows itself.
+        Computed from the losses themselves, whatever rounding `Scan.columns` allows itself.
 
         Args:
           losses: of a block of targets, centered.
@@ -156,4 +130,39 @@ class Scan(Protocol):
           examples: likewise.
           taken: what is first subtracted from the losses of the members with the example.
           sure: where the p-value is certainly no larger, an upper bound will do.
+        """
+
+
+@runtime_checkable
+class Scan(Protocol):
+    """One way of scanning, made for the masks of an ensemble.
+
+    Attributes:
+      blocks_at_once: how many blocks of targets are best scanned side by side; what a scan does of
+        one may use all cores already.
+    """
+
+    blocks_at_once: int
+
+    @property
+    def single(self) -> SingleEntries:
+        """What is asked of single entries."""
+
+    def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
+        """Brings the masks into the form in which they are used again and again."""
+
+    def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
+        """Scans the columns of a block of targets."""
+
+    def candidate_regressors(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        self_index: Int[np.ndarray, ' t'],
+        count: int,
+        *,
+        parts: int = 3,
+    ) -> Int[np.ndarray, '{parts} t K']:
+        """Examples of largest |z| of each target, its own before all others.
+
+        By the members of even number, by those of odd number, and, of three parts, by all.
         """

@@ -1,6 +1,7 @@
 """The scan on GPUs and TPUs: matrix products, targets spread over all devices."""
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,20 +14,19 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from influence_jax.estimators.moments import Moments
+from influence_jax.estimators.scan.compiled import single_entries_of
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
     REACH,
-    Entries,
     SummaryRequest,
     SummaryResult,
     Targets,
 )
-from influence_jax.estimators.scan.single_entries import ByColumns, error_of_entries
+from influence_jax.threads import num_cores
 from influence_jax.types import AnyArray
 
 _CANDIDATES = 2**14  # of a device's share of a block, at first
-_ENTRIES = 2**14  # looked up at once
+_BLOCKS = 4
 _AXIS = 'target'
 _BINS, _DIGIT = 2 * BINS_A_SIDE, 32
 _KEY_BITS, _KEY_DIGITS = 8, 2**8  # of a digit of the keys that stand for values
@@ -34,7 +34,7 @@ _CHUNK = 64  # entries looked through for one that is listed
 _NO_TARGET = -2  # where the last device's share is filled up
 
 
-class DeviceScan(ByColumns):
+class DeviceScan:
     """A `Scan` for accelerators.
 
     Args:
@@ -52,7 +52,10 @@ class DeviceScan(ByColumns):
         dtype: DTypeLike | None = None,
         devices: list[jax.Device] | None = None,
     ) -> None:
-        super().__init__(masks)
+        self.single = single_entries_of(masks)
+        # The devices compute one block after another; what is asked of its entries takes longer.
+        self.blocks_at_once = min(num_cores(), _BLOCKS)
+        self._devices_are_mine = threading.Lock()
         devices = devices or jax.local_devices()
         if dtype is None:
             dtype = jnp.float32 if devices[0].platform == 'cpu' else jnp.bfloat16
@@ -64,18 +67,18 @@ class DeviceScan(ByColumns):
         self._mesh = Mesh(np.array(devices), (_AXIS,))
         self._width = 0
         self._capacity = _CANDIDATES
-        self._by_example = jnp.asarray(masks.T)
 
     def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
         padded = self._padded(targets)
-        while True:
-            scan = _compiled(_columns, self._mesh, request, self._capacity)
-            found: _Found = jax.device_get(scan(self._prepared, padded))
-            most = int(found.candidates.max())
-            if most <= self._capacity:
-                break
-            self._capacity = 1 << most.bit_length()
+        with self._devices_are_mine:
+            while True:
+                scan = _compiled(_columns, self._mesh, request, self._capacity)
+                found: _Found = jax.device_get(scan(self._prepared, padded))
+                most = int(found.candidates.max())
+                if most <= self._capacity:
+                    break
+                self._capacity = 1 << most.bit_length()
         given = len(targets.self_index)
         listed = found.target >= 0
         return SummaryResult(
@@ -100,33 +103,10 @@ class DeviceScan(ByColumns):
         whatever, nothing = np.zeros(len(self_index), np.float32), np.empty((len(self_index), 0))
         targets = Targets(losses, whatever, self_index, whatever, nothing.astype(int), nothing)
         scan = _compiled(_candidate_regressors, self._mesh, count, parts)
-        found = jax.device_get(scan(self._prepared, self._padded(targets)))
+        padded = self._padded(targets)
+        with self._devices_are_mine:
+            found = jax.device_get(scan(self._prepared, padded))
         return found.transpose(1, 0, 2)[:, : len(self_index)].astype(np.int64)
-
-    def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
-        """See `Scan`."""
-        by_target = jnp.asarray(losses.T, jnp.float32)
-        included = np.asarray(self._prepared.included).sum(axis=0)
-
-        def read(
-            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
-        ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
-            values, within = np.empty(len(targets)), np.empty((2, len(targets)))
-            chunk = min(_ENTRIES, 1 << max(len(targets) - 1, 0).bit_length())
-            for first in range(0, len(targets), chunk):
-                some = slice(first, min(first + chunk, len(targets)))
-                filling = (0, chunk - (some.stop - first))
-                value, squares = _entries(
-                    self._by_example,
-                    by_target,
-                    np.pad(targets[some], filling).astype(np.int32),
-                    np.pad(examples[some], filling).astype(np.int32),
-                )
-                values[some] = value[: some.stop - first]
-                within[:, some] = squares[:, : some.stop - first]
-            return values, error_of_entries(included, whole, targets, examples, values, within)
-
-        return read
 
     def _padded(self, targets: Targets) -> Targets:
         # One width for all blocks, so that a last one that is narrower is not compiled again.
@@ -408,22 +388,3 @@ def _sums(masks: Float[Array, 'm N'], losses: Float[Array, 'm t']) -> Float[Arra
 
 def _inverse(x: Float[AnyArray, '...']) -> Array:
     return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
-
-
-@jax.jit
-def _entries(
-    by_example: Bool[Array, 'N M'],
-    by_target: Float[Array, 't M'],
-    targets: Int[Array, ' C'],
-    examples: Int[Array, ' C'],
-) -> tuple[Float[Array, ' C'], Float[Array, '2 C']]:
-    """Differences of means, and the sums of squares within both groups of members."""
-    included, losses = by_example[examples].astype(jnp.float32), by_target[targets]
-
-    def mean_and_squares_about_it(weights: Array) -> tuple[Array, Array]:
-        mean = (weights * losses).sum(axis=1) / weights.sum(axis=1)
-        return mean, (weights * (losses - mean[:, None]) ** 2).sum(axis=1)
-
-    mean_in, within_in = mean_and_squares_about_it(included)
-    mean_out, within_out = mean_and_squares_about_it(1 - included)
-    return mean_out - mean_in, jnp.stack([within_in, within_out])

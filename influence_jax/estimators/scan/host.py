@@ -4,24 +4,20 @@ Nothing is sorted but what is chosen: the strongest entries are those beyond a t
 largest entries of chunks give, and quantiles are looked for in the bins of the histogram.
 """
 
-import functools
 import itertools
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.moments import Moments
-from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.scan.contract import (
     BINS_A_SIDE,
     REACH,
-    Entries,
     SummaryRequest,
     SummaryResult,
     Targets,
 )
-from influence_jax.estimators.scan.single_entries import ByColumns, entries_of_sums
+from influence_jax.estimators.scan.single_entries import ByColumns
 from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray
 
@@ -61,14 +57,16 @@ def factors(included: Float[np.ndarray, '3 N'], members: int, as_t_statistics: b
     return Factors(of_total, -(of_total + unit * inverse(included)))
 
 
-class HostScan(ByColumns):
+class HostScan:
     """A `Scan` for CPUs."""
 
+    blocks_at_once = 1
+
     def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
-        super().__init__(masks)
-        self._packed = PackedColumns.of(masks)
-        self._included = included_in_parts(masks)
-        self._factors = [factors(self._included, len(masks), scaled) for scaled in (False, True)]
+        self.single = ByColumns(masks)
+        self._masks = masks
+        included = included_in_parts(masks)
+        self._factors = [factors(included, len(masks), scaled) for scaled in (False, True)]
 
     def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
@@ -116,37 +114,6 @@ class HostScan(ByColumns):
 
         pieces = in_threads(of_some, len(even), step=_rows(even.shape[1]))
         return np.concatenate(pieces, axis=1)
-
-    def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
-        """See `Scan`."""
-        by_target = np.asarray(losses.T, np.float64)
-        powers = np.stack([by_target, by_target**2], axis=-1)
-
-        def sums(
-            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
-        ) -> Float[np.ndarray, 'C 2']:
-            """Sums of the losses of one target, and of their squares, with some examples."""
-            included = self._packed.columns(examples).astype(np.float64)
-            return included @ powers[targets[0]]
-
-        def read(
-            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
-        ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
-            inside = np.empty((len(targets), 2))
-            order = np.argsort(targets, kind='stable')
-
-            def of_some(these: Int[np.ndarray, ' c'], piece: slice) -> None:
-                inside[these[piece]] = sums(targets[these[piece]], examples[these[piece]])
-
-            for these in np.split(order, np.flatnonzero(np.diff(targets[order])) + 1):
-                if not these.size:
-                    continue
-                # Of a whole column, the masks as float64 would take eight times their memory.
-                work = functools.partial(of_some, these)
-                in_threads(work, len(these), step=_rows(len(losses)))
-            return entries_of_sums(self._included[_ALL], whole, targets, examples, inside)
-
-        return read
 
     def _sums(self, losses: Float[np.ndarray, 'M t'], part: int) -> Float[np.ndarray, 't N']:
         """Sums of the losses of those of the members that include each example."""

@@ -1,14 +1,20 @@
-"""Single entries: from sums of losses, or in numpy from the masks' columns."""
+"""Single entries: from sums of losses, in numpy from the masks' columns."""
+
+import functools
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from influence_jax.estimators import standard_errors
 from influence_jax.estimators.moments import Moments, moments_by_group
+from influence_jax.estimators.packed import PackedColumns
+from influence_jax.estimators.scan.contract import Entries
 from influence_jax.estimators.uncertainty import randomization_p_values
+from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray
 
 _GATHERED = 2**22  # losses looked up at once
+_IN_CACHE = 2**16  # of the masks, that a thread works on at once
 
 
 def error_of_entries(
@@ -46,7 +52,7 @@ def entries_of_sums(
     examples: Int[np.ndarray, ' C'],
     inside: Float[np.ndarray, 'C 2'],
 ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
-    """Entries as `Scan.entries_of` has them, from sums of the losses of members in.
+    """Entries as `SingleEntries.entries_of` has them, from sums of the losses of members in.
 
     Args:
       included: how many members have each example.
@@ -67,20 +73,54 @@ def entries_of_sums(
 
 
 class ByColumns:
-    """What a `Scan` answers in numpy of the masks' columns."""
-
-    blocks_at_once = 1
+    """`SingleEntries` in numpy."""
 
     def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
         self._masks = masks
 
     def moments(self, losses: Float[AnyArray, 'M t'], examples: Int[np.ndarray, ' t']) -> Moments:
-        """See `Scan`."""
+        """See `SingleEntries`."""
         return moments_by_group(self._masks, losses, examples)
 
     def moments_of_all(self, losses: Float[AnyArray, 'M t']) -> Moments:
-        """See `Scan`."""
+        """See `SingleEntries`."""
         return self.moments(losses, np.full(losses.shape[1], -1)).merged().merged()
+
+    def entries_of(self, losses: Float[AnyArray, 'M t'], whole: Moments) -> Entries:
+        """See `SingleEntries`."""
+        by_target = np.asarray(losses.T, np.float64)
+        powers = np.stack([by_target, by_target**2], axis=-1)
+        packed, included = self._packed
+
+        def sums(
+            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
+        ) -> Float[np.ndarray, 'C 2']:
+            """Sums of the losses of one target, and of their squares, with some examples."""
+            return packed.columns(examples).astype(np.float64) @ powers[targets[0]]
+
+        def read(
+            targets: Int[np.ndarray, ' C'], examples: Int[np.ndarray, ' C']
+        ) -> tuple[Float[np.ndarray, ' C'], Float[np.ndarray, ' C']]:
+            inside = np.empty((len(targets), 2))
+            order = np.argsort(targets, kind='stable')
+
+            def of_some(these: Int[np.ndarray, ' c'], piece: slice) -> None:
+                inside[these[piece]] = sums(targets[these[piece]], examples[these[piece]])
+
+            for these in np.split(order, np.flatnonzero(np.diff(targets[order])) + 1):
+                if not these.size:
+                    continue
+                # Of a whole column, the masks as float64 would take eight times their memory.
+                work = functools.partial(of_some, these)
+                in_threads(work, len(these), step=max(1, _IN_CACHE // len(losses)))
+            return entries_of_sums(included, whole, targets, examples, inside)
+
+        return read
+
+    @functools.cached_property
+    def _packed(self) -> tuple[PackedColumns, Float[np.ndarray, ' N']]:
+        """The masks, and how many members have each example."""
+        return PackedColumns.of(self._masks), self._masks.sum(axis=0).astype(np.float32)
 
     def differences(
         self,
@@ -88,7 +128,7 @@ class ByColumns:
         examples: Int[np.ndarray, 't K'],
         half: int,
     ) -> Float[np.ndarray, 't K']:
-        """See `Scan`."""
+        """See `SingleEntries`."""
         losses = losses[half::2]
         included = self._masks[half::2].T[examples].astype(np.float32)
         inside = np.einsum('tkm,mt->tk', included, losses)
@@ -103,7 +143,7 @@ class ByColumns:
         *,
         sure: float,
     ) -> Float[np.ndarray, ' C']:
-        """See `Scan`."""
+        """See `SingleEntries`."""
         p = np.ones(len(targets))
         chunk = max(1, _GATHERED // len(self._masks))
         for start in range(0, len(targets), chunk):
