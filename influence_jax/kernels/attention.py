@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax._src import dispatch
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
@@ -133,6 +134,10 @@ def _primitive(
     for platform in ('cpu', 'cuda') if by_kernel else ():
         rule = mlir.lower_fun(on(platform), multiple_results=True)
         mlir.register_lowering(made, rule, platform=platform)
+    if by_kernel:
+        # cuDNN is called by way of custom partitioning, for which JAX must know the devices; it
+        # looks for that in the program, where it sees this primitive alone.
+        dispatch.prim_requires_devices_during_lowering.add(made)
     batching.primitive_batchers[made] = batched
     ad.primitive_jvps[made] = jvp
     return made

@@ -12,6 +12,7 @@ import pytest
 from influence_jax import training
 from influence_jax.models.gpt_neo import Attention, GPTNeoConfig, init, packed
 from influence_jax.models.lora import LoRA
+from influence_jax.tasks import language_modeling
 from influence_jax.tasks.language_modeling import (
     AdapterModeling,
     LanguageModeling,
@@ -157,8 +158,13 @@ def test_places_are_those_of_a_loop():
     assert bool(packed.fits(jnp.asarray(counts), 8)) and not packed.fits(jnp.asarray(counts), 7)
 
 
+@pytest.fixture(params=[1, 128], ids=['as on CPUs', 'in whole tiles'])
+def in_tiles(request, monkeypatch):
+    monkeypatch.setattr(language_modeling, '_rows_of_a_tile', lambda: request.param)
+
+
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-def test_token_losses_and_their_gradients_are_optax(dtype):
+def test_token_losses_and_their_gradients_are_optax(dtype, in_tiles):
     rng = np.random.default_rng(3)
     hidden = jnp.asarray(rng.normal(size=(12, 8)), dtype)
     table = jnp.asarray(rng.normal(size=(V, 8)) * 3, jnp.float32)
@@ -185,7 +191,7 @@ def test_token_losses_and_their_gradients_are_optax(dtype):
         )
 
 
-def test_token_losses_have_derivatives_of_every_order():
+def test_token_losses_have_derivatives_of_every_order(in_tiles):
     """Jacobian-vector products and products with Hessians, as of the plain formula."""
     rng = np.random.default_rng(4)
     primals, tangents = (
@@ -217,13 +223,13 @@ def test_token_losses_have_derivatives_of_every_order():
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_token_losses_of_a_frozen_table_have_no_gradient_by_it():
+def test_token_losses_of_a_frozen_table_have_no_gradient_by_it(in_tiles):
     hidden, table, labels = jnp.ones((5, 3)), jnp.ones((7, 3)), jnp.zeros(5, jnp.int32)
     text = str(jax.make_jaxpr(jax.grad(lambda h: token_losses(h, table, labels).sum()))(hidden))
     assert text.count('dot_general') == 2
 
 
-def test_token_losses_of_far_logits_are_finite():
+def test_token_losses_of_far_logits_are_finite(in_tiles):
     hidden = jnp.full((1, 2), 300.0)
     table = jnp.array([[300.0, 0], [0, 0], [-300.0, 0]])
     losses, gradient = jax.jit(
