@@ -24,7 +24,7 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from influence_jax.kernels import winograd
+from influence_jax.kernels import amx, winograd
 from influence_jax.models import band_convolution
 from influence_jax.types import AnyArray
 
@@ -96,25 +96,51 @@ class _Forms(NamedTuple):
     """How one of the three maps is computed.
 
     on_cpu: of one problem.
-    by_kernels: of one or of several, on a CPU, where `served` says so of its factors.
+    kernels: which compute one or several on a CPU.
     elsewhere: of one problem.
     of_members: of one of several problems, on NVIDIA GPUs, with factors of a type.
     """
 
     on_cpu: Bilinear
-    by_kernels: Bilinear
-    served: Callable[[Any, Any], bool]
+    kernels: '_Kernels'
     elsewhere: Bilinear
     of_members: Callable[[Any, Any, Any], Array]
 
 
-def _serves_kernel(_: AnyArray, kernel: AnyArray) -> bool:
-    return kernel.dtype == jnp.float32 and winograd.serves(*kernel.shape[-2:])
+class _Kernels(NamedTuple):
+    """Of one of the three maps.
+
+    channels: of the factors, inputs and outputs.
+    in_float32: by Winograd.
+    of_rounded: by tiles, which round the factors themselves.
+    """
+
+    channels: Callable[[Any, Any], tuple[int, int]]
+    in_float32: Bilinear
+    of_rounded: Bilinear
+
+    def chosen(self, a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Bilinear | None:
+        """None where XLA is to compute it."""
+        channels = self.channels(a, b)
+        if a.dtype != jnp.float32:
+            return None
+        if in_bfloat16 and amx.serves(*channels):
+            return self.of_rounded
+        if not winograd.serves(*channels):
+            return None
+        return _of_rounded(self.in_float32) if in_bfloat16 else self.in_float32
 
 
-def _serves_images(images: AnyArray, cotangent: AnyArray) -> bool:
-    channels = images.shape[-1], cotangent.shape[-1]
-    return images.dtype == jnp.float32 and winograd.serves(*channels)
+def _of_rounded(form: Bilinear) -> Bilinear:
+    return lambda a, b: form(_rounded(a), _rounded(b))
+
+
+def _channels_of_kernel(_: AnyArray, kernel: AnyArray) -> tuple[int, int]:
+    return kernel.shape[-2], kernel.shape[-1]
+
+
+def _channels_of_images(images: AnyArray, cotangent: AnyArray) -> tuple[int, int]:
+    return images.shape[-1], cotangent.shape[-1]
 
 
 def _primitive(name: str, forms: _Forms, folds: _Folds) -> core.Primitive:
@@ -128,10 +154,10 @@ def _primitive(name: str, forms: _Forms, folds: _Folds) -> core.Primitive:
         return (jax.vmap(form) if a.ndim == 5 else form)(a, b)
 
     def on_cpu(a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Array:
-        pair = (_rounded(a), _rounded(b)) if in_bfloat16 else (a, b)
-        if forms.served(a, b):
-            return forms.by_kernels(*pair)
-        return over_problems(forms.on_cpu, *pair)
+        kernel = forms.kernels.chosen(a, b, in_bfloat16=in_bfloat16)
+        if kernel is not None:
+            return kernel(a, b)
+        return over_problems(_of_rounded(forms.on_cpu) if in_bfloat16 else forms.on_cpu, a, b)
 
     def elsewhere(a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Array:
         narrow = jnp.bfloat16 if in_bfloat16 else a.dtype
@@ -196,8 +222,7 @@ _convolution = _primitive(
     'conv3x3',
     _Forms(
         _convolve,
-        winograd.convolution,
-        _serves_kernel,
+        _Kernels(_channels_of_kernel, winograd.convolution, amx.convolution),
         _convolve,
         band_convolution.convolution,
     ),
@@ -207,8 +232,7 @@ _gradient_by_images = _primitive(
     'conv3x3_by_images',
     _Forms(
         _by_images,
-        winograd.by_images,
-        _serves_kernel,
+        _Kernels(_channels_of_kernel, winograd.by_images, amx.by_images),
         _automatic_by_images,
         lambda dtype, y, k: band_convolution.convolution(dtype, y, _rotated(k)),
     ),
@@ -218,8 +242,7 @@ _gradient_by_kernel = _primitive(
     'conv3x3_by_kernel',
     _Forms(
         _by_kernel,
-        winograd.by_kernel,
-        _serves_images,
+        _Kernels(_channels_of_images, winograd.by_kernel, amx.by_kernel),
         _automatic_by_kernel,
         band_convolution.by_kernel,
     ),
