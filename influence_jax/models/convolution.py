@@ -24,7 +24,7 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from influence_jax.kernels import amx, winograd
+from influence_jax.kernels import bfloat16_convolution, winograd
 from influence_jax.models import band_convolution
 from influence_jax.types import AnyArray
 
@@ -112,7 +112,7 @@ class _Kernels(NamedTuple):
 
     channels: of the factors, inputs and outputs.
     in_float32: by Winograd.
-    of_rounded: by tiles, which round the factors themselves.
+    of_rounded: of factors that it rounds to bfloat16.
     """
 
     channels: Callable[[Any, Any], tuple[int, int]]
@@ -124,7 +124,7 @@ class _Kernels(NamedTuple):
         channels = self.channels(a, b)
         if a.dtype != jnp.float32:
             return None
-        if in_bfloat16 and amx.serves(*channels):
+        if in_bfloat16 and bfloat16_convolution.serves(*channels):
             return self.of_rounded
         if not winograd.serves(*channels):
             return None
@@ -222,7 +222,7 @@ _convolution = _primitive(
     'conv3x3',
     _Forms(
         _convolve,
-        _Kernels(_channels_of_kernel, winograd.convolution, amx.convolution),
+        _Kernels(_channels_of_kernel, winograd.convolution, bfloat16_convolution.convolution),
         _convolve,
         band_convolution.convolution,
     ),
@@ -232,7 +232,7 @@ _gradient_by_images = _primitive(
     'conv3x3_by_images',
     _Forms(
         _by_images,
-        _Kernels(_channels_of_kernel, winograd.by_images, amx.by_images),
+        _Kernels(_channels_of_kernel, winograd.by_images, bfloat16_convolution.by_images),
         _automatic_by_images,
         lambda dtype, y, k: band_convolution.convolution(dtype, y, _rotated(k)),
     ),
@@ -242,7 +242,7 @@ _gradient_by_kernel = _primitive(
     'conv3x3_by_kernel',
     _Forms(
         _by_kernel,
-        _Kernels(_channels_of_images, winograd.by_kernel, amx.by_kernel),
+        _Kernels(_channels_of_images, winograd.by_kernel, bfloat16_convolution.by_kernel),
         _automatic_by_kernel,
         band_convolution.by_kernel,
     ),

@@ -1,7 +1,7 @@
-"""3x3 convolutions and their gradients by the tiles of Intel's AMX, on CPUs that have them.
+"""3x3 convolutions and their gradients, of factors rounded to bfloat16, on CPUs that multiply such.
 
-Their factors are rounded to bfloat16, sums are float32: what is asked for by a `compute_dtype` of
-bfloat16.
+Intel's AMX does it in tiles, AVX-512 with bfloat16 in vectors; sums are float32. It is what a
+`compute_dtype` of bfloat16 asks for.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from influence_jax.kernels.library import threads
 from influence_jax.types import AnyArray
 
 _CONVOLVE, _KERNEL_GRADIENT = 'influence_jax_tile_convolve', 'influence_jax_tile_kernel_gradient'
-_SOURCE = 'amx.cc'
+_SOURCE = 'bfloat16_convolution.cc'
 _LEAST_CHANNELS = 8
 
 
@@ -24,9 +24,9 @@ def serves(inputs: int, outputs: int) -> bool:
     """Whether convolutions between so many channels, of rounded factors, are computed here."""
     return (
         min(inputs, outputs) >= _LEAST_CHANNELS
-        and _has_tiles()
+        and _multiplies_bfloat16()
         and library.registered(_SOURCE, (_CONVOLVE, _KERNEL_GRADIENT))
-        and _may_use_tiles()
+        and _permitted()
     )
 
 
@@ -59,17 +59,18 @@ def _call(images: AnyArray, kernel: AnyArray, channels: int, *, turned: bool) ->
 
 
 @functools.cache
-def _has_tiles() -> bool:
-    """Linux tells; elsewhere no CPU is taken to have them."""
+def _multiplies_bfloat16() -> bool:
+    """Linux tells; elsewhere no CPU is taken to."""
     try:
         known = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace')
     except OSError:
         return False
-    return {'amx_bf16', 'avx512_bf16'} <= set(known.split())
+    return 'avx512_bf16' in known.split()
 
 
 @functools.cache
-def _may_use_tiles() -> bool:
+def _permitted() -> bool:
+    """AMX must be asked for."""
     found = library.loaded(_SOURCE)
     if found is None:
         return False

@@ -1,5 +1,6 @@
 // 3x3 convolutions of stride 1 with one pixel of zero padding, NHWC x HWIO -> NHWC, and their
-// gradients: factors rounded to bfloat16, sums in float32, by the tiles of Intel's AMX.
+// gradients: factors rounded to bfloat16, sums in float32, by the tiles of Intel's AMX or, without
+// these, by AVX-512's products of pairs.
 //
 // A tile has 16 rows of 64 bytes. One instruction adds to a tile of 16 x 16 sums the product of
 // 16 rows of 32 factors each by 32 factors of 16 columns each; of the latter, two of a column are
@@ -10,8 +11,6 @@
 //                          sums[image, output] += x[pixel + tap, image, input] k[tap, input, output]
 //     gradient by kernel:  for a tap, over pixels and images,
 //                          sums[input, output] += x[pixel + tap, input, image] y[pixel, image, output]
-//
-// Without AMX the same is computed in its instructions' stead, slowly, for tests.
 
 #include <immintrin.h>
 #if defined(__AMX_BF16__)
@@ -54,15 +53,21 @@ class Tiles {
     _tile_zero(2);
     _tile_zero(3);
   }
-  void Add(const Half* row0, const Half* row1, const Half* column0, const Half* column1) {
-    _tile_loadd(4, row0, 64);
+  // Products of the rows by the columns, to the sums. Rows may be missing; of the pairs, those
+  // beyond `pairs` are zeros.
+  void Add(const Half* row0, const Half* row1, const Half* column0, const Half* column1, int64_t) {
     _tile_loadd(6, column0, 64);
     _tile_loadd(7, column1, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, row1, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    if (row0) {
+      _tile_loadd(4, row0, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if (row1) {
+      _tile_loadd(5, row1, 64);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
   }
   // Of one of the four blocks; `apart` floats from row to row.
   void Store(int block, float* to, int64_t apart) {
@@ -86,32 +91,50 @@ bool Permitted() {
 
 #else
 
+// The same with vectors: sums are in memory, of a few rows at a time in registers.
 class Tiles {
  public:
   void Zero() { std::memset(sums_, 0, sizeof(sums_)); }
-  void Add(const Half* row0, const Half* row1, const Half* column0, const Half* column1) {
-    AddTo(0, row0, column0), AddTo(1, row0, column1);
-    AddTo(2, row1, column0), AddTo(3, row1, column1);
+  void Add(const Half* row0, const Half* row1, const Half* column0, const Half* column1,
+           int64_t pairs) {
+    if (row0) AddTo(sums_[0], sums_[1], row0, column0, column1, pairs);
+    if (row1) AddTo(sums_[2], sums_[3], row1, column0, column1, pairs);
   }
   void Store(int block, float* to, int64_t apart) {
     for (int64_t r = 0; r < kSide; ++r)
-      std::memcpy(to + r * apart, sums_[block][r], sizeof(sums_[block][r]));
+      _mm512_storeu_ps(to + r * apart, _mm512_load_ps(sums_[block] + r * kSide));
   }
 
  private:
-  void AddTo(int block, const Half* row, const Half* column) {
-    for (int64_t r = 0; r < kSide; ++r) {
-      __m512 sum = _mm512_loadu_ps(sums_[block][r]);
-      for (int64_t pair = 0; pair < kSide; ++pair) {
-        int32_t factors;
-        std::memcpy(&factors, row + r * kDepth + 2 * pair, sizeof(factors));
-        sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(factors),
-                               (__m512bh)_mm512_loadu_si512(column + pair * kDepth));
+  static constexpr int kRows = 4;  // in registers
+
+  static void AddTo(float* left, float* right, const Half* row, const Half* column0,
+                    const Half* column1, int64_t pairs) {
+    for (int64_t first = 0; first < kSide; first += kRows) {
+      __m512 sums[kRows][2];
+      for (int r = 0; r < kRows; ++r) {
+        sums[r][0] = _mm512_load_ps(left + (first + r) * kSide);
+        sums[r][1] = _mm512_load_ps(right + (first + r) * kSide);
       }
-      _mm512_storeu_ps(sums_[block][r], sum);
+      for (int64_t pair = 0; pair < pairs; ++pair) {
+        const auto by0 = (__m512bh)_mm512_loadu_si512(column0 + pair * kDepth);
+        const auto by1 = (__m512bh)_mm512_loadu_si512(column1 + pair * kDepth);
+        for (int r = 0; r < kRows; ++r) {
+          int32_t two;
+          std::memcpy(&two, row + (first + r) * kDepth + 2 * pair, sizeof(two));
+          const auto factors = (__m512bh)_mm512_set1_epi32(two);
+          sums[r][0] = _mm512_dpbf16_ps(sums[r][0], factors, by0);
+          sums[r][1] = _mm512_dpbf16_ps(sums[r][1], factors, by1);
+        }
+      }
+      for (int r = 0; r < kRows; ++r) {
+        _mm512_store_ps(left + (first + r) * kSide, sums[r][0]);
+        _mm512_store_ps(right + (first + r) * kSide, sums[r][1]);
+      }
     }
   }
-  float sums_[4][kSide][kSide];
+
+  alignas(64) float sums_[4][kSide * kSide];
 };
 
 bool Permitted() { return true; }
@@ -134,6 +157,11 @@ inline __m512i Paired(__m512 first, __m512 second) {
   const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(first));
   const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(second));
   return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
+// How many pairs of a tile of factors are of this many in all.
+inline int64_t PairsOf(int64_t factors, int64_t depth) {
+  return std::min(kSide, Parts(factors - depth * kDepth, 2));
 }
 
 // Rows of 16 pairs as columns.
@@ -187,18 +215,18 @@ Half* OfSize(Scratch& scratch, int64_t halves) {
   return reinterpret_cast<Half*>(scratch.OfSize((halves + 1) / 2));
 }
 
-// Tiles that are read where a pixel is outside of the image.
-const Half* Outside(int64_t tiles) {
-  thread_local std::vector<Half> zeros;
-  if ((int64_t)zeros.size() < tiles * kTile) zeros.assign(tiles * kTile, 0);
-  return zeros.data();
-}
-
-// The pixel that a tap shifts another to; -1 outside.
-inline int64_t Shifted(const Images& images, int64_t pixel, int tap) {
-  const int64_t y = pixel / images.width + tap / 3 - 1, x = pixel % images.width + tap % 3 - 1;
-  const bool inside = y >= 0 && y < images.height && x >= 0 && x < images.width;
-  return inside ? y * images.width + x : -1;
+// The pixel that each tap shifts each pixel to, [pixel, tap]; -1 outside.
+std::vector<int64_t> ShiftedPixels(const Images& images) {
+  std::vector<int64_t> shifted;
+  shifted.reserve(kTaps * images.pixels());
+  for (int64_t row = 0; row < images.height; ++row)
+    for (int64_t column = 0; column < images.width; ++column)
+      for (int tap = 0; tap < kTaps; ++tap) {
+        const int64_t y = row + tap / 3 - 1, x = column + tap % 3 - 1;
+        const bool inside = y >= 0 && y < images.height && x >= 0 && x < images.width;
+        shifted.push_back(inside ? y * images.width + x : -1);
+      }
+  return shifted;
 }
 
 // --- The maps ---
@@ -242,55 +270,52 @@ void StoreSums(Tiles& tiles, int block, int64_t rows, int64_t columns, float* to
     std::memcpy(to + r * apart, sums + r * kSide, sizeof(float) * std::min(columns, kSide));
 }
 
+// The first 16 images as tiles [pixel, depth] of images by 32 channels.
+void ImageTiles(const Images& images, const float* from, int64_t count, Half* to) {
+  const int64_t pixels = images.pixels(), depths = Parts(images.channels, kDepth);
+  for (int64_t r = 0; r < kSide; ++r)
+    for (int64_t pixel = 0; pixel < pixels; ++pixel)
+      for (int64_t depth = 0; depth < depths; ++depth) {
+        const float* const at = from + r * images.apart() + pixel * images.channels;
+        const int64_t channel = depth * kDepth;
+        const int64_t left = r < count ? images.channels - channel : 0;
+        const __m512 low = Read(at + channel, left), high = Read(at + channel + kSide, left - kSide);
+        _mm512_storeu_si512(to + (pixel * depths + depth) * kTile + r * kDepth,
+                            (__m512i)_mm512_cvtne2ps_pbh(high, low));
+      }
+}
+
 void Convolve(ffi::ThreadPool* pool, const Images& images, const float* from, const float* kernel,
               bool turned, int64_t channels, float* to) {
   const int64_t inputs = images.channels, pixels = images.pixels();
   const int64_t depths = Parts(inputs, kDepth), columns = Parts(channels, 2 * kSide);
-  const int64_t groups = Parts(images.count, kSide);  // of images
-  thread_local Scratch kernel_scratch, image_scratch;
+  thread_local Scratch kernel_scratch;
   Half* const k = OfSize(kernel_scratch, kTaps * columns * depths * 2 * kTile);
   KernelTiles(kernel, inputs, channels, turned, k);
-  // [group, pixel, depth]: tiles of 16 images by 32 channels.
-  const int64_t of_group = pixels * depths * kTile;
-  Half* const x = OfSize(image_scratch, groups * of_group);
-  const auto of_images = [&](int64_t group) {
-    const int64_t first = group * kSide, count = std::min(kSide, images.count - first);
-    for (int64_t r = 0; r < kSide; ++r)
-      for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-        const float* const at = from + (first + r) * images.apart() + pixel * inputs;
-        for (int64_t depth = 0; depth < depths; ++depth) {
-          const int64_t left = inputs - depth * kDepth;
-          const float* const channel = at + depth * kDepth;
-          const __m512 low = r < count ? Read(channel, left) : _mm512_setzero_ps();
-          const __m512 high =
-              r < count ? Read(channel + kSide, left - kSide) : _mm512_setzero_ps();
-          _mm512_storeu_si512(x + group * of_group + (pixel * depths + depth) * kTile + r * kDepth,
-                              (__m512i)_mm512_cvtne2ps_pbh(high, low));
-        }
-      }
-  };
-  InParallel(pool, groups, of_images);
+  const std::vector<int64_t> shifted = ShiftedPixels(images);
   // Two pixels of 16 images at a time, by 32 outputs.
   const int64_t pairs = Parts(pixels, 2);
-  const Half* const zeros = Outside(depths);
-  InParallel(pool, groups, [&](int64_t group) {
-    Tiles tiles;
-    const Half* const own = x + group * of_group;
+  InParallel(pool, Parts(images.count, kSide), [&](int64_t group) {
     const int64_t first = group * kSide, count = images.count - first;
+    thread_local Scratch image_scratch;
+    Half* const own = OfSize(image_scratch, pixels * depths * kTile);
+    ImageTiles(images, from + first * images.apart(), count, own);
+    Tiles tiles;
     for (int64_t column = 0; column < columns; ++column)
       for (int64_t pair = 0; pair < pairs; ++pair) {
         const int64_t pixel = 2 * pair;
         tiles.Zero();
         for (int tap = 0; tap < kTaps; ++tap) {
-          const int64_t a = Shifted(images, pixel, tap);
-          const int64_t b = pixel + 1 < pixels ? Shifted(images, pixel + 1, tap) : -1;
+          const int64_t a = shifted[pixel * kTaps + tap];
+          const int64_t b = pixel + 1 < pixels ? shifted[(pixel + 1) * kTaps + tap] : -1;
           if (a < 0 && b < 0) continue;
-          const Half* const row0 = a < 0 ? zeros : own + a * depths * kTile;
-          const Half* const row1 = b < 0 ? zeros : own + b * depths * kTile;
           const Half* const by = k + (tap * columns + column) * depths * 2 * kTile;
-          for (int64_t depth = 0; depth < depths; ++depth)
-            tiles.Add(row0 + depth * kTile, row1 + depth * kTile, by + 2 * depth * kTile,
-                      by + (2 * depth + 1) * kTile);
+          for (int64_t depth = 0; depth < depths; ++depth) {
+            const Half* const row0 = a < 0 ? nullptr : own + (a * depths + depth) * kTile;
+            const Half* const row1 = b < 0 ? nullptr : own + (b * depths + depth) * kTile;
+            tiles.Add(row0, row1, by + 2 * depth * kTile, by + (2 * depth + 1) * kTile,
+                      PairsOf(inputs, depth));
+          }
         }
         for (int block = 0; block < 4; ++block) {
           const int64_t place = pixel + block / 2, o = column * 2 * kSide + block % 2 * kSide;
@@ -330,6 +355,7 @@ void KernelGradient(ffi::ThreadPool* pool, const Images& images, const float* fr
       }
     }
   });
+  const std::vector<int64_t> shifted = ShiftedPixels(images);
   InParallel(pool, kTaps * rows * columns, [&](int64_t number) {
     Tiles tiles;
     const int tap = number % kTaps;
@@ -338,11 +364,12 @@ void KernelGradient(ffi::ThreadPool* pool, const Images& images, const float* fr
     const Half* const y0 = y + 2 * column * of_channels;
     tiles.Zero();
     for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-      const int64_t shifted = Shifted(images, pixel, tap);
-      if (shifted < 0) continue;
+      const int64_t other = shifted[pixel * kTaps + tap];
+      if (other < 0) continue;
       for (int64_t depth = 0; depth < depths; ++depth) {
-        const int64_t a = (shifted * depths + depth) * kTile, b = (pixel * depths + depth) * kTile;
-        tiles.Add(x0 + a, x0 + of_channels + a, y0 + b, y0 + of_channels + b);
+        const int64_t a = (other * depths + depth) * kTile, b = (pixel * depths + depth) * kTile;
+        tiles.Add(x0 + a, inputs > (2 * row + 1) * kSide ? x0 + of_channels + a : nullptr, y0 + b,
+                  y0 + of_channels + b, PairsOf(images.count, depth));
       }
     }
     for (int block = 0; block < 4; ++block) {

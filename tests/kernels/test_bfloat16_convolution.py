@@ -1,0 +1,100 @@
+"""Convolutions of factors rounded to bfloat16 are those of XLA."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from influence_jax.kernels import bfloat16_convolution as kernel
+from influence_jax.kernels import winograd
+from influence_jax.models.convolution import _by_images, _by_kernel, _convolve, _rounded, conv3x3
+from influence_jax.training.compute_dtype import ComputeDtype, computing_in
+from tests.kernels.test_winograd import problem
+
+pytestmark = pytest.mark.skipif(
+    not kernel.serves(16, 16), reason='no C++ compiler, or no products of bfloat16'
+)
+
+SHAPES = {
+    'the default network': (48, 8, 8, 32, 32),
+    'its first layer': (48, 8, 8, 48, 32),
+    'odd sides, parts of tiles': (3, 7, 5, 9, 21),
+    'inputs wider than outputs': (35, 4, 4, 80, 17),
+    'one pixel': (1, 1, 1, 16, 8),
+    'one row': (33, 1, 9, 8, 65),
+    'no images': (0, 4, 4, 16, 16),
+}
+
+
+def close(found, expected):
+    scale = max(np.abs(expected).max(initial=0), 1e-30)
+    np.testing.assert_allclose(found / scale, expected / scale, atol=2e-6)
+
+
+def rounded(*arrays):
+    return [jax.jit(_rounded)(array) for array in arrays]
+
+
+@pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize('threads', [False, True])
+def test_convolution_and_gradients_are_those_of_rounded_factors(shape, threads, monkeypatch):
+    monkeypatch.setattr(kernel, 'threads', lambda: threads)
+    images, weights, cotangent = problem(*shape)
+    x, k, y = rounded(images, weights, cotangent)
+    close(kernel.convolution(images, weights), _convolve(x, k))
+    close(kernel.by_images(cotangent, weights), _by_images(y, k))
+    close(kernel.by_kernel(images, cotangent), _by_kernel(x, y))
+
+
+def test_several_problems_are_each_alone():
+    several = [problem(5, 4, 6, 17, 40), problem(5, 4, 6, 17, 40)]
+    images, weights, cotangent = (np.stack(arrays) for arrays in zip(*several, strict=True))
+    images[1] *= 2
+    for whole, one in (
+        (kernel.convolution(images, weights), lambda p: kernel.convolution(images[p], weights[p])),
+        (
+            kernel.by_images(cotangent, weights),
+            lambda p: kernel.by_images(cotangent[p], weights[p]),
+        ),
+        (kernel.by_kernel(images, cotangent), lambda p: kernel.by_kernel(images[p], cotangent[p])),
+    ):
+        for number in range(2):
+            np.testing.assert_array_equal(whole[number], one(number))
+
+
+def test_what_is_no_number_stays_where_it_belongs():
+    images, weights, _ = problem(17, 3, 3, 8, 8)
+    images[3, 0, 0, 0] = np.nan
+    found = np.asarray(kernel.convolution(images, weights))
+    assert np.isnan(found[3, :2, :2]).all()
+    assert np.isfinite(found[3, 2]).all()
+    assert np.isfinite(np.delete(found, 3, axis=0)).all()
+
+
+def test_members_that_compute_in_bfloat16_use_them_and_others_do_not():
+    images, weights, _ = problem(4, 4, 4, 16, 16)
+
+    def loss(images, weights):
+        return jnp.sin(conv3x3(images, weights)).sum()
+
+    step = jax.grad(loss, (0, 1))
+    narrow = jax.jit(computing_in(ComputeDtype.BFLOAT16, step))
+    text = narrow.lower(images, weights).as_text()
+    assert text.count('custom_call @influence_jax_tile_convolve') == 2
+    assert text.count('custom_call @influence_jax_tile_kernel_gradient') == 1
+    plain = jax.jit(step).lower(images, weights).as_text()
+    assert 'tile' not in plain
+    for a, b in zip(narrow(images, weights), jax.jit(step)(images, weights), strict=True):
+        difference = np.linalg.norm(a - b) / np.linalg.norm(b)
+        assert 1e-4 < difference < 0.05
+
+
+def test_other_channels_and_other_machines_are_left_to_winograd_and_xla(monkeypatch):
+    assert kernel.serves(8, 8)
+    assert not kernel.serves(3, 32)
+    monkeypatch.setattr(kernel, '_multiplies_bfloat16', lambda: False)
+    assert not kernel.serves(8, 8)
+    images, weights, _ = problem(4, 4, 4, 16, 16)
+    rounded_step = jax.jit(computing_in(ComputeDtype.BFLOAT16, conv3x3))
+    assert 'tile' not in rounded_step.lower(images, weights).as_text()
+    close(rounded_step(images, weights), winograd.convolution(*rounded(images, weights)))
