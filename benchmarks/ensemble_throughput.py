@@ -29,6 +29,7 @@ _COMPILED, _COMPILED_EACH = 'torch.compile', 'torch.compile, one process a core'
 _VMAP = 'torch.func vmap, 4 members'
 _PEERS = _EAGER, _EAGER_EACH, _COMPILED, _COMPILED_EACH, _VMAP
 _BFLOAT16 = ', bfloat16'
+_ROUNDED = 'engine, every core' + _BFLOAT16
 _PEAK = 'f32 matmul'
 
 
@@ -55,6 +56,7 @@ def main(_: list[str]) -> None:
             for name, shape in executors.items()
             if shape[0] > 1 or 'every core' not in name
         },
+        _ROUNDED: (partial(contenders.engine, problem, cores, 1, 1, dtype='bfloat16'), every),
         'bare scan, one core': (partial(contenders.bare_scan, whole, 1), each[:1]),
         'engine, one core': (partial(contenders.engine, whole, 1, 1, 1), each[:1]),
         _EAGER: (partial(contenders.torch_one_by_one, problem, cores), every),
@@ -87,11 +89,11 @@ def main(_: list[str]) -> None:
                 f'{middle:10.2f} ({low:.2f} .. {high:.2f})'
             )
     best = max((n for n in executors if n in rates), key=lambda n: statistics.median(rates[n]))
-    print(f'\nbest executor: {best}')
+    print(f'\nbest executor: {best}; and {_ROUNDED}')
     for peer in ('plain JAX loop', *_PEERS, *(peer + _BFLOAT16 for peer in _PEERS)):
         if peer in rates:
-            low, middle, high = ratio(rates[best], rates[peer])
-            print(f'  over {peer}: {middle:.2f} ({low:.2f} .. {high:.2f})')
+            ratios = (ratio(rates[own], rates[peer]) for own in (best, _ROUNDED))
+            print(f'  over {peer}:', *('{1:.2f} ({0:.2f} .. {2:.2f})'.format(*r) for r in ratios))
     low, middle, high = ratio(rates['bare scan, one core'], rates['engine, one core'])
     print(f'engine over the bare train step: {middle - 1:+.1%} ({low - 1:+.1%} .. {high - 1:+.1%})')
 

@@ -79,6 +79,7 @@ ALLOWED = {
         'analysis',
         'data',
         'estimators',
+        'kernels',
         'progress',
         'run',
         'store',

@@ -17,13 +17,14 @@ from influence_jax.types import AnyArray
 
 _CONVOLVE, _KERNEL_GRADIENT = 'influence_jax_tile_convolve', 'influence_jax_tile_kernel_gradient'
 _SOURCE = 'bfloat16_convolution.cc'
-_LEAST_CHANNELS = 8
+LEAST_CHANNELS = 8
+"""Convolutions between fewer are left to XLA."""
 
 
-def serves(inputs: int, outputs: int) -> bool:
+def serves(*channels: int) -> bool:
     """Whether convolutions between so many channels, of rounded factors, are computed here."""
     return (
-        min(inputs, outputs) >= _LEAST_CHANNELS
+        min(channels) >= LEAST_CHANNELS
         and _multiplies_bfloat16()
         and library.registered(_SOURCE, (_CONVOLVE, _KERNEL_GRADIENT))
         and _permitted()

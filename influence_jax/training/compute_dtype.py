@@ -7,8 +7,10 @@ the products: losses, norms, softmax, parameters and the optimizer's state (arXi
 1905.12322). It is done to the trace of a step, so that it holds for any model.
 
 A CPU rounds factors likewise, and multiplies them as float32: so it finds what an accelerator does,
-no faster. XLA's own products of bfloat16 end in an error there for some layouts, and where they run
-a language model's step gained a twentieth on a Zen 4 (docs/results/throughput.md).
+no faster, but for 3x3 convolutions where it has instructions for bfloat16
+(`kernels.bfloat16_convolution`). XLA's own products of bfloat16 end in an error there for some
+layouts, and where they run a language model's step gained a twentieth on a Zen 4
+(docs/results/throughput.md).
 """
 
 import enum
@@ -34,7 +36,7 @@ class ComputeDtype(enum.StrEnum):
 
 @functools.cache
 def multiplies_bfloat16() -> bool:
-    """Whether the devices multiply bfloat16 faster than float32: TPUs, recent GPUs."""
+    """Whether the devices multiply all bfloat16 faster than float32: TPUs, recent GPUs."""
     device = jax.devices()[0]
     if device.platform in ('cpu', 'tpu'):
         return device.platform == 'tpu'

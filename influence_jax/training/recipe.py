@@ -47,7 +47,8 @@ class Recipe:
         weight_decay: decoupled (arXiv 1711.05101), of matrices and kernels only.
         b1: decay of the first moment.
         b2: decay of the second moment.
-        compute_dtype: of the factors of products while members train; bfloat16 is for accelerators.
+        compute_dtype: of the factors of products while members train; bfloat16 is for accelerators,
+            and for convolutions on CPUs with instructions for it.
             Parameters, sums, losses and what is measured are float32 in any case.
     """
 

@@ -158,13 +158,22 @@ def test_places_are_those_of_a_loop():
     assert bool(packed.fits(jnp.asarray(counts), 8)) and not packed.fits(jnp.asarray(counts), 7)
 
 
-@pytest.fixture(params=[1, 128], ids=['as on CPUs', 'in whole tiles'])
-def in_tiles(request, monkeypatch):
-    monkeypatch.setattr(language_modeling, '_rows_of_a_tile', lambda: request.param)
+@pytest.fixture(params=['cpu', 'gpu'])
+def on_kind(request, monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: request.param)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'vocabulary', 'missing'),
+    [('gpu', 50257, 47), ('gpu', 1000, 0), ('cpu', 50257, 0), ('tpu', 37, 91)],
+)
+def test_tables_are_filled_up_to_whole_tiles(kind, vocabulary, missing, monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: kind)
+    assert language_modeling._missing_rows(vocabulary) == missing
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-def test_token_losses_and_their_gradients_are_optax(dtype, in_tiles):
+def test_token_losses_and_their_gradients_are_optax(dtype, on_kind):
     rng = np.random.default_rng(3)
     hidden = jnp.asarray(rng.normal(size=(12, 8)), dtype)
     table = jnp.asarray(rng.normal(size=(V, 8)) * 3, jnp.float32)
@@ -191,7 +200,7 @@ def test_token_losses_and_their_gradients_are_optax(dtype, in_tiles):
         )
 
 
-def test_token_losses_have_derivatives_of_every_order(in_tiles):
+def test_token_losses_have_derivatives_of_every_order(on_kind):
     """Jacobian-vector products and products with Hessians, as of the plain formula."""
     rng = np.random.default_rng(4)
     primals, tangents = (
@@ -223,13 +232,13 @@ def test_token_losses_have_derivatives_of_every_order(in_tiles):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_token_losses_of_a_frozen_table_have_no_gradient_by_it(in_tiles):
+def test_token_losses_of_a_frozen_table_have_no_gradient_by_it(on_kind):
     hidden, table, labels = jnp.ones((5, 3)), jnp.ones((7, 3)), jnp.zeros(5, jnp.int32)
     text = str(jax.make_jaxpr(jax.grad(lambda h: token_losses(h, table, labels).sum()))(hidden))
     assert text.count('dot_general') == 2
 
 
-def test_token_losses_of_far_logits_are_finite(in_tiles):
+def test_token_losses_of_far_logits_are_finite(on_kind):
     hidden = jnp.full((1, 2), 300.0)
     table = jnp.array([[300.0, 0], [0, 0], [-300.0, 0]])
     losses, gradient = jax.jit(

@@ -12,6 +12,7 @@ from jax import lax
 
 import influence_jax as ij
 from influence_jax import ensemble, training
+from influence_jax.kernels import bfloat16_convolution
 from influence_jax.training import ComputeDtype, compute_dtype, member
 from influence_jax.training.compute_dtype import computing_in
 
@@ -198,11 +199,18 @@ def test_a_run_of_float32_is_one_of_before_there_was_a_choice(tmp_path):
     assert recipe.compute_dtype is ComputeDtype.FLOAT32
 
 
-def test_a_dtype_that_is_not_fast_here_runs_and_says_so(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ('convolves', 'said'),
+    [(False, 'not multiply it faster'), (True, '3x3 convolutions are faster')],
+)
+def test_a_dtype_that_is_not_fast_here_runs_and_says_so(
+    convolves, said, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setattr(ensemble, 'multiplies_bfloat16', lambda: False)
+    monkeypatch.setattr(bfloat16_convolution, 'serves', lambda *_: convolves)
     _run(tmp_path / 'run', BFLOAT16)
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
-    assert re.search('compute_dtype=bfloat16.*cpu.*float32', line)
+    assert re.search(f'compute_dtype=bfloat16.*cpu.*{said}', line)
 
 
 @pytest.mark.parametrize(
