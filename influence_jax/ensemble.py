@@ -437,10 +437,10 @@ def _warn_of_slow(dtype: ComputeDtype) -> None:
     if dtype is not ComputeDtype.BFLOAT16 or multiplies_bfloat16():
         return
     device = jax.devices()[0].device_kind
-    if bfloat16_convolution.serves(bfloat16_convolution.LEAST_CHANNELS):
+    if jax.devices()[0].platform == 'cpu' and bfloat16_convolution.is_at_hand():
         _log.warning(
-            'compute_dtype=bfloat16 on %s: 3x3 convolutions are faster than in float32; all other '
-            'products are as slow, or slower',
+            'compute_dtype=bfloat16 on %s: 3x3 convolutions of whole batches are faster than in '
+            'float32; all other products are as slow, or slower',
             device,
         )
     else:

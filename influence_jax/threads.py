@@ -61,13 +61,13 @@ def side_by_side(
 ) -> Iterator[Piece]:
     """Yields what the work makes of item after item, an item on each core at a time.
 
+    One item more is begun before what became of the first is asked for. A single item is worked on
+    in the caller's thread, and may use all cores itself.
+
     Args:
         work: of one item.
         items: of the work.
         most: how many at a time, where there are more cores.
-
-    One item more is begun before what became of the first is asked for. A
-    single item is worked on in the caller's thread, and may use all cores itself.
     """
     items = iter(items)
     first = list(itertools.islice(items, 2))

@@ -18,7 +18,7 @@
 #include <unistd.h>
 #endif
 
-#include "common.h"
+#include "convolutions.h"
 
 namespace {
 
@@ -43,6 +43,7 @@ class Tiles {
       config[16 + 2 * tile] = 64;  // bytes of a row
       config[48 + tile] = kSide;   // rows
     }
+    Reached(config);
     _tile_loadconfig(config);
   }
   ~Tiles() { _tile_release(); }
@@ -53,20 +54,20 @@ class Tiles {
     _tile_zero(2);
     _tile_zero(3);
   }
-  // Products of the rows by the columns, to the sums. Rows may be missing; of the pairs, those
-  // beyond `pairs` are zeros.
+  // Products of the rows by the columns, to the sums. Rows and the second columns may be missing;
+  // of the pairs, those beyond `pairs` are zeros.
   void Add(const Half* row0, const Half* row1, const Half* column0, const Half* column1, int64_t) {
     _tile_loadd(6, column0, 64);
-    _tile_loadd(7, column1, 64);
+    if (column1) { _tile_loadd(7, column1, 64); }
     if (row0) {
       _tile_loadd(4, row0, 64);
       _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
+      if (column1) { _tile_dpbf16ps(1, 4, 7); }
     }
     if (row1) {
       _tile_loadd(5, row1, 64);
       _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+      if (column1) { _tile_dpbf16ps(3, 5, 7); }
     }
   }
   // Of one of the four blocks; `apart` floats from row to row.
@@ -97,8 +98,9 @@ class Tiles {
   void Zero() { std::memset(sums_, 0, sizeof(sums_)); }
   void Add(const Half* row0, const Half* row1, const Half* column0, const Half* column1,
            int64_t pairs) {
-    if (row0) AddTo(sums_[0], sums_[1], row0, column0, column1, pairs);
-    if (row1) AddTo(sums_[2], sums_[3], row1, column0, column1, pairs);
+    const auto add = column1 ? AddTo<2> : AddTo<1>;
+    if (row0) add(sums_[0], sums_[1], row0, column0, column1, pairs);
+    if (row1) add(sums_[2], sums_[3], row1, column0, column1, pairs);
   }
   void Store(int block, float* to, int64_t apart) {
     for (int64_t r = 0; r < kSide; ++r)
@@ -108,29 +110,31 @@ class Tiles {
  private:
   static constexpr int kRows = 4;  // in registers
 
+  template <int kColumns>
   static void AddTo(float* left, float* right, const Half* row, const Half* column0,
                     const Half* column1, int64_t pairs) {
+    float* const sums_of[] = {left, right};
+    const Half* const columns[] = {column0, column1};
     for (int64_t first = 0; first < kSide; first += kRows) {
-      __m512 sums[kRows][2];
-      for (int r = 0; r < kRows; ++r) {
-        sums[r][0] = _mm512_load_ps(left + (first + r) * kSide);
-        sums[r][1] = _mm512_load_ps(right + (first + r) * kSide);
-      }
+      __m512 sums[kRows][kColumns];
+      for (int r = 0; r < kRows; ++r)
+        for (int c = 0; c < kColumns; ++c)
+          sums[r][c] = _mm512_load_ps(sums_of[c] + (first + r) * kSide);
       for (int64_t pair = 0; pair < pairs; ++pair) {
-        const auto by0 = (__m512bh)_mm512_loadu_si512(column0 + pair * kDepth);
-        const auto by1 = (__m512bh)_mm512_loadu_si512(column1 + pair * kDepth);
+        __m512bh by[kColumns];
+        for (int c = 0; c < kColumns; ++c)
+          by[c] = (__m512bh)_mm512_loadu_si512(columns[c] + pair * kDepth);
         for (int r = 0; r < kRows; ++r) {
           int32_t two;
           std::memcpy(&two, row + (first + r) * kDepth + 2 * pair, sizeof(two));
           const auto factors = (__m512bh)_mm512_set1_epi32(two);
-          sums[r][0] = _mm512_dpbf16_ps(sums[r][0], factors, by0);
-          sums[r][1] = _mm512_dpbf16_ps(sums[r][1], factors, by1);
+          for (int c = 0; c < kColumns; ++c)
+            sums[r][c] = _mm512_dpbf16_ps(sums[r][c], factors, by[c]);
         }
       }
-      for (int r = 0; r < kRows; ++r) {
-        _mm512_store_ps(left + (first + r) * kSide, sums[r][0]);
-        _mm512_store_ps(right + (first + r) * kSide, sums[r][1]);
-      }
+      for (int r = 0; r < kRows; ++r)
+        for (int c = 0; c < kColumns; ++c)
+          _mm512_store_ps(sums_of[c] + (first + r) * kSide, sums[r][c]);
     }
   }
 
@@ -203,20 +207,13 @@ inline void Keep(const __m512i rows[16], Half* to) {
   for (int64_t r = 0; r < kSide; ++r) _mm512_storeu_si512(to + r * kDepth, rows[r]);
 }
 
-struct Images {
-  int64_t count, height, width, channels;
-
-  int64_t pixels() const { return height * width; }
-  int64_t apart() const { return pixels() * channels; }  // one image from the next
-};
-
 // Halves that belong to the thread.
 Half* OfSize(Scratch& scratch, int64_t halves) {
   return reinterpret_cast<Half*>(scratch.OfSize((halves + 1) / 2));
 }
 
 // The pixel that each tap shifts each pixel to, [pixel, tap]; -1 outside.
-std::vector<int64_t> ShiftedPixels(const Images& images) {
+std::vector<int64_t> ShiftedPixels(const Shape& images) {
   std::vector<int64_t> shifted;
   shifted.reserve(kTaps * images.pixels());
   for (int64_t row = 0; row < images.height; ++row)
@@ -271,7 +268,7 @@ void StoreSums(Tiles& tiles, int block, int64_t rows, int64_t columns, float* to
 }
 
 // The first 16 images as tiles [pixel, depth] of images by 32 channels.
-void ImageTiles(const Images& images, const float* from, int64_t count, Half* to) {
+void ImageTiles(const Shape& images, const float* from, int64_t count, Half* to) {
   const int64_t pixels = images.pixels(), depths = Parts(images.channels, kDepth);
   for (int64_t r = 0; r < kSide; ++r)
     for (int64_t pixel = 0; pixel < pixels; ++pixel)
@@ -285,7 +282,7 @@ void ImageTiles(const Images& images, const float* from, int64_t count, Half* to
       }
 }
 
-void Convolve(ffi::ThreadPool* pool, const Images& images, const float* from, const float* kernel,
+void Convolve(ffi::ThreadPool* pool, const Shape& images, const float* from, const float* kernel,
               bool turned, int64_t channels, float* to) {
   const int64_t inputs = images.channels, pixels = images.pixels();
   const int64_t depths = Parts(inputs, kDepth), columns = Parts(channels, 2 * kSide);
@@ -313,7 +310,9 @@ void Convolve(ffi::ThreadPool* pool, const Images& images, const float* from, co
           for (int64_t depth = 0; depth < depths; ++depth) {
             const Half* const row0 = a < 0 ? nullptr : own + (a * depths + depth) * kTile;
             const Half* const row1 = b < 0 ? nullptr : own + (b * depths + depth) * kTile;
-            tiles.Add(row0, row1, by + 2 * depth * kTile, by + (2 * depth + 1) * kTile,
+            const Half* const column0 = by + 2 * depth * kTile;
+            const bool second = channels > (2 * column + 1) * kSide;
+            tiles.Add(row0, row1, column0, second ? column0 + kTile : nullptr,
                       PairsOf(inputs, depth));
           }
         }
@@ -327,7 +326,7 @@ void Convolve(ffi::ThreadPool* pool, const Images& images, const float* from, co
   });
 }
 
-void KernelGradient(ffi::ThreadPool* pool, const Images& images, const float* from,
+void KernelGradient(ffi::ThreadPool* pool, const Shape& images, const float* from,
                     const float* cotangent, int64_t channels, float* to) {
   const int64_t inputs = images.channels, pixels = images.pixels();
   const int64_t depths = Parts(images.count, kDepth);
@@ -369,7 +368,8 @@ void KernelGradient(ffi::ThreadPool* pool, const Images& images, const float* fr
       for (int64_t depth = 0; depth < depths; ++depth) {
         const int64_t a = (other * depths + depth) * kTile, b = (pixel * depths + depth) * kTile;
         tiles.Add(x0 + a, inputs > (2 * row + 1) * kSide ? x0 + of_channels + a : nullptr, y0 + b,
-                  y0 + of_channels + b, PairsOf(images.count, depth));
+                  channels > (2 * column + 1) * kSide ? y0 + of_channels + b : nullptr,
+                  PairsOf(images.count, depth));
       }
     }
     for (int block = 0; block < 4; ++block) {
@@ -380,57 +380,10 @@ void KernelGradient(ffi::ThreadPool* pool, const Images& images, const float* fr
   });
 }
 
-// --- XLA's calls; a leading axis, if there is one, is of problems that share nothing ---
-
-Images ImagesOf(const Array& array) {
-  const auto sizes = array.dimensions().last(4);
-  return {sizes[0], sizes[1], sizes[2], sizes[3]};
-}
-
-int64_t Problems(const Array& array) {
-  return array.dimensions().size() == 5 ? array.dimensions()[0] : 1;
-}
-
-ffi::Error ConvolveCall(ffi::ThreadPool pool, Array images, Array kernel, ffi::Result<Array> result,
-                        bool turned, bool threads) {
-  const int64_t problems = Problems(images), channels = result->dimensions().back();
-  for (int64_t p = 0; p < problems; ++p)
-    Convolve(threads ? &pool : nullptr, ImagesOf(images),
-             images.typed_data() + p * (images.element_count() / problems),
-             kernel.typed_data() + p * (kernel.element_count() / problems), turned, channels,
-             result->typed_data() + p * (result->element_count() / problems));
-  return ffi::Error::Success();
-}
-
-ffi::Error KernelGradientCall(ffi::ThreadPool pool, Array images, Array cotangent,
-                              ffi::Result<Array> result, bool threads) {
-  const int64_t problems = Problems(images), channels = result->dimensions().back();
-  for (int64_t p = 0; p < problems; ++p)
-    KernelGradient(threads ? &pool : nullptr, ImagesOf(images),
-                   images.typed_data() + p * (images.element_count() / problems),
-                   cotangent.typed_data() + p * (cotangent.element_count() / problems), channels,
-                   result->typed_data() + p * (result->element_count() / problems));
-  return ffi::Error::Success();
-}
-
 }  // namespace
 
 // Whether Linux lets this process use the tiles; asks for it.
 extern "C" int32_t influence_jax_tiles_permitted() { return Permitted(); }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(influence_jax_tile_convolve, ConvolveCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Ret<Array>()
-                                  .Attr<bool>("turned")
-                                  .Attr<bool>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(influence_jax_tile_kernel_gradient, KernelGradientCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Ret<Array>()
-                                  .Attr<bool>("threads"));
+INFLUENCE_JAX_CONVOLVE(influence_jax_convolve_bfloat16, Convolve);
+INFLUENCE_JAX_KERNEL_GRADIENT(influence_jax_kernel_gradient_bfloat16, KernelGradient);

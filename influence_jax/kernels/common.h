@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -61,6 +62,7 @@ class Scratch {
   float* OfSize(int64_t floats) {
     if (floats > size_) {
       std::free(memory_);
+      size_ = 0;
       memory_ = static_cast<float*>(std::aligned_alloc(64, (4 * floats + 63) / 64 * 64));
       if (!memory_) throw std::bad_alloc();
       size_ = floats;
@@ -77,7 +79,8 @@ class Scratch {
 // --- Tasks on XLA's threads ---
 
 // Calls run(task) for every task; where there is a pool, its threads take some. The caller does
-// what no thread has begun, so that it never waits for one that is busy elsewhere.
+// what no thread has begun, so that it never waits for one that is busy elsewhere. What a task
+// throws is thrown again once all are done.
 void InParallel(ffi::ThreadPool* pool, int64_t tasks, const std::function<void(int64_t)>& run) {
   if (!pool || tasks < 2) {
     for (int64_t task = 0; task < tasks; ++task) run(task);
@@ -88,13 +91,20 @@ void InParallel(ffi::ThreadPool* pool, int64_t tasks, const std::function<void(i
     std::mutex mutex;
     std::condition_variable all_done;
     int64_t done = 0;
+    std::exception_ptr failure;
   };
   auto shared = std::make_shared<Shared>();
   const auto* const body = &run;  // not touched once every task is done
   const std::function<void()> work = [shared, tasks, body] {
     for (int64_t task; (task = shared->next.fetch_add(1)) < tasks;) {
-      (*body)(task);
+      std::exception_ptr failure;
+      try {
+        (*body)(task);
+      } catch (...) {
+        failure = std::current_exception();
+      }
       const std::lock_guard<std::mutex> lock(shared->mutex);
+      if (failure) shared->failure = failure;
       if (++shared->done == tasks) shared->all_done.notify_all();
     }
   };
@@ -103,6 +113,18 @@ void InParallel(ffi::ThreadPool* pool, int64_t tasks, const std::function<void(i
   work();
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->all_done.wait(lock, [&] { return shared->done == tasks; });
+  if (shared->failure) std::rethrow_exception(shared->failure);
+}
+
+// What XLA is told of a call.
+template <typename Work>
+ffi::Error Reported(Work work) {
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "no memory is left for a kernel");
+  }
+  return ffi::Error::Success();
 }
 
 using Array = ffi::Buffer<ffi::F32>;

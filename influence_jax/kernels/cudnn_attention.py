@@ -4,6 +4,7 @@ XLA writes the scores of all pairs to memory, in float32, several times over. cu
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,20 +13,8 @@ from jaxtyping import Array, Float
 
 from influence_jax.types import AnyArray
 
-_WIDEST = 128
-"""Of a head; newer cards take wider ones."""
-
-
-def serves(*arrays: AnyArray) -> bool:
-    """Whether attention of these queries, keys, values is to be computed here."""
-    width = arrays[0].shape[-1]
-    return (
-        jax.default_backend() == 'gpu'
-        and 'cuda' in jax.devices()[0].client.platform_version.lower()
-        and all(array.dtype == jnp.bfloat16 for array in arrays)
-        and width <= _WIDEST
-        and width % 8 == 0
-    )
+_LEAST_CAPABILITY = 8.0
+"""Of a card that multiplies bfloat16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +34,18 @@ class CausalAttention:
     platform = 'cuda'
     axes = 4
 
+    def serves(self, *heads: AnyArray) -> bool:
+        """Whether this process's cards, and its cuDNN, attend these queries, keys and values."""
+        shapes = {array.shape for array in heads}
+        return (
+            jax.default_backend() == 'gpu'
+            and 'cuda' in jax.devices()[0].client.platform_version.lower()
+            and float(jax.devices()[0].compute_capability) >= _LEAST_CAPABILITY
+            and all(array.dtype == jnp.bfloat16 for array in heads)
+            and len(shapes) == 1
+            and _is_known(self.window, *shapes)
+        )
+
     def in_jax(self, *arrays: Array) -> Array:
         """See `Form`."""
         return self.of_arrays(*arrays)
@@ -61,14 +62,30 @@ class CausalAttention:
         return [gradient.reshape(arrays[0].shape) for gradient in found]
 
     def _fused(self, *heads: Float[Array, 'B H S d']) -> Float[Array, 'B H S d']:
-        length = heads[0].shape[2]
-        # cuDNN has no gradients of odd lengths; nobody reads a token that comes last.
-        whole = [jnp.pad(array, ((0, 0), (0, 0), (0, length % 2), (0, 0))) for array in heads]
-        read = jax.nn.dot_product_attention(
-            *(array.swapaxes(1, 2) for array in whole),
-            scale=1.0,
-            is_causal=True,
-            local_window_size=None if self.window is None else (self.window - 1, 0),
-            implementation='cudnn',
-        )
-        return read.swapaxes(1, 2)[:, :, :length]
+        return _by_cudnn(self.window, *heads)
+
+
+def _by_cudnn(window: int | None, *heads: Float[Array, 'B H S d']) -> Float[Array, 'B H S d']:
+    length = heads[0].shape[2]
+    # cuDNN has no gradients of odd lengths; nobody reads a token that comes last.
+    whole = [jnp.pad(array, ((0, 0), (0, 0), (0, length % 2), (0, 0))) for array in heads]
+    read = jax.nn.dot_product_attention(
+        *(array.swapaxes(1, 2) for array in whole),
+        scale=1.0,
+        is_causal=True,
+        local_window_size=None if window is None else (window - 1, 0),
+        implementation='cudnn',
+    )
+    return read.swapaxes(1, 2)[:, :, :length]
+
+
+@functools.cache
+def _is_known(window: int | None, shape: tuple[int, ...]) -> bool:
+    """Whether JAX finds cuDNN, and that it has gradients of this shape."""
+    array = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+    by_cudnn = functools.partial(_by_cudnn, window)
+    try:
+        jax.eval_shape(lambda *heads: jax.vjp(by_cudnn, *heads)[1](heads[0]), *[array] * 3)
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True

@@ -27,7 +27,7 @@ def serves(reach: int, *arrays: AnyArray) -> bool:
         jax.default_backend() == 'cpu'
         and reach <= _LONGEST
         and all(array.dtype == jnp.float32 for array in arrays)
-        and library.registered('attention.cc', (_ATTEND, _GRADIENTS))
+        and library.registered('packed_attention.cc', (_ATTEND, _GRADIENTS))
     )
 
 

@@ -17,7 +17,7 @@
 //
 // Sums are in an order that depends on shapes alone, not on how many threads there are.
 
-#include "common.h"
+#include "convolutions.h"
 
 namespace {
 
@@ -69,9 +69,7 @@ void Multiply(int64_t rows, int64_t columns, int64_t depth, const float* a, int6
 
 // --- The transforms; a plane is one of the 16 positions ---
 
-struct Images {
-  int64_t count, height, width, channels;
-
+struct Images : Shape {
   int64_t tile_rows() const { return (height + 1) / 2; }
   int64_t tile_columns() const { return (width + 1) / 2; }
   int64_t tiles() const { return count * tile_rows() * tile_columns(); }
@@ -241,9 +239,9 @@ void TransformGradient(const float* from, int64_t rows, int64_t columns, int64_t
 
 // --- The maps ---
 
-// `turned`: the kernel is [3, 3, outputs, inputs], and turned by half a turn.
-void Convolve(ffi::ThreadPool* pool, const Images& images, const float* from, const float* kernel,
+void Convolve(ffi::ThreadPool* pool, const Shape& shape, const float* from, const float* kernel,
               bool turned, int64_t channels, float* to) {
+  const Images images{shape};
   const int64_t inputs = images.channels;
   const int64_t in_stride = WholeVectors(inputs), out_stride = WholeVectors(channels);
   thread_local Scratch kernels, turning;
@@ -255,7 +253,7 @@ void Convolve(ffi::ThreadPool* pool, const Images& images, const float* from, co
   } else {
     TransformKernel(kernel, inputs, channels, u, out_stride);
   }
-  const Images outputs{images.count, images.height, images.width, channels};
+  const Images outputs{{shape.count, shape.height, shape.width, channels}};
   const int64_t tiles = images.tiles(), blocks = (tiles + kMostTiles - 1) / kMostTiles;
   InParallel(pool, blocks, [&](int64_t number) {
     const Block block{number * kMostTiles, std::min(kMostTiles, tiles - number * kMostTiles)};
@@ -271,9 +269,10 @@ void Convolve(ffi::ThreadPool* pool, const Images& images, const float* from, co
   });
 }
 
-void KernelGradient(ffi::ThreadPool* pool, const Images& images, const float* from,
+void KernelGradient(ffi::ThreadPool* pool, const Shape& shape, const float* from,
                     const float* cotangent, int64_t channels, float* to) {
-  const Images outputs{images.count, images.height, images.width, channels};
+  const Images images{shape};
+  const Images outputs{{shape.count, shape.height, shape.width, channels}};
   const int64_t inputs = images.channels, tiles = images.tiles();
   // Threads share out the gradient's entries and not the tiles, whose sum stays in order.
   const int64_t in_part = pool ? 2 * kLanes : WholeVectors(inputs);
@@ -305,55 +304,7 @@ void KernelGradient(ffi::ThreadPool* pool, const Images& images, const float* fr
   });
 }
 
-// --- XLA's calls; a leading axis, if there is one, is of problems that share nothing ---
-
-// The images of one problem.
-Images ImagesOf(const Array& array) {
-  const auto sizes = array.dimensions().last(4);
-  return {sizes[0], sizes[1], sizes[2], sizes[3]};
-}
-
-int64_t Problems(const Array& array) {
-  return array.dimensions().size() == 5 ? array.dimensions()[0] : 1;
-}
-
-ffi::Error ConvolveCall(ffi::ThreadPool pool, Array images, Array kernel, ffi::Result<Array> result,
-                        bool turned, bool threads) {
-  const int64_t problems = Problems(images), channels = result->dimensions().back();
-  for (int64_t p = 0; p < problems; ++p)
-    Convolve(threads ? &pool : nullptr, ImagesOf(images),
-             images.typed_data() + p * (images.element_count() / problems),
-             kernel.typed_data() + p * (kernel.element_count() / problems), turned, channels,
-             result->typed_data() + p * (result->element_count() / problems));
-  return ffi::Error::Success();
-}
-
-ffi::Error KernelGradientCall(ffi::ThreadPool pool, Array images, Array cotangent,
-                              ffi::Result<Array> result, bool threads) {
-  const int64_t problems = Problems(images), channels = result->dimensions().back();
-  for (int64_t p = 0; p < problems; ++p)
-    KernelGradient(threads ? &pool : nullptr, ImagesOf(images),
-                   images.typed_data() + p * (images.element_count() / problems),
-                   cotangent.typed_data() + p * (cotangent.element_count() / problems), channels,
-                   result->typed_data() + p * (result->element_count() / problems));
-  return ffi::Error::Success();
-}
-
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(influence_jax_convolve, ConvolveCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Ret<Array>()
-                                  .Attr<bool>("turned")
-                                  .Attr<bool>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(influence_jax_kernel_gradient, KernelGradientCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Ret<Array>()
-                                  .Attr<bool>("threads"));
+INFLUENCE_JAX_CONVOLVE(influence_jax_convolve, Convolve);
+INFLUENCE_JAX_KERNEL_GRADIENT(influence_jax_kernel_gradient, KernelGradient);

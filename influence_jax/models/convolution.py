@@ -25,6 +25,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from influence_jax.kernels import bfloat16_convolution, winograd
+from influence_jax.kernels.convolutions import Convolutions
 from influence_jax.models import band_convolution
 from influence_jax.types import AnyArray
 
@@ -111,24 +112,23 @@ class _Kernels(NamedTuple):
     """Of one of the three maps.
 
     channels: of the factors, inputs and outputs.
-    in_float32: by Winograd.
-    of_rounded: of factors that it rounds to bfloat16.
+    by: the map, given whose it is.
     """
 
     channels: Callable[[Any, Any], tuple[int, int]]
-    in_float32: Bilinear
-    of_rounded: Bilinear
+    by: Callable[..., Array]
 
     def chosen(self, a: AnyArray, b: AnyArray, *, in_bfloat16: bool) -> Bilinear | None:
         """None where XLA is to compute it."""
         channels = self.channels(a, b)
         if a.dtype != jnp.float32:
             return None
-        if in_bfloat16 and bfloat16_convolution.serves(*channels):
-            return self.of_rounded
+        if in_bfloat16 and bfloat16_convolution.serves(a.shape[-4], *channels):
+            return functools.partial(self.by, bfloat16_convolution.BFLOAT16)
         if not winograd.serves(*channels):
             return None
-        return _of_rounded(self.in_float32) if in_bfloat16 else self.in_float32
+        by_winograd = functools.partial(self.by, winograd.WINOGRAD)
+        return _of_rounded(by_winograd) if in_bfloat16 else by_winograd
 
 
 def _of_rounded(form: Bilinear) -> Bilinear:
@@ -222,7 +222,7 @@ _convolution = _primitive(
     'conv3x3',
     _Forms(
         _convolve,
-        _Kernels(_channels_of_kernel, winograd.convolution, bfloat16_convolution.convolution),
+        _Kernels(_channels_of_kernel, Convolutions.convolution),
         _convolve,
         band_convolution.convolution,
     ),
@@ -232,7 +232,7 @@ _gradient_by_images = _primitive(
     'conv3x3_by_images',
     _Forms(
         _by_images,
-        _Kernels(_channels_of_kernel, winograd.by_images, bfloat16_convolution.by_images),
+        _Kernels(_channels_of_kernel, Convolutions.by_images),
         _automatic_by_images,
         lambda dtype, y, k: band_convolution.convolution(dtype, y, _rotated(k)),
     ),
@@ -242,7 +242,7 @@ _gradient_by_kernel = _primitive(
     'conv3x3_by_kernel',
     _Forms(
         _by_kernel,
-        _Kernels(_channels_of_images, winograd.by_kernel, bfloat16_convolution.by_kernel),
+        _Kernels(_channels_of_images, Convolutions.by_kernel),
         _automatic_by_kernel,
         band_convolution.by_kernel,
     ),

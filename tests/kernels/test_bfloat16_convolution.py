@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from influence_jax.kernels import bfloat16_convolution as kernel
-from influence_jax.kernels import winograd
+from influence_jax.kernels import convolutions, winograd
+from influence_jax.kernels.bfloat16_convolution import BFLOAT16
 from influence_jax.models.convolution import _by_images, _by_kernel, _convolve, _rounded, conv3x3
 from influence_jax.training.compute_dtype import ComputeDtype, computing_in
 from tests.kernels.test_winograd import problem
 
 pytestmark = pytest.mark.skipif(
-    not kernel.serves(16, 16), reason='no C++ compiler, or no products of bfloat16'
+    not kernel.is_at_hand(), reason='no C++ compiler, or no products of bfloat16'
 )
 
 SHAPES = {
@@ -38,12 +39,12 @@ def rounded(*arrays):
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize('threads', [False, True])
 def test_convolution_and_gradients_are_those_of_rounded_factors(shape, threads, monkeypatch):
-    monkeypatch.setattr(kernel, 'threads', lambda: threads)
+    monkeypatch.setattr(convolutions, 'threads', lambda: threads)
     images, weights, cotangent = problem(*shape)
     x, k, y = rounded(images, weights, cotangent)
-    close(kernel.convolution(images, weights), _convolve(x, k))
-    close(kernel.by_images(cotangent, weights), _by_images(y, k))
-    close(kernel.by_kernel(images, cotangent), _by_kernel(x, y))
+    close(BFLOAT16.convolution(images, weights), _convolve(x, k))
+    close(BFLOAT16.by_images(cotangent, weights), _by_images(y, k))
+    close(BFLOAT16.by_kernel(images, cotangent), _by_kernel(x, y))
 
 
 def test_several_problems_are_each_alone():
@@ -51,12 +52,18 @@ def test_several_problems_are_each_alone():
     images, weights, cotangent = (np.stack(arrays) for arrays in zip(*several, strict=True))
     images[1] *= 2
     for whole, one in (
-        (kernel.convolution(images, weights), lambda p: kernel.convolution(images[p], weights[p])),
         (
-            kernel.by_images(cotangent, weights),
-            lambda p: kernel.by_images(cotangent[p], weights[p]),
+            BFLOAT16.convolution(images, weights),
+            lambda p: BFLOAT16.convolution(images[p], weights[p]),
         ),
-        (kernel.by_kernel(images, cotangent), lambda p: kernel.by_kernel(images[p], cotangent[p])),
+        (
+            BFLOAT16.by_images(cotangent, weights),
+            lambda p: BFLOAT16.by_images(cotangent[p], weights[p]),
+        ),
+        (
+            BFLOAT16.by_kernel(images, cotangent),
+            lambda p: BFLOAT16.by_kernel(images[p], cotangent[p]),
+        ),
     ):
         for number in range(2):
             np.testing.assert_array_equal(whole[number], one(number))
@@ -65,14 +72,14 @@ def test_several_problems_are_each_alone():
 def test_what_is_no_number_stays_where_it_belongs():
     images, weights, _ = problem(17, 3, 3, 8, 8)
     images[3, 0, 0, 0] = np.nan
-    found = np.asarray(kernel.convolution(images, weights))
+    found = np.asarray(BFLOAT16.convolution(images, weights))
     assert np.isnan(found[3, :2, :2]).all()
     assert np.isfinite(found[3, 2]).all()
     assert np.isfinite(np.delete(found, 3, axis=0)).all()
 
 
 def test_members_that_compute_in_bfloat16_use_them_and_others_do_not():
-    images, weights, _ = problem(4, 4, 4, 16, 16)
+    images, weights, _ = problem(16, 4, 4, 16, 16)
 
     def loss(images, weights):
         return jnp.sin(conv3x3(images, weights)).sum()
@@ -80,21 +87,22 @@ def test_members_that_compute_in_bfloat16_use_them_and_others_do_not():
     step = jax.grad(loss, (0, 1))
     narrow = jax.jit(computing_in(ComputeDtype.BFLOAT16, step))
     text = narrow.lower(images, weights).as_text()
-    assert text.count('custom_call @influence_jax_tile_convolve') == 2
-    assert text.count('custom_call @influence_jax_tile_kernel_gradient') == 1
+    assert text.count('custom_call @influence_jax_convolve_bfloat16') == 2
+    assert text.count('custom_call @influence_jax_kernel_gradient_bfloat16') == 1
     plain = jax.jit(step).lower(images, weights).as_text()
-    assert 'tile' not in plain
+    assert 'influence_jax_convolve' in plain and 'bfloat16' not in plain
     for a, b in zip(narrow(images, weights), jax.jit(step)(images, weights), strict=True):
         difference = np.linalg.norm(a - b) / np.linalg.norm(b)
         assert 1e-4 < difference < 0.05
 
 
-def test_other_channels_and_other_machines_are_left_to_winograd_and_xla(monkeypatch):
-    assert kernel.serves(8, 8)
-    assert not kernel.serves(3, 32)
+def test_other_shapes_and_other_machines_are_left_to_winograd_and_xla(monkeypatch):
+    assert kernel.serves(48, 8, 8) and kernel.serves(13, 8, 8) and kernel.serves(40, 64, 32)
+    assert not kernel.serves(48, 3, 32)
+    assert not any(kernel.serves(images, 32, 32) for images in (0, 1, 12, 17, 38))
     monkeypatch.setattr(kernel, '_multiplies_bfloat16', lambda: False)
-    assert not kernel.serves(8, 8)
-    images, weights, _ = problem(4, 4, 4, 16, 16)
+    assert not kernel.serves(48, 8, 8)
+    images, weights, _ = problem(16, 4, 4, 16, 16)
     rounded_step = jax.jit(computing_in(ComputeDtype.BFLOAT16, conv3x3))
-    assert 'tile' not in rounded_step.lower(images, weights).as_text()
-    close(rounded_step(images, weights), winograd.convolution(*rounded(images, weights)))
+    assert 'bfloat16' not in rounded_step.lower(images, weights).as_text()
+    close(rounded_step(images, weights), winograd.WINOGRAD.convolution(*rounded(images, weights)))

@@ -93,13 +93,17 @@ def test_the_kernel_computes_first_derivatives_and_the_form_all_others():
     )
 
 
-def test_cudnn_is_asked_for_a_window_of_so_many_tokens(monkeypatch):
+def known(monkeypatch):
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
     monkeypatch.setattr(cudnn, 'check_cudnn_version', lambda: 91002)
     monkeypatch.setattr(cudnn, 'check_compute_capability', lambda _: True)
     monkeypatch.setattr(cudnn, 'is_cuda_compute_capability_equal', lambda _: False)
-    monkeypatch.setattr(cudnn_attention, 'serves', lambda *_: True)
+
+
+def test_cudnn_is_asked_for_a_window_of_so_many_tokens(monkeypatch):
+    known(monkeypatch)
+    monkeypatch.setattr(CausalAttention, 'serves', lambda *_: True)
     texts = heads(jnp.bfloat16)
     traced = jax.make_jaxpr(functools.partial(network.causal_attention, window=5))(*texts)
     (equation,) = traced.eqns
@@ -114,19 +118,33 @@ def test_cudnn_is_asked_for_a_window_of_so_many_tokens(monkeypatch):
     assert traced.eqns[0].params['form'].window is None
 
 
-def test_it_serves_no_cpu_and_no_float32(monkeypatch):
-    small = jnp.zeros((1, 1, 4, 64), jnp.bfloat16)
-    assert not cudnn_attention.serves(small)
+class Client:
+    platform_version = 'PJRT C API\ncuda 13000'
 
-    class Client:
-        platform_version = 'PJRT C API\ncuda 13000'
 
-    class Device:
-        client = Client()
+class Card:
+    client = Client()
+    compute_capability = '9.0'
 
+
+def serves(shape=(1, 1, 4, 64), dtype=jnp.bfloat16):
+    cudnn_attention._is_known.cache_clear()
+    try:
+        return CausalAttention(None, network._form_in_jax(4)).serves(*[jnp.zeros(shape, dtype)] * 3)
+    finally:
+        cudnn_attention._is_known.cache_clear()
+
+
+def test_it_serves_cards_shapes_and_types_that_cudnn_knows(monkeypatch):
+    assert not serves()
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    monkeypatch.setattr(jax, 'devices', lambda: [Device()])
-    assert cudnn_attention.serves(small)
-    assert not cudnn_attention.serves(small.astype(jnp.float32))
-    assert not cudnn_attention.serves(jnp.zeros((1, 1, 4, 60), jnp.bfloat16))
-    assert not cudnn_attention.serves(jnp.zeros((1, 1, 4, 256), jnp.bfloat16))
+    monkeypatch.setattr(jax, 'devices', lambda: [Card()])
+    assert not serves()  # there is no cuDNN here
+    known(monkeypatch)
+    assert serves()
+    assert serves((2, 3, 7, 128))
+    assert not serves(dtype=jnp.float32)
+    assert not serves((1, 1, 4, 60))
+    assert not serves((1, 1, 4, 512))
+    monkeypatch.setattr(Card, 'compute_capability', '7.0')
+    assert not serves()

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_jax.kernels import winograd
+from influence_jax.kernels import convolutions, winograd
+from influence_jax.kernels.winograd import WINOGRAD
 from influence_jax.models.convolution import _by_images, _by_kernel, _convolve, conv3x3
 
 pytestmark = pytest.mark.skipif(
@@ -40,22 +41,22 @@ def close(found, expected):
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize('threads', [False, True])
 def test_convolution_and_gradients_are_those_of_xla(shape, threads, monkeypatch):
-    monkeypatch.setattr(winograd, 'threads', lambda: threads)
+    monkeypatch.setattr(convolutions, 'threads', lambda: threads)
     images, kernel, cotangent = problem(*shape)
-    close(winograd.convolution(images, kernel), _convolve(images, kernel))
-    close(winograd.by_images(cotangent, kernel), _by_images(cotangent, kernel))
-    close(winograd.by_kernel(images, cotangent), _by_kernel(images, cotangent))
+    close(WINOGRAD.convolution(images, kernel), _convolve(images, kernel))
+    close(WINOGRAD.by_images(cotangent, kernel), _by_images(cotangent, kernel))
+    close(WINOGRAD.by_kernel(images, cotangent), _by_kernel(images, cotangent))
 
 
 def test_threads_change_no_digit(monkeypatch):
     images, kernel, cotangent = problem(*SHAPES['the default network'])
     found = {}
     for threads in (False, True):
-        monkeypatch.setattr(winograd, 'threads', lambda threads=threads: threads)
+        monkeypatch.setattr(convolutions, 'threads', lambda threads=threads: threads)
         found[threads] = (
-            winograd.convolution(images, kernel),
-            winograd.by_images(cotangent, kernel),
-            winograd.by_kernel(images, cotangent),
+            WINOGRAD.convolution(images, kernel),
+            WINOGRAD.by_images(cotangent, kernel),
+            WINOGRAD.by_kernel(images, cotangent),
         )
     for alone, shared in zip(found[False], found[True], strict=True):
         np.testing.assert_array_equal(alone, shared)
@@ -66,9 +67,9 @@ def test_several_problems_are_each_computed_alone():
         np.stack([x, -2 * x]) for x in problem(*SHAPES['odd sides, parts of vectors'])
     )
     for compute, a, b in (
-        (winograd.convolution, images, kernel),
-        (winograd.by_images, cotangent, kernel),
-        (winograd.by_kernel, images, cotangent),
+        (WINOGRAD.convolution, images, kernel),
+        (WINOGRAD.by_images, cotangent, kernel),
+        (WINOGRAD.by_kernel, images, cotangent),
     ):
         alone = np.stack([compute(*pair) for pair in zip(a, b, strict=True)])
         np.testing.assert_array_equal(compute(a, b), alone)
@@ -108,5 +109,5 @@ def test_few_channels_are_left_to_xla():
 def test_a_memory_of_a_thread_serves_larger_and_smaller_problems():
     for channels in (8, 64, 16):
         images, kernel, cotangent = problem(2, 6, 6, channels, channels)
-        close(winograd.by_kernel(images, cotangent), _by_kernel(images, cotangent))
-        close(winograd.convolution(images, kernel), _convolve(images, kernel))
+        close(WINOGRAD.by_kernel(images, cotangent), _by_kernel(images, cotangent))
+        close(WINOGRAD.convolution(images, kernel), _convolve(images, kernel))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_jax.models.gpt_neo import greedy, network
+from influence_jax.models.gpt_neo import decoding, greedy
 from tests.models.gpt_neo_cases import SMALL, jit, logits, params, tokens
 
 LENGTHS = np.array([7, 1, 3, 6], np.int32)
@@ -43,9 +43,15 @@ def test_the_cache_changes_nothing(window):
 
 
 def test_with_scanned_layers(monkeypatch):
-    monkeypatch.setattr(network, 'UNROLLED_LAYERS', 0)
-    decoded = jit(lambda p: greedy(SMALL, p, PROMPTS, LENGTHS, new_tokens=NEW, end=NEVER))(params())
-    np.testing.assert_array_equal(decoded, _decoded_anew(SMALL, params()))
+    expected = _decoded_anew(SMALL, params())
+    monkeypatch.setattr(decoding, '_UNROLLED_LAYERS', 0)
+
+    def decoded(weights):
+        return greedy(SMALL, weights, PROMPTS, LENGTHS, new_tokens=NEW, end=NEVER)
+
+    # Over prompts, over tokens, and over layers within these.
+    assert str(jax.make_jaxpr(decoded)(params())).count('scan[') == 3
+    np.testing.assert_array_equal(jit(decoded)(params()), expected)
 
 
 def test_what_pads_the_prompts_does_not_matter():

@@ -80,7 +80,6 @@ def test_a_text_depends_on_no_other():
 @pytest.mark.parametrize('way', ['scan', 'remat'])
 def test_scan_and_remat_give_what_unrolled_layers_give(way, monkeypatch):
     deeper = dataclasses.replace(SMALL, layers=4, attention=())
-    assert deeper.period == 2
     expected = loss_and_gradient(deeper, params(deeper), tokens(), LENGTHS)
     monkeypatch.setattr(network, 'UNROLLED_LAYERS', 0)
     config = dataclasses.replace(deeper, remat=way == 'remat')

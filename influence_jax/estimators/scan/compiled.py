@@ -183,7 +183,7 @@ class CompiledScan:
 
 
 def single_entries_of(masks: Bool[np.ndarray, 'M N']) -> SingleEntries:
-    """In C++ where that can be used."""
+    """In C++ where that can be used; else in numpy, beside accelerators too."""
     return CompiledEntries.of(masks) or ByColumns(masks)
 
 

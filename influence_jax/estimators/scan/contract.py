@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from influence_jax.estimators.moments import Moments
 from influence_jax.types import AnyArray
@@ -147,9 +147,6 @@ class Scan(Protocol):
     @property
     def single(self) -> SingleEntries:
         """What is asked of single entries."""
-
-    def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
-        """Brings the masks into the form in which they are used again and again."""
 
     def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """Scans the columns of a block of targets."""

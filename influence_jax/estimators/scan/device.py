@@ -70,8 +70,8 @@ class DeviceScan:
 
     def columns(self, targets: Targets, request: SummaryRequest) -> SummaryResult:
         """See `Scan`."""
-        padded = self._padded(targets)
         with self._devices_are_mine:
+            padded = self._padded(targets)
             while True:
                 scan = _compiled(_columns, self._mesh, request, self._capacity)
                 found: _Found = jax.device_get(scan(self._prepared, padded))
@@ -103,8 +103,8 @@ class DeviceScan:
         whatever, nothing = np.zeros(len(self_index), np.float32), np.empty((len(self_index), 0))
         targets = Targets(losses, whatever, self_index, whatever, nothing.astype(int), nothing)
         scan = _compiled(_candidate_regressors, self._mesh, count, parts)
-        padded = self._padded(targets)
         with self._devices_are_mine:
+            padded = self._padded(targets)
             found = jax.device_get(scan(self._prepared, padded))
         return found.transpose(1, 0, 2)[:, : len(self_index)].astype(np.int64)
 

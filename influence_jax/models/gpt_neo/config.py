@@ -100,11 +100,6 @@ class GPTNeoConfig:
             for kind in self.attention
         )
 
-    @property
-    def period(self) -> int:
-        """After how many layers the kinds of attention come again; divides the layers."""
-        return _period(self.attention)
-
     @classmethod
     def from_hugging_face(
         cls, fields: Mapping[str, Any], *, compute_dtype: Any = jnp.float32, remat: bool = False
@@ -255,13 +250,9 @@ def _expanded(attention_types: Any, *, layers: int) -> tuple[Attention, ...]:
 
 
 def _compressed(kinds: tuple[Attention, ...]) -> list[list[Any]]:
-    period = _period(kinds)
-    return [[[kind.value for kind in kinds[:period]], len(kinds) // period]]
-
-
-def _period(kinds: tuple[Attention, ...]) -> int:
-    return next(
+    shortest = next(
         length
         for length in range(1, len(kinds) + 1)
         if len(kinds) % length == 0 and kinds[:length] * (len(kinds) // length) == kinds
     )
+    return [[[kind.value for kind in kinds[:shortest]], len(kinds) // shortest]]

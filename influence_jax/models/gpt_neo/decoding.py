@@ -10,6 +10,9 @@ from influence_jax.models.gpt_neo.config import GPTNeoConfig
 from influence_jax.models.gpt_neo.network import GPTNeo, Heads, attention, bind, causal_attention
 from influence_jax.types import AnyArray, Params
 
+_UNROLLED_LAYERS = 4
+"""Nothing is gained by more: there is no backward pass."""
+
 
 class _Cache(NamedTuple):
     """Keys and values of the tokens that one layer has seen; C places, P of them the prompt's.
@@ -81,7 +84,7 @@ def greedy(
 
         row = jnp.asarray(model.position_embedding[...])[lengths + number]
         x = model.embed(tokens[:, None], row[:, None])
-        x, cache = model.through_layers(x, attend, cache, adapters)
+        x, cache = model.through_layers(x, attend, cache, adapters, most_unrolled=_UNROLLED_LAYERS)
         following = _likeliest(model, x[:, 0])
         following = jnp.where(tokens == end, end, following)
         return (following, cache), following
@@ -110,7 +113,8 @@ def _read_prompts(
         return causal_attention(q, k, v, window), _Cache(jnp.pad(k, room), jnp.pad(v, room))
 
     rows = model.position_embedding[: prompts.shape[1]]
-    return model.through_layers(model.embed(prompts, rows[None]), attend, adapters=adapters)
+    x = model.embed(prompts, rows[None])
+    return model.through_layers(x, attend, adapters=adapters, most_unrolled=_UNROLLED_LAYERS)
 
 
 def _likeliest(model: GPTNeo, x: Float[Array, 'B D']) -> Int[Array, ' B']:

@@ -18,7 +18,7 @@ first D of output; over the MLP: I of up, up_bias and down; an embedding: D.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -141,6 +141,8 @@ class GPTNeo(nnx.Module):
         attend: AttendInLayer,
         per_layer: Any = None,
         adapters: Mapping | None = None,
+        *,
+        most_unrolled: int | None = None,
     ) -> tuple[Float[Array, 'B S D'], Any]:
         """The stream after the last layer, and what `attend` kept of each.
 
@@ -149,40 +151,54 @@ class GPTNeo(nnx.Module):
             attend: given queries, keys, values, the layer's window and its row of `per_layer`.
             per_layer: pytree with a leading axis L.
             adapters: as for `hidden`.
+            most_unrolled: up to so many layers are compiled one by one, if not computed again;
+                `UNROLLED_LAYERS` where None.
         """
+        most_unrolled = UNROLLED_LAYERS if most_unrolled is None else most_unrolled
         structure, params = nnx.split(self.layers)
+        windows = self.config.windows
+        several = tuple(dict.fromkeys(windows))
 
-        def layer(x: Array, now: tuple, window: int) -> tuple[Array, Any]:
+        def layer(x: Array, now: tuple, attend_here: AttendInLayer, window: Any) -> tuple:
             params, row, adapters = now
             merged: Layer = nnx.merge(structure, params)
-            read = functools.partial(attend_in_layer, window=window, row=row)
+
+            def read(q: Heads, k: Heads, v: Heads) -> tuple[Heads, Any]:
+                return attend_here(q, k, v, window, row)
+
             x, kept = merged(over_data(x), read, adapters)
             return over_data(x), kept
 
-        def attend_in_layer(
-            q: Heads, k: Heads, v: Heads, *, window: int, row: Any
-        ) -> tuple[Heads, Any]:
-            return attend(q, k, v, window, row)
+        def by_number(q: Heads, k: Heads, v: Heads, which: Any, row: Any) -> tuple[Heads, Any]:
+            """Of a layer of which the compiler knows only that its window is one of several."""
+            ways = [functools.partial(_in_window, attend, window) for window in several]
+            return lax.switch(which, ways, q, k, v, row)
 
-        if self.config.remat:
-            layer = jax.checkpoint(layer, prevent_cse=False, static_argnums=2)
-
-        def in_turn(x: Array, stacked: Any, windows: Sequence[int]) -> tuple[Array, Any]:
+        stacked = (params, per_layer, (adapters or {}).get('layers', {}))
+        if len(windows) <= most_unrolled and not self.config.remat:
             kept = []
             for number, window in enumerate(windows):
-                row = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
-                x, kept_here = layer(x, row, window)
+                now = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
+                x, kept_here = layer(x, now, attend, window)
                 kept.append(kept_here)
             return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
 
-        # Layers whose windows differ are compiled one by one, so that each knows its own.
-        windows, period = self.config.windows, self.config.period
-        stacked = (params, per_layer, (adapters or {}).get('layers', {}))
-        if len(windows) == period or (len(windows) <= UNROLLED_LAYERS and not self.config.remat):
-            return in_turn(x, stacked, windows)
-        by_period = jax.tree.map(lambda leaf: leaf.reshape(-1, period, *leaf.shape[1:]), stacked)
-        x, kept = lax.scan(lambda x, now: in_turn(x, now, windows[:period]), x, by_period)
-        return x, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
+        def step(x: Array, now: tuple) -> tuple[Array, Any]:
+            which, *of_layer = now
+            if len(several) == 1:
+                return layer(x, tuple(of_layer), attend, several[0])
+            return layer(x, tuple(of_layer), by_number, which)
+
+        if self.config.remat:
+            step = jax.checkpoint(step, prevent_cse=False)
+        numbers = np.array([several.index(window) for window in windows], np.int32)
+        return lax.scan(step, x, (numbers, *stacked))
+
+
+def _in_window(
+    attend: AttendInLayer, window: int, q: Heads, k: Heads, v: Heads, row: Any
+) -> tuple[Heads, Any]:
+    return attend(q, k, v, window, row)
 
 
 def init(config: GPTNeoConfig, *, key: Array) -> Params:
@@ -334,11 +350,18 @@ def _masked_softmax_jvp(
 
 def causal_attention(queries: Heads, keys: Heads, values: Heads, window: int) -> Heads:
     """Every token reads the last `window` tokens, itself included."""
-    form = functools.partial(_attended, min(window, queries.shape[2]))
-    if not cudnn_attention.serves(queries, keys, values):
-        return form(queries, keys, values)
-    reach = None if window >= queries.shape[2] else window
-    return attend(cudnn_attention.CausalAttention(reach, form), queries, keys, values)
+    length = queries.shape[2]
+    form = _form_in_jax(min(window, length))
+    fused = cudnn_attention.CausalAttention(None if window >= length else window, form)
+    if fused.serves(queries, keys, values):
+        return attend(fused, queries, keys, values)
+    return form(queries, keys, values)
+
+
+@functools.cache
+def _form_in_jax(window: int) -> Callable[[Heads, Heads, Heads], Heads]:
+    """One function a window, so that a program which knows it is not compiled again."""
+    return functools.partial(_attended, window)
 
 
 def _attended(window: int, queries: Heads, keys: Heads, values: Heads) -> Heads:

@@ -5,6 +5,7 @@ it that the longest record may reach back to, so attention looks no further.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -107,11 +108,11 @@ def hidden(
 
     def attend(q: Heads, k: Heads, v: Heads, window: int, _: None) -> tuple[Heads, None]:
         reach = min(longest, window)
-        form = functools.partial(_attended, reach)
+        form = _form_in_jax(reach)
         q, k, v = (x[0].swapaxes(0, 1) for x in (q, k, v))
         if packed_attention.serves(reach, q, k, v):
             kind = packed_attention.PackedAttention(reach, form)
-            read = kernels.attend(kind, q, k, v, record)
+            read = kernels.attend(kind, q, k, v, record.astype(jnp.int32))
         else:
             read = form(q, k, v, record)
         return read.swapaxes(0, 1)[None], None
@@ -120,6 +121,12 @@ def hidden(
     x = model.embed(tokens[None], rows[None])
     x, _ = model.through_layers(x, attend, adapters=adapters)
     return model.final_norm(x)[0]
+
+
+@functools.cache
+def _form_in_jax(reach: int) -> Callable[..., Array]:
+    """One function a reach, so that a program which knows it is not compiled again."""
+    return functools.partial(_attended, reach)
 
 
 def _attended(

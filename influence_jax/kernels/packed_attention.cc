@@ -226,11 +226,12 @@ ffi::Error AttendCall(ffi::ThreadPool pool, Array queries, Array keys, Array val
   const int64_t problems = Problems(queries);
   const Layout layout = LayoutOf(queries, reach);
   const int64_t size = queries.element_count() / problems, tokens = size / layout.row();
-  for (int64_t p = 0; p < problems; ++p)
-    Attend(threads ? &pool : nullptr, layout, tokens, queries.typed_data() + p * size,
-           keys.typed_data() + p * size, values.typed_data() + p * size,
-           records.typed_data() + p * tokens, result->typed_data() + p * size);
-  return ffi::Error::Success();
+  return Reported([&] {
+    for (int64_t p = 0; p < problems; ++p)
+      Attend(threads ? &pool : nullptr, layout, tokens, queries.typed_data() + p * size,
+             keys.typed_data() + p * size, values.typed_data() + p * size,
+             records.typed_data() + p * tokens, result->typed_data() + p * size);
+  });
 }
 
 ffi::Error GradientsCall(ffi::ThreadPool pool, Array queries, Array keys, Array values,
@@ -240,13 +241,14 @@ ffi::Error GradientsCall(ffi::ThreadPool pool, Array queries, Array keys, Array 
   const int64_t problems = Problems(queries);
   const Layout layout = LayoutOf(queries, reach);
   const int64_t size = queries.element_count() / problems, tokens = size / layout.row();
-  for (int64_t p = 0; p < problems; ++p)
-    Gradients(threads ? &pool : nullptr, layout, tokens, queries.typed_data() + p * size,
-              keys.typed_data() + p * size, values.typed_data() + p * size,
-              records.typed_data() + p * tokens, cotangent.typed_data() + p * size,
-              by_queries->typed_data() + p * size, by_keys->typed_data() + p * size,
-              by_values->typed_data() + p * size);
-  return ffi::Error::Success();
+  return Reported([&] {
+    for (int64_t p = 0; p < problems; ++p)
+      Gradients(threads ? &pool : nullptr, layout, tokens, queries.typed_data() + p * size,
+                keys.typed_data() + p * size, values.typed_data() + p * size,
+                records.typed_data() + p * tokens, cotangent.typed_data() + p * size,
+                by_queries->typed_data() + p * size, by_keys->typed_data() + p * size,
+                by_values->typed_data() + p * size);
+  });
 }
 
 }  // namespace
