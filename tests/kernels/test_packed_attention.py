@@ -142,6 +142,16 @@ def test_a_language_model_trains_by_it_and_its_losses_are_those_of_padded_record
     close(step(params), jax.value_and_grad(functools.partial(loss, padded))(params))
 
 
+def test_where_integers_have_64_bits():
+    task, records = modeling(), batch()
+    params = task.init(key=jax.random.key(0))
+    expected = task.train_loss(params, records, key=jax.random.key(0))
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: leaf.astype(np.int64), records)
+        found = jax.jit(task.train_loss)(params, wide, key=jax.random.key(0))
+    close(found, expected)
+
+
 def test_in_bfloat16_the_factors_of_its_products_are_rounded_too():
     task, records = modeling(), batch()
     params = task.init(key=jax.random.key(0))
