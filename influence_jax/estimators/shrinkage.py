@@ -209,7 +209,7 @@ class _Block:
     is_other: `[N t]` entries that are not a target's own.
     means: `[N t]`.
     deviations: from the means, by the ensemble.
-    of_halves: `[2 N t]` the same by either half of the members.
+    left: `[M t]` losses without what the means explain and without the own example's effect.
     z: `[N t]` deviations in standard errors, as normal as they would be of many members.
     error: `[N t]` the standard error that goes with `z`.
     """
@@ -219,7 +219,7 @@ class _Block:
     is_other: Bool[np.ndarray, 'N t']
     means: Float[np.ndarray, 'N t']
     deviations: Influence
-    of_halves: Float[np.ndarray, '2 N t']
+    left: Float[np.ndarray, 'M t']
     z: Float[np.ndarray, 'N t']
     error: Float[np.ndarray, 'N t']
 
@@ -283,7 +283,8 @@ class _Model:
         )
         histogram = odds.Histogram(known)
         for _, block in self.blocks(learning):
-            of_some = functools.partial(_counts, histogram, block)
+            of_halves = np.asarray(prior.halves_of(self._weights, block.left))
+            of_some = functools.partial(_counts, histogram, block, of_halves)
             for counts in in_threads(
                 of_some, len(block.z), step=_COUNTED * _rows(block.z.shape[1])
             ):
@@ -369,7 +370,7 @@ class _Model:
             self._is_other(targets),
             means,
             deviations,
-            np.asarray(prior.halves_of(self._weights, left)),
+            left,
             z,
             error,
         )
@@ -402,12 +403,17 @@ class _Model:
         return Posterior(values, errors, ends[0], ends[1])
 
 
-def _counts(histogram: odds.Histogram, block: _Block, rows: slice) -> odds.Counts:
-    """Counts some examples' entries."""
+def _counts(
+    histogram: odds.Histogram,
+    block: _Block,
+    of_halves: Float[np.ndarray, '2 N t'],
+    rows: slice,
+) -> odds.Counts:
+    """Counts some examples' entries, whose deviations by either half of the members are given."""
     at = block.is_other[rows] & (block.unit > 0)
     error = block.error[rows][at]
     return histogram.counts(
-        block.relative(rows)[at], block.z[rows][at], block.of_halves[:, rows][:, at] / error
+        block.relative(rows)[at], block.z[rows][at], of_halves[:, rows][:, at] / error
     )
 
 
