@@ -1,12 +1,16 @@
 """Convolutions of factors rounded to bfloat16 are those of XLA."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from influence_jax.kernels import bfloat16_convolution as kernel
-from influence_jax.kernels import convolutions, winograd
+from influence_jax.kernels import convolutions, library, winograd
 from influence_jax.kernels.bfloat16_convolution import BFLOAT16
 from influence_jax.models.convolution import _by_images, _by_kernel, _convolve, _rounded, conv3x3
 from influence_jax.training.compute_dtype import ComputeDtype, computing_in
@@ -106,3 +110,18 @@ def test_other_shapes_and_other_machines_are_left_to_winograd_and_xla(monkeypatc
     rounded_step = jax.jit(computing_in(ComputeDtype.BFLOAT16, conv3x3))
     assert 'bfloat16' not in rounded_step.lower(images, weights).as_text()
     close(rounded_step(images, weights), winograd.WINOGRAD.convolution(*rounded(images, weights)))
+
+
+def test_what_amx_runs_compiles_here_too(tmp_path):
+    """Its results can be seen on such a machine alone: there all other tests run it."""
+    *command, _, include = library._command(shutil.which('c++') or shutil.which('g++') or 'c++')
+    command = [option for option in command if option not in ('-march=native', '-shared')]
+    source = Path(library.__file__).with_name(kernel._SOURCE)
+    options = ['-march=sapphirerapids', '-S', '-o', str(tmp_path / 'assembly.s')]
+    done = subprocess.run(
+        [*command, '-isystem', include, *options, str(source)], capture_output=True, text=True
+    )
+    if 'bad value' in done.stderr or 'unknown target' in done.stderr:
+        pytest.skip('the compiler is older than AMX')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'assembly.s').read_text(encoding='utf-8').count('tdpbf16ps') >= 8
