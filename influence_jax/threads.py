@@ -72,7 +72,7 @@ def side_by_side(
     items = iter(items)
     first = list(itertools.islice(items, 2))
     workers = min(num_cores(), most or num_cores())
-    if len(first) < 2 or most == 1 or _is_one_of_several():
+    if len(first) < 2 or workers == 1 or _is_one_of_several():
         yield from map(work, itertools.chain(first, items))
         return
 

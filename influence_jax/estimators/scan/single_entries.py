@@ -1,4 +1,4 @@
-"""Single entries: from sums of losses, in numpy from the masks' columns."""
+"""Single entries: from sums of losses, or in numpy from the masks' columns."""
 
 import functools
 
@@ -15,34 +15,6 @@ from influence_jax.types import AnyArray
 
 _GATHERED = 2**22  # losses looked up at once
 _IN_CACHE = 2**16  # of the masks, that a thread works on at once
-
-
-def error_of_entries(
-    included: Float[np.ndarray, ' N'],
-    whole: Moments,
-    targets: Int[np.ndarray, ' C'],
-    examples: Int[np.ndarray, ' C'],
-    values: Float[np.ndarray, ' C'],
-    within: Float[np.ndarray, '2 C'],
-) -> Float[np.ndarray, ' C']:
-    """Standard errors of entries from the sums of squares within the members in and out.
-
-    Args:
-      included: how many members have each example.
-      whole: moments `[t]` of the losses of all members.
-      targets: positions of the entries.
-      examples: likewise.
-      values: of the entries.
-      within: the sums of squares, of members in and of members out.
-    """
-    of = standard_errors.shape_of(whole)
-    return standard_errors.standard_error(
-        values,
-        *within,
-        included=included[examples],
-        members=whole.count[targets],
-        of=standard_errors.Shape(of.skewness[targets], of.kurtosis[targets]),
-    )
 
 
 def entries_of_sums(
@@ -69,7 +41,14 @@ def entries_of_sums(
         means.append(total / n)
         within.append(np.maximum(squares - total * means[-1], 0))
     values = means[1] - means[0]
-    return values, error_of_entries(included, whole, targets, examples, values, np.stack(within))
+    of = standard_errors.shape_of(whole)
+    return values, standard_errors.standard_error(
+        values,
+        *within,
+        included=count,
+        members=whole.count[targets],
+        of=standard_errors.Shape(of.skewness[targets], of.kurtosis[targets]),
+    )
 
 
 class ByColumns:

@@ -157,48 +157,37 @@ class GPTNeo(nnx.Module):
         most_unrolled = UNROLLED_LAYERS if most_unrolled is None else most_unrolled
         structure, params = nnx.split(self.layers)
         windows = self.config.windows
-        several = tuple(dict.fromkeys(windows))
 
-        def layer(x: Array, now: tuple, attend_here: AttendInLayer, window: Any) -> tuple:
+        def in_window(window: int) -> Callable[..., tuple[Heads, Any]]:
+            return lambda q, k, v, row: attend(q, k, v, window, row)
+
+        def layer(x: Array, now: tuple, attended: Callable) -> tuple[Array, Any]:
             params, row, adapters = now
             merged: Layer = nnx.merge(structure, params)
-
-            def read(q: Heads, k: Heads, v: Heads) -> tuple[Heads, Any]:
-                return attend_here(q, k, v, window, row)
-
-            x, kept = merged(over_data(x), read, adapters)
+            x, kept = merged(over_data(x), lambda q, k, v: attended(q, k, v, row), adapters)
             return over_data(x), kept
-
-        def by_number(q: Heads, k: Heads, v: Heads, which: Any, row: Any) -> tuple[Heads, Any]:
-            """Of a layer of which the compiler knows only that its window is one of several."""
-            ways = [functools.partial(_in_window, attend, window) for window in several]
-            return lax.switch(which, ways, q, k, v, row)
 
         stacked = (params, per_layer, (adapters or {}).get('layers', {}))
         if len(windows) <= most_unrolled and not self.config.remat:
             kept = []
             for number, window in enumerate(windows):
                 now = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
-                x, kept_here = layer(x, now, attend, window)
+                x, kept_here = layer(x, now, in_window(window))
                 kept.append(kept_here)
             return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
 
+        several = list(dict.fromkeys(windows))
+        ways = [in_window(window) for window in several]
+
         def step(x: Array, now: tuple) -> tuple[Array, Any]:
             which, *of_layer = now
-            if len(several) == 1:
-                return layer(x, tuple(of_layer), attend, several[0])
-            return layer(x, tuple(of_layer), by_number, which)
+            # Of a layer in a scan the compiler knows only that its window is one of several.
+            return layer(x, tuple(of_layer), functools.partial(lax.switch, which, ways))
 
         if self.config.remat:
             step = jax.checkpoint(step, prevent_cse=False)
         numbers = np.array([several.index(window) for window in windows], np.int32)
         return lax.scan(step, x, (numbers, *stacked))
-
-
-def _in_window(
-    attend: AttendInLayer, window: int, q: Heads, k: Heads, v: Heads, row: Any
-) -> tuple[Heads, Any]:
-    return attend(q, k, v, window, row)
 
 
 def init(config: GPTNeoConfig, *, key: Array) -> Params:
