@@ -45,10 +45,12 @@ def _unchecked(request, monkeypatch):
 def _compiled_programs(config):
     """Pytest's directory of them, empty where a session was killed, which may have left a part."""
     if not hasattr(config, 'cache'):  # pytest -p no:cacheprovider
-        return tempfile.mkdtemp(prefix='compiled-')
+        config.temporary = tempfile.TemporaryDirectory(prefix='compiled-')  # gone with the session
+        return config.temporary.name
     directory = config.cache.mkdir('compiled')
-    sessions = [path for path in directory.glob('session-*') if not _runs(path.suffix[1:])]
-    if sessions or sum(path.stat().st_size for path in directory.iterdir()) > _MOST_BYTES:
+    run = [_runs(path.suffix[1:]) for path in directory.glob('session-*')]
+    is_full = sum(path.stat().st_size for path in directory.iterdir()) > _MOST_BYTES
+    if not all(run) or (is_full and not any(run)):
         shutil.rmtree(directory, ignore_errors=True)
         directory = config.cache.mkdir('compiled')
     config.session_file = directory / f'session-.{os.getpid()}'
@@ -63,6 +65,8 @@ def _runs(process):
 def pytest_unconfigure(config):
     if hasattr(config, 'session_file'):
         config.session_file.unlink(missing_ok=True)
+    if hasattr(config, 'temporary'):
+        config.temporary.cleanup()
 
 
 def pytest_configure(config):
