@@ -11,16 +11,12 @@ import itertools
 import math
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from influence_jax.estimators.mask_products import HalfEstimates
 from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray
-
-HALVES = slice(0, None, 2), slice(1, None, 2)
-"""Members of even and of odd number."""
 
 _KNOTS = (-4, -2, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 """Standardized scores at which the slope of a mean may change."""
@@ -107,7 +103,8 @@ class Moments(NamedTuple):
 def moments(
     scores: Float[np.ndarray, 'F N t'],
     knots: tuple[Float[np.ndarray, ' _'], ...],
-    estimates: Float[np.ndarray, '2 N t'],
+    halves: HalfEstimates,
+    unit: Float[np.ndarray, ' t'],
 ) -> tuple[Moments, Moments]:
     """The moments of each target, and those of each block of examples over these targets.
 
@@ -117,12 +114,14 @@ def moments(
     Args:
       scores: `standardized`.
       knots: of each score.
-      estimates: by either half, in standard deviations of the target's losses.
+      halves: estimates by either half of the members.
+      unit: standard deviation of each target's losses.
     """
     examples = np.linspace(0, scores.shape[1], _EXAMPLE_BLOCKS + 1).astype(int)
     blocks = [slice(*ends) for ends in itertools.pairwise(examples)]
     size = sum(len(of) + 1 for of in knots)
-    estimates = estimates - estimates.mean(axis=1, keepdims=True)
+    estimates = halves.values() / np.where(unit > 0, unit, np.inf)
+    estimates -= estimates.mean(axis=1, keepdims=True)
     squares = np.zeros((scores.shape[2], len(blocks), size, size))
     products = np.zeros((2, scores.shape[2], len(blocks), size))
 
@@ -217,20 +216,6 @@ def normal_z(z: Float[np.ndarray, '...'], *, freedom: int) -> Float[np.ndarray, 
     """
     squared = freedom * np.log1p(np.square(z, dtype=np.float64) / freedom)
     return np.sign(z) * np.sqrt(squared) * (8 * freedom + 1) / (8 * freedom + 3)
-
-
-@jax.jit
-def halves_of(masks: Float[Array, 'M N'], losses: Float[Array, 'M t']) -> Float[Array, '2 N t']:
-    """Differences of means by either half of the members; 0 where one has no comparison."""
-    found = []
-    for half in HALVES:
-        columns = masks[half]
-        left = losses[half] - losses[half].mean(axis=0, keepdims=True)
-        share = columns.mean(axis=0)
-        squares = len(columns) * share * (1 - share)
-        total = jnp.matmul(columns.T, left, precision=jax.lax.Precision.HIGHEST)
-        found.append(-total / jnp.where(squares > 0, squares, jnp.inf)[:, None])
-    return jnp.stack(found)
 
 
 def spaced(targets: int, most: int) -> Int[np.ndarray, ' t']:
