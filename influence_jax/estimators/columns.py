@@ -118,10 +118,15 @@ class Columns:
         def read(targets: Int[np.ndarray, ' t']) -> Influence | Float[AnyArray, 'N t']:
             # A block in one piece is read as such.
             whole = targets.size and (np.diff(targets) == 1).all()
-            some = slice(targets[0], targets[-1] + 1) if whole else targets
+
+            def some(matrix: Float[AnyArray, 'N T']) -> Float[AnyArray, 'N t']:
+                if whole:
+                    return matrix[:, targets[0] : targets[-1] + 1]
+                return matrix.take(targets, axis=1)  # by rows; an index would be by columns
+
             if standard_error is None:
-                return values[:, some]
-            return Influence(values[:, some], standard_error[:, some])
+                return some(values)
+            return Influence(some(values), some(standard_error))
 
         examples, targets = np.shape(values)
         method = Method(name, title or name.replace('_', ' '), description)

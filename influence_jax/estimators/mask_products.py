@@ -8,10 +8,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from influence_jax.estimators.scan import on_accelerators
+from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray
 
 HALVES = slice(0, None, 2), slice(1, None, 2)
 """Members of even and of odd number."""
+
+
+_ROWS = 2**9  # of a product that a thread computes at once
 
 
 class HalfEstimates(NamedTuple):
@@ -73,4 +77,11 @@ class MaskProducts:
         if self._on_devices:
             # By default accelerators round products of float32 to 10 bits.
             return np.asarray(jnp.matmul(one, other, precision=jax.lax.Precision.HIGHEST))
-        return np.matmul(one, other)
+        product = np.empty((one.shape[0], other.shape[1]), np.float32)
+
+        def of_some(rows: slice) -> None:
+            np.matmul(one[rows], other, out=product[rows])
+
+        # In our threads: those of BLAS would wait, spinning, for the next product.
+        in_threads(of_some, len(product), step=_ROWS)
+        return product

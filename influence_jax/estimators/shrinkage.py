@@ -346,19 +346,17 @@ class _Model:
         return odds.Counts.of_all(in_threads(of_some, examples, step=step))
 
     def _standardized(self, targets: Int[np.ndarray, ' t']) -> Float[np.ndarray, 'F N t']:
-        found = []
-        for name, columns in self._scores.items():
+        shape = len(self._scores), self._of.masks.shape[1], len(targets)
+        found, index = np.empty(shape, np.float32), self._of.self_index[targets]
+        for of_one, (name, columns) in zip(found, self._scores.items(), strict=True):
             values = np.asarray(columns.column(targets).values)
-            if not np.isfinite(values).all():
+            if not prior.standardize(values, index, of_one):
                 example, place = np.argwhere(~np.isfinite(values))[0]
                 raise ValueError(
                     f'scores {name!r} of example {example} for target {targets[place]} are '
                     f'{values[example, place]}: leave out what is not finite'
                 )
-            found.append(values)
-        several = np.stack(found) if len(found) > 1 else found[0][None]
-        is_other = np.arange(self._of.masks.shape[1])[:, None] != self._of.self_index[targets]
-        return prior.standardized(several, is_other)
+        return found
 
     def _left(
         self, losses: Float[np.ndarray, 'M t'], targets: Int[np.ndarray, ' t']
@@ -376,20 +374,13 @@ class _Model:
         """Means of all entries by what either half taught; None where that is nothing."""
         if self._means is None:
             return None
-        scores = self._standardized(targets)
-        estimates = self._products.by_halves(left).values()
-        expected = np.empty(estimates.shape, np.float32)
-        for of_half, taught, estimate, half in zip(
-            expected, self._means, estimates, HALVES, strict=True
-        ):
-            of_half[:] = taught(scores) * unit
-            of_half *= prior.own_slopes(
-                of_half / _divisor(unit),
-                estimate / np.where(unit > 0, unit, np.inf),
-                noise=4 / len(self._of.masks[half]),
-                variance=taught.slope_variance,
-            )
-        return expected
+        return prior.means(
+            self._means,
+            self._standardized(targets),
+            self._products.by_halves(left),
+            unit,
+            members=len(self._of.masks),
+        )
 
     def _relative_means(self, targets: Int[np.ndarray, ' t']) -> Float[np.ndarray, ' _']:
         """Means of all but own entries, in standard deviations of the losses."""

@@ -14,6 +14,8 @@ FLOATS, DOUBLES, INTS, SHORT_INTS = (
     np.ctypeslib.ndpointer(dtype, flags='C_CONTIGUOUS')
     for dtype in (np.float32, np.float64, np.int64, np.int32)
 )
+ROWS_OF_FLOATS = np.ctypeslib.ndpointer(np.float32, ndim=2)
+"""Not all of one piece: the function is passed how far the rows are apart."""
 
 Work: TypeAlias = Callable[..., int]
 """Does what it was made for, for some of the rows; Python's lock is free meanwhile.
