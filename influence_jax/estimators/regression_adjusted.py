@@ -160,7 +160,7 @@ class Fitting:
         found = fit_regressors(
             losses,
             candidate_regressors,
-            self._packed.columns(candidate_regressors),
+            self._packed.bits[candidate_regressors],
             self_index >= 0,
             self._least_z,
         )

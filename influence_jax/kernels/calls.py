@@ -10,9 +10,9 @@ import numpy as np
 from influence_jax.kernels import library
 
 INT, DOUBLE = ctypes.c_int64, ctypes.c_double
-FLOATS, DOUBLES, INTS, SHORT_INTS = (
+FLOATS, DOUBLES, INTS, SHORT_INTS, BYTES = (
     np.ctypeslib.ndpointer(dtype, flags='C_CONTIGUOUS')
-    for dtype in (np.float32, np.float64, np.int64, np.int32)
+    for dtype in (np.float32, np.float64, np.int64, np.int32, np.uint8)
 )
 ROWS_OF_FLOATS = np.ctypeslib.ndpointer(np.float32, ndim=2)
 """Not all of one piece: the function is passed how far the rows are apart."""
