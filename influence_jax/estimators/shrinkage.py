@@ -30,7 +30,7 @@ from influence_jax.estimators.tiling import (
 from influence_jax.estimators.uncertainty import z_of_p
 from influence_jax.estimators.whole_columns import WholeColumns
 from influence_jax.kernels import posterior as kernel
-from influence_jax.threads import Piece, in_threads
+from influence_jax.threads import Piece, in_threads, side_by_side
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _Matrix: TypeAlias = Columns | Float[AnyArray, '_ _']
@@ -41,6 +41,7 @@ _LEARNING_TARGETS = 2048
 _SAMPLED_TARGETS = 64
 _ENTRIES = 2**16  # of a thread, in its cache
 _COUNTED = 16  # times as many, as counts take memory
+_HELD = 2**25  # entries of the blocks that are worked on side by side
 
 
 class Posterior(NamedTuple):
@@ -294,8 +295,12 @@ class _Model:
     def _tiles(
         self, work: Callable[[Int[np.ndarray, ' t']], Piece], targets: Int[np.ndarray, ' T']
     ) -> Iterator[tuple[slice, Piece]]:
-        for some in tile_slices(len(targets), self._tile):
-            yield some, work(targets[some])
+        def of_some(some: slice) -> tuple[slice, Piece]:
+            return some, work(targets[some])
+
+        held = len(self._of.masks[0]) * self._tile
+        most = min(self._fit.scan.blocks_at_once, max(1, _HELD // held))
+        return side_by_side(of_some, tile_slices(len(targets), self._tile), most=most)
 
     def _learn_means(
         self, learning: Int[np.ndarray, ' t']
