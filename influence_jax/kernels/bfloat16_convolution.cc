@@ -13,11 +13,8 @@
 //                          sums[input, output] += x[pixel + tap, input, image] y[pixel, image, output]
 
 #include <immintrin.h>
-#if defined(__AMX_BF16__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
+#include "amx.h"
 #include "convolutions.h"
 
 namespace {
@@ -37,18 +34,8 @@ int64_t Parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
 class Tiles {
  public:
-  Tiles() {
-    alignas(64) uint8_t config[64] = {1};  // palette
-    for (int tile = 0; tile < 8; ++tile) {
-      config[16 + 2 * tile] = 64;  // bytes of a row
-      config[48 + tile] = kSide;   // rows
-    }
-    Reached(config);
-    _tile_loadconfig(config);
-  }
-  ~Tiles() { _tile_release(); }
   void Zero() {
-    Reached(nullptr);
+    WholeTiles::Reached(nullptr);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -76,19 +63,14 @@ class Tiles {
     if (block == 1) { _tile_stored(1, to, 4 * apart); }
     if (block == 2) { _tile_stored(2, to, 4 * apart); }
     if (block == 3) { _tile_stored(3, to, 4 * apart); }
-    Reached(to);
+    WholeTiles::Reached(to);
   }
 
  private:
-  // Compilers do not know what the instructions for tiles read and write.
-  static void Reached(const void* memory) { __asm__ volatile("" : : "r"(memory) : "memory"); }
+  WholeTiles in_use_;
 };
 
-bool Permitted() {
-  constexpr int kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  static const bool permitted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-  return permitted;
-}
+bool Permitted() { return TilesPermitted(); }
 
 #else
 

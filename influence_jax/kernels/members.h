@@ -23,7 +23,12 @@ constexpr int kLanes = 16;
 constexpr int kWordLanes = 32;
 constexpr int kBlock = 4 * kWordLanes;  // examples whose masks lie together
 
-enum { kTables, kSums, kOthers, kOfBins, kLosses, kScratches };
+enum { kTables, kSums, kOthers, kOfBins, kLosses, kWhole, kScratches };
+
+// Which of a vector's numbers, from `first` on, are of the first `count`.
+inline __mmask16 Valid(int64_t first, int64_t count) {
+  return count - first >= kLanes ? 0xffff : (1u << (count - first)) - 1;
+}
 
 // Memory of a thread, kept from call to call.
 template <typename Element>

@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Int, UInt16
 from influence_jax.kernels import library
 from influence_jax.threads import in_threads
 
-# As columns.cc and entries.cc have them.
+# As sums.h, columns.cc and entries.cc have them.
 _BLOCK = 128
-_OF_COLUMNS, _WORDS = 12, 21
+_OF_LOOKUPS, _WORDS = 12, 21
+_OF_TILES, _SIDE = 64, 16
 _OF_ENTRIES = 16
 _BINS = 1024
 _PACKED = 2**11  # examples at once
@@ -125,7 +126,9 @@ class Masks:
             entries.entries_p_values, *(_INTS, _INTS, _FLOATS, ctypes.c_double, _DOUBLES)
         )
         self.examples = masks.shape[1]
-        self._by_word, self._by_example = _bits_by_word(masks), _bits_by_example(masks)
+        by_tiles = columns.columns_by_tiles()
+        self._of_columns = _bits_of_tiles(masks) if by_tiles else _bits_of_lookups(masks)
+        self._by_example = _bits_by_example(masks)
 
     @classmethod
     def of(cls, masks: Bool[np.ndarray, 'M N']) -> 'Masks | None':
@@ -158,7 +161,7 @@ class Masks:
           ones not counted.
         """
         read = self._read.bound(
-            *self._by_word.of(losses),
+            *self._of_columns.of(losses),
             of_inside,
             of_total,
             fixed_examples,
@@ -201,7 +204,7 @@ class Masks:
         """
         parts, _, count = examples.shape
         return self._strongest.bound(
-            *self._by_word.of(losses), of_inside, of_total, self_index, count, parts, examples
+            *self._of_columns.of(losses), of_inside, of_total, self_index, count, parts, examples
         )
 
     def sums(
@@ -400,11 +403,11 @@ class _Bound:
         return int(found)
 
 
-def _bits_by_word(masks: Bool[np.ndarray, 'M N']) -> _Bits:
-    """As columns.cc wants them."""
+def _bits_of_lookups(masks: Bool[np.ndarray, 'M N']) -> _Bits:
+    """As `Lookups` of sums.h wants them."""
     members, examples = masks.shape
-    halves = _halves(members, _OF_COLUMNS)
-    filled = -(-examples // _BLOCK) * _BLOCK
+    halves = _halves(members, _OF_LOOKUPS)
+    filled = _filled(examples)
     bits = np.zeros(sum(map(len, halves)) * filled, np.uint16)
     place = 0
     for half in halves:
@@ -418,6 +421,27 @@ def _bits_by_word(masks: Bool[np.ndarray, 'M N']) -> _Bits:
     return _Bits(bits, halves, examples)
 
 
+def _bits_of_tiles(masks: Bool[np.ndarray, 'M N']) -> _Bits:
+    """As `Products` of sums.h wants them."""
+    examples = masks.shape[1]
+    halves = _halves(len(masks), _OF_TILES)
+    words = np.concatenate(halves)
+    fours = words.reshape(len(words), -1, 4)
+    bits = np.zeros((_filled(examples) // _SIDE, *fours.shape), np.uint16)
+
+    def of_some(some: slice) -> None:
+        included = np.zeros((*words.shape, _SIDE * (some.stop - some.start)), bool)
+        known = masks[words, some.start * _SIDE : some.stop * _SIDE]
+        included[..., : known.shape[2]] = known
+        included[words < 0] = False
+        by_side = included.reshape(*fours.shape, -1, _SIDE).transpose(3, 0, 1, 4, 2)
+        packed = np.packbits(by_side.reshape(-1, 64), axis=1, bitorder='little')
+        bits[some] = packed.view(np.uint16).reshape(bits[some].shape)
+
+    in_threads(of_some, len(bits), step=_PACKED // _SIDE)
+    return _Bits(bits, halves, examples)
+
+
 def _bits_by_example(masks: Bool[np.ndarray, 'M N']) -> _Bits:
     """As entries.cc wants them."""
     halves = _halves(len(masks), _OF_ENTRIES)
@@ -426,6 +450,11 @@ def _bits_by_example(masks: Bool[np.ndarray, 'M N']) -> _Bits:
         _packed(masks, half).T for half in halves
     )
     return _Bits(bits, halves, masks.shape[1])
+
+
+def _filled(examples: int) -> int:
+    """So many examples, and what fills the last block."""
+    return -(-examples // _BLOCK) * _BLOCK
 
 
 def _halves(members: int, a_word: int) -> tuple[Int[np.ndarray, '_ B'], Int[np.ndarray, '_ B']]:
