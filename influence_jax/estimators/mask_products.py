@@ -1,13 +1,15 @@
 """Products of an ensemble's masks with blocks of targets, on the devices of this process."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from influence_jax.estimators.scan import on_accelerators
+from influence_jax.kernels import mask_sums as kernel
 from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray
 
@@ -36,36 +38,50 @@ class HalfEstimates(NamedTuple):
 class MaskProducts:
     """Products of the masks.
 
-    weights: `[M N]` the masks as floats, members of even number before those of odd number; on
-        accelerators where there are some.
+    Args:
+      masks: of complete members.
+      packed: the same as bits; None where sums are matrix products.
     """
 
-    def __init__(self, masks: Bool[np.ndarray, 'M N']) -> None:
-        self._on_devices = on_accelerators()
-        ordered = np.concatenate([masks[half] for half in HALVES]).astype(np.float32)
-        self.weights = jnp.asarray(ordered) if self._on_devices else ordered
+    def __init__(self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks | None) -> None:
+        self._masks, self._on_devices = masks, on_accelerators()
+        self._packed = packed if kernel.there() else None
         first = len(masks[HALVES[0]])
         self._rows = slice(0, first), slice(first, len(masks))
-        included = np.stack([ordered[rows].sum(axis=0) for rows in self._rows])
-        members = np.array([[len(ordered[rows])] for rows in self._rows], np.float32)
+        included = np.stack([masks[half].sum(axis=0) for half in HALVES]).astype(np.float32)
+        members = np.array([[len(masks[half])] for half in HALVES], np.float32)
         squares = included * (1 - included / members)
         compared = squares > 0
         self._of_sums = np.where(compared, -1 / np.where(compared, squares, 1), np.float32(0))
 
-    def ordered(self, losses: Float[np.ndarray, 'M t']) -> Float[np.ndarray, 'M t']:
-        """Losses of members in the order of the weights."""
-        return np.concatenate([losses[half] for half in HALVES])
+    @functools.cached_property
+    def weights(self) -> Float[AnyArray, 'M N']:
+        """The masks as floats, members of even number before those of odd number.
+
+        On accelerators where there are some.
+        """
+        weights = self.ordered(self._masks).astype(np.float32)
+        return jnp.asarray(weights) if self._on_devices else weights
+
+    def ordered(self, rows: Shaped[np.ndarray, 'M t']) -> Shaped[np.ndarray, 'M t']:
+        """Rows of members in the order of the weights."""
+        return np.concatenate([rows[half] for half in HALVES])
 
     def sums(self, losses: Float[np.ndarray, 'M t']) -> Float[np.ndarray, 'N t']:
         """Sums of the losses of the members with an example."""
+        if self._packed is not None:
+            return kernel.sums(self._packed, losses, parts=1)[0]
         return self._product(self.weights.T, self.ordered(losses))
 
     def by_halves(self, losses: Float[np.ndarray, 'M t']) -> HalfEstimates:
         """Differences of means by either half; the losses of each are about their mean."""
-        sums = np.empty((2, self.weights.shape[1], losses.shape[1]), np.float32)
-        for of_half, rows, members in zip(sums, self._rows, HALVES, strict=True):
-            of_half[:] = self._product(self.weights[rows].T, losses[members])
-        return HalfEstimates(sums, self._of_sums)
+        if self._packed is not None:
+            return HalfEstimates(kernel.sums(self._packed, losses, parts=2), self._of_sums)
+        of_halves = [
+            self._product(self.weights[rows].T, losses[members])
+            for rows, members in zip(self._rows, HALVES, strict=True)
+        ]
+        return HalfEstimates(np.stack(of_halves), self._of_sums)
 
     def of_half(self, half: int, entries: Float[np.ndarray, 'N t']) -> Float[np.ndarray, 'm t']:
         """Sums of the entries of the examples that each member of a half has."""

@@ -8,6 +8,7 @@ from influence_jax.estimators.difference_of_means import estimate
 from influence_jax.estimators.estimator import Fit
 from influence_jax.estimators.mask_products import MaskProducts
 from influence_jax.estimators.scan import SingleEntries, on_accelerators
+from influence_jax.estimators.scan.compiled import CompiledEntries
 from influence_jax.estimators.standard_errors import (
     SURELY_NOT_NOISE,
     WIDEST,
@@ -25,7 +26,8 @@ class WholeColumns:
     """
 
     def __init__(self, masks: Bool[np.ndarray, 'M N'], single: SingleEntries) -> None:
-        self.products, self._single = MaskProducts(masks), single
+        packed = single.packed if isinstance(single, CompiledEntries) else None
+        self.products, self._single = MaskProducts(masks, packed), single
         members, included = len(masks), masks.sum(axis=0).astype(np.float64)
         of_examples = {
             'per_in': 1 / included,

@@ -16,6 +16,8 @@ FLOATS, DOUBLES, INTS, SHORT_INTS, BYTES = (
 )
 ROWS_OF_FLOATS = np.ctypeslib.ndpointer(np.float32, ndim=2)
 """Not all of one piece: the function is passed how far the rows are apart."""
+STRUCTURE = ctypes.Structure
+"""Passed by its address; what it points to is the caller's to keep."""
 
 Work: TypeAlias = Callable[..., int]
 """Does what it was made for, for some of the rows; Python's lock is free meanwhile.
@@ -39,7 +41,7 @@ class Function:
     declared: tuple[Any, ...]
     of_call: tuple[Any, ...] = ()
 
-    def bound(self, *arguments: np.ndarray | int | float | None) -> Work:
+    def bound(self, *arguments: Any) -> Work:
         """The function with what is the same for all rows; `library.loaded` has its library.
 
         Arrays are looked at once, and kept as long as the function; None is none.
@@ -62,10 +64,12 @@ class Function:
         return of_rows
 
 
-def _passed(declared: Any, argument: np.ndarray | int | float | None) -> Any:
+def _passed(declared: Any, argument: Any) -> Any:
     if declared in (INT, DOUBLE):
         return declared(argument)
     if argument is None:
         return ctypes.c_void_p(None)
+    if declared is STRUCTURE:
+        return ctypes.byref(argument)
     declared.from_param(argument)
-    return ctypes.c_void_p(argument.ctypes.data)  # type: ignore[union-attr]
+    return ctypes.c_void_p(argument.ctypes.data)
