@@ -38,7 +38,7 @@ from influence_jax.estimators.tiling import (
     tile_slices,
 )
 from influence_jax.estimators.uncertainty import SURE, p_values
-from influence_jax.kernels import medians as kernel
+from influence_jax.kernels import matrices as kernel
 from influence_jax.threads import IN_CACHE, Piece, in_threads, side_by_side
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
@@ -387,7 +387,7 @@ def _matrix_blocks(
             read_columns(
                 values,
                 unit=moment_unit,
-                floor=np.where(np.isnan(errors), np.inf, least_z * errors),
+                floor=least_z * errors,  # NaN is beyond none
                 self_index=self_index[columns],
                 request=request,
                 counted=~undefined,
@@ -407,7 +407,7 @@ def _unit_of_entries(
     values: Float[np.ndarray, 't N'], errors: Float[np.ndarray, 't N']
 ) -> tuple[Float[np.ndarray, ' t'], Float[np.ndarray, ' t']]:
     """The median error of each target, NaN where one is, and its largest absolute value."""
-    if kernel.serves(values.T) and kernel.serves(errors.T):
+    if kernel.serves(values.T, errors.T):
         return kernel.medians(errors.T), kernel.largest(values.T)
     null_error, largest = np.full((2, len(values)), np.nan)
 

@@ -4,37 +4,57 @@
 
 namespace {
 
+constexpr int kWidth = 16;  // targets whose sums of an example are written together: a line
+
+// Writes sums that lie target after target, [kWidth filled] in steps, example after example.
+void Write(const int32_t* sums, int64_t filled, const float* steps, int64_t width,
+           const Ensemble& of, float* found) {
+  const __m512i column = _mm512_mullo_epi32(
+      _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+      _mm512_set1_epi32(kLanes));
+  const __mmask16 valid = Valid(0, width);
+  const __m512 step = _mm512_maskz_loadu_ps(valid, steps);
+  for (int64_t example = 0; example < of.examples; example += kLanes) {
+    alignas(64) int32_t square[kWidth * kLanes];
+    for (int64_t t = 0; t < kWidth; ++t) {
+      _mm512_store_si512(square + t * kLanes, _mm512_load_si512(sums + t * filled + example));
+    }
+    const int64_t some = std::min<int64_t>(kLanes, of.examples - example);
+    for (int64_t e = 0; e < some; ++e) {
+      const __m512i of_targets = _mm512_i32gather_epi32(column, square + e, 4);
+      _mm512_mask_storeu_ps(found + (example + e) * of.targets, valid,
+                            _mm512_mul_ps(_mm512_cvtepi32_ps(of_targets), step));
+    }
+  }
+}
+
 // See mask_sums.
 template <int kNumbers>
 int64_t Sums(int64_t first, int64_t last, const Ensemble& of, int64_t parts, float* found) {
   return WithSums<kNumbers>(of, [&](auto& of_losses) -> int64_t {
-
     constexpr int kTargets = std::decay_t<decltype(of_losses)>::kTargets;
     const int64_t filled = of.Filled();
-    int32_t* const sums = Scratch<int32_t>(kSums, kTargets * filled);
+    int32_t* sums[2];
+    for (int part = 0; part < parts; ++part) {
+      sums[part] = Scratch<int32_t>(part ? kOthers : kSums, kWidth * filled);
+    }
     LossRow losses(of);
-    for (int64_t begin = first; begin < last; begin += kTargets) {
-      const int64_t width = std::min<int64_t>(kTargets, last - begin);
-      float step[kTargets];
-      for (int64_t t = 0; t < width; ++t) step[t] = of_losses.Take(t, losses.Of(begin + t)).step;
-      for (int64_t part = 0; part < parts; ++part) {
-        std::fill(sums, sums + kTargets * filled, 0);
-        if (part == 0) of_losses.Add(0, of.first_words, sums);
-        if (part == parts - 1) of_losses.Add(of.first_words, of.words, sums);
-        // Sums of a target lie together, those of an example are to.
-        for (int64_t example = 0; example < of.examples; example += kLanes) {
-          alignas(64) float of_targets[kTargets][kLanes];
-          for (int64_t t = 0; t < width; ++t) {
-            const __m512i some = _mm512_load_si512(sums + t * filled + example);
-            _mm512_store_ps(of_targets[t],
-                            _mm512_mul_ps(_mm512_cvtepi32_ps(some), _mm512_set1_ps(step[t])));
-          }
-          const int64_t some = std::min<int64_t>(kLanes, of.examples - example);
-          for (int64_t e = 0; e < some; ++e) {
-            float* const to = found + (part * of.examples + example + e) * of.targets + begin;
-            for (int64_t t = 0; t < width; ++t) to[t] = of_targets[t][e];
-          }
+    for (int64_t begin = first; begin < last; begin += kWidth) {
+      const int64_t width = std::min<int64_t>(kWidth, last - begin);
+      float steps[kWidth] = {};
+      for (int64_t some = 0; some < width; some += kTargets) {
+        for (int64_t t = some; t < std::min<int64_t>(some + kTargets, width); ++t) {
+          steps[t] = of_losses.Take(t - some, losses.Of(begin + t)).step;
         }
+        for (int part = 0; part < parts; ++part) {
+          int32_t* const at = sums[part] + some * filled;
+          std::fill(at, at + kTargets * filled, 0);
+          if (part == 0) of_losses.Add(0, of.first_words, at);
+          if (part == parts - 1) of_losses.Add(of.first_words, of.words, at);
+        }
+      }
+      for (int part = 0; part < parts; ++part) {
+        Write(sums[part], filled, steps, width, of, found + part * of.examples * of.targets + begin);
       }
     }
     return 0;

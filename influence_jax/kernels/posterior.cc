@@ -110,17 +110,17 @@ int64_t posterior_values(int64_t first, int64_t last, int64_t targets, const flo
       const __m512i at =
           _mm512_add_epi32(_mm512_mullo_epi32(entry.bin, _mm512_set1_epi32(steps)), step);
       const __m256i low = _mm512_castsi512_si256(at), high = _mm512_extracti64x4_epi64(at, 1);
-      const auto moment = [&](__m512i which, const double* from) {
-        const __m512 one = _mm512_castpd_ps(_mm512_i32gather_pd(low, from, 8));
-        const __m512 other = _mm512_castpd_ps(_mm512_i32gather_pd(high, from, 8));
-        return _mm512_permutex2var_ps(one, which, other);
+      const auto gathered = [&](__m256i which, const double* from) {
+        return _mm512_castpd_ps(_mm512_i32gather_pd(which, from, 8));
       };
-      const __m512 kept_before = moment(real, pairs), kept_after = moment(real, pairs + 1);
-      const __m512 of_before = moment(imaginary, pairs), of_after = moment(imaginary, pairs + 1);
-      const __m512 kept =
-          _mm512_fmadd_ps(_mm512_sub_ps(kept_after, kept_before), beyond, kept_before);
-      const __m512 deviation =
-          _mm512_fmadd_ps(_mm512_sub_ps(of_after, of_before), beyond, of_before);
+      const __m512 before[] = {gathered(low, pairs), gathered(high, pairs)};
+      const __m512 after[] = {gathered(low, pairs + 1), gathered(high, pairs + 1)};
+      const auto between = [&](__m512i which) {
+        const __m512 one = _mm512_permutex2var_ps(before[0], which, before[1]);
+        const __m512 other = _mm512_permutex2var_ps(after[0], which, after[1]);
+        return _mm512_fmadd_ps(_mm512_sub_ps(other, one), beyond, one);
+      };
+      const __m512 kept = between(real), deviation = between(imaginary);
       const __m512 moved = _mm512_mul_ps(entry.error_of_z, _mm512_mul_ps(entry.z, kept));
       const __m512 scale = _mm512_maskz_loadu_ps(entry.valid, of.scale + target);
       const __m512 value = _mm512_mask_add_ps(entry.value, entry.is_other, entry.mean, moved);
