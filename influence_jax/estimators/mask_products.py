@@ -40,10 +40,13 @@ class MaskProducts:
 
     Args:
       masks: of complete members.
-      packed: the same as bits; None where sums are matrix products.
+      packed: the same as bits, where sums may be looked up, of rounded losses; without them, they
+        are matrix products.
     """
 
-    def __init__(self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks | None) -> None:
+    def __init__(
+        self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks | None = None
+    ) -> None:
         self._masks, self._on_devices = masks, on_accelerators()
         self._packed = packed if kernel.there() else None
         first = len(masks[HALVES[0]])

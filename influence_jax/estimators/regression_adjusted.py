@@ -12,6 +12,7 @@ from influence_jax.estimators.ensemble import problem
 from influence_jax.estimators.estimator import Fit, Tiles, estimator
 from influence_jax.estimators.least_squares import COUNTS, fit_regressors
 from influence_jax.estimators.mask_columns import nearly_equal
+from influence_jax.estimators.mask_products import MaskProducts
 from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.scan import scan_for
 from influence_jax.estimators.self_influence import unseen_error, widened_error
@@ -73,7 +74,8 @@ def adjusted(
     fit = Fitting(*ensemble)
 
     def blocks() -> Tiles:
-        columns_of = WholeColumns(ensemble.masks, fit.scan.single)
+        products = MaskProducts(ensemble.masks)
+        columns_of = WholeColumns(ensemble.masks, fit.scan.single, products)
         for columns, losses, scale in standardized_tiles(ensemble.losses, tile=tile):
             of_block = padded(ensemble.self_index[columns], len(scale), fill=-1)
             fitted = fit(losses, of_block, columns, scale)

@@ -18,8 +18,9 @@ from influence_jax.estimators.columns import Columns
 from influence_jax.estimators.difference_of_means import without_self
 from influence_jax.estimators.ensemble import Problem, problem
 from influence_jax.estimators.estimator import Estimator, Tiles, estimator
-from influence_jax.estimators.mask_products import HALVES
+from influence_jax.estimators.mask_products import HALVES, MaskProducts
 from influence_jax.estimators.regression_adjusted import Fitting, adjusted
+from influence_jax.estimators.scan.compiled import CompiledEntries
 from influence_jax.estimators.tiling import (
     TILE,
     padded,
@@ -278,8 +279,10 @@ class _Model:
                 )
         self._of, self._scores, self._tile = of, scores, min(tile, targets)
         self._fit = Fitting(*of)
-        self._columns_of = WholeColumns(of.masks, self._fit.scan.single)
-        self._products = self._columns_of.products
+        single = self._fit.scan.single
+        packed = single.packed if isinstance(single, CompiledEntries) else None
+        self._products = MaskProducts(of.masks, packed)
+        self._columns_of = WholeColumns(of.masks, single, self._products)
         learning = prior.spaced(targets, _LEARNING_TARGETS)
         self._means = self._learn_means(learning) if scores else None
         self._odds = self._learn_odds(learning)

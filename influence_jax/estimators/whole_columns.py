@@ -8,7 +8,6 @@ from influence_jax.estimators.difference_of_means import estimate
 from influence_jax.estimators.estimator import Fit
 from influence_jax.estimators.mask_products import MaskProducts
 from influence_jax.estimators.scan import SingleEntries, on_accelerators
-from influence_jax.estimators.scan.compiled import CompiledEntries
 from influence_jax.estimators.standard_errors import (
     SURELY_NOT_NOISE,
     WIDEST,
@@ -20,14 +19,12 @@ from influence_jax.types import Influence
 
 
 class WholeColumns:
-    """All entries of differences of means of what regressions leave, block after block.
+    """All entries of differences of means of what regressions leave, block after block."""
 
-    products: with the masks.
-    """
-
-    def __init__(self, masks: Bool[np.ndarray, 'M N'], single: SingleEntries) -> None:
-        packed = single.packed if isinstance(single, CompiledEntries) else None
-        self.products, self._single = MaskProducts(masks, packed), single
+    def __init__(
+        self, masks: Bool[np.ndarray, 'M N'], single: SingleEntries, products: MaskProducts
+    ) -> None:
+        self._products, self._single = products, single
         members, included = len(masks), masks.sum(axis=0).astype(np.float64)
         of_examples = {
             'per_in': 1 / included,
@@ -56,9 +53,9 @@ class WholeColumns:
         return found
 
     def _on_devices(self, fit: Fit, scale: Float[np.ndarray, ' t']) -> Influence:
-        ordered = self.products.ordered(np.asarray(fit.residual))
+        ordered = self._products.ordered(np.asarray(fit.residual))
         values, errors = estimate(
-            jnp.asarray(self.products.weights), jnp.asarray(ordered), jnp.asarray(scale)
+            jnp.asarray(self._products.weights), jnp.asarray(ordered), jnp.asarray(scale)
         )
         return Influence(values, np.asarray(errors) * fit.inflation)
 
@@ -76,7 +73,7 @@ class WholeColumns:
             'scale': scale,
             'error_scale': error_scale,
         }
-        values = self.products.sums(np.asarray(fit.residual))
+        values = self._products.sums(np.asarray(fit.residual))
         errors = np.empty_like(values)
         examples, targets = kernel.differences(
             values,

@@ -51,7 +51,8 @@ def test_whole_columns_and_their_errors(members, examples, targets):
     index = np.pad(self_index, (0, 3), constant_values=-1)
     # Regressors left out of most targets: entries far beyond noise, whose errors are Welch's, stay.
     fitted = fit(centered, index, slice(0, targets), scale)
-    columns_of = WholeColumns(masks, fit.scan.single)
+    products = MaskProducts(masks, fit.scan.single.packed)
+    columns_of = WholeColumns(masks, fit.scan.single, products)
     mine = columns_of(fitted, scale, width=targets)
     residual = fitted._replace(residual=centered, examples=np.full_like(fitted.examples, -1))
     far_out = columns_of(residual, scale, width=targets)
@@ -80,7 +81,7 @@ def test_sums_of_all_members_and_of_halves(members):
     for half, found in zip(HALVES, halves.sums, strict=True):
         exact = masks[half].T.astype(float) @ losses[half]
         assert (np.abs(found - exact)[:, at] < 0.01 * error[at]).all()
-    matrices_alone = MaskProducts(masks, None)
+    matrices_alone = MaskProducts(masks)
     np.testing.assert_allclose(products.sums(losses), matrices_alone.sums(losses), atol=1e-3)
     np.testing.assert_array_equal(halves.of_sums, matrices_alone.by_halves(losses).of_sums)
 
