@@ -26,6 +26,7 @@ _ROUNDS = flags.DEFINE_integer('rounds', 3, 'turns of every contender')
 _SECONDS = flags.DEFINE_float('seconds', 1.5, 'length of a turn')
 _WIDTHS = flags.DEFINE_list('widths', ['1', '16', '64', '256'], 'members at a time')
 _LARGE = flags.DEFINE_list('large', ['125M:16:512', '1.3B:8:512'], 'GPT-Neo: size:batch:tokens')
+_REMAT = flags.DEFINE_bool('remat', False, 'GPT-Neo: layers are computed again for the gradient')
 _PEAK = flags.DEFINE_float('peak', 989.0, 'TFLOP/s of bfloat16 products, as its maker has it')
 
 _SIZES = {'125M': (768, 12, 12), '1.3B': (2048, 24, 16), 'tiny': (64, 2, 4)}
@@ -49,16 +50,25 @@ def with_memory(prepare: Callable[[], contenders.Work]) -> contenders.Work:
 
 @dataclasses.dataclass(frozen=True)
 class Large:
-    """Fine-tuning of a whole GPT-Neo on random tokens."""
+    """Fine-tuning of a whole GPT-Neo on random tokens.
+
+    Attributes:
+      size: of `_SIZES`.
+      batch: sequences.
+      tokens: of each.
+      remat: whether this project's member computes layers again for the gradient.
+      steps: at once.
+    """
 
     size: str
     batch: int
     tokens: int
+    remat: bool = False
     steps: int = 8
 
     @property
     def is_large(self) -> bool:
-        """Whether activations are computed again, and one contender of PyTorch is enough."""
+        """Whether one contender of PyTorch is enough."""
         return self.size == '1.3B'
 
     @property
@@ -95,7 +105,7 @@ def gpt_neo(problem: Large) -> contenders.Work:
         heads=heads,
         max_positions=problem.tokens + 1,
         compute_dtype=jnp.bfloat16,
-        remat=problem.is_large,
+        remat=problem.remat,
     )
     program = training.Program(
         task=LanguageModeling(config),
@@ -241,7 +251,7 @@ def main(_: list[str]) -> None:
     if 'gpt_neo' in _PARTS.value:
         for described in _LARGE.value:
             size, batch, tokens = described.split(':')
-            large = Large(size, int(batch), int(tokens))
+            large = Large(size, int(batch), int(tokens), _REMAT.value)
             contestants: dict[str, Prepare] = {
                 'one member on a mesh, bfloat16': partial(with_memory, partial(gpt_neo, large)),
                 'PyTorch compiled, bfloat16': partial(torch_gpt_neo, large, compiled=True),

@@ -65,9 +65,7 @@ int64_t columns_read(const Ensemble* ensemble, int64_t first, int64_t last, cons
       const int64_t width = std::min<int64_t>(kTargets, last - begin);
       Steps steps[kTargets];
       for (int64_t t = 0; t < width; ++t) steps[t] = of_losses.Take(t, losses.Of(begin + t));
-      std::fill(sums, sums + kTargets * filled, 0);
-      of_losses.Add(0, of.first_words, sums);
-      of_losses.Add(of.first_words, of.words, sums);
+      of_losses.Sum(0, of.words, sums);
       for (int64_t t = 0; t < width; ++t) {
         const int64_t target = begin + t;
         const Difference difference(sums + t * filled, steps[t].step,
@@ -155,8 +153,7 @@ int64_t columns_strongest(const Ensemble* ensemble, int64_t first, int64_t last,
       for (int64_t part = 0; part < parts; ++part) {
         int32_t* const sums = halves[part % 2];
         if (part < 2) {
-          std::fill(sums, sums + kTargets * filled, 0);
-          of_losses.Add(part ? of.first_words : 0, part ? of.words : of.first_words, sums);
+          of_losses.Sum(part ? of.first_words : 0, part ? of.words : of.first_words, sums);
         } else {
           for (int64_t e = 0; e < kTargets * filled; ++e) sums[e] += halves[1][e];
         }

@@ -135,9 +135,13 @@ class Ranked {
     for (int64_t r = 0; r < count_; ++r) {
       const auto [of, smaller] = of_rank_[r];
       float* const end = chosen_.data() + next_[of];
-      float* const begin = end - counts[of];
-      std::nth_element(begin, begin + (ranks_[r] - smaller), end);
-      ranked[r] = begin[ranks_[r] - smaller];
+      float* const at = end - counts[of] + (ranks_[r] - smaller);
+      if (r > 0 && ranks_[r] == ranks_[r - 1] + 1 && of_rank_[r - 1].bin == of) {
+        std::iter_swap(at, std::min_element(at, end));  // all that is smaller is before it
+      } else {
+        std::nth_element(end - counts[of], at, end);
+      }
+      ranked[r] = *at;
     }
   }
 

@@ -97,16 +97,17 @@ class Lookups {
     return steps;
   }
 
-  // Adds the sums over the members of words `first` to `last` - 1 to sums [kTargets filled].
-  void Add(int64_t first, int64_t last, int32_t* sums) const {
+  // The sums over the members of words `first` to `last` - 1, of either half or of all: sums
+  // [kTargets filled].
+  void Sum(int64_t first, int64_t last, int32_t* sums) const {
     const int64_t filled = of_.Filled(), blocks = filled / kBlock;
-    for (int64_t word = first; word < last; word += kWordsAtOnce) {
-      const int64_t words = std::min<int64_t>(kWordsAtOnce, last - word);
+    for (int64_t word = first, words; word < last; word += words) {
+      words = std::min<int64_t>(kWordsAtOnce, (word < of_.first_words ? of_.first_words : last) - word);
       for (int64_t block = 0; block < blocks; block += kBlocksAtOnce) {
         const int64_t some = std::min<int64_t>(kBlocksAtOnce, blocks - block);
         for (int64_t row = 0; row < kTargets * kNumbers; row += kRows) {
           Lookup(of_.bits + word * filled + block * words * kBlock, some, words,
-                 tables_ + row * TableSize() + word * kTable, filled,
+                 tables_ + row * TableSize() + word * kTable, word == first, filled,
                  sums + row / kNumbers * filled + block * kBlock);
         }
       }
@@ -155,12 +156,13 @@ class Lookups {
     }
   }
 
-  // Adds to the sums of some blocks of examples what the members of `words` words bring in.
+  // Adds to the sums of some blocks of examples, or begins with, what the members of `words` words
+  // bring in.
   //
   // bits [blocks words kBlock]; tables [kRows], the numbers of a target one after the other; sums
   // [kRows / kNumbers filled].
   void Lookup(const uint16_t* bits, int64_t blocks, int64_t words, const int16_t* tables,
-              int64_t filled, int32_t* sums) const {
+              bool is_first, int64_t filled, int32_t* sums) const {
     for (int64_t block = 0; block < blocks; ++block, sums += kBlock) {
       // Kept in registers: what is indexed by a number not known to the compiler would not be.
       __m512i added[kRows][kVectors];
@@ -208,7 +210,8 @@ class Lookups {
             if (kNumbers == 2) {
               more = _mm512_add_epi32(_mm512_slli_epi32(more, kFineBits), wide(row + 1));
             }
-            _mm512_store_si512(at, _mm512_add_epi32(_mm512_load_si512(at), more));
+            if (!is_first) more = _mm512_add_epi32(_mm512_load_si512(at), more);
+            _mm512_store_si512(at, more);
           }
         }
       }
@@ -256,8 +259,8 @@ class Products {
     return steps;
   }
 
-  void Add(int64_t first, int64_t last, int32_t* sums) const {
-    constexpr int64_t kAhead = 2;  // words: what was just written takes a while until it is read
+  void Sum(int64_t first, int64_t last, int32_t* sums) const {
+    constexpr int64_t kAhead = 1;  // words: what was just written takes a while until it is read
     alignas(64) uint8_t columns[kAhead + 1][2 * kTile];
     alignas(64) int32_t found[2 * kDigits][kSide * kSide];
     const int64_t words = last - first, filled = of_.Filled();
@@ -279,14 +282,12 @@ class Products {
       Store(found);
       for (int side = 0; side < 2; ++side) {
         for (int target = 0; target < kTargets; ++target) {
-          int32_t* const at = sums + target * filled + side * kSide;
-          __m512i sum = _mm512_load_si512(at);
+          __m512i sum{};
           for (int digit = 0; digit < kDigits; ++digit) {
-            const __m512i of_digit =
-                _mm512_load_si512(found[2 * digit + side] + target * kSide);
+            const __m512i of_digit = _mm512_load_si512(found[2 * digit + side] + target * kSide);
             sum = _mm512_add_epi32(sum, _mm512_slli_epi32(of_digit, 8 * digit));
           }
-          _mm512_store_si512(at, sum);
+          _mm512_store_si512(sums + target * filled + side * kSide, sum);
         }
       }
     }

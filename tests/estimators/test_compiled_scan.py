@@ -14,8 +14,29 @@ from influence_jax.estimators.scan import (
 from influence_jax.estimators.scan.compiled import CompiledScan
 from influence_jax.estimators.scan.host import HostScan
 from influence_jax.estimators.uncertainty import SURE
+from influence_jax.kernels import library
+from tests.kernels import variants
 
 KINDS = ('normal', 'heavy', 'two values', 'far out')
+
+
+@pytest.fixture(
+    autouse=True,
+    params=[variants.WITHOUT_TILES, variants.EMULATED_TILES],
+    ids=['by lookup', 'by tiles'],
+)
+def kind_of_cpu(request, monkeypatch):
+    """Sums are looked up, or products of tiles, whatever this CPU has."""
+    if library.loaded('columns.cc') is not None:
+        use_kind(request.param, monkeypatch)
+
+
+def use_kind(options, monkeypatch):
+    as_it_is, columns = library.loaded, variants.loaded('columns.cc', *options)
+    assert columns.columns_by_tiles() == (options is variants.EMULATED_TILES)
+    monkeypatch.setattr(
+        library, 'loaded', lambda source: columns if source == 'columns.cc' else as_it_is(source)
+    )
 
 
 def problem(members, examples, targets, kind):
@@ -46,6 +67,21 @@ def compiled(masks):
     if scan is None:
         pytest.skip('no C++ compiler, or no AVX-512')
     return scan
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_sums_by_lookup_and_by_tiles_are_the_same(kind, monkeypatch):
+    masks, of = problem(301, 400, 20, kind)
+    compiled(masks)
+    answers = []
+    for options in (variants.WITHOUT_TILES, variants.EMULATED_TILES):
+        with monkeypatch.context() as patched:
+            use_kind(options, patched)
+            scan = compiled(masks)
+        found = scan.columns(of, SummaryRequest(9, (0, 17, 399)))
+        answers.append([*found, scan.candidate_regressors(of.losses, of.self_index, 7)])
+    for by_lookup, by_tiles in zip(*answers, strict=True):
+        np.testing.assert_array_equal(by_lookup, by_tiles)
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -12,8 +12,10 @@ import pytest
 from influence_jax.kernels import bfloat16_convolution as kernel
 from influence_jax.kernels import convolutions, library, winograd
 from influence_jax.kernels.bfloat16_convolution import BFLOAT16
+from influence_jax.kernels.convolutions import Convolutions
 from influence_jax.models.convolution import _by_images, _by_kernel, _convolve, _rounded, conv3x3
 from influence_jax.training.compute_dtype import ComputeDtype, computing_in
+from tests.kernels import variants
 from tests.kernels.test_winograd import problem
 
 pytestmark = pytest.mark.skipif(
@@ -31,6 +33,21 @@ SHAPES = {
 }
 
 
+EMULATED = Convolutions(*(f'emulated_{name}' for name in BFLOAT16.targets))
+
+
+@pytest.fixture(params=[BFLOAT16, EMULATED], ids=['this CPU', 'AMX, its tiles emulated'])
+def by(request):
+    """Convolutions as this CPU computes them, and as one with AMX would."""
+    if request.param is EMULATED:
+        compiled = variants.loaded(kernel._SOURCE, *variants.EMULATED_TILES)
+        for name, target in zip(EMULATED.targets, BFLOAT16.targets, strict=True):
+            jax.ffi.register_ffi_target(
+                name, jax.ffi.pycapsule(getattr(compiled, target)), platform='cpu'
+            )
+    return request.param
+
+
 def close(found, expected):
     scale = max(np.abs(expected).max(initial=0), 1e-30)
     np.testing.assert_allclose(found / scale, expected / scale, atol=2e-6)
@@ -42,41 +59,41 @@ def rounded(*arrays):
 
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize('threads', [False, True])
-def test_convolution_and_gradients_are_those_of_rounded_factors(shape, threads, monkeypatch):
+def test_convolution_and_gradients_are_those_of_rounded_factors(by, shape, threads, monkeypatch):
     monkeypatch.setattr(convolutions, 'threads', lambda: threads)
     images, weights, cotangent = problem(*shape)
     x, k, y = rounded(images, weights, cotangent)
-    close(BFLOAT16.convolution(images, weights), _convolve(x, k))
-    close(BFLOAT16.by_images(cotangent, weights), _by_images(y, k))
-    close(BFLOAT16.by_kernel(images, cotangent), _by_kernel(x, y))
+    close(by.convolution(images, weights), _convolve(x, k))
+    close(by.by_images(cotangent, weights), _by_images(y, k))
+    close(by.by_kernel(images, cotangent), _by_kernel(x, y))
 
 
-def test_several_problems_are_each_alone():
+def test_several_problems_are_each_alone(by):
     several = [problem(5, 4, 6, 17, 40), problem(5, 4, 6, 17, 40)]
     images, weights, cotangent = (np.stack(arrays) for arrays in zip(*several, strict=True))
     images[1] *= 2
     for whole, one in (
         (
-            BFLOAT16.convolution(images, weights),
-            lambda p: BFLOAT16.convolution(images[p], weights[p]),
+            by.convolution(images, weights),
+            lambda p: by.convolution(images[p], weights[p]),
         ),
         (
-            BFLOAT16.by_images(cotangent, weights),
-            lambda p: BFLOAT16.by_images(cotangent[p], weights[p]),
+            by.by_images(cotangent, weights),
+            lambda p: by.by_images(cotangent[p], weights[p]),
         ),
         (
-            BFLOAT16.by_kernel(images, cotangent),
-            lambda p: BFLOAT16.by_kernel(images[p], cotangent[p]),
+            by.by_kernel(images, cotangent),
+            lambda p: by.by_kernel(images[p], cotangent[p]),
         ),
     ):
         for number in range(2):
             np.testing.assert_array_equal(whole[number], one(number))
 
 
-def test_what_is_no_number_stays_where_it_belongs():
+def test_what_is_no_number_stays_where_it_belongs(by):
     images, weights, _ = problem(17, 3, 3, 8, 8)
     images[3, 0, 0, 0] = np.nan
-    found = np.asarray(BFLOAT16.convolution(images, weights))
+    found = np.asarray(by.convolution(images, weights))
     assert np.isnan(found[3, :2, :2]).all()
     assert np.isfinite(found[3, 2]).all()
     assert np.isfinite(np.delete(found, 3, axis=0)).all()
@@ -113,7 +130,7 @@ def test_other_shapes_and_other_machines_are_left_to_winograd_and_xla(monkeypatc
 
 
 def test_what_amx_runs_compiles_here_too(tmp_path):
-    """Its results can be seen on such a machine alone: there all other tests run it."""
+    """With the instructions for tiles, which the tests above emulate."""
     *command, _, include = library._command(shutil.which('c++') or shutil.which('g++') or 'c++')
     command = [option for option in command if option not in ('-march=native', '-shared')]
     source = Path(library.__file__).with_name(kernel._SOURCE)

@@ -64,11 +64,12 @@ Embeddings are cut along D: GPT-2's vocabulary of 50257 does not divide. What is
 everywhere.
 """
 
-UNROLLED_LAYERS = 16
+UNROLLED_LAYERS = 32
 """Up to so many layers are compiled one by one, which runs faster than a scan.
 
 A scan writes what the backward pass needs of every layer to arrays of all of them, and reads it
-again: of a GPT-Neo 125M on a GPU that takes a fifth of a step.
+again: of a GPT-Neo 125M on a GPU that takes a fifth of a step, of 1.3B more (docs/results/gpu.md).
+Compilation takes three times as long there: half a minute of 24 layers.
 """
 
 _MOST_PARTS = 32
