@@ -44,9 +44,7 @@ class MaskProducts:
         are matrix products.
     """
 
-    def __init__(
-        self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks | None = None
-    ) -> None:
+    def __init__(self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks | None = None) -> None:
         self._masks, self._on_devices = masks, on_accelerators()
         self._packed = packed if kernel.there() else None
         first = len(masks[HALVES[0]])

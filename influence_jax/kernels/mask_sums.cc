@@ -48,9 +48,7 @@ int64_t Sums(int64_t first, int64_t last, const Ensemble& of, int64_t parts, flo
         }
         for (int part = 0; part < parts; ++part) {
           int32_t* const at = sums[part] + some * filled;
-          std::fill(at, at + kTargets * filled, 0);
-          if (part == 0) of_losses.Add(0, of.first_words, at);
-          if (part == parts - 1) of_losses.Add(of.first_words, of.words, at);
+          of_losses.Sum(part ? of.first_words : 0, part + 1 < parts ? of.first_words : of.words, at);
         }
       }
       for (int part = 0; part < parts; ++part) {
