@@ -33,7 +33,6 @@ def sums(
     """
     targets = losses.shape[1]
     found = np.empty((parts, masks.examples, targets), np.float32)
-    ensemble, kept = masks._of_columns.of(losses)
+    ensemble, _kept = masks._of_columns.of(losses)  # what is kept, the ensemble points to
     in_threads(_SUMS.bound(ensemble, parts, found), targets, step=_TARGETS)
-    del kept  # what the ensemble points to
     return found
