@@ -32,7 +32,7 @@ from influence_jax.models.gpt_neo import GPTNeoConfig
 from influence_jax.models.gpt_neo.config import flops
 from influence_jax.planning import GPT_NEO_1_3B, Inputs, Plan, RunSettings, TooLarge
 from influence_jax.planning.roofline import CHIPS, StepCost, least_time
-from influence_jax.training import Program, Recipe
+from influence_jax.training import ComputeDtype, Program, Recipe
 
 _NETWORKS = flags.DEFINE_list(
     'networks', ['images', 'cifar10', 'texts', 'gpt-neo-125m', 'gpt-neo-1.3b'], 'what is trained'
@@ -73,7 +73,8 @@ def _images(experiment: ImageExperiment, dataset: Dataset | None = None) -> Netw
         dataset, task = image_ensemble.prepare(experiment)
     else:
         task = experiment.network.task(dataset)
-    return _network(task, dataset, experiment.recipe)
+    recipe = dataclasses.replace(experiment.recipe, compute_dtype=ComputeDtype.FLOAT32)
+    return _network(task, dataset, recipe)
 
 
 def _network(task: Any, dataset: Dataset, recipe: Recipe) -> Network:

@@ -14,7 +14,7 @@ PAPER = ImageExperiment(
     data=DataSettings(dataset='cifar10', num_examples=20_000),
     ensemble=EnsembleSettings(members=1000),
     network=NetworkSettings(width=32, stages=3, patch=2),
-    recipe=Recipe(epochs=20.0),
+    recipe=Recipe(epochs=20.0, compute_dtype=None),
     machine=MachineSettings(output_dir='runs/cifar10_resnet'),
 )
 

@@ -28,8 +28,8 @@ def define(defaults: Any, into: flags.FlagValues = flags.FLAGS) -> None:
         text = descriptions.get(field.name, '')  # none under python -OO
         if isinstance(value, bool):
             flags.DEFINE_bool(field.name, value, text, into)
-        elif isinstance(value, enum.Enum):
-            flags.DEFINE_enum_class(field.name, value, type(value), text, into)
+        elif kind := _enum(field.type):
+            flags.DEFINE_enum_class(field.name, value, kind, text, into)
         elif field.type in _ESTIMATORS:
             names = [one.name for one in BUILT_IN]
             default = value and value.name
@@ -63,6 +63,12 @@ def read_all(experiment: type[Settings], of: flags.FlagValues = flags.FLAGS) -> 
     assert dataclasses.is_dataclass(experiment)
     hints = typing.get_type_hints(experiment)
     return experiment(**{name: read(kind, of) for name, kind in hints.items()})
+
+
+def _enum(kind: Any) -> type[enum.Enum] | None:
+    """The enumeration that a field is of, None aside."""
+    kinds = [one for one in typing.get_args(kind) or (kind,) if one is not type(None)]
+    return kinds[0] if isinstance(kinds[0], type) and issubclass(kinds[0], enum.Enum) else None
 
 
 def _attributes(settings: type) -> dict[str, str]:

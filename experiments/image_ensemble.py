@@ -29,7 +29,7 @@ class ImageExperiment:
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     ensemble: EnsembleSettings = dataclasses.field(default_factory=EnsembleSettings)
     network: NetworkSettings = dataclasses.field(default_factory=NetworkSettings)
-    recipe: Recipe = dataclasses.field(default_factory=Recipe)
+    recipe: Recipe = dataclasses.field(default_factory=lambda: Recipe(compute_dtype=None))
     machine: MachineSettings = dataclasses.field(default_factory=MachineSettings)
     analysis: AnalysisSettings = dataclasses.field(default_factory=AnalysisSettings)
     planting: PlantingSettings = dataclasses.field(default_factory=PlantingSettings)

@@ -30,7 +30,7 @@ from influence_jax.planning import (
     TooLarge,
     Topology,
 )
-from influence_jax.training import EnsembleKeys, Recipe, vmapped
+from influence_jax.training import ComputeDtype, EnsembleKeys, Recipe, vmapped
 from influence_jax.training.member import Program
 from influence_jax.training.mesh import MeshShape, Rules
 
@@ -137,6 +137,8 @@ class Members(NamedTuple):
             examples=len(dataset),
             inclusion_prob=ensemble.keep,
         )
+        if recipe.compute_dtype is None:  # that of TPUs
+            recipe = dataclasses.replace(recipe, compute_dtype=ComputeDtype.BFLOAT16)
         program = recipe.program(
             problem.task, masks, ensemble.keep, measure_batch=problem.measure_batch
         )

@@ -106,6 +106,7 @@ def train_ensemble(
             disk fails.
     """
     recipe, executor = recipe or Recipe(), executor or Automatic()
+    output_dir = Path(output_dir)
     grouped = isinstance(design, ByGroup)
     kind = design.design if isinstance(design, ByGroup) else design
     _check(inclusion_prob, repeats, members, seed)
@@ -114,9 +115,9 @@ def train_ensemble(
     stopping = None
     if until_standard_error is not None:
         stopping = _stopping(until_standard_error, estimator, kind, members, seed)
-    _refuse_growth(kind, Path(output_dir), members)
+    _refuse_growth(kind, output_dir, members)
     use_cores(_devices(executor))
-    _warn_of_slow(recipe.compute_dtype)
+    recipe = _with_dtype(recipe, output_dir)
     problem = tasks.bind(task, dataset, targets, executor=_given(executor))
     keys = EnsembleKeys.of(seed)
     masks = subsets.draw(
@@ -148,7 +149,7 @@ def train_ensemble(
         'recipe': recipe.described(),
     }
     manifest = _manifest(job, dataset, targets, masks, configuration, seed, command)
-    return _run(job, manifest, masks, Path(output_dir), dataset)
+    return _run(job, manifest, masks, output_dir, dataset)
 
 
 @compilation_cache.enabled()
@@ -173,7 +174,7 @@ def train_full_data_model(
     """
     recipe, executor = recipe or Recipe(), executor or Automatic()
     use_cores(_devices(executor))
-    _warn_of_slow(recipe.compute_dtype)
+    recipe = _with_dtype(recipe, Path(output_dir))
     key = EnsembleKeys.of(seed).full_data_model
     problem = tasks.bind(task, dataset, targets, executor=_given(executor))
     masks = np.ones((1, dataset.num_examples), bool)
@@ -224,6 +225,7 @@ def measure_subsets(
     """
     recipe, executor = recipe or Recipe(), executor or Automatic()
     use_cores(_devices(executor))
+    recipe = _with_dtype(recipe)
     problem = tasks.bind(task, dataset, executor=_given(executor))
     program = recipe.program(
         problem.task, masks, float(masks.mean()), measure_batch=problem.measure_batch
@@ -433,11 +435,35 @@ def _executor(job: _Training, output_dir: Path, *, members: int) -> Executor:
     )
 
 
+def _with_dtype(recipe: Recipe, output_dir: Path | None = None) -> Recipe:
+    """The recipe with a dtype: its own, or that of the run that is there, or the fastest here."""
+    if recipe.compute_dtype is not None:
+        _warn_of_slow(recipe.compute_dtype)
+        return recipe
+    dtype = None if output_dir is None else _recorded_dtype(output_dir)
+    if dtype is None:
+        is_fast = multiplies_bfloat16() or _convolves_bfloat16()
+        dtype = ComputeDtype.BFLOAT16 if is_fast else ComputeDtype.FLOAT32
+    return dataclasses.replace(recipe, compute_dtype=dtype)
+
+
+def _recorded_dtype(output_dir: Path) -> ComputeDtype | None:
+    try:
+        manifest = store.read_manifest(output_dir)
+    except store.NotARun:
+        return None
+    return Recipe.of_manifest(manifest.configuration.get('recipe', {})).compute_dtype
+
+
+def _convolves_bfloat16() -> bool:
+    return jax.devices()[0].platform == 'cpu' and bfloat16_convolution.is_at_hand()
+
+
 def _warn_of_slow(dtype: ComputeDtype) -> None:
     if dtype is not ComputeDtype.BFLOAT16 or multiplies_bfloat16():
         return
     device = jax.devices()[0].device_kind
-    if jax.devices()[0].platform == 'cpu' and bfloat16_convolution.is_at_hand():
+    if _convolves_bfloat16():
         _log.warning(
             'compute_dtype=bfloat16 on %s: 3x3 convolutions of whole batches are faster than in '
             'float32; all other products are as slow, or slower',

@@ -14,7 +14,7 @@ SURE = 1e-18
 
 _ENTRIES = 2**16  # losses that a thread looks at together: they stay in its cache
 _MOST_STEPS = 100
-_CONVERGED = 1e-6  # of the last step, and steps converge quadratically
+_CONVERGED = 1e-4  # of the last step: steps converge quadratically, and p-values to 1e-7
 _LARGEST_STEP = 2.0  # in units of the logit: Newton's method overshoots far out
 _LARGEST_TILT = 700.0
 

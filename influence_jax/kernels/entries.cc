@@ -55,7 +55,7 @@ inline double Sum(__m512d of) { return _mm512_reduce_add_pd(of); }
 double SmallerTail(const Ensemble& of, const uint16_t* word, int64_t members, int64_t count,
                    double total, double squares, const double* losses) {
   constexpr int kMostSteps = 100;
-  constexpr double kConverged = 1e-6, kLargestStep = 2, kLargestTilt = 700, kTiny = 1e-300;
+  constexpr double kConverged = 1e-4, kLargestStep = 2, kLargestTilt = 700, kTiny = 1e-300;
   const double share = double(count) / members, odds = std::log(share / (1 - share));
   double u = total / (squares > 0 ? share * (1 - share) * squares : 1), v = 0;
   double uu = 0, uv = 0, vv = 0, determinant = 0, cumulant = 0;

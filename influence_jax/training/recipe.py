@@ -48,7 +48,8 @@ class Recipe:
         b1: decay of the first moment.
         b2: decay of the second moment.
         compute_dtype: of the factors of products while members train; bfloat16 is for accelerators,
-            and for convolutions on CPUs with instructions for it.
+            and for convolutions on CPUs with instructions for it. None: that of the run that is
+            continued, or bfloat16 if that is so here, else float32.
             Parameters, sums, losses and what is measured are float32 in any case.
     """
 
@@ -59,7 +60,7 @@ class Recipe:
     weight_decay: float = 0.05
     b1: float = 0.8
     b2: float = 0.95
-    compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
+    compute_dtype: ComputeDtype | None = ComputeDtype.FLOAT32
 
     def __post_init__(self) -> None:
         for name in ('epochs', 'batch_size', 'learning_rate'):
@@ -78,8 +79,12 @@ class Recipe:
         return cls(**{**fields, 'compute_dtype': dtype})
 
     def described(self) -> dict[str, Any]:
-        """Returns what a manifest keeps: every setting, the dtype where it is not float32."""
-        fields = dataclasses.asdict(self)
+        """Returns what a manifest keeps: every setting, the dtype where it is not float32.
+
+        Raises:
+            ValueError: no dtype was chosen yet.
+        """
+        fields = dataclasses.asdict(self) | {'compute_dtype': self._dtype()}
         if self.compute_dtype is ComputeDtype.FLOAT32:  # as before there was a choice
             del fields['compute_dtype']
         return fields
@@ -94,7 +99,7 @@ class Recipe:
         """How the members of these subsets are trained and measured.
 
         Raises:
-            ValueError: a subset holds fewer examples than a batch.
+            ValueError: a subset holds fewer examples than a batch, or no dtype was chosen yet.
         """
         masks = np.asarray(masks)
         smallest = int(masks.sum(axis=1).min())
@@ -111,8 +116,13 @@ class Recipe:
             self.batch_size,
             measure_batch,
             smallest,
-            self.compute_dtype,
+            self._dtype(),
         )
+
+    def _dtype(self) -> ComputeDtype:
+        if self.compute_dtype is None:
+            raise ValueError('compute_dtype=None is for training: give float32 or bfloat16')
+        return self.compute_dtype
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
         """The optimiser of a run of so many steps."""

@@ -17,7 +17,7 @@ from experiments.settings import (
     PlantingSettings,
 )
 from influence_jax.estimators import BUILT_IN, Estimator
-from influence_jax.training import Recipe
+from influence_jax.training import ComputeDtype, Recipe
 
 ALL = [
     DataSettings,
@@ -109,6 +109,15 @@ def test_a_launchs_own_defaults(parse):
 def test_a_fraction_of_an_epoch_though_the_default_is_whole(parse):
     parse('--epochs=2.5', defaults=[Recipe(epochs=20)])
     assert flags.read(Recipe).epochs == 2.5
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [((), None), (('--compute_dtype=bfloat16',), ComputeDtype.BFLOAT16)],
+)
+def test_a_choice_that_may_be_left_open(parse, arguments, expected):
+    parse(*arguments, defaults=[Recipe(compute_dtype=None)])
+    assert flags.read(Recipe).compute_dtype is expected
 
 
 @pytest.mark.parametrize('wrong', ['--members=many', '--design=odd', '--keep=half', '--nothing=1'])

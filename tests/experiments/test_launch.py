@@ -43,7 +43,7 @@ def test_a_small_run(finished, images):
     assert f'report: {directory}/report/index.html' in process.stdout
     assert (directory / 'report' / 'index.html').stat().st_size > 10_000
     assert (directory / 'report' / 'targets.csv').exists()
-    run = store.open_run(directory)
+    run = open_run(directory)
     assert len(run.complete) == 64
     assert run.masks.shape == (64, 48)
     assert run.measurement('loss').shape == (64, 48)
@@ -123,8 +123,13 @@ def test_compiled_programs_are_kept_unless_they_cannot_or_should_not(small, tmp_
 def test_another_configuration_in_the_same_directory(finished, launch, small, assert_refused):
     _, directory = finished
     before = {path: path.stat().st_mtime_ns for path in directory.rglob('*')}
-    other = launch(*small, f'--output_dir={directory}', '--learning_rate=0.25', '--seed=4')
-    assert_refused(other, 'another configuration', '-> 0.25', 'seeds.seed: 0 -> 4')
+    run = open_run(directory)
+    chosen = Recipe.of_manifest(run.manifest.configuration['recipe']).compute_dtype
+    (forced,) = set(training.ComputeDtype) - {chosen}
+    flags = '--learning_rate=0.25', '--seed=4', f'--compute_dtype={forced}'
+    other = launch(*small, f'--output_dir={directory}', *flags)
+    texts = '-> 0.25', 'seeds.seed: 0 -> 4', 'recipe.compute_dtype: '
+    assert_refused(other, 'another configuration', *texts)
     after = {path: path.stat().st_mtime_ns for path in directory.rglob('*')}
     del before[directory / 'lock'], after[directory / 'lock']
     assert after == before

@@ -199,6 +199,29 @@ def test_a_run_of_float32_is_one_of_before_there_was_a_choice(tmp_path):
     assert recipe.compute_dtype is ComputeDtype.FLOAT32
 
 
+@pytest.mark.parametrize('fast', [ComputeDtype.FLOAT32, BFLOAT16])
+def test_a_dtype_that_is_left_open_is_the_fastest_or_that_of_the_run(fast, tmp_path, monkeypatch):
+    monkeypatch.setattr(bfloat16_convolution, 'is_at_hand', lambda: fast is BFLOAT16)
+    run = _run(tmp_path / 'run', None)
+    assert training.Recipe.of_manifest(run.manifest.configuration['recipe']).compute_dtype is fast
+    monkeypatch.setattr(bfloat16_convolution, 'is_at_hand', lambda: fast is not BFLOAT16)
+    again = _run(tmp_path / 'run', None)  # on another machine
+    assert again.manifest == run.manifest
+    model = ij.train_full_data_model(
+        Linear(),
+        DATASET,
+        output_dir=tmp_path / 'model',
+        recipe=ij.Recipe(epochs=1, batch_size=4, compute_dtype=None),
+    )
+    kept = training.Recipe.of_manifest(model.manifest.configuration['recipe'])
+    assert kept.compute_dtype is not fast
+
+
+def test_a_dtype_that_is_left_open_is_no_configuration():
+    with pytest.raises(ValueError, match='give float32 or bfloat16'):
+        training.Recipe(compute_dtype=None).described()
+
+
 @pytest.mark.parametrize(
     ('convolves', 'said'),
     [(False, 'not multiply it faster'), (True, '3x3 convolutions.*are faster')],
