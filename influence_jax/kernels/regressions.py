@@ -13,6 +13,7 @@ from influence_jax.kernels.calls import BYTES, DOUBLE, FLOATS, INT, INTS, Functi
 from influence_jax.threads import in_threads
 
 _TARGETS = 32  # of a call
+_MOST = 8  # columns, as regressions.cc has it
 
 _REGRESSIONS = Function(
     'regressions.cc',
@@ -64,8 +65,13 @@ def regressions(
       counts: how many columns may be used, ascending; K of 8 at most.
       has_self: whether the first column is always used.
       least_z: others that are nearer to 0 are not.
+
+    Raises:
+      ValueError: more than 8 columns a target.
     """
     members, targets = losses.shape
+    if columns.shape[2] > _MOST:
+        raise ValueError(f'{columns.shape[2]} columns a target are more than {_MOST}')
     shape = targets, columns.shape[2]
     coefficients, inverse, squares = np.empty((3, *shape), np.float32)
     found = Regressions(

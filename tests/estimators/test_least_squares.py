@@ -7,6 +7,7 @@ import pytest
 from influence_jax import kernels
 from influence_jax.estimators import least_squares
 from influence_jax.estimators.least_squares import fit_regressors
+from influence_jax.kernels.regressions import regressions
 
 M, T, K = 96, 37, 8
 
@@ -88,3 +89,9 @@ def test_kernels_are_as_numpy_for_any_number_of_members(members, most):
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-5)
+
+
+def test_more_columns_than_the_kernel_holds_are_refused():
+    columns = np.zeros((3, 2, 9, 4), np.uint8)
+    with pytest.raises(ValueError, match='9 columns'):
+        regressions(np.zeros((30, 2)), columns, np.array([0, 9]), np.ones(2, bool), least_z=3.0)
