@@ -61,13 +61,7 @@ def timings(masks: np.ndarray, losses: np.ndarray) -> None:
     for estimator in (difference_in_means, adjusted):
         summarize(masks, losses[:, few], estimator=estimator)
     if _ASSISTED.value:
-        # Noise: what is learnt from scores takes the same time whatever they say.
-        shape = by_example.shape[0], losses.shape[1]
-        scores = np.random.default_rng(1).standard_normal(shape, np.float32)
-        summarize(masks, losses[:, few], estimator=with_scores(scores[:, few]))
-        contenders['summarize, assisted'] = lambda: summarize(
-            masks, losses, estimator=with_scores(scores)
-        )
+        contenders |= assisted(masks, losses, few)
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(_REPEATS.value):
         for name, function in contenders.items():
@@ -75,9 +69,30 @@ def timings(masks: np.ndarray, losses: np.ndarray) -> None:
     medians = {name: statistics.median(times) for name, times in taken.items()}
     for name, median in medians.items():
         print(
-            f'{name:22} {median:7.2f} s  {median / medians[_PEER]:5.2f} of numpy, '
+            f'{name:23} {median:7.2f} s  {median / medians[_PEER]:5.2f} of numpy, '
             f'{median / medians["summarize"]:5.2f} of summarize  ({_listed(taken[name])})'
         )
+
+
+def assisted(masks: np.ndarray, losses: np.ndarray, few: slice) -> dict[str, Callable[[], object]]:
+    """By scores of noise, of which nothing is learnt, and by those that know the influences."""
+    examples, targets = masks.shape[1], losses.shape[1]
+    noise = np.random.default_rng(1).standard_normal((examples, targets), np.float32)
+    of_target = np.arange(targets)
+    useful = 0.3 * noise
+    useful[(of_target - 1) % examples, of_target] += 0.5
+    useful[(of_target - 2) % examples, of_target] -= 0.4
+
+    def summarized(scores: np.ndarray, targets: slice = slice(None)) -> Callable[[], object]:
+        estimator = with_scores(scores[:, targets])
+        return lambda: summarize(masks, losses[:, targets], estimator=estimator)
+
+    for scores in (noise, useful):
+        summarized(scores, few)()
+    return {
+        'summarize, assisted': summarized(noise),
+        'the same, useful scores': summarized(useful),
+    }
 
 
 def agreement(masks: np.ndarray, losses: np.ndarray) -> None:

@@ -30,7 +30,7 @@ from influence_jax.estimators.scan import (
     read_columns,
     scan_for,
 )
-from influence_jax.estimators.self_influence import self_errors
+from influence_jax.estimators.self_influence import own_entries
 from influence_jax.estimators.tiling import (
     padded,
     standardized_block,
@@ -38,6 +38,7 @@ from influence_jax.estimators.tiling import (
     tile_slices,
 )
 from influence_jax.estimators.uncertainty import SURE, p_values
+from influence_jax.kernels import matrices as kernel
 from influence_jax.threads import IN_CACHE, Piece, in_threads, side_by_side
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
@@ -118,10 +119,15 @@ class Columns:
         def read(targets: Int[np.ndarray, ' t']) -> Influence | Float[AnyArray, 'N t']:
             # A block in one piece is read as such.
             whole = targets.size and (np.diff(targets) == 1).all()
-            some = slice(targets[0], targets[-1] + 1) if whole else targets
+
+            def some(matrix: Float[AnyArray, 'N T']) -> Float[AnyArray, 'N t']:
+                if whole:
+                    return matrix[:, targets[0] : targets[-1] + 1]
+                return matrix.take(targets, axis=1)  # by rows; an index would be by columns
+
             if standard_error is None:
-                return values[:, some]
-            return Influence(values[:, some], standard_error[:, some])
+                return some(values)
+            return Influence(some(values), some(standard_error))
 
         examples, targets = np.shape(values)
         method = Method(name, title or name.replace('_', ' '), description)
@@ -381,7 +387,7 @@ def _matrix_blocks(
             read_columns(
                 values,
                 unit=moment_unit,
-                floor=np.where(np.isnan(errors), np.inf, least_z * errors),
+                floor=least_z * errors,  # NaN is beyond none
                 self_index=self_index[columns],
                 request=request,
                 counted=~undefined,
@@ -401,6 +407,8 @@ def _unit_of_entries(
     values: Float[np.ndarray, 't N'], errors: Float[np.ndarray, 't N']
 ) -> tuple[Float[np.ndarray, ' t'], Float[np.ndarray, ' t']]:
     """The median error of each target, NaN where one is, and its largest absolute value."""
+    if kernel.serves(values.T, errors.T):
+        return kernel.medians(errors.T), kernel.largest(values.T)
     null_error, largest = np.full((2, len(values)), np.nan)
 
     def of_some(targets: slice) -> None:
@@ -417,14 +425,16 @@ def _evidence(
 ) -> Iterator[tuple[PValues, Float[np.ndarray, ' t'], Float[np.ndarray, ' t']]]:
     """What masks and losses add to a block: p-values, effective members, cross-fitted values."""
     masks, losses, self_index = of
-    effective = self_errors(masks, losses, self_index).effective_members
     scan = scan_for(masks)
     compare = StrongestOther(masks, scan)
     for columns, centered, scale in standardized_tiles(losses, tile=tile):
+        index = padded(self_index[columns], len(scale), fill=-1)
+        left = without_self(masks, centered, index)
+        own = own_entries(scan.single.moments(centered, index).merged(), members=len(masks))
+        effective = np.where(index >= 0, own.reliability.effective_members, np.nan)
+        found = compare(centered, left, index) * scale
         width = columns.stop - columns.start
-        left = without_self(masks, centered[:, :width], self_index[columns])
-        found = compare(centered, padded(self_index[columns], len(scale), fill=-1)) * scale
-        yield _by_both(scan.single, left), effective[columns], found[:width]
+        yield _by_both(scan.single, left[:, :width]), effective[:width], found[:width]
 
 
 def _null_error(

@@ -129,7 +129,7 @@ class NoRegressors:
         losses: Float[np.ndarray, 'M T'],
         self_index: Int[np.ndarray, ' T'],
     ) -> None:
-        self.scan = scan_for(masks)
+        self._masks, self.scan = masks, scan_for(masks)
         self._compare = StrongestOther(masks, self.scan)
         self._unseen = unseen_error(masks, losses, self_index)
 
@@ -152,7 +152,7 @@ class NoRegressors:
             error[:, None].astype(np.float32),
             np.ones(len(self_index), np.float32),
             np.where(self_index >= 0, reliability.effective_members, np.nan),
-            self._compare(losses, self_index),
+            self._compare(losses, without_self(self._masks, losses, self_index), self_index),
         )
 
 
@@ -165,16 +165,25 @@ class StrongestOther:
     """
 
     def __init__(self, masks: Bool[np.ndarray, 'M N'], scan: Scan) -> None:
-        self._masks, self._scan = masks, scan
+        self._scan = scan
         self._most = min(_COMPARED, masks.shape[1])
         # What the own example does, those that always go with it do.
         self._are_alone = distinct(masks).trivial
 
     def __call__(
-        self, losses: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t']
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        left: Float[np.ndarray, 'M t'],
+        self_index: Int[np.ndarray, ' t'],
     ) -> Float[np.ndarray, ' t']:
-        """Of a block of targets, see `strongest_other`; losses are centered and within [-1, 1]."""
-        left = without_self(self._masks, losses, self_index) if self._are_alone else losses
+        """Of a block of targets, see `strongest_other`.
+
+        Args:
+          losses: centered, within [-1, 1].
+          left: `without_self` of these.
+          self_index: as in `Problem`.
+        """
+        left = left if self._are_alone else losses
         halves = self._scan.candidate_regressors(left, self_index, self._most, parts=2)
         return strongest_other(self._scan.single, left, halves, self_index)
 

@@ -1,7 +1,8 @@
 """Least squares of many targets at once, each on a few mask columns of its own.
 
-On accelerators one compiled program, targets spread over the devices; on a CPU the same in numpy,
-which spares a process that asks for a few columns the seconds and the memory of compiling.
+On accelerators one compiled program, targets spread over the devices. On a CPU in C++, and where
+that cannot be used the same as the program in numpy, which spares a process that asks for a few
+columns the seconds and the memory of compiling.
 """
 
 import functools
@@ -13,10 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from influence_jax.estimators.scan import on_accelerators
-from influence_jax.estimators.standard_errors import Reliability, reliability
+from influence_jax.estimators.standard_errors import (
+    Reliability,
+    reliability,
+    reliability_of_powers,
+)
+from influence_jax.kernels import regressions as kernel
 from influence_jax.threads import in_threads
 from influence_jax.types import AnyArray
 
@@ -51,7 +57,7 @@ class Fitted(NamedTuple):
 def fit_regressors(
     losses: Float[np.ndarray, 'M t'],
     candidates: Int[np.ndarray, '3 t K'],
-    included: Bool[np.ndarray, '3 t K M'],
+    columns: UInt8[np.ndarray, '3 t K b'],
     has_self: Bool[np.ndarray, ' t'],
     least_z: np.float32,
 ) -> Fitted:
@@ -60,7 +66,7 @@ def fit_regressors(
     Args:
       losses: centered, within [-1, 1].
       candidates: examples chosen by members of even number, of odd number, and by all.
-      included: their mask columns.
+      columns: their mask columns, as `PackedColumns.bits` has them.
       has_self: whether the first candidate is the target's own example, which always is used.
       least_z: below which a candidate is no regressor, see `adjusted`.
 
@@ -68,20 +74,48 @@ def fit_regressors(
       Plain numpy arrays.
     """
     if on_accelerators():
+        included = np.unpackbits(columns, axis=-1, count=len(losses)).view(bool)
         return _on_devices(losses, candidates, included, has_self, least_z)
+    if kernel.there():
+        return _in_one_pass(losses, candidates[2], columns, has_self, float(least_z))
 
     def of_some(targets: slice) -> Fitted:
         return _fit(
             losses[:, targets],
             candidates[:, targets],
-            included[:, targets],
+            np.unpackbits(columns[:, targets], axis=-1, count=len(losses)).view(bool),
             has_self[targets],
             least_z,
             xp=np,
         )
 
-    pieces = in_threads(of_some, len(has_self), step=max(1, _IN_CACHE // included[0, 0].size))
+    of_target = candidates.shape[2] * len(losses)
+    pieces = in_threads(of_some, len(has_self), step=max(1, _IN_CACHE // of_target))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+
+
+def _in_one_pass(
+    losses: Float[np.ndarray, 'M t'],
+    chosen: Int[np.ndarray, 't K'],
+    columns: UInt8[np.ndarray, '3 t K b'],
+    has_self: Bool[np.ndarray, ' t'],
+    least_z: float,
+) -> Fitted:
+    members = len(losses)
+    counts = np.array([count for count in COUNTS if count <= chosen.shape[1]])
+    found = kernel.regressions(losses, columns, counts, has_self, least_z=least_z)
+    largest, *sums = np.moveaxis(found.powers, -1, 0)
+    of = reliability_of_powers(*sums, members=members)
+    of = of._replace(variance=of.variance * largest**2)
+    return _fitted(
+        found.residual,
+        np.where(found.used, chosen, -1),
+        -found.coefficients,
+        Reliability(*(np.asarray(part, np.float32) for part in of)),
+        squares=found.squares,
+        inverse=found.inverse,
+        xp=np,
+    )
 
 
 def _on_devices(
@@ -146,25 +180,55 @@ def _fit(
     coefficients, inverse = _least_squares(products, right, used, members, xp=xp)
     residual = losses.T - (coefficients[:, None] @ columns)[:, 0]
 
-    freedom = xp.maximum(members - 1 - used.sum(axis=1), 1).astype(xp.float32)
     weights = inverse @ columns
     leverage = (weights * columns).sum(axis=1) + 1 / members
     corrected = residual / xp.sqrt(xp.maximum(1 - leverage, 1 / members))
-    of = reliability(weights * corrected[:, None], members=members, axis=2, xp=xp)
-    # Where other regressors nearly explain a column, what is left of it rests on a few members,
-    # which the fit follows: then at least the variance of least squares.
-    squares = (residual**2).sum(axis=1) / freedom
-    alone = 1 / xp.maximum(xp.diagonal(products, axis1=1, axis2=2), 1)
-    plain = xp.diagonal(inverse, axis1=1, axis2=2)
-    variance = xp.where(
-        plain > _COLLINEAR * alone, xp.maximum(of.variance, squares[:, None] * plain), of.variance
-    )
-    return Fitted(
+    return _fitted(
         residual,
         xp.where(used, chosen, -1),
         -coefficients,
+        reliability(weights * corrected[:, None], members=members, axis=2, xp=xp),
+        squares=xp.diagonal(products, axis1=1, axis2=2),
+        inverse=xp.diagonal(inverse, axis1=1, axis2=2),
+        xp=xp,
+    )
+
+
+def _fitted(
+    residual: Float[AnyArray, 't M'],
+    examples: Int[AnyArray, 't K'],
+    values: Float[AnyArray, 't K'],
+    of: Reliability,
+    *,
+    squares: Float[AnyArray, 't K'],
+    inverse: Float[AnyArray, 't K'],
+    xp: ModuleType,
+) -> Fitted:
+    """Regressions whose errors are no less than those of least squares where it matters.
+
+    Where other regressors nearly explain a column, what is left of it rests on a few members, which
+    the fit follows.
+
+    Args:
+      residual: see `Fitted`.
+      examples: likewise.
+      values: likewise.
+      of: of the members' parts in the values alone.
+      squares: of each column.
+      inverse: on the diagonal of the inverse of the columns' products.
+      xp: module of the arrays.
+    """
+    members = residual.shape[1]
+    freedom = xp.maximum(members - 1 - (examples >= 0).sum(axis=1), 1).astype(xp.float32)
+    by_residual = (residual**2).sum(axis=1) / freedom
+    collinear = inverse > _COLLINEAR / xp.maximum(squares, 1)
+    variance = xp.maximum(of.variance, by_residual[:, None] * inverse)
+    return Fitted(
+        residual,
+        examples,
+        values,
         xp.sqrt((members - 1) / freedom),
-        of._replace(variance=variance),
+        of._replace(variance=xp.where(collinear, variance, of.variance)),
     )
 
 

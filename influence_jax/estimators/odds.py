@@ -4,12 +4,16 @@ A mixture of a spike and of slabs of many widths (adaptive shrinkage: Stephens 2
 doi 10.1093/biostatistics/kxw041), with its own weights for entries of small and of large mean.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy
 from jaxtyping import Complex64, Float, Int
+
+from influence_jax.estimators.mask_products import HalfEstimates
+from influence_jax.kernels import posterior as kernel
+from influence_jax.threads import in_threads
 
 _TAIL = 1 - np.geomspace(0.5, 2.0**-15, 15)
 """Quantiles of means between which the odds are the same."""
@@ -29,6 +33,7 @@ _SURE = 2.0  # standard errors by which halves may agree too little
 _STEPS_A_UNIT = 2**11  # of log(1 + |z|)
 _REACH = 2000.0  # |z|; beyond it the widest slab is alone
 _BISECTIONS = 24
+_PIECES = 8  # of a block that is counted, as counts take memory
 
 
 class Odds(NamedTuple):
@@ -127,6 +132,15 @@ class OddsTable(NamedTuple):
         found += (flat[place + 1] - found) * size
         return z * found.real, found.imag
 
+    def of_entries(
+        self,
+        entries: kernel.Entries,
+        values: Float[np.ndarray, 'N t'],
+        errors: Float[np.ndarray, 'N t'],
+    ) -> kernel.Work:
+        """Posterior means and deviations of entries, in C++, see `kernel.Entries.posterior`."""
+        return entries.posterior(self.table, values, errors, steps_a_unit=_STEPS_A_UNIT)
+
 
 class Counts(NamedTuple):
     """Of some entries, by bins of means.
@@ -141,6 +155,11 @@ class Counts(NamedTuple):
     entries: Int[np.ndarray, ' bins']
     products: Float[np.ndarray, ' bins']
     squares: Float[np.ndarray, ' bins']
+
+    @classmethod
+    def of_all(cls, parts: Sequence['Counts']) -> 'Counts':
+        """Of entries that were counted in parts."""
+        return cls(*(np.sum(of, axis=0) for of in zip(*parts, strict=True)))
 
 
 class Histogram:
@@ -162,7 +181,7 @@ class Histogram:
         means: Float[np.ndarray, ' n'],
         z: Float[np.ndarray, ' n'],
         of_halves: Float[np.ndarray, '2 n'],
-    ) -> 'Counts':
+    ) -> Counts:
         """Counts entries; both halves' estimates are in standard errors of the whole's."""
         bins, cells = self._counts.shape
         place = np.searchsorted(self.edges, means)
@@ -176,7 +195,25 @@ class Histogram:
             np.bincount(place, product**2, minlength=bins),
         )
 
-    def add(self, counts: 'Counts') -> None:
+    def counts_of_entries(self, entries: kernel.Entries, halves: HalfEstimates) -> Counts:
+        """Counts a block of entries, but for own ones and those of constant targets, in C++.
+
+        Args:
+          entries: of the block, with the edges of this histogram.
+          halves: deviations by either half of the members.
+        """
+        bins, cells = self._counts.shape
+        work = entries.counts(*halves, end=np.sinh(_CELLS[-1]), cells=cells)
+
+        def of_some(rows: slice) -> Counts:
+            counts, (products, squares) = np.zeros((bins, cells), np.int64), np.zeros((2, bins))
+            work(rows, counts, products, squares)
+            return Counts(counts, counts.sum(axis=1), products, squares)
+
+        examples = halves.sums.shape[1]
+        return Counts.of_all(in_threads(of_some, examples, step=-(-examples // _PIECES)))
+
+    def add(self, counts: Counts) -> None:
         """Adds some entries."""
         self._counts += counts.cells
         self._entries += counts.entries

@@ -11,16 +11,12 @@ import itertools
 import math
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Float, Int
 
+from influence_jax.estimators.mask_products import HALVES, HalfEstimates
+from influence_jax.kernels import scores as kernel
 from influence_jax.threads import in_threads
-from influence_jax.types import AnyArray
-
-HALVES = slice(0, None, 2), slice(1, None, 2)
-"""Members of even and of odd number."""
 
 _KNOTS = (-4, -2, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 """Standardized scores at which the slope of a mean may change."""
@@ -64,22 +60,38 @@ class Means(NamedTuple):
         return mean
 
 
-def standardized(
-    scores: Float[AnyArray, 'F N t'], is_other: Bool[np.ndarray, 'N t']
-) -> Float[np.ndarray, 'F N t']:
-    """Scores centered and scaled within each target; 0 for own ones, and where all are the same."""
-    found = np.empty(scores.shape, np.float32)
+def standardize(
+    scores: Float[np.ndarray, 'N t'],
+    self_index: Int[np.ndarray, ' t'],
+    found: Float[np.ndarray, 'N t'],
+) -> bool:
+    """Scores centered and scaled within each target; 0 for own ones, and where all are the same.
+
+    Args:
+      scores: float32.
+      self_index: the example that each target is, -1 for none.
+      found: to be filled.
+
+    Returns:
+      Whether all scores are finite; else what was found is of no use.
+    """
+    if kernel.there():
+        if scores.strides[1] != scores.itemsize:
+            scores = np.ascontiguousarray(scores)
+        return kernel.standardize(scores, self_index.astype(np.int32), found)
+    if not np.isfinite(scores).all():
+        return False
 
     def of_some(targets: slice) -> None:
-        others = is_other[:, targets]
+        others = np.arange(len(scores))[:, None] != self_index[targets]
         weights = others / np.maximum(others.sum(axis=0), 1)
-        centered = np.asarray(scores[..., targets], np.float64)
-        centered = centered - np.einsum('fnt,nt->ft', centered, weights)[:, None]
-        deviation = np.sqrt(np.einsum('fnt,fnt,nt->ft', centered, centered, weights))[:, None]
-        found[..., targets] = centered / np.where(deviation > 0, deviation, 1) * others
+        centered = np.asarray(scores[:, targets], np.float64)
+        centered = centered - np.einsum('nt,nt->t', centered, weights)
+        deviation = np.sqrt(np.einsum('nt,nt,nt->t', centered, centered, weights))
+        found[:, targets] = centered / np.where(deviation > 0, deviation, 1) * others
 
-    in_threads(of_some, scores.shape[2], step=_AT_ONCE)
-    return found
+    in_threads(of_some, scores.shape[1], step=_AT_ONCE)
+    return True
 
 
 def knots_of(scores: Float[np.ndarray, 'F N t']) -> tuple[Float[np.ndarray, ' _'], ...]:
@@ -107,7 +119,8 @@ class Moments(NamedTuple):
 def moments(
     scores: Float[np.ndarray, 'F N t'],
     knots: tuple[Float[np.ndarray, ' _'], ...],
-    estimates: Float[np.ndarray, '2 N t'],
+    halves: HalfEstimates,
+    unit: Float[np.ndarray, ' t'],
 ) -> tuple[Moments, Moments]:
     """The moments of each target, and those of each block of examples over these targets.
 
@@ -117,12 +130,18 @@ def moments(
     Args:
       scores: `standardized`.
       knots: of each score.
-      estimates: by either half, in standard deviations of the target's losses.
+      halves: estimates by either half of the members.
+      unit: standard deviation of each target's losses.
     """
-    examples = np.linspace(0, scores.shape[1], _EXAMPLE_BLOCKS + 1).astype(int)
-    blocks = [slice(*ends) for ends in itertools.pairwise(examples)]
+    bounds = np.linspace(0, scores.shape[1], _EXAMPLE_BLOCKS + 1).astype(int)
     size = sum(len(of) + 1 for of in knots)
-    estimates = estimates - estimates.mean(axis=1, keepdims=True)
+    if kernel.there():
+        features = kernel.Features(scores, knots, *halves, unit)
+        of_target, of_block = (_moments_of(of, size) for of in features.moments(bounds))
+        return of_target, of_block
+    blocks = [slice(*ends) for ends in itertools.pairwise(bounds)]
+    estimates = halves.values() / np.where(unit > 0, unit, np.inf)
+    estimates -= estimates.mean(axis=1, keepdims=True)
     squares = np.zeros((scores.shape[2], len(blocks), size, size))
     products = np.zeros((2, scores.shape[2], len(blocks), size))
 
@@ -141,6 +160,15 @@ def moments(
     return (
         Moments(squares.sum(axis=1), products.sum(axis=2)),
         Moments(squares.sum(axis=0), products.sum(axis=1)),
+    )
+
+
+def _moments_of(products: Float[np.ndarray, 'groups G G'], size: int) -> Moments:
+    """From products of features, and of both estimates behind them, above the diagonal."""
+    squares = products[:, :size, :size]
+    return Moments(
+        np.triu(squares) + np.triu(squares, 1).swapaxes(1, 2),
+        np.ascontiguousarray(products[:, :size, size:].transpose(2, 0, 1)),
     )
 
 
@@ -183,6 +211,39 @@ def learn_means(
     return first, second
 
 
+def means(
+    taught: tuple[Means, Means],
+    scores: Float[np.ndarray, 'F N t'],
+    halves: HalfEstimates,
+    unit: Float[np.ndarray, ' t'],
+    *,
+    members: int,
+) -> Float[np.ndarray, '2 N t']:
+    """Means of all entries by what either half taught, with the target's own slope by that half.
+
+    Args:
+      taught: by either half of the members.
+      scores: standardized.
+      halves: estimates by either half.
+      unit: standard deviation of each target's losses, by which means are multiplied.
+      members: M.
+    """
+    noise = np.array([4 / len(range(members)[half]) for half in HALVES])
+    variance = np.array([of.slope_variance for of in taught])
+    if kernel.there():
+        coefficients = np.array([of.coefficients for of in taught], np.float32)
+        features = kernel.Features(scores, taught[0].knots, *halves, unit)
+        return features.means(coefficients, noise=noise, variance=variance)
+    divisor, estimates = np.where(unit > 0, unit, np.float32(np.inf)), halves.values()
+    found = np.empty(estimates.shape, np.float32)
+    for half, of in enumerate(taught):
+        found[half] = of(scores)
+        found[half] *= unit * own_slopes(
+            found[half], estimates[half] / divisor, noise=noise[half], variance=variance[half]
+        )
+    return found
+
+
 def own_slopes(
     means: Float[np.ndarray, 'N t'],
     estimates: Float[np.ndarray, 'N t'],
@@ -217,20 +278,6 @@ def normal_z(z: Float[np.ndarray, '...'], *, freedom: int) -> Float[np.ndarray, 
     """
     squared = freedom * np.log1p(np.square(z, dtype=np.float64) / freedom)
     return np.sign(z) * np.sqrt(squared) * (8 * freedom + 1) / (8 * freedom + 3)
-
-
-@jax.jit
-def halves_of(masks: Float[Array, 'M N'], losses: Float[Array, 'M t']) -> Float[Array, '2 N t']:
-    """Differences of means by either half of the members; 0 where one has no comparison."""
-    found = []
-    for half in HALVES:
-        columns = masks[half]
-        left = losses[half] - losses[half].mean(axis=0, keepdims=True)
-        share = columns.mean(axis=0)
-        squares = len(columns) * share * (1 - share)
-        total = jnp.matmul(columns.T, left, precision=jax.lax.Precision.HIGHEST)
-        found.append(-total / jnp.where(squares > 0, squares, jnp.inf)[:, None])
-    return jnp.stack(found)
 
 
 def spaced(targets: int, most: int) -> Int[np.ndarray, ' t']:

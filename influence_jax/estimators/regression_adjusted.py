@@ -4,21 +4,22 @@ Most of what a target's loss varies by from member to member is whether it, or i
 were in the subset. Taken out of the losses first, that is no longer noise in everything else.
 """
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-from influence_jax.estimators.difference_of_means import estimate, strongest_other, without_self
+from influence_jax.estimators.difference_of_means import strongest_other, without_self
 from influence_jax.estimators.ensemble import problem
 from influence_jax.estimators.estimator import Fit, Tiles, estimator
 from influence_jax.estimators.least_squares import COUNTS, fit_regressors
 from influence_jax.estimators.mask_columns import nearly_equal
+from influence_jax.estimators.mask_products import MaskProducts
 from influence_jax.estimators.packed import PackedColumns
 from influence_jax.estimators.scan import scan_for
 from influence_jax.estimators.self_influence import unseen_error, widened_error
-from influence_jax.estimators.tiling import TILE, cut, padded, standardized_tiles
+from influence_jax.estimators.tiling import TILE, padded, standardized_tiles
 from influence_jax.estimators.uncertainty import z_of_p
-from influence_jax.types import AnyArray, Influence, Masks, Measurement
+from influence_jax.estimators.whole_columns import WholeColumns
+from influence_jax.types import AnyArray, Masks, Measurement
 
 _CHANCE = 0.05  # that the strongest of all examples is taken for a regressor by noise alone
 
@@ -73,11 +74,12 @@ def adjusted(
     fit = Fitting(*ensemble)
 
     def blocks() -> Tiles:
-        weights = jnp.asarray(ensemble.masks, jnp.float32)
+        products = MaskProducts(ensemble.masks)
+        columns_of = WholeColumns(ensemble.masks, fit.scan.single, products)
         for columns, losses, scale in standardized_tiles(ensemble.losses, tile=tile):
             of_block = padded(ensemble.self_index[columns], len(scale), fill=-1)
             fitted = fit(losses, of_block, columns, scale)
-            yield columns, cut(completed(weights, scale, fitted), columns)
+            yield columns, columns_of(fitted, scale, width=columns.stop - columns.start)
 
     return blocks()
 
@@ -125,10 +127,42 @@ class Fitting:
         """See `BlockFit`."""
         left = without_self(self._masks, losses, self_index)
         candidate_regressors = self._candidate_regressors(left, self_index)
+        fitted = self._regressions(losses, candidate_regressors, self_index, columns, scale)
+        cross_fitted = self._cross_fitted(losses, left, candidate_regressors, self_index)
+        return fitted._replace(other_cross_fitted=cross_fitted)
+
+    def regressions(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        left: Float[np.ndarray, 'M t'],
+        self_index: Int[np.ndarray, ' t'],
+        columns: slice | Int[np.ndarray, ' _'],
+        scale: Float[np.ndarray, ' t'],
+    ) -> Fit:
+        """As calling it, but for `other_cross_fitted`, which is NaN.
+
+        Args:
+          losses: as in `BlockFit`.
+          left: `without_self` of these.
+          self_index: as in `BlockFit`.
+          columns: as in `BlockFit`.
+          scale: as in `BlockFit`.
+        """
+        candidate_regressors = self._candidate_regressors(left, self_index)
+        return self._regressions(losses, candidate_regressors, self_index, columns, scale)
+
+    def _regressions(
+        self,
+        losses: Float[np.ndarray, 'M t'],
+        candidate_regressors: Int[np.ndarray, '3 t K'],
+        self_index: Int[np.ndarray, ' t'],
+        columns: slice | Int[np.ndarray, ' _'],
+        scale: Float[np.ndarray, ' t'],
+    ) -> Fit:
         found = fit_regressors(
             losses,
             candidate_regressors,
-            self._packed.columns(candidate_regressors),
+            self._packed.bits[candidate_regressors],
             self_index >= 0,
             self._least_z,
         )
@@ -143,7 +177,7 @@ class Fitting:
             widened_error(reliability, added, members=len(losses)).astype(np.float32),
             inflation,
             np.where(self_index >= 0, reliability.effective_members[:, 0], np.nan),
-            self._cross_fitted(losses, left, candidate_regressors, self_index),
+            np.full(len(self_index), np.nan),
         )
         return fitted if self._clusters.trivial else self._with_likes(fitted)
 
@@ -212,19 +246,3 @@ class Fitting:
         values = (partial.sum() - inside) / (len(columns) - included) - inside / included
         same = (columns == regressor[:, None]).all(axis=0)
         return np.where(same, value, values), np.full(len(like), error)
-
-
-def completed(
-    masks: Float[Array, 'M N'],
-    scale: Float[np.ndarray, ' t'],
-    fit: Fit,
-) -> Influence:
-    """Returns all entries: of the residual, and in their places those of the regressors."""
-    rest = estimate(masks, jnp.asarray(fit.residual), jnp.asarray(scale))
-    targets, places = np.nonzero(fit.examples >= 0)
-    at = fit.examples[targets, places], targets
-    values = np.array(rest.values)
-    errors = np.asarray(rest.standard_error) * fit.inflation
-    values[at] = fit.values[targets, places] * scale[targets]
-    errors[at] = fit.errors[targets, places] * scale[targets]
-    return Influence(values, errors)

@@ -7,10 +7,9 @@ noise; `assisted` learns from them besides what scores of a cheaper method are w
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -19,10 +18,20 @@ from influence_jax.estimators.columns import Columns
 from influence_jax.estimators.difference_of_means import without_self
 from influence_jax.estimators.ensemble import Problem, problem
 from influence_jax.estimators.estimator import Estimator, Tiles, estimator
-from influence_jax.estimators.regression_adjusted import Fitting, adjusted, completed
-from influence_jax.estimators.tiling import TILE, padded, standardized_tiles
+from influence_jax.estimators.mask_products import HALVES, MaskProducts
+from influence_jax.estimators.regression_adjusted import Fitting, adjusted
+from influence_jax.estimators.scan.compiled import CompiledEntries
+from influence_jax.estimators.tiling import (
+    TILE,
+    padded,
+    padded_columns,
+    standardized_block,
+    tile_slices,
+)
 from influence_jax.estimators.uncertainty import z_of_p
-from influence_jax.threads import in_threads
+from influence_jax.estimators.whole_columns import WholeColumns
+from influence_jax.kernels import posterior as kernel
+from influence_jax.threads import Piece, in_threads, side_by_side
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
 _Matrix: TypeAlias = Columns | Float[AnyArray, '_ _']
@@ -33,6 +42,7 @@ _LEARNING_TARGETS = 2048
 _SAMPLED_TARGETS = 64
 _ENTRIES = 2**16  # of a thread, in its cache
 _COUNTED = 16  # times as many, as counts take memory
+_HELD = 2**25  # entries of the blocks that are worked on side by side
 
 
 class Posterior(NamedTuple):
@@ -178,10 +188,7 @@ def credible_intervals(
     named = {name: _as_columns(name, of) for name, of in by_name.items()}
     of = problem(masks, losses, target_examples, tile=tile)
     model = _Model(of, named, tile=tile)
-    return (
-        (columns, model.posterior(block, level=level))
-        for columns, block in model.blocks(np.arange(of.losses.shape[1]))
-    )
+    return model.blocks(functools.partial(model.posterior, level=level))
 
 
 def _influence_tiles(
@@ -194,38 +201,64 @@ def _influence_tiles(
 ) -> Tiles:
     of = problem(masks, losses, target_examples, tile=tile)
     model = _Model(of, scores, tile=tile)
-    return (
-        (columns, model.influence(block))
-        for columns, block in model.blocks(np.arange(of.losses.shape[1]))
-    )
+    return model.blocks(model.influence)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Block:
     """Targets with what is known of their entries, in units of `scale`.
 
     scale: `[t]`.
     unit: `[t]` standard deviation of losses, own effect taken out.
-    is_other: `[N t]` entries that are not a target's own.
-    means: `[N t]`.
-    deviations: from the means, by the ensemble.
+    self_index: `[t]` as in `Problem`.
+    means: `[N t]`; None where all are 0.
+    deviations: `[N t]` from the means, by the ensemble.
     left: `[M t]` losses without what the means explain and without the own example's effect.
-    z: `[N t]` deviations in standard errors, as normal as they would be of many members.
-    error: `[N t]` the standard error that goes with `z`.
     """
 
     scale: Float[np.ndarray, ' t']
     unit: Float[np.ndarray, ' t']
-    is_other: Bool[np.ndarray, 'N t']
-    means: Float[np.ndarray, 'N t']
+    self_index: Int[np.ndarray, ' t']
+    means: Float[np.ndarray, 'N t'] | None
     deviations: Influence
     left: Float[np.ndarray, 'M t']
-    z: Float[np.ndarray, 'N t']
-    error: Float[np.ndarray, 'N t']
 
-    def relative(self, rows: slice = slice(None)) -> Float[np.ndarray, 'n t']:
+    def is_other(self, rows: slice) -> Bool[np.ndarray, 'n t']:
+        """Which entries of some examples are not a target's own."""
+        return np.arange(rows.start, rows.stop)[:, None] != self.self_index
+
+    def means_of(self, rows: slice) -> Float[np.ndarray, 'n t']:
+        """Of some examples."""
+        shape = rows.stop - rows.start, len(self.unit)
+        return np.zeros(shape, np.float32) if self.means is None else self.means[rows]
+
+    def relative(self, rows: slice) -> Float[np.ndarray, 'n t']:
         """Means of some examples in units of `unit`."""
-        return self.means[rows] / np.where(self.unit > 0, self.unit, 1)
+        return self.means_of(rows) / _divisor(self.unit)
+
+    def z(self, rows: slice) -> tuple[Float[np.ndarray, 'n t'], Float[np.ndarray, 'n t']]:
+        """Deviations of some examples in standard errors, and the error that goes with that.
+
+        As normal as they would be of many members.
+        """
+        value, errors = (np.asarray(part)[rows] for part in self.deviations)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            plain = np.nan_to_num(value / errors, posinf=0, neginf=0)
+            z = prior.normal_z(plain, freedom=len(self.left) - 2).astype(np.float32)
+            return z, np.where(np.abs(z) > 1e-3, value / z, errors)
+
+    def entries(self, edges: Float[np.ndarray, ' E']) -> kernel.Entries:
+        """All entries for the kernels."""
+        return kernel.Entries(
+            np.ascontiguousarray(self.deviations.values),
+            np.ascontiguousarray(self.deviations.standard_error),
+            self.means,
+            self.unit,
+            self.scale,
+            self.self_index.astype(np.int32),
+            len(self.left) - 2,
+            edges.astype(np.float32),
+        )
 
 
 class _Model:
@@ -244,27 +277,47 @@ class _Model:
                     f'[examples targets] = [{examples} {targets}]: give scores of the same '
                     f'examples and targets, in their order'
                 )
-        self._of, self._scores, self._tile = of, scores, tile
+        self._of, self._scores, self._tile = of, scores, min(tile, targets)
         self._fit = Fitting(*of)
-        self._weights = jnp.asarray(of.masks, jnp.float32)
+        single = self._fit.scan.single
+        packed = single.packed if isinstance(single, CompiledEntries) else None
+        self._products = MaskProducts(of.masks, packed)
+        self._columns_of = WholeColumns(of.masks, single, self._products)
         learning = prior.spaced(targets, _LEARNING_TARGETS)
         self._means = self._learn_means(learning) if scores else None
         self._odds = self._learn_odds(learning)
         self._table = self._odds.tabulated()
+
+    def blocks(
+        self, work: Callable[[_Block], Piece], targets: Int[np.ndarray, ' t'] | None = None
+    ) -> Iterator[tuple[slice, Piece]]:
+        """Yields which of the targets, by default of all, and what is made of block after block."""
+        targets = np.arange(self._of.losses.shape[1]) if targets is None else targets
+        return self._tiles(lambda some: work(self._block(some)), targets)
+
+    def _tiles(
+        self, work: Callable[[Int[np.ndarray, ' t']], Piece], targets: Int[np.ndarray, ' T']
+    ) -> Iterator[tuple[slice, Piece]]:
+        def of_some(some: slice) -> tuple[slice, Piece]:
+            return some, work(targets[some])
+
+        held = len(self._of.masks[0]) * self._tile
+        most = min(self._fit.scan.blocks_at_once, max(1, _HELD // held))
+        return side_by_side(of_some, tile_slices(len(targets), self._tile), most=most)
 
     def _learn_means(
         self, learning: Int[np.ndarray, ' t']
     ) -> tuple[prior.Means, prior.Means] | None:
         sampled = learning[prior.spaced(len(learning), _SAMPLED_TARGETS)]
         knots = prior.knots_of(self._standardized(sampled))
-        parts = []
-        for some, centered, _ in standardized_tiles(self._of.losses[:, learning], tile=self._tile):
-            targets = learning[some]
-            left, unit = self._left(centered[:, : len(targets)], targets)
-            estimates = np.asarray(prior.halves_of(self._weights, left)) / np.where(
-                unit > 0, unit, np.inf
-            )
-            parts.append(prior.moments(self._standardized(targets), knots, estimates))
+
+        def of_some(targets: Int[np.ndarray, ' t']) -> tuple[prior.Moments, prior.Moments]:
+            centered, _ = standardized_block(self._of.losses[:, targets], width=len(targets))
+            left, unit = self._left(centered, targets)
+            estimates = self._products.by_halves(left)
+            return prior.moments(self._standardized(targets), knots, estimates, unit)
+
+        parts = [part for _, part in self._tiles(of_some, learning)]
         by_target = prior.Moments(
             np.concatenate([of.squares for of, _ in parts]),
             np.concatenate([of.products for of, _ in parts], axis=1),
@@ -277,36 +330,41 @@ class _Model:
         return means if means[0].any else None
 
     def _learn_odds(self, learning: Int[np.ndarray, ' t']) -> odds.Odds:
-        sampled = learning[prior.spaced(len(learning), _SAMPLED_TARGETS)]
-        known = np.concatenate(
-            [block.relative()[block.is_other] for _, block in self.blocks(sampled)]
-        )
+        known = np.zeros(1)
+        if self._means is not None:
+            sampled = learning[prior.spaced(len(learning), _SAMPLED_TARGETS)]
+            known = np.concatenate([of for _, of in self._tiles(self._relative_means, sampled)])
         histogram = odds.Histogram(known)
-        for _, block in self.blocks(learning):
-            of_halves = np.asarray(prior.halves_of(self._weights, block.left))
-            of_some = functools.partial(_counts, histogram, block, of_halves)
-            for counts in in_threads(
-                of_some, len(block.z), step=_COUNTED * _rows(block.z.shape[1])
-            ):
-                histogram.add(counts)
+        for _, counts in self.blocks(functools.partial(self._counts, histogram), learning):
+            histogram.add(counts)
         return histogram.odds()
 
+    def _counts(self, histogram: odds.Histogram, block: _Block) -> odds.Counts:
+        """Counts the entries of a block."""
+        halves, examples = self._products.by_halves(block.left), self._of.masks.shape[1]
+        if kernel.there():
+            return histogram.counts_of_entries(block.entries(histogram.edges), halves)
+
+        def of_some(rows: slice) -> odds.Counts:
+            at = block.is_other(rows) & (block.unit > 0)
+            z, error = (part[at] for part in block.z(rows))
+            return histogram.counts(block.relative(rows)[at], z, halves.values(rows)[:, at] / error)
+
+        step = _COUNTED * _rows(len(block.unit))
+        return odds.Counts.of_all(in_threads(of_some, examples, step=step))
+
     def _standardized(self, targets: Int[np.ndarray, ' t']) -> Float[np.ndarray, 'F N t']:
-        found = []
-        for name, columns in self._scores.items():
+        shape = len(self._scores), self._of.masks.shape[1], len(targets)
+        found, index = np.empty(shape, np.float32), self._of.self_index[targets]
+        for of_one, (name, columns) in zip(found, self._scores.items(), strict=True):
             values = np.asarray(columns.column(targets).values)
-            if not np.isfinite(values).all():
+            if not prior.standardize(values, index, of_one):
                 example, place = np.argwhere(~np.isfinite(values))[0]
                 raise ValueError(
                     f'scores {name!r} of example {example} for target {targets[place]} are '
                     f'{values[example, place]}: leave out what is not finite'
                 )
-            found.append(values)
-        several = np.stack(found) if len(found) > 1 else found[0][None]
-        return prior.standardized(several, self._is_other(targets))
-
-    def _is_other(self, targets: Int[np.ndarray, ' t']) -> Bool[np.ndarray, 'N t']:
-        return np.arange(self._of.masks.shape[1])[:, None] != self._of.self_index[targets][None]
+        return found
 
     def _left(
         self, losses: Float[np.ndarray, 'M t'], targets: Int[np.ndarray, ' t']
@@ -315,106 +373,89 @@ class _Model:
         left = without_self(self._of.masks, losses, self._of.self_index[targets])
         return left, left.std(axis=0)
 
-    def blocks(self, targets: Int[np.ndarray, ' t']) -> Iterator[tuple[slice, _Block]]:
-        """Yields positions among the targets, and what is known of these."""
-        for some, centered, scale in standardized_tiles(
-            self._of.losses[:, targets], tile=self._tile
-        ):
-            of = targets[some]
-            yield some, self._block(centered, scale, of)
-
-    def _block(
+    def _expected(
         self,
-        losses: Float[np.ndarray, 'M width'],
-        scale: Float[np.ndarray, ' width'],
+        left: Float[np.ndarray, 'M t'],
+        unit: Float[np.ndarray, ' t'],
         targets: Int[np.ndarray, ' t'],
-    ) -> _Block:
-        masks, width = self._of.masks, len(targets)
-        left, unit = self._left(losses[:, :width], targets)
-        means = np.zeros((masks.shape[1], width), np.float32)
-        losses = np.array(losses)
-        if self._means is not None:
-            scores = self._standardized(targets)
-            estimates = np.asarray(prior.halves_of(self._weights, left))
-            for taught, other, estimate, half in zip(
-                self._means, prior.HALVES[::-1], estimates, prior.HALVES, strict=True
-            ):
-                expected = taught(scores) * unit
-                expected *= prior.own_slopes(
-                    expected / np.where(unit > 0, unit, 1),
-                    estimate / np.where(unit > 0, unit, np.inf),
-                    noise=4 / len(masks[half]),
-                    variance=taught.slope_variance,
-                )
-                offset = masks[other].astype(np.float32) @ expected
-                losses[other, :width] += offset - offset.mean(axis=0)
-                means += expected / 2
-            left, _ = self._left(losses[:, :width], targets)
-        index = padded(self._of.self_index[targets], len(scale), fill=-1)
-        fitted = self._fit(losses, index, targets, scale)
-        found = completed(self._weights, np.ones(len(scale), np.float32), fitted)
-        deviations = Influence(*(np.asarray(part)[:, :width] for part in found))
-        z, error = np.empty((2, *means.shape), np.float32)
-
-        def of_some(rows: slice) -> None:
-            value, errors = (np.asarray(part)[rows] for part in deviations)
-            with np.errstate(divide='ignore', invalid='ignore'):
-                plain = np.nan_to_num(value / errors, posinf=0, neginf=0)
-                z[rows] = prior.normal_z(plain, freedom=len(masks) - 2)
-                error[rows] = np.where(np.abs(z[rows]) > 1e-3, value / z[rows], errors)
-
-        in_threads(of_some, len(means), step=_rows(width))
-        return _Block(
-            scale[:width],
+    ) -> Float[np.ndarray, '2 N t'] | None:
+        """Means of all entries by what either half taught; None where that is nothing."""
+        if self._means is None:
+            return None
+        return prior.means(
+            self._means,
+            self._standardized(targets),
+            self._products.by_halves(left),
             unit,
-            self._is_other(targets),
-            means,
-            deviations,
-            left,
-            z,
-            error,
+            members=len(self._of.masks),
         )
+
+    def _relative_means(self, targets: Int[np.ndarray, ' t']) -> Float[np.ndarray, ' _']:
+        """Means of all but own entries, in standard deviations of the losses."""
+        centered, _ = standardized_block(self._of.losses[:, targets], width=len(targets))
+        left, unit = self._left(centered, targets)
+        expected = self._expected(left, unit, targets)
+        assert expected is not None
+        is_other = np.arange(len(expected[0]))[:, None] != self._of.self_index[targets]
+        return (expected.sum(axis=0) / 2 / _divisor(unit))[is_other]
+
+    def _block(self, targets: Int[np.ndarray, ' t']) -> _Block:
+        """What is known of these targets."""
+        width, index = len(targets), self._of.self_index[targets]
+        losses, scale = standardized_block(self._of.losses[:, targets], width=self._tile)
+        left, unit = self._left(losses[:, :width], targets)
+        expected, means = self._expected(left, unit, targets), None
+        if expected is not None:
+            for half, of_half in enumerate(expected):
+                offset = self._products.of_half(1 - half, of_half)
+                losses[HALVES[1 - half], :width] += offset - offset.mean(axis=0)
+            means = expected.sum(axis=0) / 2
+            left, _ = self._left(losses[:, :width], targets)
+        fitted = self._fit.regressions(
+            losses,
+            padded_columns(left, self._tile),
+            padded(index, self._tile, fill=-1),
+            targets,
+            scale,
+        )
+        deviations = self._columns_of(fitted, np.ones(len(scale), np.float32), width=width)
+        return _Block(scale[:width], unit, index, means, deviations, left)
 
     def influence(self, block: _Block) -> Influence:
         """Posterior mean and standard deviation; own entries by the ensemble alone."""
-        values, errors = np.empty((2, *block.z.shape), np.float32)
+        values, errors = np.empty((2, len(self._of.masks[0]), len(block.unit)), np.float32)
 
         def of_some(rows: slice) -> None:
-            mean, deviation = self._table.moments(block.relative(rows), block.z[rows])
-            error, is_other = block.error[rows], block.is_other[rows]
+            z, error = block.z(rows)
+            mean, deviation = self._table.moments(block.relative(rows), z)
             own = (np.asarray(part)[rows] for part in block.deviations)
-            found = block.means[rows] + error * mean, error * deviation
+            found = block.means_of(rows) + error * mean, error * deviation
             for whole, others, of_own in zip((values, errors), found, own, strict=True):
-                whole[rows] = np.where(is_other, others, of_own) * block.scale
+                whole[rows] = np.where(block.is_other(rows), others, of_own) * block.scale
 
-        in_threads(of_some, len(values), step=_rows(values.shape[1]))
+        work: Callable[[slice], object] = of_some
+        if kernel.there():
+            work = self._table.of_entries(block.entries(self._table.edges), values, errors)
+        in_threads(work, len(values), step=_rows(values.shape[1]))
         return Influence(values, errors)
 
     def posterior(self, block: _Block, *, level: float) -> Posterior:
         """The same with intervals."""
         values, errors = map(np.asarray, self.influence(block))
         reach = z_of_p(1 - level, members=len(self._of.masks))
-        ends = []
+        ends, rows = [], slice(0, len(values))
+        z, error = block.z(rows)
         for sign, at in ((-1, (1 - level) / 2), (1, (1 + level) / 2)):
-            deviation = block.error * self._odds.quantile(block.relative(), block.z, at)
-            others = (block.means + deviation) * block.scale
+            deviation = error * self._odds.quantile(block.relative(rows), z, at)
+            others = (block.means_of(rows) + deviation) * block.scale
             own = values + sign * reach * errors
-            ends.append(np.where(block.is_other, others, own).astype(np.float32))
+            ends.append(np.where(block.is_other(rows), others, own).astype(np.float32))
         return Posterior(values, errors, ends[0], ends[1])
 
 
-def _counts(
-    histogram: odds.Histogram,
-    block: _Block,
-    of_halves: Float[np.ndarray, '2 N t'],
-    rows: slice,
-) -> odds.Counts:
-    """Counts some examples' entries, whose deviations by either half of the members are given."""
-    at = block.is_other[rows] & (block.unit > 0)
-    error = block.error[rows][at]
-    return histogram.counts(
-        block.relative(rows)[at], block.z[rows][at], of_halves[:, rows][:, at] / error
-    )
+def _divisor(unit: Float[np.ndarray, ' t']) -> Float[np.ndarray, ' t']:
+    """Standard deviations, 1 where they are 0."""
+    return np.where(unit > 0, unit, np.float32(1))
 
 
 def _rows(targets: int) -> int:

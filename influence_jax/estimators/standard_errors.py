@@ -22,7 +22,8 @@ from influence_jax.types import AnyArray
 SURELY_NOT_NOISE = 4.0
 """|z| from which on the two groups of an entry are not taken for alike; noise: 6 in 100,000."""
 
-_WIDEST = 1.3
+WIDEST = 1.3
+"""By what an error is multiplied at most for the shape of losses."""
 
 # How far the 97.5 % point of a sum moves, as a part of itself, for an excess kurtosis and a
 # squared skewness of 1: Edgeworth's second order, x = 1.96.
@@ -91,17 +92,8 @@ def standard_error(
     excluded = members - included
     within = within_in + within_out
     pooled = within / (members - 2) * (1 / included + 1 / excluded)
-    spread = included * excluded / members**2
-    pooled = pooled * (
-        _widening(
-            (1 - 6 * spread) / spread,
-            (1 - 2 * included / members) ** 2 / spread,
-            members=members,
-            of=of,
-            xp=xp,
-        )
-        ** 2
-    )
+    factors = widening_factors(included, members=members)
+    pooled = pooled * _widening(factors, of=of, xp=xp) ** 2
     welch = within_in / ((included - 1) * included) + within_out / ((excluded - 1) * excluded)
     unlike = difference**2 > SURELY_NOT_NOISE**2 * pooled
     return xp.sqrt(xp.where(unlike, xp.maximum(pooled, welch), pooled))
@@ -124,28 +116,40 @@ def error_of_weighted_sum(
     """
     members, squares = len(weights), np.square(weights).sum()
     within = np.maximum(np.square(losses).sum(axis=0) - value**2 / squares, 0)
-    widening = _widening(
-        members * (weights**4).sum() / squares**2 - 3,
-        members * (weights**3).sum() ** 2 / squares**3,
-        members=members,
-        of=shape(losses),
-        xp=np,
+    factors = WideningFactors(
+        _BY_KURTOSIS * (members * (weights**4).sum() / squares**2 - 3) / members,
+        _BY_SKEWNESS * (members * (weights**3).sum() ** 2 / squares**3) / members,
     )
+    widening = _widening(factors, of=shape(losses), xp=np)
     pooled = within / (members - 2) * squares * widening**2
     unlike = value**2 > SURELY_NOT_NOISE**2 * pooled
     return np.sqrt(np.where(unlike, np.maximum(pooled, by_members**2), pooled))
 
 
-def _widening(
-    kurtosis: Any, squared_skewness: Any, *, members: Any, of: Shape, xp: ModuleType
-) -> Any:
-    """For losses of that shape, and weights of members of that excess kurtosis and skewness."""
-    widening = (
-        1
-        + _BY_KURTOSIS * kurtosis * of.kurtosis / members
-        + _BY_SKEWNESS * squared_skewness * of.skewness**2 / members
+class WideningFactors(NamedTuple):
+    """By how much an error grows for each of the losses' kurtosis and squared skewness.
+
+    by_kurtosis: for an excess kurtosis of 1.
+    by_skewness: for a squared skewness of 1.
+    """
+
+    by_kurtosis: Any
+    by_skewness: Any
+
+
+def widening_factors(included: Any, *, members: Any) -> WideningFactors:
+    """Of differences between members with an example, so many of all, and those without it."""
+    spread = included * (members - included) / members**2
+    return WideningFactors(
+        _BY_KURTOSIS * ((1 - 6 * spread) / spread) / members,
+        _BY_SKEWNESS * ((1 - 2 * included / members) ** 2 / spread) / members,
     )
-    return xp.clip(widening, 1, _WIDEST)
+
+
+def _widening(factors: WideningFactors, *, of: Shape, xp: ModuleType) -> Any:
+    """For losses of that shape."""
+    widening = 1 + factors.by_kurtosis * of.kurtosis + factors.by_skewness * of.skewness**2
+    return xp.clip(widening, 1, WIDEST)
 
 
 class Reliability(NamedTuple):

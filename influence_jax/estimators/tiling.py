@@ -107,6 +107,13 @@ def padded(row: np.ndarray, width: int, *, fill: int = 0) -> np.ndarray:
     return np.pad(row, (0, width - len(row)), constant_values=fill)
 
 
+def padded_columns(losses: Float[np.ndarray, 'M t'], width: int) -> Float[np.ndarray, 'M w']:
+    """Losses filled up with zeros to the width of a block, each target's in one piece."""
+    if losses.shape[1] == width:
+        return losses
+    return np.pad(losses.T, [(0, width - losses.shape[1]), (0, 0)]).T
+
+
 def cut(block: Influence, columns: slice) -> Influence:
     """A block without what it was filled up with."""
     width = columns.stop - columns.start

@@ -21,6 +21,7 @@ from influence_jax.estimators.scan.single_entries import (
     entries_of_sums,
 )
 from influence_jax.estimators.uncertainty import at_least_one_subset
+from influence_jax.kernels import matrices
 from influence_jax.kernels import summaries as kernel
 from influence_jax.threads import IN_CACHE, in_threads, num_cores
 from influence_jax.types import AnyArray
@@ -223,6 +224,9 @@ def read_columns(
         )
     histograms = in_threads(read, width, step=_TARGETS)
     floors = np.broadcast_to(floor, values.shape).T
+    if matrices.serves(by_example, floors):
+        example, target = matrices.beyond(by_example, floors)
+        return _result(answers, target, example, histograms)
 
     def beyond(rows: slice) -> tuple[Int[np.ndarray, ' C'], Int[np.ndarray, ' C']]:
         example, target = np.nonzero(np.abs(by_example[rows]) > floors[rows])
