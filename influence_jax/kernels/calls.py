@@ -17,7 +17,7 @@ FLOATS, DOUBLES, INTS, SHORT_INTS, BYTES = (
 ROWS_OF_FLOATS = np.ctypeslib.ndpointer(np.float32, ndim=2)
 """Not all of one piece: the function is passed how far the rows are apart."""
 STRUCTURE = ctypes.Structure
-"""Passed by its address; what it points to is the caller's to keep."""
+"""Passed by its address; what it points to, it keeps itself."""
 
 Work: TypeAlias = Callable[..., int]
 """Does what it was made for, for some of the rows; Python's lock is free meanwhile.
@@ -41,15 +41,19 @@ class Function:
     declared: tuple[Any, ...]
     of_call: tuple[Any, ...] = ()
 
-    def bound(self, *arguments: Any) -> Work:
-        """The function with what is the same for all rows; `library.loaded` has its library.
+    def bound(self, *arguments: Any, of: ctypes.CDLL | None = None) -> Work:
+        """The function with what is the same for all rows.
 
         Arrays are looked at once, and kept as long as the function; None is none.
+
+        Args:
+          arguments: as declared.
+          of: the library; by default that of `library.loaded`, which must be there.
 
         Raises:
           TypeError: an array of another type than declared, which would be read as garbage.
         """
-        function = getattr(library.loaded(self.source), self.name)
+        function = getattr(of or library.loaded(self.source), self.name)
         function.restype = INT
         passed = [_passed(*one) for one in zip(self.declared, arguments, strict=True)]
 

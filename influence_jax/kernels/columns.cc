@@ -46,7 +46,7 @@ int32_t columns_by_tiles() { return ByTiles(); }
 // top, bottom [targets strongest]; moments [targets 4]; ranked [targets num_ranks];
 // histogram [kBins], added to; candidates [targets examples], of these targets alone: filled from
 // the first on with target * examples + example. Returns how many; -1: no memory.
-int64_t columns_read(const Ensemble* ensemble, int64_t first, int64_t last, const float* of_inside,
+int64_t columns_read(int64_t first, int64_t last, const Ensemble* ensemble, const float* of_inside,
                      const float* of_total, const int64_t* fixed_examples,
                      const float* fixed_values, int64_t fixed, const float* per_unit,
                      const float* floor, const int64_t* self_index, int64_t strongest,
@@ -95,7 +95,7 @@ int64_t columns_read(const Ensemble* ensemble, int64_t first, int64_t last, cons
 //
 // values: entry e of target t is values[e stride + t]. counted [targets]: whether the histogram has
 // a column. All others as above. Returns 0; -1: no memory.
-int64_t columns_of_values(int64_t examples, int64_t first, int64_t last, const float* values,
+int64_t columns_of_values(int64_t first, int64_t last, int64_t examples, const float* values,
                           int64_t stride, const float* per_unit, const int64_t* self_index,
                           const int64_t* counted, int64_t strongest, const int64_t* ranks,
                           int64_t num_ranks, int64_t* top, int64_t* bottom, double* moments,
@@ -131,7 +131,7 @@ int64_t columns_of_values(int64_t examples, int64_t first, int64_t last, const f
 //
 // of_inside, of_total [3 examples]: by the members of the first words, of the others, and by all.
 // strongest [parts targets count]. Returns 0; -1: no memory.
-int64_t columns_strongest(const Ensemble* ensemble, int64_t first, int64_t last,
+int64_t columns_strongest(int64_t first, int64_t last, const Ensemble* ensemble,
                           const float* of_inside, const float* of_total,
                           const int64_t* self_index, int64_t count, int64_t parts,
                           int64_t* strongest) try {

@@ -214,7 +214,7 @@ extern "C" {
 // another.
 //
 // of_target, of_example [entries]; sums [entries 2]. Returns 0; -1: no memory.
-int64_t entries_sums(const Ensemble* ensemble, int64_t first, int64_t last, int64_t first_word,
+int64_t entries_sums(int64_t first, int64_t last, const Ensemble* ensemble, int64_t first_word,
                      int64_t last_word, const int64_t* of_target, const int64_t* of_example,
                      double* sums) try {
   const Ensemble& of = *ensemble;
@@ -249,7 +249,7 @@ int64_t entries_sums(const Ensemble* ensemble, int64_t first, int64_t last, int6
 //
 // of_example [targets of the block], -1 for one that nobody has.
 // moments [targets of the block, 2, 2, 5]: see Moments. Returns 0; -1: no memory.
-int64_t entries_moments(const Ensemble* ensemble, int64_t first, int64_t last,
+int64_t entries_moments(int64_t first, int64_t last, const Ensemble* ensemble,
                         const int64_t* of_example, double* moments) try {
   const Ensemble& of = *ensemble;
   LossRow losses(of);
@@ -275,7 +275,7 @@ int64_t entries_moments(const Ensemble* ensemble, int64_t first, int64_t last,
 // with the example first. sure: where a bound of the p-value is no more than that, it will do.
 // p_values [entries]: NaN where losses have two values, which is another test. Returns 0; -1: no
 // memory.
-int64_t entries_p_values(const Ensemble* ensemble, int64_t first, int64_t last,
+int64_t entries_p_values(int64_t first, int64_t last, const Ensemble* ensemble,
                          const int64_t* of_target, const int64_t* of_example, const float* taken,
                          double sure, double* p_values) try {
   const Ensemble& of = *ensemble;

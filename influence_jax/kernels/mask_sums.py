@@ -33,6 +33,5 @@ def sums(
     """
     targets = losses.shape[1]
     found = np.empty((parts, masks.examples, targets), np.float32)
-    ensemble, _kept = masks._of_columns.of(losses)  # what is kept, the ensemble points to
-    in_threads(_SUMS.bound(ensemble, parts, found), targets, step=_TARGETS)
+    in_threads(_SUMS.bound(masks.by_word(losses), parts, found), targets, step=_TARGETS)
     return found

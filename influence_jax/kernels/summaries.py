@@ -6,12 +6,22 @@ What is computed, and in which terms, `influence_jax.estimators.scan` says.
 import ctypes
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt16
 
 from influence_jax.kernels import library
+from influence_jax.kernels.calls import (
+    DOUBLE,
+    DOUBLES,
+    FLOATS,
+    INT,
+    INTS,
+    ROWS_OF_FLOATS,
+    STRUCTURE,
+    Function,
+    Work,
+)
 from influence_jax.threads import in_threads
 
 # As sums.h, columns.cc and entries.cc have them.
@@ -22,17 +32,32 @@ _OF_ENTRIES = 16
 _BINS = 1024
 _PACKED = 2**11  # examples at once
 
-_INT = ctypes.c_int64
-_FLOATS, _DOUBLES, _INTS = (
-    np.ctypeslib.ndpointer(dtype, flags='C_CONTIGUOUS')
-    for dtype in (np.float32, np.float64, np.int64)
+_ANSWERS = (INT, INTS, INT, INTS, INTS, DOUBLES, FLOATS)
+_READ = Function(
+    'columns.cc',
+    'columns_read',
+    (STRUCTURE, FLOATS, FLOATS, INTS, FLOATS, INT, FLOATS, FLOATS, INTS, *_ANSWERS),
+    of_call=(INTS, INTS),
+)
+_OF_VALUES = Function(
+    'columns.cc',
+    'columns_of_values',
+    (INT, ROWS_OF_FLOATS, INT, FLOATS, INTS, INTS, *_ANSWERS),
+    of_call=(INTS,),
+)
+_STRONGEST = Function(
+    'columns.cc', 'columns_strongest', (STRUCTURE, FLOATS, FLOATS, INTS, INT, INT, INTS)
+)
+_SUMS = Function('entries.cc', 'entries_sums', (STRUCTURE, INT, INT, INTS, INTS, DOUBLES))
+_MOMENTS = Function('entries.cc', 'entries_moments', (STRUCTURE, INTS, DOUBLES))
+_P_VALUES = Function(
+    'entries.cc', 'entries_p_values', (STRUCTURE, INTS, INTS, FLOATS, DOUBLE, DOUBLES)
 )
 
-Work: TypeAlias = Callable[[slice], object]
-"""Does what it was made for, for some of the rows; Python's lock is free meanwhile."""
 
+class Ensemble(ctypes.Structure):
+    """Masks and losses as members.h has them; keeps its arrays."""
 
-class _Ensemble(ctypes.Structure):
     _fields_ = (
         ('bits', ctypes.c_void_p),
         ('words', ctypes.c_int64),
@@ -44,9 +69,6 @@ class _Ensemble(ctypes.Structure):
         ('members', ctypes.c_int64),
         ('targets', ctypes.c_int64),
     )
-
-
-_ENSEMBLE = ctypes.POINTER(_Ensemble)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,8 +85,8 @@ class _Bits:
     halves: tuple[Int[np.ndarray, '_ B'], Int[np.ndarray, '_ B']]
     examples: int
 
-    def of(self, losses: Float[np.ndarray, 'M t']) -> tuple[_Ensemble, tuple[np.ndarray, ...]]:
-        """With the losses, best in Fortran's order, and what must not be freed before it.
+    def of(self, losses: Float[np.ndarray, 'M t']) -> Ensemble:
+        """With the losses, best in Fortran's order.
 
         Raises:
           TypeError: losses that are not float32.
@@ -75,10 +97,11 @@ class _Bits:
         order = np.concatenate(self.halves).ravel()
         sizes = first + other, first, self.examples, order.size
         by_target = np.ascontiguousarray(losses.T)
-        ensemble = _Ensemble(
+        ensemble = Ensemble(
             _address(self.bits), *sizes, _address(order), _address(by_target), *losses.shape
         )
-        return ensemble, (self.bits, order, by_target)
+        ensemble.kept = self.bits, order, by_target
+        return ensemble
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,23 +134,10 @@ class Masks:
     def __init__(
         self, masks: Bool[np.ndarray, 'M N'], columns: ctypes.CDLL, entries: ctypes.CDLL
     ) -> None:
-        self._read = _Function(
-            columns.columns_read,
-            *(_FLOATS, _FLOATS, _INTS, _FLOATS, _INT, _FLOATS, _FLOATS, _INTS),
-            *(_INT, _INTS, _INT, _INTS, _INTS, _DOUBLES, _FLOATS),
-            of_call=2,
-        )
-        self._strongest = _Function(
-            columns.columns_strongest, *(_FLOATS, _FLOATS, _INTS, _INT, _INT, _INTS)
-        )
-        self._entry_sums = _Function(entries.entries_sums, *(_INT, _INT, _INTS, _INTS, _DOUBLES))
-        self._moments = _Function(entries.entries_moments, *(_INTS, _DOUBLES))
-        self._entry_p_values = _Function(
-            entries.entries_p_values, *(_INTS, _INTS, _FLOATS, ctypes.c_double, _DOUBLES)
-        )
+        self._columns, self._entries = columns, entries
         self.examples = masks.shape[1]
         by_tiles = columns.columns_by_tiles()
-        self._of_columns = _bits_of_tiles(masks) if by_tiles else _bits_of_lookups(masks)
+        self._by_word = _bits_of_tiles(masks) if by_tiles else _bits_of_lookups(masks)
         self._by_example = _bits_by_example(masks)
 
     @classmethod
@@ -135,6 +145,10 @@ class Masks:
         """None where there is no compiler or the CPU lacks AVX-512: see `library.loaded`."""
         columns, entries = (library.loaded(source) for source in ('columns.cc', 'entries.cc'))
         return None if columns is None or entries is None else cls(masks, columns, entries)
+
+    def by_word(self, losses: Float[np.ndarray, 'M t']) -> Ensemble:
+        """With losses, as functions read them that sum over all members."""
+        return self._by_word.of(losses)
 
     def columns(
         self,
@@ -160,8 +174,8 @@ class Masks:
           floor, as target * N + example, and how many entries each bin of the histogram has, own
           ones not counted.
         """
-        read = self._read.bound(
-            *self._of_columns.of(losses),
+        read = _READ.bound(
+            self.by_word(losses),
             of_inside,
             of_total,
             fixed_examples,
@@ -177,12 +191,13 @@ class Masks:
             answers.bottom,
             answers.moments,
             answers.ranked,
+            of=self._columns,
         )
 
         def of_targets(some: slice) -> tuple[Int[np.ndarray, ' C'], Int[np.ndarray, ' E']]:
             histogram = np.zeros(_BINS, np.int64)
             listed = np.empty((some.stop - some.start) * self.examples, np.int64)
-            count = read(some, _address(histogram), _address(listed))
+            count = read(some, histogram, listed)
             return listed[:count].copy(), histogram
 
         return of_targets
@@ -203,9 +218,8 @@ class Masks:
         errors or so.
         """
         parts, _, count = examples.shape
-        return self._strongest.bound(
-            *self._of_columns.of(losses), of_inside, of_total, self_index, count, parts, examples
-        )
+        of = self.by_word(losses), of_inside, of_total, self_index, count, parts, examples
+        return _STRONGEST.bound(*of, of=self._columns)
 
     def sums(
         self,
@@ -230,7 +244,7 @@ class Masks:
         first, other = map(len, self._by_example.halves)
         words = (first, first + other) if half == 1 else (0, first if half == 0 else first + other)
         ensemble = self._by_example.of(losses)
-        return self._entry_sums.bound(*ensemble, *words, targets, examples, sums)
+        return _SUMS.bound(ensemble, *words, targets, examples, sums, of=self._entries)
 
     def moments(
         self,
@@ -247,7 +261,7 @@ class Masks:
           examples: int64, of each target; -1 for one that nobody has.
           moments: to be filled.
         """
-        return self._moments.bound(*self._by_example.of(losses), examples, moments)
+        return _MOMENTS.bound(self._by_example.of(losses), examples, moments, of=self._entries)
 
     def p_values(
         self,
@@ -271,8 +285,8 @@ class Masks:
           taken: float32, what is first subtracted from the losses of members with the example.
           sure: a p-value that is certainly no larger may be an upper bound.
         """
-        of = (targets, examples, taken, sure, p_values)
-        return self._entry_p_values.bound(*self._by_example.of(losses), *of)
+        of = self._by_example.of(losses), targets, examples, taken, sure, p_values
+        return _P_VALUES.bound(*of, of=self._entries)
 
 
 def columns_of_values(
@@ -297,21 +311,13 @@ def columns_of_values(
     Returns:
       A function of which targets, that returns the histogram.
     """
-    library_of_columns = library.loaded('columns.cc')
-    if library_of_columns is None:
+    if library.loaded('columns.cc') is None:
         return None
     if values.dtype != np.float32 or values.strides[1] != 4:
         raise TypeError(f'values must be rows of float32, not {values.dtype} {values.strides}')
-    read = _Function(
-        library_of_columns.columns_of_values,
-        *(ctypes.c_void_p, _INT, _FLOATS, _INTS, _INTS, _INT, _INTS, _INT),
-        *(_INTS, _INTS, _DOUBLES, _FLOATS),
-        of=_INT,
-        of_call=1,
-    ).bound(
+    read = _OF_VALUES.bound(
         len(values),
-        (values,),
-        values.ctypes.data,
+        values,
         values.strides[0] // 4,
         per_unit,
         self_index,
@@ -327,80 +333,10 @@ def columns_of_values(
 
     def of_targets(some: slice) -> Int[np.ndarray, ' E']:
         histogram = np.zeros(_BINS, np.int64)
-        read(some, _address(histogram))
+        read(some, histogram)
         return histogram
 
     return of_targets
-
-
-class _Function:
-    """A function of a library, of an ensemble, the first and the last row, and what is declared.
-
-    Args:
-      function: returns a number below 0 where there is no memory.
-      declared: types of its other arguments, arrays among them.
-      of: type of what takes an ensemble's place.
-      of_call: how many more addresses each call brings along.
-    """
-
-    def __init__(
-        self,
-        function: Any,
-        *declared: Any,
-        of: Any = _ENSEMBLE,
-        of_call: int = 0,
-    ) -> None:
-        self._declared = declared
-        passed = (one if one in (_INT, ctypes.c_double) else ctypes.c_void_p for one in declared)
-        self._function = function
-        function.argtypes = (
-            *(of, _INT, _INT, *passed),
-            *[ctypes.c_void_p] * of_call,
-        )
-        function.restype = ctypes.c_int64
-
-    def bound(
-        self,
-        of: _Ensemble | int,
-        kept: tuple[np.ndarray, ...],
-        *arguments: np.ndarray | int | float,
-    ) -> '_Bound':
-        """The function of some rows; arrays are looked at once, however often it is called.
-
-        Raises:
-          TypeError: an array of another type than declared, which would be read as garbage.
-        """
-        for declared, argument in zip(self._declared, arguments, strict=True):
-            declared.from_param(argument)
-        passed = tuple(
-            _address(argument) if isinstance(argument, np.ndarray) else argument
-            for argument in arguments
-        )
-        before = of if isinstance(of, int) else ctypes.byref(of)
-        return _Bound(self._function, (before,), passed, (*kept, *arguments))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Bound:
-    """A function with what is the same for all rows.
-
-    Attributes:
-      function: of a library.
-      before: its arguments before the first and the last row.
-      after: those after them.
-      alive: what must not be freed as long as it may be called.
-    """
-
-    function: Any
-    before: tuple[Any, ...]
-    after: tuple[Any, ...]
-    alive: tuple[Any, ...]
-
-    def __call__(self, rows: slice, *more: ctypes.c_void_p) -> int:
-        found = self.function(*self.before, rows.start, rows.stop, *self.after, *more)
-        if found < 0:
-            raise MemoryError('no memory for what a kernel of summaries holds of a few targets')
-        return int(found)
 
 
 def _bits_of_lookups(masks: Bool[np.ndarray, 'M N']) -> _Bits:
@@ -485,6 +421,4 @@ def _packed(
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:
-    if not array.flags.c_contiguous:
-        raise ValueError(f'array {list(array.shape)} must be contiguous')
     return ctypes.c_void_p(array.ctypes.data)

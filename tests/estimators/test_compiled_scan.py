@@ -20,23 +20,10 @@ from tests.kernels import variants
 KINDS = ('normal', 'heavy', 'two values', 'far out')
 
 
-@pytest.fixture(
-    autouse=True,
-    params=[variants.WITHOUT_TILES, variants.EMULATED_TILES],
-    ids=['by lookup', 'by tiles'],
-)
+@pytest.fixture(autouse=True, params=variants.OF_SUMS.values(), ids=variants.OF_SUMS)
 def kind_of_cpu(request, monkeypatch):
-    """Sums are looked up, or products of tiles, whatever this CPU has."""
     if library.loaded('columns.cc') is not None:
-        use_kind(request.param, monkeypatch)
-
-
-def use_kind(options, monkeypatch):
-    as_it_is, columns = library.loaded, variants.loaded('columns.cc', *options)
-    assert columns.columns_by_tiles() == (options is variants.EMULATED_TILES)
-    monkeypatch.setattr(
-        library, 'loaded', lambda source: columns if source == 'columns.cc' else as_it_is(source)
-    )
+        variants.use(request.param, monkeypatch)
 
 
 def problem(members, examples, targets, kind):
@@ -74,9 +61,9 @@ def test_sums_by_lookup_and_by_tiles_are_the_same(kind, monkeypatch):
     masks, of = problem(301, 400, 20, kind)
     compiled(masks)
     answers = []
-    for options in (variants.WITHOUT_TILES, variants.EMULATED_TILES):
+    for options in variants.OF_SUMS.values():
         with monkeypatch.context() as patched:
-            use_kind(options, patched)
+            variants.use(options, patched)
             scan = compiled(masks)
         found = scan.columns(of, SummaryRequest(9, (0, 17, 399)))
         answers.append([*found, scan.candidate_regressors(of.losses, of.self_index, 7)])

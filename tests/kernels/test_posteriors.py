@@ -15,6 +15,7 @@ from influence_jax.estimators.tiling import standardized_block
 from influence_jax.estimators.whole_columns import WholeColumns
 from influence_jax.kernels import differences, mask_sums, matrices, posterior, scores
 from influence_jax.kernels.calls import FLOATS, INT, Function
+from tests.kernels import variants
 
 pytestmark = pytest.mark.skipif(
     not all(one.there() for one in (differences, mask_sums, posterior, scores)),
@@ -67,8 +68,10 @@ def test_whole_columns_and_their_errors(members, examples, targets):
     assert members < 100 or (np.abs(z) > 4).sum() >= targets - 1
 
 
+@pytest.mark.parametrize('kind', variants.OF_SUMS.values(), ids=variants.OF_SUMS)
 @pytest.mark.parametrize('members', [24, 31, 300])
-def test_sums_of_all_members_and_of_halves(members):
+def test_sums_of_all_members_and_of_halves(members, kind, monkeypatch):
+    variants.use(kind, monkeypatch)
     masks, losses = ensemble(members, 131, 21)
     losses = np.asfortranarray(losses - losses.mean(axis=0), np.float32)
     losses /= np.maximum(np.abs(losses).max(axis=0), 1e-9)
