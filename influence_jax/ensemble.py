@@ -32,6 +32,7 @@ PRECISION = 'precision'
 
 Stored = store.Run | store.ReadOnlyRun
 
+_CHANNELS = 32, 32  # of a convolution, as most have
 _log = logging.getLogger(__name__)
 
 
@@ -436,43 +437,46 @@ def _executor(job: _Training, output_dir: Path, *, members: int) -> Executor:
 
 
 def _with_dtype(recipe: Recipe, output_dir: Path | None = None) -> Recipe:
-    """The recipe with a dtype: its own, or that of the run that is there, or the fastest here."""
-    if recipe.compute_dtype is not None:
-        _warn_of_slow(recipe.compute_dtype)
-        return recipe
-    dtype = None if output_dir is None else _recorded_dtype(output_dir)
+    """The recipe with a dtype: its own, or that of the run that is there, or the fastest here.
+
+    The first process chooses for all.
+    """
+    dtype = recipe.compute_dtype
     if dtype is None:
-        is_fast = multiplies_bfloat16() or _convolves_bfloat16()
-        dtype = ComputeDtype.BFLOAT16 if is_fast else ComputeDtype.FLOAT32
+        dtype = None if output_dir is None else _recorded_dtype(output_dir)
+        if dtype is None:
+            convolves = bfloat16_convolution.serves(recipe.batch_size, *_CHANNELS)
+            is_fast = multiplies_bfloat16() or (_on_cpu() and convolves)
+            dtype = ComputeDtype.BFLOAT16 if is_fast else ComputeDtype.FLOAT32
+        is_narrow = from_primary(np.array(dtype is ComputeDtype.BFLOAT16))
+        dtype = ComputeDtype.BFLOAT16 if is_narrow else ComputeDtype.FLOAT32
+    if dtype is ComputeDtype.BFLOAT16 and not multiplies_bfloat16():
+        _warn_of_slow(is_asked_for=output_dir is not None and recipe.compute_dtype is not None)
     return dataclasses.replace(recipe, compute_dtype=dtype)
 
 
 def _recorded_dtype(output_dir: Path) -> ComputeDtype | None:
+    """None where there is no run, or one that says something else: it will be refused."""
     try:
-        manifest = store.read_manifest(output_dir)
-    except store.NotARun:
+        recipe = store.read_manifest(output_dir).configuration.get('recipe')
+    except store.RunError:
         return None
-    return Recipe.of_manifest(manifest.configuration.get('recipe', {})).compute_dtype
+    found = recipe.get('compute_dtype', ComputeDtype.FLOAT32) if isinstance(recipe, dict) else None
+    return ComputeDtype(found) if found in set(ComputeDtype) else None
 
 
-def _convolves_bfloat16() -> bool:
-    return jax.devices()[0].platform == 'cpu' and bfloat16_convolution.is_at_hand()
-
-
-def _warn_of_slow(dtype: ComputeDtype) -> None:
-    if dtype is not ComputeDtype.BFLOAT16 or multiplies_bfloat16():
-        return
+def _warn_of_slow(*, is_asked_for: bool) -> None:
     device = jax.devices()[0].device_kind
-    if _convolves_bfloat16():
-        _log.warning(
-            'compute_dtype=bfloat16 on %s: 3x3 convolutions of whole batches are faster than in '
-            'float32; all other products are as slow, or slower',
-            device,
-        )
-    else:
+    if not (_on_cpu() and bfloat16_convolution.is_at_hand()):
         _log.warning(
             'compute_dtype=bfloat16, but %s does not multiply it faster than float32: members '
             'train as slowly as with compute_dtype=float32, or more so',
+            device,
+        )
+    elif is_asked_for:
+        _log.warning(
+            'compute_dtype=bfloat16 on %s: 3x3 convolutions of whole batches are faster than in '
+            'float32; all other products are as slow, or slower',
             device,
         )
 

@@ -46,10 +46,11 @@ class MaskProducts:
 
     def __init__(self, masks: Bool[np.ndarray, 'M N'], packed: kernel.Masks | None = None) -> None:
         self._masks, self._on_devices = masks, on_accelerators()
-        self._packed = packed if kernel.there() else None
+        self._packed = None if self._on_devices else packed
         first = len(masks[HALVES[0]])
         self._rows = slice(0, first), slice(first, len(masks))
         included = np.stack([masks[half].sum(axis=0) for half in HALVES]).astype(np.float32)
+        self._included = included
         members = np.array([[len(masks[half])] for half in HALVES], np.float32)
         squares = included * (1 - included / members)
         compared = squares > 0
@@ -70,14 +71,16 @@ class MaskProducts:
 
     def sums(self, losses: Float[np.ndarray, 'M t']) -> Float[np.ndarray, 'N t']:
         """Sums of the losses of the members with an example."""
-        if self._packed is not None:
-            return kernel.sums(self._packed, losses, parts=1)[0]
+        if self._packed is not None and kernel.there():
+            included = self._included.sum(axis=0, keepdims=True)
+            return kernel.sums(self._packed, losses, included=included)[0]
         return self._product(self.weights.T, self.ordered(losses))
 
     def by_halves(self, losses: Float[np.ndarray, 'M t']) -> HalfEstimates:
         """Differences of means by either half; the losses of each are about their mean."""
-        if self._packed is not None:
-            return HalfEstimates(kernel.sums(self._packed, losses, parts=2), self._of_sums)
+        if self._packed is not None and kernel.there():
+            sums = kernel.sums(self._packed, losses, included=self._included)
+            return HalfEstimates(sums, self._of_sums)
         of_halves = [
             self._product(self.weights[rows].T, losses[members])
             for rows, members in zip(self._rows, HALVES, strict=True)

@@ -76,8 +76,8 @@ def standardize(
       Whether all scores are finite; else what was found is of no use.
     """
     if kernel.there():
-        if scores.strides[1] != scores.itemsize:
-            scores = np.ascontiguousarray(scores)
+        if scores.strides[1] != scores.itemsize or scores.strides[0] % scores.itemsize:
+            scores = scores.copy()
         return kernel.standardize(scores, self_index.astype(np.int32), found)
     if not np.isfinite(scores).all():
         return False
@@ -85,8 +85,10 @@ def standardize(
     def of_some(targets: slice) -> None:
         others = np.arange(len(scores))[:, None] != self_index[targets]
         weights = others / np.maximum(others.sum(axis=0), 1)
-        centered = np.asarray(scores[:, targets], np.float64)
-        centered = centered - np.einsum('nt,nt->t', centered, weights)
+        some = np.asarray(scores[:, targets], np.float64)
+        # Exact where all are the same, whatever their mean is rounded to.
+        centered = some - some[others.argmax(axis=0), np.arange(some.shape[1])]
+        centered -= np.einsum('nt,nt->t', centered, weights)
         deviation = np.sqrt(np.einsum('nt,nt,nt->t', centered, centered, weights))
         found[:, targets] = centered / np.where(deviation > 0, deviation, 1) * others
 
@@ -186,8 +188,9 @@ def learn_means(
       knots: of each score.
     """
     total = by_target.squares.sum(axis=0)
-    ridge = 1e-6 * np.trace(total) / len(total) * np.eye(len(total))
-    coefficients = np.linalg.solve(total + ridge, by_target.products.sum(axis=1).T).T
+    ridge = 1e-6 * np.trace(total) / len(total) or 1.0  # of scores that are all the same
+    ridged = total + ridge * np.eye(len(total))
+    coefficients = np.linalg.solve(ridged, by_target.products.sum(axis=1).T).T
 
     def checked(of: Moments) -> tuple[Float[np.ndarray, '2 _'], Float[np.ndarray, '2 _']]:
         """Products of each half's means with the other half's estimates, and their squares."""

@@ -7,6 +7,7 @@ noise; `assisted` learns from them besides what scores of a cheaper method are w
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -278,6 +279,8 @@ class _Model:
                     f'examples and targets, in their order'
                 )
         self._of, self._scores, self._tile = of, scores, min(tile, targets)
+        # Of one block at a time: a method of attribution fills the memory that it was given.
+        self._reading = threading.Lock()
         self._fit = Fitting(*of)
         single = self._fit.scan.single
         packed = single.packed if isinstance(single, CompiledEntries) else None
@@ -357,7 +360,8 @@ class _Model:
         shape = len(self._scores), self._of.masks.shape[1], len(targets)
         found, index = np.empty(shape, np.float32), self._of.self_index[targets]
         for of_one, (name, columns) in zip(found, self._scores.items(), strict=True):
-            values = np.asarray(columns.column(targets).values)
+            with self._reading:
+                values = np.asarray(columns.column(targets).values)
             if not prior.standardize(values, index, of_one):
                 example, place = np.argwhere(~np.isfinite(values))[0]
                 raise ValueError(
@@ -443,14 +447,20 @@ class _Model:
         """The same with intervals."""
         values, errors = map(np.asarray, self.influence(block))
         reach = z_of_p(1 - level, members=len(self._of.masks))
-        ends, rows = [], slice(0, len(values))
-        z, error = block.z(rows)
-        for sign, at in ((-1, (1 - level) / 2), (1, (1 + level) / 2)):
-            deviation = error * self._odds.quantile(block.relative(rows), z, at)
-            others = (block.means_of(rows) + deviation) * block.scale
-            own = values + sign * reach * errors
-            ends.append(np.where(block.is_other(rows), others, own).astype(np.float32))
-        return Posterior(values, errors, ends[0], ends[1])
+        ends = np.empty((2, *values.shape), np.float32)
+
+        def of_some(rows: slice) -> None:
+            z, error = block.z(rows)
+            for end, sign in zip(ends, (-1, 1), strict=True):
+                deviation = error * self._odds.quantile(
+                    block.relative(rows), z, (1 + sign * level) / 2
+                )
+                others = (block.means_of(rows) + deviation) * block.scale
+                own = values[rows] + sign * reach * errors[rows]
+                end[rows] = np.where(block.is_other(rows), others, own)
+
+        in_threads(of_some, len(values), step=_rows(values.shape[1]))
+        return Posterior(values, errors, *ends)
 
 
 def _divisor(unit: Float[np.ndarray, ' t']) -> Float[np.ndarray, ' t']:

@@ -1,8 +1,10 @@
 """Whole columns of differences of means: sums by matrix products, then entries in one pass."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from influence_jax.estimators.difference_of_means import estimate
 from influence_jax.estimators.estimator import Fit
@@ -14,8 +16,11 @@ from influence_jax.estimators.standard_errors import (
     shape_of,
     widening_factors,
 )
+from influence_jax.estimators.tiling import tile_slices
 from influence_jax.kernels import differences as kernel
 from influence_jax.types import Influence
+
+_AT_ONCE = 2**18  # entries beyond noise
 
 
 class WholeColumns:
@@ -52,11 +57,13 @@ class WholeColumns:
             whole[at] = of[targets, places] * scale[targets]
         return found
 
+    @functools.cached_property
+    def _weights(self) -> Float[Array, 'M N']:
+        return jnp.asarray(self._products.weights)
+
     def _on_devices(self, fit: Fit, scale: Float[np.ndarray, ' t']) -> Influence:
         ordered = self._products.ordered(np.asarray(fit.residual))
-        values, errors = estimate(
-            jnp.asarray(self._products.weights), jnp.asarray(ordered), jnp.asarray(scale)
-        )
+        values, errors = estimate(self._weights, jnp.asarray(ordered), jnp.asarray(scale))
         return Influence(values, np.asarray(errors) * fit.inflation)
 
     def _in_one_pass(self, fit: Fit, scale: Float[np.ndarray, ' t']) -> Influence | None:
@@ -85,7 +92,9 @@ class WholeColumns:
             surely_not_noise=SURELY_NOT_NOISE,
         )
         # Of these, members with and without the example need not have one variance.
-        some = self._single.entries_of(fit.residual, whole)(targets, examples)
-        values[examples, targets] = some[0] * scale[targets]
-        errors[examples, targets] = some[1] * error_scale[targets]
+        entries_of = self._single.entries_of(fit.residual, whole)
+        for some in tile_slices(len(targets), _AT_ONCE):
+            at, of = examples[some], targets[some]
+            value, error = entries_of(of, at)
+            values[at, of], errors[at, of] = value * scale[of], error * error_scale[of]
         return Influence(values, errors)

@@ -71,7 +71,7 @@ int64_t columns_read(int64_t first, int64_t last, const Ensemble* ensemble, cons
         const Difference difference(sums + t * filled, steps[t].step,
                                     steps[t].totals[0] + steps[t].totals[1], of_inside, of_total);
         for (int64_t e = 0; e < examples; e += kLanes) {
-          _mm512_store_ps(column + e, difference(e, Valid(e, examples)));
+          _mm512_store_ps(column + e, difference(e, Before(e, examples)));
         }
         for (int64_t f = target * fixed; f < (target + 1) * fixed; ++f) {
           if (fixed_examples[f] >= 0) column[fixed_examples[f]] = fixed_values[f];
@@ -165,7 +165,7 @@ int64_t columns_strongest(int64_t first, int64_t last, const Ensemble* ensemble,
                                       of_inside + part * examples, of_total + part * examples);
           largest.Clear();
           for (int64_t e = 0; e < examples; e += kLanes) {
-            const __mmask16 valid = Valid(e, examples);
+            const __mmask16 valid = Before(e, examples);
             const __m512 value = _mm512_abs_ps(difference(e, valid));
             largest.Show(_mm512_mask_mov_ps(kNothing, valid, value));
             _mm512_store_ps(scores + e, value);
@@ -174,7 +174,7 @@ int64_t columns_strongest(int64_t first, int64_t last, const Ensemble* ensemble,
           largest.SetThreshold();
           for (int64_t e = 0; e < examples; e += kLanes) {
             const __m512 value = _mm512_load_ps(scores + e);
-            const __mmask16 reached = largest.Reached(value) & Valid(e, examples);
+            const __mmask16 reached = largest.Reached(value) & Before(e, examples);
             if (reached) largest.Add(value, reached, e);
           }
           largest.Sorted(strongest + (part * targets + begin + t) * count);

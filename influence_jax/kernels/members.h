@@ -3,32 +3,19 @@
 #ifndef INFLUENCE_JAX_KERNELS_MEMBERS_H_
 #define INFLUENCE_JAX_KERNELS_MEMBERS_H_
 
-#include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <cstdlib>
 #include <limits>
 #include <new>
 
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || \
-    !defined(__AVX512VL__)
-#error "summaries are computed by numpy: this CPU has no AVX-512"
-#endif
-
-#include <immintrin.h>
+#include "vectors.h"
 
 namespace {
 
-constexpr int kLanes = 16;
 constexpr int kWordLanes = 32;
 constexpr int kBlock = 4 * kWordLanes;  // examples whose masks lie together
 
 enum { kTables, kSums, kOthers, kOfBins, kLosses, kWhole, kScratches };
-
-// Which of a vector's numbers, from `first` on, are of the first `count`.
-inline __mmask16 Valid(int64_t first, int64_t count) {
-  return count - first >= kLanes ? 0xffff : (1u << (count - first)) - 1;
-}
 
 // Memory of a thread, kept from call to call.
 template <typename Element>

@@ -67,7 +67,7 @@ class StrongestOf {
   // Places of the largest, largest first.
   void Sorted(int64_t* places) {
     Prune();
-    std::sort(entries_.begin(), entries_.begin() + held_, Before);
+    std::sort(entries_.begin(), entries_.begin() + held_, Precedes);
     for (int64_t k = 0; k < count_; ++k) places[k] = entries_[k].place;
   }
 
@@ -76,14 +76,14 @@ class StrongestOf {
     float value;
     int64_t place;
   };
-  static bool Before(const Entry& a, const Entry& b) {
+  static bool Precedes(const Entry& a, const Entry& b) {
     if (a.value != b.value) return a.value > b.value;
     return kLastPlace ? a.place > b.place : a.place < b.place;
   }
   void Prune() {
     if (held_ <= count_) return;
     std::nth_element(entries_.begin(), entries_.begin() + count_ - 1, entries_.begin() + held_,
-                     Before);
+                     Precedes);
     held_ = count_;
     least_ = entries_[count_ - 1].value;
   }
@@ -125,7 +125,7 @@ class Ranked {
       const __m512i word = _mm512_permutex2var_epi32(low, _mm512_srli_epi32(bin_of, 5), high);
       const __m512i bit = _mm512_srlv_epi32(word, _mm512_and_si512(bin_of, _mm512_set1_epi32(31)));
       const __mmask16 is_wanted =
-          _mm512_mask_test_epi32_mask(Valid(example, examples), bit, _mm512_set1_epi32(1));
+          _mm512_mask_test_epi32_mask(Before(example, examples), bit, _mm512_set1_epi32(1));
       _mm512_storeu_ps(found_.data() + found,
                        _mm512_maskz_compress_ps(is_wanted, _mm512_load_ps(values + example)));
       _mm512_storeu_si512(bins_.data() + found, _mm512_maskz_compress_epi32(is_wanted, bin_of));
@@ -174,7 +174,7 @@ class ColumnReader {
     largest_.Clear();
     least_.Clear();
     for (int64_t e = 0; e < examples_; e += kLanes) {
-      const __mmask16 valid = Valid(e, examples_);
+      const __mmask16 valid = Before(e, examples_);
       const __m512 value = _mm512_load_ps(column + e);
       largest_.Show(_mm512_mask_mov_ps(kNothing, valid, value));
       least_.Show(_mm512_mask_sub_ps(kNothing, valid, _mm512_setzero_ps(), value));
@@ -189,7 +189,7 @@ class ColumnReader {
       __m512 part[4] = {};
       const int64_t stop = std::min(start + kInFloat * kLanes, examples_);
       for (int64_t e = start; e < stop; e += kLanes) {
-        const __mmask16 valid = Valid(e, examples_);
+        const __mmask16 valid = Before(e, examples_);
         const __m512 value = _mm512_load_ps(column + e);
         const __m512 negative = _mm512_sub_ps(_mm512_setzero_ps(), value);
         const __mmask16 is_top = largest_.Reached(value) & valid;

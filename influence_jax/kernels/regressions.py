@@ -72,6 +72,8 @@ def regressions(
     members, targets = losses.shape
     if columns.shape[2] > _MOST:
         raise ValueError(f'{columns.shape[2]} columns a target are more than {_MOST}')
+    if 8 * columns.shape[3] < members:
+        raise ValueError(f'columns of {columns.shape[3]} bytes are too short for {members} members')
     shape = targets, columns.shape[2]
     coefficients, inverse, squares = np.empty((3, *shape), np.float32)
     found = Regressions(

@@ -269,17 +269,11 @@ int64_t scores_means(int64_t first, int64_t last, int64_t examples, int64_t targ
   const Features features{num_scores, scores, num_knots, knots};
   const Halves halves{sums, of_sums};
   const int64_t count = features.Count(), entries = examples * targets;
-  // At a score of 0 the mean is 0.
-  float at_zero[2] = {};
-  for (int half = 0; half < 2; ++half) {
-    const float* knot = knots;
-    const float* coefficient = coefficients + half * count;
-    for (int64_t score = 0; score < num_scores; ++score) {
-      ++coefficient;
-      for (int64_t k = 0; k < num_knots[score]; ++k) {
-        at_zero[half] += *coefficient++ * std::max(-*knot++, 0.0f);
-      }
-    }
+  // What features are at a score of 0, where the mean is 0, too.
+  std::vector<float> at_zero;
+  for (int64_t score = 0; score < num_scores; ++score) {
+    at_zero.push_back(0);
+    for (int64_t k = 0; k < num_knots[score]; ++k) at_zero.push_back(std::max(-*knots++, 0.0f));
   }
   for (int64_t target = first; target < last; target += kLanes) {
     const __mmask16 valid = Before(target, last);
@@ -290,8 +284,9 @@ int64_t scores_means(int64_t first, int64_t last, int64_t examples, int64_t targ
       __m512 square[2] = {Zero(), Zero()}, product[2] = {Zero(), Zero()};
       for (int64_t example = begin; example < std::min(begin + kAtOnce, examples); ++example) {
         const int64_t at = example * targets + target;
-        __m512 mean[2] = {Set(-at_zero[0]), Set(-at_zero[1])};
+        __m512 mean[2] = {Zero(), Zero()};
         features.Of(at, entries, valid, [&](int64_t feature, __m512 value) {
+          value = _mm512_sub_ps(value, Set(at_zero[feature]));
           for (int half = 0; half < 2; ++half) {
             const __m512 coefficient = Set(coefficients[half * count + feature]);
             mean[half] = _mm512_fmadd_ps(coefficient, value, mean[half]);

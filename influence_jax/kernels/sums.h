@@ -39,7 +39,7 @@ Steps Rounded(const Ensemble& of, int members, const float* losses, int32_t* who
       const int64_t stop = std::min(start + kSummed, half[h + 1]);
       __m512 above = zero, below = zero;
       for (int64_t slot = start; slot < stop; slot += kLanes) {
-        const __m512 some = _mm512_maskz_loadu_ps(Valid(slot, stop), losses + slot);
+        const __m512 some = _mm512_maskz_loadu_ps(Before(slot, stop), losses + slot);
         above = _mm512_add_ps(above, _mm512_max_ps(some, zero));
         below = _mm512_sub_ps(below, _mm512_min_ps(some, zero));
       }
@@ -59,7 +59,7 @@ Steps Rounded(const Ensemble& of, int members, const float* losses, int32_t* who
   for (int h = 0; h < 2; ++h) {
     __m512i total{};
     for (int64_t slot = half[h]; slot < half[h + 1]; slot += kLanes) {
-      const __mmask16 valid = Valid(slot, half[h + 1]);
+      const __mmask16 valid = Before(slot, half[h + 1]);
       const __m512i some = _mm512_cvtps_epi32(_mm512_mul_ps(
           _mm512_maskz_loadu_ps(valid, losses + slot), _mm512_set1_ps(per_step)));
       _mm512_mask_storeu_epi32(whole + slot, valid, some);
@@ -101,6 +101,7 @@ class Lookups {
   // [kTargets filled].
   void Sum(int64_t first, int64_t last, int32_t* sums) const {
     const int64_t filled = of_.Filled(), blocks = filled / kBlock;
+    if (first == last) std::fill(sums, sums + kTargets * filled, 0);
     for (int64_t word = first, words; word < last; word += words) {
       words = std::min<int64_t>(kWordsAtOnce, (word < of_.first_words ? of_.first_words : last) - word);
       for (int64_t block = 0; block < blocks; block += kBlocksAtOnce) {
@@ -230,8 +231,8 @@ class Lookups {
 // Sums of a few targets at once: products of the losses' digits of 8 bits by masks, which are 0 and
 // 1, in 32 bits. Tiles 0 to 5 hold the sums of three digits of 16 targets and of twice 16 examples.
 //
-// bits [filled / 16, words, 16, 64 bits]: of a word of 64 members, row after row, of four members of each
-//     of 16 examples, example after example.
+// bits [filled / 16, words, 16, 64 bits]: of a word of 64 members, row after row, of four members
+//     each of 16 examples, example after example.
 template <int kNumbers>
 class Products {
  public:
@@ -335,6 +336,7 @@ class Products {
       _tile_loadd(7, columns + kTile, 64);
       _tile_dpbsud(5, 6, 7);
     }
+    WholeTiles::Reached(columns);
   }
 
   static void Store(int32_t (*found)[kSide * kSide]) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 #define __AMX_TILE__ 1
@@ -15,6 +16,13 @@ namespace emulated {
 
 inline thread_local uint8_t tiles[8][16][64];
 inline thread_local bool configured = false;
+
+inline void Configure(const uint8_t* config) {
+  configured = config[0] == 1;
+  for (int tile = 0; tile < 8; ++tile) {
+    configured &= config[16 + 2 * tile] == 64 && config[17 + 2 * tile] == 0 && config[48 + tile] == 16;
+  }
+}
 
 inline void Load(int tile, const void* from, int64_t stride) {
   if (!configured) std::abort();
@@ -66,7 +74,7 @@ inline float FromBfloat16(uint16_t half) {
 #undef _tile_stored
 #undef _tile_dpbsud
 #undef _tile_dpbf16ps
-#define _tile_loadconfig(config) (emulated::configured = true)
+#define _tile_loadconfig(config) emulated::Configure(config)
 #define _tile_release() (emulated::configured = false)
 #define _tile_zero(tile) std::memset(emulated::tiles[tile], 0, 1024)
 #define _tile_loadd(tile, from, stride) emulated::Load(tile, from, stride)

@@ -129,16 +129,20 @@ def test_other_shapes_and_other_machines_are_left_to_winograd_and_xla(monkeypatc
     close(rounded_step(images, weights), winograd.WINOGRAD.convolution(*rounded(images, weights)))
 
 
-def test_what_amx_runs_compiles_here_too(tmp_path):
+@pytest.mark.parametrize(
+    ('source', 'instruction'),
+    [(kernel._SOURCE, 'tdpbf16ps'), ('columns.cc', 'tdpbsud'), ('mask_sums.cc', 'tdpbsud')],
+)
+def test_what_amx_runs_compiles_here_too(source, instruction, tmp_path):
     """With the instructions for tiles, which the tests above emulate."""
     *command, _, include = library._command(shutil.which('c++') or shutil.which('g++') or 'c++')
     command = [option for option in command if option not in ('-march=native', '-shared')]
-    source = Path(library.__file__).with_name(kernel._SOURCE)
+    path = Path(library.__file__).with_name(source)
     options = ['-march=sapphirerapids', '-S', '-o', str(tmp_path / 'assembly.s')]
     done = subprocess.run(
-        [*command, '-isystem', include, *options, str(source)], capture_output=True, text=True
+        [*command, '-isystem', include, *options, str(path)], capture_output=True, text=True
     )
     if 'bad value' in done.stderr or 'unknown target' in done.stderr:
         pytest.skip('the compiler is older than AMX')
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'assembly.s').read_text(encoding='utf-8').count('tdpbf16ps') >= 8
+    assert (tmp_path / 'assembly.s').read_text(encoding='utf-8').count(instruction) >= 8

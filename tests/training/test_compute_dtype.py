@@ -1,6 +1,7 @@
 """Products with bfloat16 factors, wherever they are in a step; everything else in float32."""
 
 import dataclasses
+import json
 import re
 
 import jax
@@ -171,14 +172,18 @@ def test_measurements_are_of_float32_products():
 DATASET = ij.Dataset(ROWS)
 
 
-def _run(directory, dtype, **options):
+LARGER = ij.Dataset({name: np.concatenate([rows] * 4) for name, rows in ROWS.items()})
+"""Of whose halves batches can be whole groups of images."""
+
+
+def _run(directory, dtype, *, batch_size=4, **options):
     return ij.train_ensemble(
         Linear(),
-        DATASET,
+        DATASET if batch_size == 4 else LARGER,
         members=4,
         output_dir=directory,
         design=ij.Design.BALANCED,
-        recipe=ij.Recipe(epochs=1, batch_size=4, compute_dtype=dtype),
+        recipe=ij.Recipe(epochs=1, batch_size=batch_size, compute_dtype=dtype),
         **options,
     )
 
@@ -202,19 +207,44 @@ def test_a_run_of_float32_is_one_of_before_there_was_a_choice(tmp_path):
 @pytest.mark.parametrize('fast', [ComputeDtype.FLOAT32, BFLOAT16])
 def test_a_dtype_that_is_left_open_is_the_fastest_or_that_of_the_run(fast, tmp_path, monkeypatch):
     monkeypatch.setattr(bfloat16_convolution, 'is_at_hand', lambda: fast is BFLOAT16)
-    run = _run(tmp_path / 'run', None)
+    run = _run(tmp_path / 'run', None, batch_size=16)
     assert training.Recipe.of_manifest(run.manifest.configuration['recipe']).compute_dtype is fast
     monkeypatch.setattr(bfloat16_convolution, 'is_at_hand', lambda: fast is not BFLOAT16)
-    again = _run(tmp_path / 'run', None)  # on another machine
+    again = _run(tmp_path / 'run', None, batch_size=16)  # on another machine
     assert again.manifest == run.manifest
     model = ij.train_full_data_model(
         Linear(),
-        DATASET,
+        LARGER,
         output_dir=tmp_path / 'model',
-        recipe=ij.Recipe(epochs=1, batch_size=4, compute_dtype=None),
+        recipe=ij.Recipe(epochs=1, batch_size=16, compute_dtype=None),
     )
     kept = training.Recipe.of_manifest(model.manifest.configuration['recipe'])
     assert kept.compute_dtype is not fast
+
+
+def test_a_dtype_that_is_left_open_where_batches_fill_no_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(bfloat16_convolution, 'is_at_hand', lambda: True)
+    run = _run(tmp_path / 'run', None, batch_size=4)
+    assert 'compute_dtype' not in run.manifest.configuration['recipe']
+
+
+@pytest.mark.parametrize('recipe', [None, 'text', {'compute_dtype': 'float8', 'epochs': 1}])
+def test_a_run_whose_recipe_cannot_be_read_is_refused(recipe, tmp_path):
+    run = _run(tmp_path / 'run', BFLOAT16)
+    path = run.directory / 'manifest.json'
+    manifest = json.loads(path.read_text(encoding='utf-8'))
+    manifest['configuration']['recipe'] = recipe
+    path.write_text(json.dumps(manifest), encoding='utf-8')
+    with pytest.raises(ij.store.RunError, match='recipe'):
+        _run(tmp_path / 'run', None)
+
+
+def test_training_again_with_the_dtype_of_a_run_says_nothing(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(bfloat16_convolution, 'is_at_hand', lambda: True)
+    run = _run(tmp_path / 'run', None, batch_size=16)
+    recipe = training.Recipe.of_manifest(run.manifest.configuration['recipe'])
+    ij.ensemble.measure_subsets(Linear(), LARGER, run.masks[:2], recipe=recipe)
+    assert not [record for record in caplog.records if record.levelname == 'WARNING']
 
 
 def test_a_dtype_that_is_left_open_is_no_configuration():
