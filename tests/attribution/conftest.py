@@ -67,7 +67,12 @@ NETWORKS = {
 NETWORKS = {name: functools.cache(make) for name, make in NETWORKS.items()}
 
 
-@pytest.fixture(scope='module', params=list(NETWORKS))
+_LARGE = dict.fromkeys(('resnet', 'gpt_neo'), pytest.mark.slow)
+
+
+@pytest.fixture(
+    scope='module', params=[pytest.param(name, marks=_LARGE.get(name, ())) for name in NETWORKS]
+)
 def network(request):
     """A model and its examples."""
     return NETWORKS[request.param]()

@@ -83,6 +83,7 @@ def classifier():
     return Model(problem.task, variables, mask=mask, training=training), problem.examples
 
 
+@pytest.mark.slow
 def test_scores_rank_as_exact_derivatives_do(classifier):
     model, examples = classifier
     records = Records(examples, examples)

@@ -40,6 +40,7 @@ def test_a_short_step_is_the_product_of_gradients(mlp):
         assert np.abs(coarse - expected).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_the_step_is_chosen_for_each_target(mlp):
     """So large that float32 resolves it, and so small that scores are those of gradients."""
     model, examples = mlp

@@ -43,7 +43,7 @@ def test_factors_of_one_linear_layer_are_its_hessian(regression):
     'name',
     [
         'mlp',
-        'strided',
+        pytest.param('strided', marks=pytest.mark.slow),
         pytest.param('resnet', marks=pytest.mark.slow),
         pytest.param('gpt_neo', marks=pytest.mark.slow),
     ],

@@ -96,6 +96,7 @@ def test_derivatives_are_finite_differences_of_training_again(problem, states):
     assert np.abs(np.asarray(found)[:, ::2]).min() > 1e-6
 
 
+@pytest.mark.slow
 def test_combinations_of_targets(problem):
     program, arguments, targets = problem
     matrix = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4)))
@@ -187,6 +188,7 @@ def test_a_runs_training_is_done_again(models):
         )
 
 
+@pytest.mark.slow
 def test_scores_are_averaged_over_the_models_trained_on_the_example(models):
     read, records = models
     method = attribution.Metagradients()

@@ -122,6 +122,7 @@ def test_tokens_are_their_own_losses(texts):
     near(found[:, 1:7], expected[:, :6])
 
 
+@pytest.mark.slow
 def test_tokens_of_an_answer(texts):
     model, records = texts
     records = dataclasses.replace(records, measurement='answer_loss')
@@ -135,6 +136,7 @@ def test_tokens_of_an_answer(texts):
     [Gradients(), pytest.param(KFAC(damping=1.0), marks=pytest.mark.slow)],
     ids=lambda one: one.method.name,
 )
+@pytest.mark.slow
 def test_tokens_of_pairs_are_those_of_their_targets(texts, method):
     model, records = texts
     examples, targets = np.array([4, 0, 4, 2]), np.array([3, 1, 1, 0])

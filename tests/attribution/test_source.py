@@ -89,6 +89,7 @@ def assert_near(found, expected, tolerance):
     np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_stationary_gradients_are_unrolled_exactly():
     """Full batches from the optimum on: (1 - (1 - eta H)^K) / H, but for rates that are not 0."""
     model, examples = trained(optax.sgd(2e-3), steps=400, at_optimum=True)

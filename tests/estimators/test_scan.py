@@ -139,6 +139,7 @@ def test_differences_by_halves_and_p_values_are_those_of_the_masks(scanned):
     assert ((bounds <= 0.1) | (bounds <= expected * (1 + 1e-4))).all()
 
 
+@pytest.mark.slow
 def test_more_candidates_than_expected_are_all_listed():
     masks, targets = problem()
     every = targets._replace(floor=np.zeros(len(targets.self_index)))

@@ -18,6 +18,8 @@ from influence_jax.interchange import stored
 from influence_jax.models import MLPConfig
 from influence_jax.tasks import Classification
 
+pytestmark = pytest.mark.slow  # whole launches
+
 M, N = 24, 12
 
 
@@ -93,7 +95,6 @@ def test_a_column_of_a_run_is_its_own(trained, tmp_path, target):
     np.testing.assert_allclose([float(row['influence']) for row in rows], expected, rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_report_has_summaries_and_with_its_tensors_columns(tensors, tmp_path):
     directory, column = (
         tensors(keep=False),
@@ -157,7 +158,6 @@ def test_nothing_is_written_into_a_run(trained):
         export.run(str(trained.directory), settings)
 
 
-@pytest.mark.slow
 def test_a_column_is_by_the_estimator_of_the_report_or_by_none(tensors, tmp_path):
     directory = tensors(keep=True)
     column = ExportSettings(Format.CSV, str(tmp_path / 'c.csv'), '0', ridge)

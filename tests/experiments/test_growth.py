@@ -15,6 +15,8 @@ from influence_jax.report.facts import Precision, precision_of
 from influence_jax.subsets import Design
 from influence_jax.training import Trained
 
+pytestmark = pytest.mark.slow  # whole launches
+
 GROWING = {'estimator': difference_in_means, 'until_standard_error': 0.3, 'max_members': 400}
 
 

@@ -13,6 +13,8 @@ from experiments.settings import LabelSettings
 from experiments.tabular import TableSettings, TabularExperiment
 from influence_jax import Design, Recipe, Run, train_ensemble
 
+pytestmark = pytest.mark.slow  # whole launches
+
 RTE = Path(__file__).parents[3] / 'shared' / 'data' / 'rte_bert'
 
 
@@ -50,7 +52,6 @@ def settings(runs, out, **changes):
     return JudgeSettings(output_dir=str(out), **given | changes)
 
 
-@pytest.mark.slow
 def test_a_leaderboard_from_directories_alone(runs, launch, tmp_path):
     done = launch(
         f'--run={runs / "ensemble"}',
@@ -118,7 +119,6 @@ def test_what_it_refuses(runs, tmp_path):
     refused("'nobody'", targets='nobody,3')
 
 
-@pytest.mark.slow
 def test_some_targets_and_the_scores_of_before(runs, tmp_path):
     judge.run(settings(runs, tmp_path, targets='30', attribution='cosine', estimator='none'))
     (scores,) = (tmp_path / 'scores').glob('cosine-*.npy')

@@ -39,6 +39,8 @@ from influence_jax.tasks.causal_lm import COMPLETIONS
 from influence_jax.tasks.completion import EXTRACTION
 from influence_jax.training.checkpoint import Checkpointer
 
+pytestmark = pytest.mark.slow  # whole launches
+
 NAMES = ('left', 'right', 'upper', 'lower', 'inner', 'outer', 'first', 'last')
 THINGS = ('door', 'hand', 'shelf', 'lamp', 'row', 'page')
 MEMBERS, RECORDS = 24, 10 + 3 * 3
@@ -158,7 +160,6 @@ def test_page_and_terminal_say_which_regime_of_extraction_the_run_is_in(
         assert '--epochs=8 instead of 4' in shown
 
 
-@pytest.mark.slow
 def test_losses_and_scores_of_tokens_are_kept_with_parameters(run, tmp_path, capsys):
     directory = tmp_path / 'run'
     settings = {
@@ -186,7 +187,6 @@ def test_without_parameters_no_tokens_are_kept(whole, finished):
     assert not (finished / 'tokens.zarr').exists()
 
 
-@pytest.mark.slow
 def test_tokens_can_be_left_out(run, tmp_path):
     run(
         tmp_path,
@@ -200,7 +200,6 @@ def test_tokens_can_be_left_out(run, tmp_path):
         ExtractionSettings(token_members=-1)
 
 
-@pytest.mark.slow
 def test_a_tokenizer_of_its_own_and_records_that_are_cut(run, source, tmp_path, unreported, capsys):
     tokenizer = train_byte_bpe(data.load(str(source)).texts, 290)
     tokenizer.save(tmp_path / 'tokenizer')
@@ -224,7 +223,6 @@ def test_the_same_command_again_trains_nothing(whole, run, source, finished, tmp
     assert page == finished / 'report' / 'index.html'
 
 
-@pytest.mark.slow
 def test_members_that_are_missing_are_trained_alone(whole, run, finished, tmp_path, monkeypatch):
     directory = tmp_path / 'half'
     shutil.copytree(finished, directory)
@@ -250,7 +248,6 @@ def test_another_duplication_in_the_same_directory(whole, run, finished):
         run(finished, text={'unique': 11})
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures('unreported')
 def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
     pretrain, calls = pretraining._pretrain, []
@@ -282,7 +279,6 @@ def test_a_base_is_pretrained_once_and_shared(run, tmp_path, monkeypatch):
     assert gains[0] > gains[1] > 0
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures('unreported')
 def test_members_start_from_a_checkpoint(run, source, tmp_path):
     folder = tmp_path / 'checkpoint'
@@ -300,7 +296,6 @@ def test_members_start_from_a_checkpoint(run, source, tmp_path):
         run(tmp_path / 'other', model=ModelSettings(str(folder)))
 
 
-@pytest.mark.slow
 def test_a_base_in_another_precision_is_another_base(run, tmp_path, monkeypatch):
     monkeypatch.setattr(language_ensemble, 'train_ensemble', lambda *_, **__: None)
     monkeypatch.setattr(launching, 'report_of', lambda *_, **__: None)
@@ -320,7 +315,6 @@ def test_a_tokenizer_that_is_not_the_networks(run, source, tmp_path):
         run(tmp_path / 'run', model=ModelSettings(str(tmp_path / 'checkpoint')))
 
 
-@pytest.mark.slow
 def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, unreported):
     directory = tmp_path / 'mesh'
     run(
@@ -339,7 +333,6 @@ def test_members_on_a_mesh_are_the_same(whole, run, tmp_path, unreported):
     assert [layout[axis] for axis in ('member', 'data', 'model', 'vmapped')] == [2, 2, 1, 8]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('mesh', ['', '2,1,1'])
 def test_an_ensemble_that_grows(run, tmp_path, monkeypatch, unreported, mesh):
     """It leaves nothing in training behind, and closes what wrote it before that is removed."""
@@ -445,7 +438,6 @@ def test_the_papers_experiment():
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (3, 50, 2e-4)
 
 
-@pytest.mark.slow
 def test_defaults_are_in_the_papers_regime_of_extraction(tmp_path):
     """As the model trained on all of the embedded records tells, which is the paper's measure."""
     text, tokens = DEFAULTS.text, DEFAULTS.text.max_length

@@ -69,7 +69,7 @@ def test_the_same_command_again_trains_nothing(finished, launch, small):
     assert len(list(directory.rglob('*.zarr/*'))) > 3 * 64
 
 
-@pytest.mark.parametrize('change', ['page', 'estimator'])
+@pytest.mark.parametrize('change', ['page', pytest.param('estimator', marks=pytest.mark.slow)])
 def test_a_report_that_would_be_another_is_made_again(finished, launch, small, change):
     _, directory = finished
     page = directory / 'report' / 'index.html'
@@ -339,6 +339,7 @@ def test_kept_parameters_give_what_was_measured(run_here, images):
     np.testing.assert_allclose(measured['loss'], recorded.measurement('loss')[5], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_parameters_cannot_be_kept_of_members_trained_before(run_here):
     run, _ = run_here
     run()

@@ -142,6 +142,7 @@ def test_a_language_model_trains_by_it_and_its_losses_are_those_of_padded_record
     close(step(params), jax.value_and_grad(functools.partial(loss, padded))(params))
 
 
+@pytest.mark.slow
 def test_where_integers_have_64_bits():
     task, records = modeling(), batch()
     params = task.init(key=jax.random.key(0))
