@@ -9,6 +9,7 @@ from influence_jax.estimators import standard_errors
 from influence_jax.estimators.ensemble import problem
 from influence_jax.estimators.estimator import Fit, Tiles, estimator
 from influence_jax.estimators.mask_columns import distinct
+from influence_jax.estimators.mask_products import HALVES
 from influence_jax.estimators.scan import Scan, SingleEntries, scan_for
 from influence_jax.estimators.self_influence import (
     own_entries,
@@ -20,7 +21,6 @@ from influence_jax.estimators.tiling import TILE, by_tiles, padded
 from influence_jax.threads import IN_CACHE, in_threads
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
 
-_HALVES = slice(0, None, 2), slice(1, None, 2)
 _COMPARED = 8
 
 
@@ -198,7 +198,7 @@ def without_self(
 
     def of_some(columns: slice) -> None:
         included = (masks[:, self_index[columns]] & (self_index[columns] >= 0)).astype(np.float32)
-        for half in _HALVES:
+        for half in HALVES:
             part, inside = losses[half, columns], included[half]
             count, total = inside.sum(axis=0), (part * inside).sum(axis=0)
             without = (part.sum(axis=0) - total) / np.maximum(len(part) - count, 1)

@@ -156,8 +156,10 @@ def _provenance(run: ReportedRun) -> dict[str, str]:
     manifest = getattr(run, 'manifest', None)
     if manifest is None:
         return {}
+    narrow = _recipe(run).get('compute_dtype')
     return {
         'executor': _layout(manifest.executor),
+        **({'compute dtype while training': str(narrow)} if narrow else {}),
         'command': manifest.command,
         'started': manifest.created,
         'versions': ', '.join(f'{name} {version}' for name, version in manifest.versions.items()),
@@ -220,9 +222,13 @@ def regime_note(
 
 def epochs(run: ReportedRun) -> float | None:
     """Returns how long members trained; None where the run does not say."""
-    configuration: Any = getattr(getattr(run, 'manifest', None), 'configuration', {})
-    recipe = configuration.get('recipe') or {}
+    recipe = _recipe(run)
     return float(recipe['epochs']) if 'epochs' in recipe else None
+
+
+def _recipe(run: ReportedRun) -> Mapping[str, Any]:
+    configuration: Any = getattr(getattr(run, 'manifest', None), 'configuration', {})
+    return configuration.get('recipe') or {}
 
 
 def _bleu(judgment: Judgment) -> str:

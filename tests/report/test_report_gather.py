@@ -52,7 +52,7 @@ def kept(tmp_path):
     losses = run.measurement('loss').copy()
     losses[5] = np.inf
     manifest = store.Manifest(
-        configuration={'recipe': {'epochs': 3}},
+        configuration={'recipe': {'epochs': 3, 'compute_dtype': 'bfloat16'}},
         seeds={'seed': 1},
         dataset=store.DatasetIdentity('ours', 'f' * 64),
         example_ids=run.example_ids,
@@ -82,6 +82,7 @@ def test_a_run_alone_is_enough_for_its_page(kept):
     left = np.delete(np.arange(M), [3, 5])
     assert results.facts['members'] == '62 of 64' and results.members == 62
     assert results.facts['command'] == 'python -m ours'
+    assert results.facts['compute dtype while training'] == 'bfloat16'
     assert results.facts['examples'] == '10'
     losses = array_run().measurement('loss')
     np.testing.assert_allclose(results.mean_loss, losses[left].mean(axis=0), rtol=1e-5)
