@@ -14,11 +14,11 @@ from influence_jax.estimators.least_squares import COUNTS, fit_regressors
 from influence_jax.estimators.mask_columns import nearly_equal
 from influence_jax.estimators.mask_products import MaskProducts
 from influence_jax.estimators.packed import PackedColumns
+from influence_jax.estimators.residual_columns import ResidualColumns
 from influence_jax.estimators.scan import scan_for
 from influence_jax.estimators.self_influence import unseen_error, widened_error
 from influence_jax.estimators.tiling import TILE, padded, standardized_tiles
 from influence_jax.estimators.uncertainty import z_of_p
-from influence_jax.estimators.whole_columns import WholeColumns
 from influence_jax.types import AnyArray, Masks, Measurement
 
 _CHANCE = 0.05  # that the strongest of all examples is taken for a regressor by noise alone
@@ -75,7 +75,7 @@ def adjusted(
 
     def blocks() -> Tiles:
         products = MaskProducts(ensemble.masks)
-        columns_of = WholeColumns(ensemble.masks, fit.scan.single, products)
+        columns_of = ResidualColumns(ensemble.masks, fit.scan.single, products)
         for columns, losses, scale in standardized_tiles(ensemble.losses, tile=tile):
             of_block = padded(ensemble.self_index[columns], len(scale), fill=-1)
             fitted = fit(losses, of_block, columns, scale)

@@ -21,6 +21,7 @@ from influence_jax.estimators.ensemble import Problem, problem
 from influence_jax.estimators.estimator import Estimator, Tiles, estimator
 from influence_jax.estimators.mask_products import HALVES, MaskProducts
 from influence_jax.estimators.regression_adjusted import Fitting, adjusted
+from influence_jax.estimators.residual_columns import ResidualColumns
 from influence_jax.estimators.scan.compiled import CompiledEntries
 from influence_jax.estimators.tiling import (
     TILE,
@@ -30,7 +31,6 @@ from influence_jax.estimators.tiling import (
     tile_slices,
 )
 from influence_jax.estimators.uncertainty import z_of_p
-from influence_jax.estimators.whole_columns import WholeColumns
 from influence_jax.kernels import posterior as kernel
 from influence_jax.threads import Piece, in_threads, side_by_side
 from influence_jax.types import AnyArray, Influence, Masks, Measurement
@@ -285,7 +285,7 @@ class _Model:
         single = self._fit.scan.single
         packed = single.packed if isinstance(single, CompiledEntries) else None
         self._products = MaskProducts(of.masks, packed)
-        self._columns_of = WholeColumns(of.masks, single, self._products)
+        self._columns_of = ResidualColumns(of.masks, single, self._products)
         learning = prior.spaced(targets, _LEARNING_TARGETS)
         self._means = self._learn_means(learning) if scores else None
         self._odds = self._learn_odds(learning)

@@ -10,10 +10,10 @@ from influence_jax import kernels, threads
 from influence_jax.estimators import Columns, Method, assisted, odds, prior, shrunk
 from influence_jax.estimators.mask_products import HALVES, HalfEstimates, MaskProducts
 from influence_jax.estimators.regression_adjusted import Fitting
+from influence_jax.estimators.residual_columns import ResidualColumns
 from influence_jax.estimators.scan import SummaryRequest, compiled, read_columns
 from influence_jax.estimators.scan.compiled import CompiledEntries
 from influence_jax.estimators.tiling import standardized_block
-from influence_jax.estimators.whole_columns import WholeColumns
 from influence_jax.kernels import differences, mask_sums, matrices, posterior, scores
 from influence_jax.kernels.calls import FLOATS, INT, Function
 from tests.kernels import variants
@@ -54,7 +54,7 @@ def test_whole_columns_and_their_errors(members, examples, targets):
     # Regressors left out of most targets: entries far beyond noise, whose errors are Welch's, stay.
     fitted = fit(centered, index, slice(0, targets), scale)
     products = MaskProducts(masks, fit.scan.single.packed)
-    columns_of = WholeColumns(masks, fit.scan.single, products)
+    columns_of = ResidualColumns(masks, fit.scan.single, products)
     mine = columns_of(fitted, scale, width=targets)
     residual = fitted._replace(residual=centered, examples=np.full_like(fitted.examples, -1))
     far_out = columns_of(residual, scale, width=targets)

@@ -1,4 +1,4 @@
-"""Whole columns of differences of means: sums by matrix products, then entries in one pass."""
+"""Whole columns of differences of means of residuals: sums, then entries in one pass."""
 
 import functools
 
@@ -23,7 +23,7 @@ from influence_jax.types import Influence
 _AT_ONCE = 2**18  # entries beyond noise
 
 
-class WholeColumns:
+class ResidualColumns:
     """All entries of differences of means of what regressions leave, block after block."""
 
     def __init__(
