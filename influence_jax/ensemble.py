@@ -443,13 +443,14 @@ def _with_dtype(recipe: Recipe, output_dir: Path | None = None) -> Recipe:
     """
     dtype = recipe.compute_dtype
     if dtype is None:
-        dtype = None if output_dir is None else _recorded_dtype(output_dir)
-        if dtype is None:
-            convolves = bfloat16_convolution.serves(recipe.batch_size, *_CHANNELS)
-            is_fast = multiplies_bfloat16() or (_on_cpu() and convolves)
-            dtype = ComputeDtype.BFLOAT16 if is_fast else ComputeDtype.FLOAT32
-        is_narrow = from_primary(np.array(dtype is ComputeDtype.BFLOAT16))
-        dtype = ComputeDtype.BFLOAT16 if is_narrow else ComputeDtype.FLOAT32
+        recorded = None if output_dir is None else _recorded_dtype(output_dir)
+        is_narrow = (
+            recorded is ComputeDtype.BFLOAT16
+            if recorded
+            else multiplies_bfloat16()
+            or (_on_cpu() and bfloat16_convolution.serves(recipe.batch_size, *_CHANNELS))
+        )
+        dtype = ComputeDtype.BFLOAT16 if from_primary(np.array(is_narrow)) else ComputeDtype.FLOAT32
     if dtype is ComputeDtype.BFLOAT16 and not multiplies_bfloat16():
         _warn_of_slow(is_asked_for=output_dir is not None and recipe.compute_dtype is not None)
     return dataclasses.replace(recipe, compute_dtype=dtype)

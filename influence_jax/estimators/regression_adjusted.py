@@ -126,32 +126,12 @@ class Fitting:
     ) -> Fit:
         """See `BlockFit`."""
         left = without_self(self._masks, losses, self_index)
-        candidate_regressors = self._candidate_regressors(left, self_index)
-        fitted = self._regressions(losses, candidate_regressors, self_index, columns, scale)
+        candidate_regressors = self.candidate_regressors(left, self_index)
+        fitted = self.regressions(losses, candidate_regressors, self_index, columns, scale)
         cross_fitted = self._cross_fitted(losses, left, candidate_regressors, self_index)
         return fitted._replace(other_cross_fitted=cross_fitted)
 
     def regressions(
-        self,
-        losses: Float[np.ndarray, 'M t'],
-        left: Float[np.ndarray, 'M t'],
-        self_index: Int[np.ndarray, ' t'],
-        columns: slice | Int[np.ndarray, ' _'],
-        scale: Float[np.ndarray, ' t'],
-    ) -> Fit:
-        """As calling it, but for `other_cross_fitted`, which is NaN.
-
-        Args:
-          losses: as in `BlockFit`.
-          left: `without_self` of these.
-          self_index: as in `BlockFit`.
-          columns: as in `BlockFit`.
-          scale: as in `BlockFit`.
-        """
-        candidate_regressors = self._candidate_regressors(left, self_index)
-        return self._regressions(losses, candidate_regressors, self_index, columns, scale)
-
-    def _regressions(
         self,
         losses: Float[np.ndarray, 'M t'],
         candidate_regressors: Int[np.ndarray, '3 t K'],
@@ -159,6 +139,7 @@ class Fitting:
         columns: slice | Int[np.ndarray, ' _'],
         scale: Float[np.ndarray, ' t'],
     ) -> Fit:
+        """On some of the candidates, chosen before; `other_cross_fitted` is NaN."""
         found = fit_regressors(
             losses,
             candidate_regressors,
@@ -194,7 +175,7 @@ class Fitting:
         candidates = self.scan.candidate_regressors(losses, self_index, self._most, parts=2)
         return strongest_other(self.scan.single, losses, candidates, self_index)
 
-    def _candidate_regressors(
+    def candidate_regressors(
         self, left: Float[np.ndarray, 'M t'], self_index: Int[np.ndarray, ' t']
     ) -> Int[np.ndarray, '3 t K']:
         """As `Scan.candidate_regressors`; the target's example itself, not one that equals it."""

@@ -415,13 +415,9 @@ class _Model:
                 losses[HALVES[1 - half], :width] += offset - offset.mean(axis=0)
             means = expected.sum(axis=0) / 2
             left, _ = self._left(losses[:, :width], targets)
-        fitted = self._fit.regressions(
-            losses,
-            padded_columns(left, self._tile),
-            padded(index, self._tile, fill=-1),
-            targets,
-            scale,
-        )
+        of_tile = padded(index, self._tile, fill=-1)
+        candidates = self._fit.candidate_regressors(padded_columns(left, self._tile), of_tile)
+        fitted = self._fit.regressions(losses, candidates, of_tile, targets, scale)
         deviations = self._columns_of(fitted, np.ones(len(scale), np.float32), width=width)
         return _Block(scale[:width], unit, index, means, deviations, left)
 

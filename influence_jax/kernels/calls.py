@@ -41,6 +41,10 @@ class Function:
     declared: tuple[Any, ...]
     of_call: tuple[Any, ...] = ()
 
+    def there(self) -> bool:
+        """Whether it can be called: there is a compiler, and the CPU has AVX-512."""
+        return library.loaded(self.source) is not None
+
     def bound(self, *arguments: Any, of: ctypes.CDLL | None = None) -> Work:
         """The function with what is the same for all rows.
 

@@ -3,7 +3,6 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from influence_jax.kernels import library
 from influence_jax.kernels.calls import DOUBLE, FLOATS, INT, INTS, Function
 from influence_jax.threads import in_threads
 
@@ -14,9 +13,7 @@ _DIFFERENCES = Function(
 )
 
 
-def there() -> bool:
-    """Whether `differences` can be called: there is a compiler, and the CPU has AVX-512."""
-    return library.loaded('differences.cc') is not None
+there = _DIFFERENCES.there
 
 
 def differences(

@@ -3,7 +3,6 @@
 import numpy as np
 from jaxtyping import Float
 
-from influence_jax.kernels import library
 from influence_jax.kernels.calls import FLOATS, INT, STRUCTURE, Function
 from influence_jax.kernels.summaries import Masks
 from influence_jax.threads import in_threads
@@ -13,9 +12,7 @@ _TARGETS = 16  # of a call
 _SUMS = Function('mask_sums.cc', 'mask_sums', (STRUCTURE, INT, FLOATS, FLOATS))
 
 
-def there() -> bool:
-    """Whether this can be called: there is a compiler, and the CPU has AVX-512."""
-    return library.loaded('mask_sums.cc') is not None
+there = _SUMS.there
 
 
 def sums(

@@ -3,7 +3,6 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from influence_jax.kernels import library
 from influence_jax.kernels.calls import FLOATS, INT, INTS, ROWS_OF_FLOATS, Function
 from influence_jax.threads import in_threads
 
@@ -27,7 +26,7 @@ def serves(*matrices: Float[np.ndarray, 'N t']) -> bool:
         one.dtype == np.float32 and one.strides[1] == 4 and one.strides[0] % 4 == 0
         for one in matrices
     )
-    return all(rows) and library.loaded('matrices.cc') is not None
+    return all(rows) and _MEDIANS.there()
 
 
 def medians(matrix: Float[np.ndarray, 'N t']) -> Float[np.ndarray, ' t']:

@@ -8,7 +8,6 @@ import dataclasses
 import numpy as np
 from jaxtyping import Complex64, Float, Int32
 
-from influence_jax.kernels import library
 from influence_jax.kernels.calls import (
     DOUBLE,
     DOUBLES,
@@ -32,9 +31,7 @@ _COUNTS = Function(
 )
 
 
-def there() -> bool:
-    """Whether this can be called: there is a compiler, and the CPU has AVX-512."""
-    return library.loaded('posterior.cc') is not None
+there = _VALUES.there
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from influence_jax.kernels import library
 from influence_jax.kernels.calls import BYTES, DOUBLE, FLOATS, INT, INTS, Function
 from influence_jax.threads import in_threads
 
@@ -22,9 +21,7 @@ _REGRESSIONS = Function(
 )
 
 
-def there() -> bool:
-    """Whether `regressions` can be called: there is a compiler, and the CPU has AVX-512."""
-    return library.loaded('regressions.cc') is not None
+there = _REGRESSIONS.there
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, Int32
 
-from influence_jax.kernels import library
 from influence_jax.kernels.calls import (
     DOUBLES,
     FLOATS,
@@ -31,9 +30,7 @@ _MOMENTS = Function('scores.cc', 'scores_moments', (*_OF_FEATURES, INT, INTS, DO
 _MEANS = Function('scores.cc', 'scores_means', (*_OF_FEATURES, FLOATS, DOUBLES, DOUBLES, FLOATS))
 
 
-def there() -> bool:
-    """Whether this can be called: there is a compiler, and the CPU has AVX-512."""
-    return library.loaded('scores.cc') is not None
+there = _STANDARDIZED.there
 
 
 def standardize(

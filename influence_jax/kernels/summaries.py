@@ -311,7 +311,7 @@ def columns_of_values(
     Returns:
       A function of which targets, that returns the histogram.
     """
-    if library.loaded('columns.cc') is None:
+    if not _OF_VALUES.there():
         return None
     if values.dtype != np.float32 or values.strides[1] != 4:
         raise TypeError(f'values must be rows of float32, not {values.dtype} {values.strides}')
