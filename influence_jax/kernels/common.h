@@ -41,7 +41,9 @@ inline Vector All(float value) { return value - Vector{}; }
 template <typename Step>
 inline void OverChannels(int64_t channels, Step step) {
   int64_t c = 0;
-  for (; c + kLanes <= channels; c += kLanes) step(c, Load, Store);
+  const auto load = [](const float* from) { return Load(from); };
+  const auto store = [](float* to, Vector value) { Store(to, value); };
+  for (; c + kLanes <= channels; c += kLanes) step(c, load, store);  // pointers are not inlined
   if (const size_t rest = sizeof(float) * (channels - c)) {
     step(
         c,

@@ -33,6 +33,8 @@ class CausalAttention:
     of_arrays: Callable[..., Array]
     platform = 'cuda'
     axes = 4
+    differentiable = 3
+    has_products = True
 
     def serves(self, *heads: AnyArray) -> bool:
         """Whether this process's cards, and its cuDNN, attend these queries, keys and values."""
@@ -50,7 +52,7 @@ class CausalAttention:
         """See `Form`."""
         return self.of_arrays(*arrays)
 
-    def attended(self, *arrays: Array) -> Array:
+    def value(self, *arrays: Array) -> Array:
         """See `Form`."""
         of_texts = [array.reshape(-1, *array.shape[-3:]) for array in arrays]
         return self._fused(*of_texts).reshape(arrays[0].shape)

@@ -47,12 +47,14 @@ class PackedAttention:
     of_arrays: Callable[..., Array]
     platform = 'cpu'
     axes = 3
+    differentiable = 3
+    has_products = True
 
     def in_jax(self, *arrays: Array) -> Array:
         """See `Form`."""
         return self.of_arrays(*arrays)
 
-    def attended(self, *arrays: Array) -> Array:
+    def value(self, *arrays: Array) -> Array:
         """See `Form`."""
         return self._called(_ATTEND, 1, arrays)[0]
 

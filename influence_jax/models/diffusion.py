@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from influence_jax.models.resnet import Conv3x3, GroupNorm, halve
+from influence_jax.models.group_norm import GroupNorm
+from influence_jax.models.resnet import Conv3x3, halve
 
 _FREQUENCIES = 8
 

@@ -78,9 +78,8 @@ def _evaluated(jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any
         primitive, inputs = equation.primitive, [read(v) for v in equation.invars]
         if (product := _PRODUCTS.get(primitive.name)) and _is_float32(*inputs):
             outputs = [product(primitive, equation.params, *inputs)]
-        elif (in_jax := getattr(primitive, 'in_jax', None)) and _is_float32(inputs[0]):
-            # A kernel says what it computes.
-            form = jax.make_jaxpr(functools.partial(in_jax, **equation.params))(*inputs)
+        elif (in_jax := _products_of_kernel(equation)) and _is_float32(inputs[0]):
+            form = jax.make_jaxpr(in_jax)(*inputs)
             outputs = _evaluated(form.jaxpr, form.consts, inputs)
         else:
             params = {name: _within(value) for name, value in equation.params.items()}
@@ -88,6 +87,14 @@ def _evaluated(jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any
             outputs = found if primitive.multiple_results else [found]
         values |= zip(equation.outvars, outputs, strict=True)
     return [read(variable) for variable in jaxpr.outvars]
+
+
+def _products_of_kernel(equation: core.JaxprEqn) -> Callable[..., Any] | None:
+    """What a kernel computes, as it says itself; None where it has no products."""
+    primitive: Any = equation.primitive
+    if not (hasattr(primitive, 'in_jax') and equation.params['form'].has_products):
+        return None
+    return functools.partial(primitive.in_jax, **equation.params)
 
 
 def _within(value: Any) -> Any:

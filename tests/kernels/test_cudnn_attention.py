@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_jax.kernels import attention, cudnn_attention
+from influence_jax.kernels import cudnn_attention, functions
 from influence_jax.kernels.cudnn_attention import CausalAttention
 from influence_jax.models.gpt_neo import network
 
@@ -42,7 +42,7 @@ class Library(CausalAttention):
 
 def both(window, factor=1.0):
     form = functools.partial(network._attended, window or SHAPE[2])
-    return functools.partial(attention.attend, Library(window, form, factor)), form
+    return functools.partial(functions.call, Library(window, form, factor)), form
 
 
 def close(found, expected):
@@ -109,7 +109,7 @@ def test_cudnn_is_asked_for_a_window_of_so_many_tokens(monkeypatch):
     (equation,) = traced.eqns
     form = equation.params['form']
     assert (form.window, form.platform) == (5, 'cuda')
-    attended = str(jax.make_jaxpr(form.attended)(*texts))
+    attended = str(jax.make_jaxpr(form.value)(*texts))
     assert 'sliding_window_length=5' in attended
     assert 'MaskType.CAUSAL' in attended
     gradients = str(jax.make_jaxpr(form.gradients)(*texts, texts[0]))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_jax.kernels import attention, packed_attention
+from influence_jax.kernels import functions, packed_attention
 from influence_jax.kernels.packed_attention import PackedAttention
 from influence_jax.models.gpt_neo import GPTNeoConfig, packed
 from influence_jax.tasks.language_modeling import LanguageModeling, TokenBatch
@@ -37,7 +37,7 @@ def problem(lengths, heads, width):
 def both(records, reach):
     form = functools.partial(packed._attended, reach)
     return (
-        lambda *heads: attention.attend(PackedAttention(reach, form), *heads, records),
+        lambda *heads: functions.call(PackedAttention(reach, form), *heads, records),
         lambda q, k, v: form(q, k, v, records),
     )
 
@@ -102,7 +102,7 @@ def test_what_is_no_number_stays_so():
     *arrays, _, records = problem((8, 24), 1, 8)
     arrays[0] = arrays[0].at[3, 0, 0].set(jnp.nan)
     form = PackedAttention(24, functools.partial(packed._attended, 24))
-    found = attention.attend(form, *arrays, records)
+    found = functions.call(form, *arrays, records)
     assert np.isnan(found[3]).all()
     assert np.isfinite(np.delete(np.asarray(found), 3, axis=0)).all()
 

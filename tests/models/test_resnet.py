@@ -1,4 +1,4 @@
-"""Shapes, normalisation, and that images do not see each other."""
+"""Shapes, resolution, and that images do not see each other."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from influence_jax.models.resnet import GroupNorm, ResNet, ResNetConfig
+from influence_jax.models.resnet import ResNet, ResNetConfig, halve
 
 SMALL = ResNetConfig(num_classes=5, width=8, blocks=(1, 1), patch=2)
 
@@ -87,29 +87,6 @@ def test_odd_sizes_are_padded_with_zeros_below_and_on_the_right():
     )
 
 
-def test_group_norm_is_the_textbooks():
-    norm = GroupNorm(6, groups=3)
-    norm.scale[...] = jnp.arange(1.0, 7.0)
-    norm.shift[...] = jnp.arange(-3.0, 3.0)
-    x = 3 * _images(2, 4, 5, 6) + 2
-    expected = np.empty_like(x, np.float64)
-    for image in range(2):
-        for group in range(3):
-            own = slice(2 * group, 2 * group + 2)
-            values = x[image, :, :, own].astype(np.float64)
-            expected[image, :, :, own] = (values - values.mean()) / np.sqrt(values.var() + 1e-5)
-    expected = expected * np.arange(1, 7) + np.arange(-3, 3)
-    np.testing.assert_allclose(jax.jit(norm)(x), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize('constant', [0.0, 0.3, 100.0])
-def test_group_norm_of_a_constant_is_its_shift(constant):
-    norm = GroupNorm(6, groups=3)
-    norm.shift[...] = jnp.arange(6.0)
-    normalised = jax.jit(norm)(np.full((2, 4, 5, 6), constant, np.float32))
-    np.testing.assert_allclose(normalised[1, 2, 3], np.arange(6.0), atol=0.05)
-
-
 @pytest.mark.parametrize('image', range(3))
 def test_logits_of_an_image_do_not_depend_on_the_others(image):
     """The gradient of an image's logits is exactly zero in all other images."""
@@ -122,6 +99,12 @@ def test_every_parameter_and_pixel_counts():
     of_params, of_images = _gradients(_params(), _images(3, 8, 8, 3), np.ones(3, np.float32))
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(of_params))
     assert (np.abs(of_images).sum((0, 3)) > 0).all()
+
+
+def test_halving_is_the_mean_of_four_pixels():
+    x = _images(2, 4, 6, 3)
+    expected = x.reshape(2, 2, 2, 3, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(jax.jit(halve)(x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_downsampling():

@@ -29,8 +29,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from influence_jax.kernels import cudnn_attention
-from influence_jax.kernels.attention import attend
+from influence_jax.kernels import cudnn_attention, functions
 from influence_jax.models.gpt_neo.config import GPTNeoConfig
 from influence_jax.models.lora import Adapter
 from influence_jax.types import AnyArray, Params
@@ -344,7 +343,7 @@ def causal_attention(queries: Heads, keys: Heads, values: Heads, window: int) ->
     form = _form_in_jax(min(window, length))
     fused = cudnn_attention.CausalAttention(None if window >= length else window, form)
     if fused.serves(queries, keys, values):
-        return attend(fused, queries, keys, values)
+        return functions.call(fused, queries, keys, values)
     return form(queries, keys, values)
 
 

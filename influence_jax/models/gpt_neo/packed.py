@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from influence_jax.kernels import attention as kernels
-from influence_jax.kernels import packed_attention
+from influence_jax.kernels import functions, packed_attention
 from influence_jax.models.gpt_neo.network import GPTNeo, Heads, attention
 from influence_jax.models.lora import Adapters
 
@@ -112,7 +111,7 @@ def hidden(
         q, k, v = (x[0].swapaxes(0, 1) for x in (q, k, v))
         if packed_attention.serves(reach, q, k, v):
             kind = packed_attention.PackedAttention(reach, form)
-            read = kernels.attend(kind, q, k, v, record.astype(jnp.int32))
+            read = functions.call(kind, q, k, v, record.astype(jnp.int32))
         else:
             read = form(q, k, v, record)
         return read.swapaxes(0, 1)[None], None

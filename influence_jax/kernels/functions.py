@@ -1,7 +1,7 @@
-"""Attention by a kernel where there is one, with derivatives of every order.
+"""Functions by a kernel where there is one, with derivatives of every order.
 
-What is read and its gradients are computed by kernels; further derivatives, vectors of tangents,
-and all of it on devices for which a kind of attention has no kernel, by its form in JAX.
+What a function returns and its gradients are computed by kernels; further derivatives, vectors of
+tangents, and all of it on devices for which there is no kernel, by its form in JAX.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ from influence_jax.types import AnyArray
 
 @runtime_checkable
 class Form(Protocol):
-    """A kind of attention; hashable, and equal where the same is computed.
+    """A function of arrays; hashable, and equal where the same is computed.
 
-    All methods are given queries, keys, values and what else it depends on.
+    It returns one array, of the shape and type of the first.
     """
 
     @property
@@ -31,76 +31,90 @@ class Form(Protocol):
 
     @property
     def axes(self) -> int:
-        """How many axes one problem's queries have."""
+        """How many axes one problem's first array has."""
+        ...
+
+    @property
+    def differentiable(self) -> int:
+        """By how many of the arrays, the first ones, there are gradients."""
+        ...
+
+    @property
+    def has_products(self) -> bool:
+        """Whether there are products whose factors may be rounded (`training.compute_dtype`)."""
         ...
 
     def in_jax(self, *arrays: Array) -> Array:
-        """What is read in one problem, to be differentiated."""
+        """The value of one problem, to be differentiated."""
         ...
 
-    def attended(self, *arrays: Array) -> Array:
+    def value(self, *arrays: Array) -> Array:
         """The same by a kernel; of one problem, or of several along a leading axis of each."""
         ...
 
     def gradients(self, *arrays: Array) -> Sequence[Array]:
-        """By queries, keys and values, given a cotangent as the last array; likewise."""
+        """By the differentiable arrays, given a cotangent as the last one; likewise."""
         ...
 
 
-def attend(form: Form, *arrays: AnyArray) -> Array:
-    """What is read, of the shape of the queries.
-
-    Args:
-        form: of attention.
-        *arrays: queries, keys, values, and what else it depends on.
-    """
-    return _attend.bind(*map(jnp.asarray, arrays), form=form)[0]
+def call(form: Form, *arrays: AnyArray) -> Array:
+    """The value, of the shape of the first array."""
+    return _value.bind(*map(jnp.asarray, arrays), form=form)[0]
 
 
-def _change_in_jax(form: Form) -> Callable[..., Array]:
-    def change(*arrays: Array) -> Array:
-        heads, others, tangents = arrays[:3], arrays[3:-3], arrays[-3:]
-        return jax.jvp(lambda *heads: form.in_jax(*heads, *others), heads, tangents)[1]
+def _change_in_jax(form: Form) -> Callable[..., Sequence[Array]]:
+    count = form.differentiable
+
+    def change(*arrays: Array) -> Sequence[Array]:
+        varied, others, tangents = arrays[:count], arrays[count:-count], arrays[-count:]
+        return [jax.jvp(lambda *varied: form.in_jax(*varied, *others), varied, tangents)[1]]
 
     return change
 
 
 def _gradients_in_jax(form: Form) -> Callable[..., Sequence[Array]]:
+    count = form.differentiable
+
     def gradients(*arrays: Array) -> Sequence[Array]:
-        heads, others, cotangent = arrays[:3], arrays[3:-1], arrays[-1]
-        return jax.vjp(lambda *heads: form.in_jax(*heads, *others), *heads)[1](cotangent)
+        varied, others, cotangent = arrays[:count], arrays[count:-1], arrays[-1]
+        return jax.vjp(lambda *varied: form.in_jax(*varied, *others), *varied)[1](cotangent)
 
     return gradients
 
 
 def _primitive(
     name: str,
-    form_in_jax: Callable[[Form], Callable],
-    by_kernel: Callable[[Form], Callable] | None,
-    results: int,
+    form_in_jax: Callable[[Form], Callable[..., Sequence[Array]]],
+    by_kernel: Callable[[Form], Callable[..., Sequence[Array]]] | None,
+    results: Callable[[Form], int],
 ) -> core.Primitive:
-    """Of one problem, or of several along a leading axis of all its arguments."""
+    """Of one problem, or of several along a leading axis of all its arguments.
+
+    Args:
+        name: of the primitive.
+        form_in_jax: what it computes, of one problem.
+        by_kernel: likewise, of one or several.
+        results: how many there are; they have the shapes of the first arguments.
+    """
     made: Any = core.Primitive(name)
     made.multiple_results = True
-
-    def listed(found: Any) -> Sequence[Array]:
-        return found if results > 1 else (found,)
 
     def in_jax(*arrays: Array, form: Form) -> Sequence[Array]:
         computed = form_in_jax(form)
         several = arrays[0].ndim > form.axes
-        return listed((jax.vmap(computed) if several else computed)(*arrays))
+        return (jax.vmap(computed) if several else computed)(*arrays)
 
     def on(platform: str) -> Callable[..., Sequence[Array]]:
         def computed(*arrays: Array, form: Form) -> Sequence[Array]:
             if by_kernel is None or form.platform != platform:
                 return in_jax(*arrays, form=form)
-            return listed(by_kernel(form)(*arrays))
+            return by_kernel(form)(*arrays)
 
         return computed
 
-    def abstract(*arrays: Any, **_: Any) -> list[Any]:
-        return [jax.core.ShapedArray(arrays[0].shape, arrays[0].dtype)] * results
+    def abstract(*arrays: Any, form: Form) -> list[Any]:
+        shaped = arrays[: results(form)]
+        return [jax.core.ShapedArray(array.shape, array.dtype) for array in shaped]
 
     def batched(
         arrays: Sequence[Array], axes: Sequence[int | None], *, form: Form
@@ -143,28 +157,39 @@ def _primitive(
     return made
 
 
-_attend = _primitive('attend', lambda form: form.in_jax, lambda form: form.attended, 1)
-_change = _primitive('attention_change', _change_in_jax, None, 1)
-_gradients = _primitive('attention_gradients', _gradients_in_jax, lambda form: form.gradients, 3)
+_value = _primitive(
+    'kernel',
+    lambda form: lambda *arrays: [form.in_jax(*arrays)],
+    lambda form: lambda *arrays: [form.value(*arrays)],
+    lambda form: 1,
+)
+_change = _primitive('kernel_change', _change_in_jax, None, lambda form: 1)
+_gradients = _primitive(
+    'kernel_gradients',
+    _gradients_in_jax,
+    lambda form: form.gradients,
+    lambda form: form.differentiable,
+)
 
 
-def _attend_jvp(
+def _value_jvp(
     primals: Sequence[Array], tangents: Sequence[Any], *, form: Form
 ) -> tuple[Sequence[Array], Sequence[Array]]:
-    moved = [ad.instantiate_zeros(tangent) for tangent in tangents[:3]]
-    return _attend.bind(*primals, form=form), _change.bind(*primals, *moved, form=form)
+    moved = [ad.instantiate_zeros(tangent) for tangent in tangents[: form.differentiable]]
+    return _value.bind(*primals, form=form), _change.bind(*primals, *moved, form=form)
 
 
 def _change_transpose(cotangents: Sequence[Any], *arrays: Any, form: Form) -> list[Any]:
-    """Of the change, which is linear in the last three arrays: the gradients."""
-    primals, linear = arrays[:-3], arrays[-3:]
+    """Of the change, which is linear in the last arrays: the gradients."""
+    count = form.differentiable
+    primals, linear = arrays[:-count], arrays[-count:]
     nothing = [None] * len(primals)
     if type(cotangents[0]) is ad.Zero:
-        return nothing + [ad.Zero(primals[0].aval)] * 3
+        return nothing + [ad.Zero(primal.aval) for primal in primals[:count]]
     found = _gradients.bind(*primals, cotangents[0], form=form)
     pairs = zip(linear, found, strict=True)
     return nothing + [g if ad.is_undefined_primal(a) else None for a, g in pairs]
 
 
-ad.primitive_jvps[_attend] = _attend_jvp
+ad.primitive_jvps[_value] = _value_jvp
 ad.primitive_transposes[_change] = _change_transpose
