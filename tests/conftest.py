@@ -4,7 +4,8 @@ Every annotation of the package is checked when a test calls it, shapes included
 beartype). Tests that pass wrong types on purpose, to see them refused, are marked `unchecked`.
 
 Compiling is most of what the tests do. So LLVM optimises less, here and in the launches that tests
-start, which makes it twice as quick (not at all, level 0, has trained members to NaN), and what is
+start, which makes it twice as quick (not at all, level 0, has trained members to NaN), fusions are
+emitted without MLIR and programs in one module, which takes off another third, and what is
 compiled is kept in pytest's own cache, for all processes and for the next session: attribution's
 tests take half the processor's time then. A process a core leaves none for threads of
 BLAS, which wait for one another by turning: they take a fifth more of the processor's time, and
@@ -16,7 +17,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=1')
+os.environ.setdefault(
+    'XLA_FLAGS',
+    '--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false '
+    '--xla_cpu_parallel_codegen_split_count=1',
+)
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 

@@ -19,6 +19,10 @@
 
 #include "xla/ffi/api/ffi.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
 namespace ffi = xla::ffi;
@@ -44,15 +48,22 @@ inline void OverChannels(int64_t channels, Step step) {
   const auto load = [](const float* from) { return Load(from); };
   const auto store = [](float* to, Vector value) { Store(to, value); };
   for (; c + kLanes <= channels; c += kLanes) step(c, load, store);  // pointers are not inlined
-  if (const size_t rest = sizeof(float) * (channels - c)) {
+  if (const int64_t rest = channels - c) {
+#if defined(__AVX512F__)
+    const auto valid = static_cast<__mmask16>((1u << rest) - 1);
+    step(
+        c, [valid](const float* from) { return Vector(_mm512_maskz_loadu_ps(valid, from)); },
+        [valid](float* to, Vector value) { _mm512_mask_storeu_ps(to, valid, (__m512)value); });
+#else
     step(
         c,
         [rest](const float* from) {
           Vector value{};
-          std::memcpy(&value, from, rest);
+          std::memcpy(&value, from, sizeof(float) * rest);
           return value;
         },
-        [rest](float* to, Vector value) { std::memcpy(to, &value, rest); });
+        [rest](float* to, Vector value) { std::memcpy(to, &value, sizeof(float) * rest); });
+#endif
   }
 }
 

@@ -2,8 +2,12 @@
 
 What a function returns and its gradients are computed by kernels; further derivatives, vectors of
 tangents, and all of it on devices for which there is no kernel, by its form in JAX.
+
+A kernel computes whole arrays: where XLA is to partition a program, what is sharded is gathered.
+Within `jax.shard_map` gradients need `check_vma=False`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -59,7 +63,7 @@ class Form(Protocol):
 
 def call(form: Form, *arrays: AnyArray) -> Array:
     """The value, of the shape of the first array."""
-    return _value.bind(*map(jnp.asarray, arrays), form=form)[0]
+    return _VALUES[form.platform].bind(*map(jnp.asarray, arrays), form=form)[0]
 
 
 def _change_in_jax(form: Form) -> Callable[..., Sequence[Array]]:
@@ -86,7 +90,7 @@ def _primitive(
     name: str,
     form_in_jax: Callable[[Form], Callable[..., Sequence[Array]]],
     by_kernel: Callable[[Form], Callable[..., Sequence[Array]]] | None,
-    results: Callable[[Form], int],
+    platform: str,
 ) -> core.Primitive:
     """Of one problem, or of several along a leading axis of all its arguments.
 
@@ -94,7 +98,7 @@ def _primitive(
         name: of the primitive.
         form_in_jax: what it computes, of one problem.
         by_kernel: likewise, of one or several.
-        results: how many there are; they have the shapes of the first arguments.
+        platform: for which kind of device the kernels are.
     """
     made: Any = core.Primitive(name)
     made.multiple_results = True
@@ -104,17 +108,12 @@ def _primitive(
         several = arrays[0].ndim > form.axes
         return (jax.vmap(computed) if several else computed)(*arrays)
 
-    def on(platform: str) -> Callable[..., Sequence[Array]]:
-        def computed(*arrays: Array, form: Form) -> Sequence[Array]:
-            if by_kernel is None or form.platform != platform:
-                return in_jax(*arrays, form=form)
-            return by_kernel(form)(*arrays)
-
-        return computed
+    def on_platform(*arrays: Array, form: Form) -> Sequence[Array]:
+        return in_jax(*arrays, form=form) if by_kernel is None else by_kernel(form)(*arrays)
 
     def abstract(*arrays: Any, form: Form) -> list[Any]:
-        shaped = arrays[: results(form)]
-        return [jax.core.ShapedArray(array.shape, array.dtype) for array in shaped]
+        found = jax.eval_shape(functools.partial(in_jax, form=form), *arrays)
+        return [jax.core.ShapedArray(array.shape, array.dtype) for array in found]
 
     def batched(
         arrays: Sequence[Array], axes: Sequence[int | None], *, form: Form
@@ -129,8 +128,9 @@ def _primitive(
             for array, axis in zip(arrays, axes, strict=True)
         ]
         if whole[0].ndim == form.axes + 2:  # problems of problems
-            found = made.bind(*(a.reshape(-1, *a.shape[2:]) for a in whole), form=form)
-            found = [a.reshape(count, -1, *a.shape[1:]) for a in found]
+            each = whole[0].shape[1]
+            found = made.bind(*(a.reshape(count * each, *a.shape[2:]) for a in whole), form=form)
+            found = [a.reshape(count, each, *a.shape[1:]) for a in found]
         else:
             found = made.bind(*whole, form=form)
         return found, [0] * len(found)
@@ -145,10 +145,10 @@ def _primitive(
     made.def_impl(jax.jit(made.bind, static_argnames='form'))
     made.def_abstract_eval(abstract)
     mlir.register_lowering(made, mlir.lower_fun(in_jax, multiple_results=True))
-    for platform in ('cpu', 'cuda') if by_kernel else ():
-        rule = mlir.lower_fun(on(platform), multiple_results=True)
-        mlir.register_lowering(made, rule, platform=platform)
     if by_kernel:
+        rule = mlir.lower_fun(on_platform, multiple_results=True)
+        mlir.register_lowering(made, rule, platform=platform)
+    if by_kernel and platform == 'cuda':
         # cuDNN is called by way of custom partitioning, for which JAX must know the devices; it
         # looks for that in the program, where it sees this primitive alone.
         dispatch.prim_requires_devices_during_lowering.add(made)
@@ -157,39 +157,39 @@ def _primitive(
     return made
 
 
-_value = _primitive(
-    'kernel',
-    lambda form: lambda *arrays: [form.in_jax(*arrays)],
-    lambda form: lambda *arrays: [form.value(*arrays)],
-    lambda form: 1,
-)
-_change = _primitive('kernel_change', _change_in_jax, None, lambda form: 1)
-_gradients = _primitive(
-    'kernel_gradients',
-    _gradients_in_jax,
-    lambda form: form.gradients,
-    lambda form: form.differentiable,
-)
+def _function(platform: str) -> core.Primitive:
+    """The primitive of functions whose kernels are for a kind of device."""
+    value = _primitive(
+        'kernel',
+        lambda form: lambda *arrays: [form.in_jax(*arrays)],
+        lambda form: lambda *arrays: [form.value(*arrays)],
+        platform,
+    )
+    change = _primitive('kernel_change', _change_in_jax, None, platform)
+    gradients = _primitive(
+        'kernel_gradients', _gradients_in_jax, lambda form: form.gradients, platform
+    )
+
+    def jvp(
+        primals: Sequence[Array], tangents: Sequence[Any], *, form: Form
+    ) -> tuple[Sequence[Array], Sequence[Array]]:
+        moved = [ad.instantiate_zeros(tangent) for tangent in tangents[: form.differentiable]]
+        return value.bind(*primals, form=form), change.bind(*primals, *moved, form=form)
+
+    def transpose(cotangents: Sequence[Any], *arrays: Any, form: Form) -> list[Any]:
+        """Of the change, which is linear in the last arrays: the gradients."""
+        count = form.differentiable
+        primals, linear = arrays[:-count], arrays[-count:]
+        nothing = [None] * len(primals)
+        if type(cotangents[0]) is ad.Zero:
+            return nothing + [ad.Zero(primal.aval) for primal in primals[:count]]
+        found = gradients.bind(*primals, cotangents[0], form=form)
+        pairs = zip(linear, found, strict=True)
+        return nothing + [g if ad.is_undefined_primal(a) else None for a, g in pairs]
+
+    ad.primitive_jvps[value] = jvp
+    ad.primitive_transposes[change] = transpose
+    return value
 
 
-def _value_jvp(
-    primals: Sequence[Array], tangents: Sequence[Any], *, form: Form
-) -> tuple[Sequence[Array], Sequence[Array]]:
-    moved = [ad.instantiate_zeros(tangent) for tangent in tangents[: form.differentiable]]
-    return _value.bind(*primals, form=form), _change.bind(*primals, *moved, form=form)
-
-
-def _change_transpose(cotangents: Sequence[Any], *arrays: Any, form: Form) -> list[Any]:
-    """Of the change, which is linear in the last arrays: the gradients."""
-    count = form.differentiable
-    primals, linear = arrays[:-count], arrays[-count:]
-    nothing = [None] * len(primals)
-    if type(cotangents[0]) is ad.Zero:
-        return nothing + [ad.Zero(primal.aval) for primal in primals[:count]]
-    found = _gradients.bind(*primals, cotangents[0], form=form)
-    pairs = zip(linear, found, strict=True)
-    return nothing + [g if ad.is_undefined_primal(a) else None for a, g in pairs]
-
-
-ad.primitive_jvps[_value] = _value_jvp
-ad.primitive_transposes[_change] = _change_transpose
+_VALUES = {platform: _function(platform) for platform in ('cpu', 'cuda')}

@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr float kEpsilon = 1e-5f;
+constexpr float kEpsilon = 1e-5f;  // as in models/group_norm.py
 constexpr int64_t kTogether = 8;  // images of a task
 
 struct Shape {
@@ -20,7 +20,7 @@ struct Shape {
   int64_t size() const { return images * image(); }
 };
 
-// Of one problem. A null pointer is an array that there is not.
+// The arguments of one problem; null where one is absent.
 struct Given {
   const float* x;      // [images, pixels, channels]
   const float* scale;  // [channels]
@@ -43,8 +43,8 @@ inline Vector OverPixels(int64_t pixels, Term term) {
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-// What there is where a value is positive, and no number where that is none; else 0.
-inline Vector Where(Vector value, Vector there) { return value <= Vector{} ? Vector{} : there; }
+// ReLU; NaN stays.
+inline Vector Rectified(Vector value) { return value <= Vector{} ? Vector{} : value; }
 
 // One image: for each channel its group's mean and 1 / standard deviation, and so a factor and an
 // offset, y = factor x + offset.
@@ -86,7 +86,7 @@ class Image {
       for (int64_t at = 0; at < pixels * apart; at += apart) {
         Vector value = load(x + at) * by + from;
         if (kAdds) value += load(more + at);
-        store(to + at, kRectified ? Where(value, value) : value);
+        store(to + at, kRectified ? Rectified(value) : value);
       }
     });
   }
@@ -110,7 +110,7 @@ class Image {
         if (kRectified) {
           Vector value = of_x * by + from;
           if (kAdds) value += load(more + at);
-          gradient = Where(value, gradient);
+          gradient = value > Vector{} ? gradient : Vector{};
         }
         if (kAdds || kRectified) store(to + at, gradient);
         sums[part] += gradient;
@@ -241,6 +241,18 @@ Given Of(int64_t problem, const Shape& shape, const Array& x, const Array& scale
           shift.typed_data() + problem * shape.channels, From(added, problem * shape.size())};
 }
 
+// What is wrong with the shapes of arrays that are like x, and of arrays of channels; else nothing.
+ffi::Error Checked(const Array& x, int64_t groups, const std::vector<const Array*>& like_x,
+                   const std::vector<const Array*>& of_channels) {
+  const int64_t axes = x.dimensions().size();
+  bool right = (axes == 4 || axes == 5) && groups > 0 && x.dimensions().back() % groups == 0;
+  for (const Array* array : like_x) right = right && array->element_count() == x.element_count();
+  for (const Array* array : of_channels)
+    right = right && array->element_count() == Problems(x) * int64_t(x.dimensions().back());
+  return right ? ffi::Error::Success()
+               : ffi::Error(ffi::ErrorCode::kInvalidArgument, "GroupNorm of shapes that do not fit");
+}
+
 // Calls run(whether something is added, whether ReLU follows), of types that say so.
 template <typename Run>
 void Chosen(bool adds, bool rectified, Run run) {
@@ -255,8 +267,10 @@ void Chosen(bool adds, bool rectified, Run run) {
 ffi::Error NormalizeCall(ffi::ThreadPool pool, Array x, Array scale, Array shift,
                          ffi::RemainingArgs rest, ffi::Result<Array> y, int64_t groups,
                          bool rectified, bool threads) {
+  const Array& more = rest.size() ? *rest.get<Array>(0) : x;
+  if (auto wrong = Checked(x, groups, {&more}, {&scale, &shift}); wrong.failure()) return wrong;
   const Shape shape = ShapeOf(x, groups);
-  const float* const added = rest.size() ? rest.get<Array>(0)->typed_data() : nullptr;
+  const float* const added = rest.size() ? more.typed_data() : nullptr;
   return Reported([&] {
     Chosen(added, rectified, [&](auto adds, auto rectified) {
       for (int64_t p = 0; p < Problems(x); ++p)
@@ -272,8 +286,11 @@ ffi::Error DifferentiateCall(ffi::ThreadPool pool, Array cotangent, Array x, Arr
                              ffi::Result<Array> by_scale, ffi::Result<Array> by_shift,
                              ffi::RemainingRets by_rest, int64_t groups, bool rectified,
                              bool threads) {
+  const Array& more = rest.size() ? *rest.get<Array>(0) : x;
+  if (auto wrong = Checked(x, groups, {&more, &cotangent}, {&scale, &shift}); wrong.failure())
+    return wrong;
   const Shape shape = ShapeOf(x, groups);
-  const float* const added = rest.size() ? rest.get<Array>(0)->typed_data() : nullptr;
+  const float* const added = rest.size() ? more.typed_data() : nullptr;
   float* const by_added = rest.size() ? (*by_rest.get<Array>(0))->typed_data() : nullptr;
   return Reported([&] {
     Chosen(added, rectified, [&](auto adds, auto rectified) {

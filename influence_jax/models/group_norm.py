@@ -1,6 +1,7 @@
 """GroupNorm, with what a residual network does next."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,15 @@ from influence_jax.kernels import functions, group_norm
 
 
 class GroupNorm(nnx.Module):
-    """GroupNorm (arXiv 1803.08494) of images, with a scale and a shift of each channel."""
+    """GroupNorm (arXiv 1803.08494) of images, with a scale and a shift of each channel.
+
+    Raises:
+      ValueError: `channels` do not divide into `groups`.
+    """
 
     def __init__(self, channels: int, groups: int) -> None:
+        if groups < 1 or channels % groups:
+            raise ValueError(f'{channels=} do not divide into {groups=}')
         self.scale = nnx.Param(jnp.ones(channels))
         self.shift = nnx.Param(jnp.zeros(channels))
         self.groups = groups
@@ -25,19 +32,33 @@ class GroupNorm(nnx.Module):
         *,
         rectified: bool = False,
     ) -> Float[Array, 'B H W C']:
-        """Normalised over the pixels and channels of each group of each image.
+        """Normalized over the pixels and channels of each group of each image.
 
         Args:
             x: images.
-            added: to what is normalised, scaled and shifted.
+            added: to what is normalized, scaled and shifted.
             rectified: what is negative in the end is made zero.
+
+        Raises:
+            ValueError: shapes that do not fit.
         """
+        channels = len(self.scale[...])
+        if x.ndim != 4 or x.shape[-1] != channels:
+            raise ValueError(f'images {x.shape}: GroupNorm here needs [B H W {channels}]')
+        if added is not None and added.shape != x.shape:
+            raise ValueError(f'what is added {added.shape} must be like the images {x.shape}')
         arrays = (x, self.scale[...], self.shift[...], *([] if added is None else [added]))
-        in_jax = functools.partial(_normalized, self.groups, rectified)
+        in_jax = _form_in_jax(self.groups, rectified)
         if not group_norm.serves(*arrays):
             return in_jax(*arrays)
         form = group_norm.GroupNormalization(self.groups, rectified, added is not None, in_jax)
         return functions.call(form, *arrays)
+
+
+@functools.cache
+def _form_in_jax(groups: int, rectified: bool) -> Callable[..., Array]:
+    """One function for each, so that a program which knows it is not compiled again."""
+    return functools.partial(_normalized, groups, rectified)
 
 
 def _normalized(
@@ -48,7 +69,7 @@ def _normalized(
     shift: Float[Array, ' C'],
     added: Float[Array, 'B H W C'] | None = None,
 ) -> Float[Array, 'B H W C']:
-    """By one factor and one offset for each image and channel.
+    """Returns the images scaled by one factor and one offset for each image and channel.
 
     So that the image itself is passed over twice, once for its moments and once to be scaled.
     """

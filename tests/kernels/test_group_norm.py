@@ -12,11 +12,11 @@ from flax import nnx
 from influence_jax.kernels import functions, group_norm
 from influence_jax.kernels.group_norm import GroupNormalization
 from influence_jax.models import ResNetConfig
-from influence_jax.models.group_norm import _normalized
+from influence_jax.models.group_norm import GroupNorm, _normalized
 from influence_jax.training.compute_dtype import ComputeDtype, computing_in
 
 pytestmark = pytest.mark.skipif(
-    not group_norm.serves(np.zeros(1, np.float32)),
+    not group_norm.serves(np.zeros((1, 1, 1, 1), np.float32)),
     reason='there is no C++ compiler, or this is no CPU',
 )
 
@@ -94,10 +94,10 @@ def test_second_derivatives_of_either_mode(kind):
 @pytest.mark.parametrize('axes', [(0, 0, 0, 0), (0, None, None, 0), (None, 0, None, None)], ids=str)
 def test_under_vmap_once_and_twice(axes):
     kind = True, True
-    shape, groups = SHAPES['few channels, each a group']
+    shape, groups = (5, 2, 7, 6), 3
     arrays, weights = problem(shape, kind)
     stacked = [
-        array if axis is None else jnp.stack([array, -array, 2 * array])
+        array if axis is None else jnp.stack([array, -array, 2 * array, 3 * array])
         for array, axis in zip(arrays, axes, strict=True)
     ]
     double = [
@@ -110,6 +110,13 @@ def test_under_vmap_once_and_twice(axes):
         return once(*stacked), jax.vmap(jax.vmap(normalize, axes), axes)(*double)
 
     close(*(jax.jit(functools.partial(computed, f))() for f in both(groups, kind)))
+
+
+def test_of_no_images_in_problems_of_problems():
+    normalize, _ = both(4, (False, False))
+    arrays = [jnp.zeros((2, 3, *shape)) for shape in ((0, 4, 4, 8), (8,), (8,))]
+    found = jax.vmap(jax.vmap(normalize))(*arrays)
+    assert found.shape == (2, 3, 0, 4, 4, 8)
 
 
 def test_images_far_from_zero():
@@ -146,6 +153,25 @@ def test_threads_change_no_digit(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
+def test_where_what_is_rectified_is_no_number_its_gradient_is_zero():
+    shape, groups = SHAPES['one pixel']
+    arrays, weights = problem(shape, (True, True))
+    arrays[3] = arrays[3].at[1, 0, 0, 5].set(jnp.nan)
+    found, expected = (
+        jax.vjp(normalize, *arrays)[1](weights) for normalize in both(groups, (True, True))
+    )
+    assert found[3][1, 0, 0, 5] == 0
+    close(found, expected)
+
+
+def test_a_call_that_was_made_before_is_not_compiled_again():
+    x = jnp.ones((1, 2, 2, 8))
+    GroupNorm(8, 4)(x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GroupNormalization, 'value', lambda *_: pytest.fail('it is compiled'))
+        GroupNorm(8, 4)(x)
+
+
 @pytest.mark.parametrize('dtype', ComputeDtype)
 def test_residual_networks_are_trained_by_it(dtype):
     images = jnp.zeros((2, 8, 8, 3))
@@ -167,4 +193,5 @@ def test_other_devices_and_types_use_the_form_in_jax():
     normalize, _ = both(groups, (False, False))
     text = jax.jit(normalize).trace(*arrays).lower(lowering_platforms=('tpu',)).as_text()
     assert 'custom_call @influence' not in text
-    assert not group_norm.serves(np.zeros(1, np.float16))
+    assert not group_norm.serves(np.zeros((1, 4, 4, 8), np.float16))
+    assert not group_norm.serves(np.zeros((1, 32, 32, 32), np.float32))

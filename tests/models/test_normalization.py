@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from influence_jax.kernels import library
+from influence_jax.kernels import group_norm, library
 from influence_jax.models.group_norm import GroupNorm
 
 
 @pytest.fixture(params=['by the kernel', 'in JAX'], autouse=True)
 def _both(request, monkeypatch):
+    if request.param == 'by the kernel' and not group_norm.serves(images()):
+        pytest.skip('there is no C++ compiler, or this is no CPU')
     monkeypatch.setattr(library, '_in_use', request.param == 'by the kernel')
 
 
@@ -53,3 +55,15 @@ def test_a_constant_becomes_its_shift(constant):
     of_shift.shift[...] = jnp.arange(6.0)
     normalised = jax.jit(of_shift)(np.full((2, 4, 5, 6), constant, np.float32))
     np.testing.assert_allclose(normalised[1, 2, 3], np.arange(6.0), atol=0.05)
+
+
+@pytest.mark.unchecked
+def test_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match='channels=20 do not divide into groups=3'):
+        GroupNorm(20, 3)
+    with pytest.raises(ValueError, match=r'needs \[B H W 6\]'):
+        norm()(jnp.zeros((2, 4, 5, 12)))
+    with pytest.raises(ValueError, match=r'needs \[B H W 6\]'):
+        norm()(jnp.zeros((4, 5, 6)))
+    with pytest.raises(ValueError, match='must be like the images'):
+        norm()(jnp.zeros((2, 4, 5, 6)), jnp.zeros((1, 4, 5, 6)))

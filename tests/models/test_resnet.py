@@ -107,6 +107,10 @@ def test_halving_is_the_mean_of_four_pixels():
     np.testing.assert_allclose(jax.jit(halve)(x), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_no_images_have_no_logits():
+    assert jax.jit(_logits)(_params(), jnp.zeros((0, 8, 8, 3))).shape == (0, 5)
+
+
 def test_downsampling():
     assert ResNetConfig(2, blocks=(1, 1, 1), patch=4).downsampling == 16
 
