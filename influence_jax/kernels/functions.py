@@ -28,6 +28,8 @@ class Form(Protocol):
     It returns one array, of the shape and type of the first.
     """
 
+    def __hash__(self) -> int: ...
+
     @property
     def platform(self) -> str:
         """For which kind of device its kernels are, as JAX names it."""
@@ -111,9 +113,13 @@ def _primitive(
     def on_platform(*arrays: Array, form: Form) -> Sequence[Array]:
         return in_jax(*arrays, form=form) if by_kernel is None else by_kernel(form)(*arrays)
 
-    def abstract(*arrays: Any, form: Form) -> list[Any]:
+    @functools.cache
+    def shapes(form: Form, *arrays: jax.ShapeDtypeStruct) -> list[Any]:
         found = jax.eval_shape(functools.partial(in_jax, form=form), *arrays)
         return [jax.core.ShapedArray(array.shape, array.dtype) for array in found]
+
+    def abstract(*arrays: Any, form: Form) -> list[Any]:
+        return shapes(form, *(jax.ShapeDtypeStruct(one.shape, one.dtype) for one in arrays))
 
     def batched(
         arrays: Sequence[Array], axes: Sequence[int | None], *, form: Form
