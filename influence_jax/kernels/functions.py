@@ -110,9 +110,6 @@ def _primitive(
         several = arrays[0].ndim > form.axes
         return (jax.vmap(computed) if several else computed)(*arrays)
 
-    def on_platform(*arrays: Array, form: Form) -> Sequence[Array]:
-        return in_jax(*arrays, form=form) if by_kernel is None else by_kernel(form)(*arrays)
-
     @functools.cache
     def shapes(form: Form, *arrays: jax.ShapeDtypeStruct) -> list[Any]:
         found = jax.eval_shape(functools.partial(in_jax, form=form), *arrays)
@@ -152,7 +149,7 @@ def _primitive(
     made.def_abstract_eval(abstract)
     mlir.register_lowering(made, mlir.lower_fun(in_jax, multiple_results=True))
     if by_kernel:
-        rule = mlir.lower_fun(on_platform, multiple_results=True)
+        rule = mlir.lower_fun(lambda *a, form: by_kernel(form)(*a), multiple_results=True)
         mlir.register_lowering(made, rule, platform=platform)
     if by_kernel and platform == 'cuda':
         # cuDNN is called by way of custom partitioning, for which JAX must know the devices; it

@@ -1,7 +1,7 @@
 // GroupNorm of images [images, pixels, channels] float32, what is added to it and ReLU, and the
 // gradients.
 //
-// What XLA computes in eight passes over the images is computed here image after image: one of
+// What XLA computes in several passes over all images is computed here image after image: one of
 // those that members train on stays in the first cache.
 
 #include <type_traits>

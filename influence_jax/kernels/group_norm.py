@@ -18,8 +18,6 @@ from influence_jax.kernels.library import threads
 from influence_jax.types import AnyArray
 
 _NORMALIZE, _GRADIENTS = 'influence_jax_group_norm', 'influence_jax_group_norm_gradients'
-
-
 _LARGEST = 2**15
 """Floats of an image: with what is added XLA is faster at 32x32x32, slower at half (Zen 4)."""
 

@@ -144,6 +144,6 @@ def halve(x: Float[Array, 'B H W C']) -> Float[Array, 'B h w C']:
     """Returns the mean of each square of four pixels; H and W are even."""
     batch, height, width, channels = x.shape
     squares = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    # XLA's mean over these two axes takes as long as a convolution.
+    # On CPUs XLA's mean over these two axes is slow, most of all with ReLU fused into it.
     upper, lower = (squares[:, :, row, :, 0] + squares[:, :, row, :, 1] for row in (0, 1))
     return 0.25 * (upper + lower)
