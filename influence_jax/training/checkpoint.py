@@ -229,7 +229,19 @@ class Checkpointer:
         if self._manager:
             self._manager.close()
             self._manager = None
-        by_primary(lambda: shutil.rmtree(self._directory, ignore_errors=True))
+        by_primary(self._remove)
+
+    def _remove(self) -> None:
+        # Under other names first: what a kill leaves of a checkpoint must not pass for one.
+        for step in self._steps():
+            aside = step.with_name(f'removed_{step.name}')
+            shutil.rmtree(aside, ignore_errors=True)  # of an earlier kill
+            step.rename(aside)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _steps(self) -> list[Path]:
+        """The checkpoints that are there, whole."""
+        return [path for path in self._directory.glob('*') if path.name.isdecimal()]
 
     def _is_time(self) -> bool:
         now = time.monotonic()
@@ -253,9 +265,8 @@ class Checkpointer:
         return _restored(self._directory, self._about, remedy=_BEGIN_ANEW)
 
     def _about(self) -> dict[str, Any] | None:
-        for step in self._directory.iterdir():
-            if step.name.isdecimal():
-                _check_files(step)
+        for step in self._steps():
+            _check_files(step)
         manager = self._opened()
         step = manager.latest_step()
         if step is None:

@@ -112,6 +112,34 @@ def in_training(tmp_path):
     return directory, members, state
 
 
+@pytest.mark.parametrize('left', ['about', 'state', '_CHECKPOINT_METADATA', ''])
+def test_a_kill_while_a_checkpoint_is_removed_leaves_none(in_training, monkeypatch, left):
+    """Its members are done, or begin anew; in the end nothing is there."""
+    directory, members, state = in_training
+
+    remove = shutil.rmtree
+
+    def killed(path, **settings):
+        if path != directory:
+            return remove(path, **settings)
+        for found in list(path.rglob('*')):
+            if found.is_file() and left not in found.parts:
+                found.unlink()
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, 'rmtree', killed)
+            with pytest.raises(KeyboardInterrupt):
+                _begun(directory).clear()
+        assert directory.exists()
+        checkpoints = _begun(directory)
+        assert checkpoints.resume(members, state) is None
+        checkpoints.save(members, 3, state)
+    checkpoints.clear()
+    assert not directory.exists()
+
+
 def _nested(path):
     path.write_text('[' * 100_000)
 
