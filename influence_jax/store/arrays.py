@@ -146,7 +146,7 @@ class RowArray:
         if self._store.shape[0] >= rows:
             return
         file = self.path / _METADATA
-        refuse_irregular(lock_of(file))
+        _clear_for(file)
         resized = self._store.resize(
             exclusive_max=[rows, *self._form.shape[1:]], expand_only=True, resize_metadata_only=True
         )
@@ -256,7 +256,7 @@ class RowArray:
         stop, per_file = start + len(values), self._form.rows_per_file
         # One row of each file: of a million rows in one, naming it for each would take minutes.
         for row in range(start // per_file * per_file, stop, per_file):
-            refuse_irregular(lock_of(self.file_of(row)))
+            _clear_for(self.file_of(row))
         _wait([self._store[start:stop].write(values)], self.path)
 
 
@@ -268,8 +268,7 @@ def write_rows(
     arrays = list(arrays)
     for array, _ in arrays:
         for row in rows:
-            # Where tensorstore writes first; a file that a kill has left there is overwritten.
-            refuse_irregular(lock_of(array.file_of(row)))
+            _clear_for(array.file_of(row))
     futures = []
     path = None
     for array, values in arrays:
@@ -283,6 +282,14 @@ def write_rows(
 def lock_of(file: Path) -> Path:
     """Returns where tensorstore writes what is then renamed to the file."""
     return file.with_name(f'{file.name}.__lock')
+
+
+def _clear_for(file: Path) -> None:
+    """Removes what a kill has left where tensorstore writes: it would keep the end of that."""
+    left = lock_of(file)
+    refuse_irregular(left)
+    with os_errors(left):
+        left.unlink(missing_ok=True)
 
 
 def _wait(futures: Sequence[Any], path: Path) -> None:

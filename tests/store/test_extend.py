@@ -53,6 +53,21 @@ def _snapshot(directory):
     }
 
 
+def test_what_a_kill_left_of_longer_files_is_in_none_that_is_written(directory, extend, more_masks):
+    """Of a growth to more members, say: its files were written, and not yet renamed."""
+    for array in (directory / 'masks.zarr', *directory.glob('*/*.zarr'), directory / 'status.zarr'):
+        ends = '.0' if array.name != 'status.zarr' else ''
+        for name in ('zarr.json', *(f'c.{row}{ends}' for row in range(20))):
+            (array / f'{name}.__lock').write_bytes(b'x' * 100_000)
+    with extend(directory, 20) as run:
+        run.write([8, 19], _rows(run, [8, 19]))
+    run = store.open_run(directory)
+    np.testing.assert_array_equal(run.masks, more_masks(20))
+    assert run.complete.tolist() == [*range(9), 19]
+    for k, name in enumerate(run.manifest.measurements):
+        np.testing.assert_array_equal(run.measurement(name)[[8, 19]], np.full((2, 7), k))
+
+
 def test_a_run_grows_and_keeps_its_results(directory, extend, more_masks, values):
     before = _snapshot(directory)
     with extend(directory, 20) as run:
