@@ -406,6 +406,7 @@ def _run(
             _refuse_lost_params(stored)
         if len(stored.missing):
             _train_missing(stored, job, executor)
+        _remove_in_training(stored)
         stored.require_in_place()
         if not len(stored.complete):
             who = f'all {len(masks)} members' if len(masks) > 1 else 'the only member'
@@ -584,11 +585,20 @@ def _checkpointer(stored: Stored, checkpointing: Checkpointing | None) -> Any:
     from influence_jax.training.checkpoint import Checkpointer  # orbax is slow to import
 
     return Checkpointer(
-        stored.directory / 'in_training',
+        stored.directory / store.IN_TRAINING,
         every=checkpointing.steps,
         least_minutes=checkpointing.minutes,
         configuration=stored.manifest.configuration,
     )
+
+
+def _remove_in_training(stored: Stored) -> None:
+    """What a kill has left after the last member was recorded: nobody goes on from it."""
+    left = stored.directory / store.IN_TRAINING
+    if is_primary() and left.is_dir():
+        from influence_jax.training import checkpoint  # orbax is slow to import
+
+        checkpoint.remove(left)
 
 
 def _refuse_lost_params(stored: Stored) -> None:

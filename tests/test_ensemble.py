@@ -14,6 +14,7 @@ import influence_jax as ij
 from influence_jax import analysis, ensemble, store, tasks
 from influence_jax.data import Dataset
 from influence_jax.training import Automatic, automatic, sequential
+from influence_jax.training.checkpoint import Checkpointer
 
 N = 24
 
@@ -135,6 +136,50 @@ def test_the_balanced_design_cannot_grow(tmp_path):
     _train(tmp_path, members=8, design=ij.Design.BALANCED)
     with pytest.raises(ValueError, match=r'balanced design.*members=8'):
         _train(tmp_path, members=12, design=ij.Design.BALANCED)
+
+
+class Killed(BaseException):
+    """What a kill is to the code that is killed."""
+
+
+@pytest.fixture(params=['while the second members train', 'after the last are recorded'])
+def killed(request, tmp_path, monkeypatch):
+    """A run of 8 members that keeps those in training, killed at a moment; how it goes on."""
+    directory, last = tmp_path / 'run', request.param.startswith('after')
+    save, clear = Checkpointer.save, Checkpointer.clear
+
+    def saved(self, members, *rest):
+        save(self, members, *rest)
+        if members[0] > 0 and not last:
+            raise Killed
+
+    def cleared(self):
+        if last and store.open_run(directory).complete.size == 8:
+            raise Killed
+        clear(self)
+
+    def go_on(members, checkpointing=ij.Checkpointing(1)):  # noqa: B008
+        return _train(
+            directory, members, checkpointing=checkpointing, executor=sequential(2, in_turn=3)
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, 'save', saved)
+        patch.setattr(Checkpointer, 'clear', cleared)
+        with pytest.raises(Killed):
+            go_on(8)
+    assert list((directory / 'in_training').iterdir())
+    return go_on
+
+
+@pytest.mark.parametrize('members', [8, 11])
+@pytest.mark.parametrize('checkpointing', [ij.Checkpointing(1), None])
+def test_a_killed_run_goes_on_or_grows_and_leaves_nothing_in_training(
+    killed, larger, members, checkpointing
+):
+    run = killed(members, checkpointing)
+    np.testing.assert_allclose(run['loss'], larger['loss'][:members], rtol=1e-5, atol=1e-6)
+    assert not (run.directory / 'in_training').exists()
 
 
 def test_fewer_members_than_there_are(run):

@@ -33,7 +33,7 @@ _LIBRARIES = (
 )
 """Besides those whose versions a run keeps."""
 
-_NOT_READ = (REPORT, store.PARAMS, store.SCORES, LOCK, 'in_training')
+_NOT_READ = (REPORT, store.PARAMS, store.SCORES, LOCK, store.IN_TRAINING)
 """Parts of a run that decide nothing in a report of the run alone."""
 _NOT_CODE = ('__pycache__', 'embedded', 'static')
 _MOST_BYTES = 2**26

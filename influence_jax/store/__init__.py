@@ -29,7 +29,13 @@ from influence_jax.store.files import (
     RunLocked,
     StorageFailed,
 )
-from influence_jax.store.layout import COMPLETIONS, FULL_DATA_MODEL, PARAMS, read_manifest
+from influence_jax.store.layout import (
+    COMPLETIONS,
+    FULL_DATA_MODEL,
+    IN_TRAINING,
+    PARAMS,
+    read_manifest,
+)
 from influence_jax.store.manifest import DatasetIdentity, Manifest, git_commit, versions
 from influence_jax.store.members import MemberStatus, ReadOnlyRun
 from influence_jax.store.run import Run, create_or_resume, open_run
@@ -46,6 +52,7 @@ from influence_jax.store.shown import Shown
 __all__ = [
     'COMPLETIONS',
     'FULL_DATA_MODEL',
+    'IN_TRAINING',
     'PARAMS',
     'SCORES',
     'BadManifest',

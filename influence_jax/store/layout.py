@@ -32,6 +32,8 @@ from influence_jax.store.members import DIGEST_BYTES, masks_digest
 
 PARAMS = 'params'
 """Folder of the members' parameters, where they are kept."""
+IN_TRAINING = 'in_training'
+"""Folder of the state of members while they train, where it is kept."""
 FULL_DATA_MODEL = 'everything'
 """Folder of a run of one member, trained on all examples."""
 COMPLETIONS = 'completions'

@@ -1,6 +1,7 @@
 """Members on disk, through orbax: their trained parameters, and their state while they train."""
 
 import functools
+import hashlib
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from influence_jax import files
 from influence_jax.json_files import MOST_DEPTH, read_json
@@ -24,7 +25,7 @@ from influence_jax.training import checksums
 from influence_jax.training.member import State
 from influence_jax.training.multihost import all_equal, by_primary, from_primary
 from influence_jax.trees import named
-from influence_jax.types import AnyArray, Params
+from influence_jax.types import AnyArray, Masks, Params
 
 _ABOUT = 'influence_jax'
 _MOST_BYTES = 2**26
@@ -81,6 +82,16 @@ def load_member(directory: Path, member: int, like: Params | None) -> Params:
     return params
 
 
+def remove(directory: Path) -> None:
+    """Removes what a `Checkpointer` has left in a directory, and the directory."""
+    # Under other names first: what a kill leaves of a checkpoint must not pass for one.
+    for step in _steps(directory):
+        aside = step.with_name(f'removed_{step.name}')
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier kill
+        step.rename(aside)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 class Checkpointer:
     """The state of large members while they train: the latest checkpoint, then nothing.
 
@@ -120,45 +131,60 @@ class Checkpointer:
         self._identity: dict[str, Any] = {'configuration': dict(configuration)}
         self._manager: ocp.CheckpointManager | None = None
         self._home: tuple[int, int] | None = None
+        self._masks: Bool[np.ndarray, 'M N'] = np.zeros((0, 0), bool)
 
-    def open(self, identity: Mapping[str, Any], *, untrained: Int[np.ndarray, ' R']) -> None:
+    def open(
+        self,
+        identity: Mapping[str, Any],
+        *,
+        masks: Masks,
+        untrained: Int[np.ndarray, ' R'],
+    ) -> Int[np.ndarray, ' S']:
         """Looks at what is there; it is removed if any of its members is trained already.
 
         A kill can come when some members of a chunk are on record and the others are not: the
         others are then trained anew, in another chunk.
 
         Args:
-            identity: what else a checkpoint must have in common with what is trained now.
+            identity: what else a checkpoint must have in common with what is trained now, such as
+                `members_at_once`.
+            masks: `[M N]`, the subset of each member.
             untrained: numbers of the members that are to be trained.
+
+        Returns:
+            Numbers of the members that were in training: the first to `resume`.
 
         Raises:
             ValueError: the checkpoint is of another configuration, or cannot be read.
         """
         self._identity |= identity
+        self._masks = np.asarray(masks)
         self._home = _inode(self._directory.parent)
         kept = self._kept()
+        if kept is not None and not set(kept['members']) <= set(untrained.tolist()):
+            self.clear()
+            kept = None
         if kept is None:
-            return
-        differences = sorted(_differences(kept['identity'], json.loads(json.dumps(self._identity))))
+            return np.zeros(0, untrained.dtype)
+        members = np.array(kept['members'], untrained.dtype)
+        now = json.loads(json.dumps(self._identity_of(members)))
+        differences = sorted(_differences(kept['identity'], now))
         if differences:
             more = f' and {len(differences) - 1} more' if len(differences) > 1 else ''
             raise ValueError(
                 f'{self._directory} holds a checkpoint of another configuration '
                 f'({differences[0]}{more}); repeat the old one to go on from there, or remove it'
             )
-        if not set(kept['members']) <= set(untrained.tolist()):
-            self.clear()
+        return members
 
-    def resume(self, members: Int[np.ndarray, ' R'], like: State) -> tuple[int, State] | None:
-        """How many steps these members have taken, and their state; None to begin anew.
+    def resume(self, like: State) -> tuple[int, State] | None:
+        """How many steps the next members have taken, and their state; None to begin anew.
 
         Args:
-            members: their numbers.
             like: shapes and shardings of the state.
 
         Raises:
-            ValueError: the checkpoint is of other members, or cannot be read, or processes do not
-                see the same.
+            ValueError: the checkpoint cannot be read, or processes do not see the same.
         """
         self._last = time.monotonic()
         kept = self._kept()
@@ -169,12 +195,6 @@ class Checkpointer:
             )
         if kept is None:
             return None
-        if kept['members'] != members.tolist():
-            raise ValueError(
-                f'{self._directory} holds members {_listed(kept["members"])} in training, but now '
-                f'{_listed(members.tolist())} would be trained at once; go on with as many at a '
-                'time as before, or remove it'
-            )
         assert self._manager is not None
         restore = ocp.args.StandardRestore(named(like))
         manager, step = self._manager, self._manager.latest_step()
@@ -209,7 +229,7 @@ class Checkpointer:
         manager = self._opened()
         about = {
             'members': members.tolist(),
-            'identity': self._identity,
+            'identity': self._identity_of(members),
             'checksums': checksums.of_arrays(named(state)),
         }
         manager.save(
@@ -229,19 +249,12 @@ class Checkpointer:
         if self._manager:
             self._manager.close()
             self._manager = None
-        by_primary(self._remove)
+        by_primary(lambda: remove(self._directory))
 
-    def _remove(self) -> None:
-        # Under other names first: what a kill leaves of a checkpoint must not pass for one.
-        for step in self._steps():
-            aside = step.with_name(f'removed_{step.name}')
-            shutil.rmtree(aside, ignore_errors=True)  # of an earlier kill
-            step.rename(aside)
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _steps(self) -> list[Path]:
-        """The checkpoints that are there, whole."""
-        return [path for path in self._directory.glob('*') if path.name.isdecimal()]
+    def _identity_of(self, members: Int[np.ndarray, ' R']) -> dict[str, Any]:
+        """What goes on from a checkpoint of these members must have in common with it."""
+        subsets = hashlib.sha256(np.packbits(self._masks[members]).tobytes()).hexdigest()
+        return self._identity | {'subsets': subsets}
 
     def _is_time(self) -> bool:
         now = time.monotonic()
@@ -265,7 +278,7 @@ class Checkpointer:
         return _restored(self._directory, self._about, remedy=_BEGIN_ANEW)
 
     def _about(self) -> dict[str, Any] | None:
-        for step in self._steps():
+        for step in _steps(self._directory):
             _check_files(step)
         manager = self._opened()
         step = manager.latest_step()
@@ -274,7 +287,8 @@ class Checkpointer:
         args = ocp.args.Composite(about=ocp.args.JsonRestore())
         about = manager.restore(step, args=args)['about']
         members = about['members']
-        if not (isinstance(members, list) and all(type(member) is int for member in members)):
+        is_list = isinstance(members, list) and all(type(member) is int for member in members)
+        if not (is_list and 0 < len(members) <= about['identity']['members_at_once']):
             raise ValueError(f'{members!r:.60} are no members')
         sums = about.get('checksums')
         return {
@@ -291,6 +305,11 @@ class Checkpointer:
 
 
 _BEGIN_ANEW = 'remove it: the members that were in training begin anew'
+
+
+def _steps(directory: Path) -> list[Path]:
+    """The checkpoints in a directory, whole."""
+    return [path for path in directory.glob('*') if path.name.isdecimal()]
 
 
 def _restored(path: Path, restore: Callable[[], Any], *, remedy: str) -> Any:
@@ -387,10 +406,6 @@ def _differences(old: Any, new: Any, name: str = '') -> Iterator[str]:
         return
     for key in sorted(old.keys() | new.keys()):
         yield from _differences(old.get(key), new.get(key), f'{name}.{key}' if name else key)
-
-
-def _listed(members: list[int]) -> str:
-    return ', '.join(map(str, members))
 
 
 def _path(directory: Path, member: int) -> Path:

@@ -71,18 +71,22 @@ def train(
 
     Raises:
         ValueError: a member's subset is smaller than `program.smallest_subset`, there are too few
-            devices, the rules cannot place a parameter, or the checkpoint is of other members or
-            of another configuration.
+            devices, the rules cannot place a parameter, or the checkpoint is of another
+            configuration or of another number of members at once.
     """
     members, masks = np.asarray(members, np.int32), np.asarray(masks)
     if not len(members):
         return
     _check_sizes(masks, members, program.smallest_subset)
-    executor = executor.fitted_to(len(members))
+    # With checkpoints as few at once whatever is missing, so that those in training can go on.
+    fit = executor.shape.members_at_once if checkpointer else len(members)
+    executor = executor.fitted_to(fit)
     compiled = compile_program(program, executor, base=base)
+    in_training = members[:0]
     if checkpointer:
-        identity = _identity(program, key, masks, examples, compiled.state)
-        checkpointer.open(identity, untrained=members)
+        identity = _identity(program, key, examples, compiled.state)
+        identity['members_at_once'] = executor.chunk
+        in_training = checkpointer.open(identity, masks=masks, untrained=members)
     same_rows = targets is examples
     key, examples = place((key, examples), compiled.everywhere)
     targets = examples if same_rows else place(targets, compiled.everywhere)
@@ -94,13 +98,12 @@ def train(
     stride = 1 if executor.stepwise else checkpointer.every if checkpointer else program.steps
     overlaps = checkpointer is None and not executor.stepwise
     under_way: tuple[np.ndarray, Member] | None = None
-    for start in range(0, len(members), executor.chunk):
-        chunk = members[start : start + executor.chunk]
+    for chunk in _chunks(members, in_training, executor.chunk):
         # A last chunk that is not full is filled up: one shape, so one trace.
         full = np.pad(chunk, (0, executor.chunk - len(chunk)), mode='edge')
         numbers, subsets = place((full, masks[full]), compiled.by_member)
         schedule = compiled.schedule(key, numbers, subsets)
-        resumed = checkpointer.resume(chunk, compiled.state) if checkpointer else None
+        resumed = checkpointer.resume(compiled.state) if checkpointer else None
         done, state = resumed or (
             0,
             compiled.begin(key, numbers, place(base, shardings(compiled.base))),
@@ -179,17 +182,26 @@ def _check_sizes(masks: np.ndarray, members: np.ndarray, smallest: int) -> None:
         )
 
 
-def _identity(
-    program: Program, key: PRNGKey, masks: np.ndarray, examples: Batch, state: State
-) -> dict[str, Any]:
-    """What a checkpoint must have in common with what goes on from it."""
+def _chunks(
+    members: Int[np.ndarray, ' R'], in_training: Int[np.ndarray, ' S'], size: int
+) -> Iterator[Int[np.ndarray, ' C']]:
+    """The members of each chunk; those that are in training first, by themselves."""
+    if len(in_training):
+        yield in_training
+    others = members[~np.isin(members, in_training)]
+    for start in range(0, len(others), size):
+        yield others[start : start + size]
+
+
+def _identity(program: Program, key: PRNGKey, examples: Batch, state: State) -> dict[str, Any]:
+    """What a checkpoint must have in common with what goes on from it, whichever members."""
+    own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
     return {
         'steps': program.steps,
         'batch_size': program.batch_size,
         'key': np.asarray(jax.random.key_data(key)).tolist(),
-        'subsets': hashlib.sha256(np.packbits(masks).tobytes()).hexdigest(),
         'examples': _digest(examples),
-        'state': described(state),
+        'state': described(own),
     }
 
 

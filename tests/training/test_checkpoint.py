@@ -66,6 +66,9 @@ def test_relative_directories(directory, monkeypatch):
     _assert_member(Path('params'), 3, 3)
 
 
+SETTINGS, MASKS = {'members_at_once': 2}, np.ones((8, 3), bool)
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds, as the test has them."""
@@ -81,10 +84,10 @@ def test_checkpoints_are_minutes_apart(tmp_path, clock, monkeypatch):
     state, members = State({'w': jnp.ones(3)}, ()), np.array([4])
     directory = tmp_path / 'in_training'
     checkpoints = checkpoint.Checkpointer(directory, every=2, configuration={}, least_minutes=5)
-    checkpoints.open({}, untrained=members)
+    checkpoints.open(SETTINGS, masks=MASKS, untrained=members)
     kept = []
     for _ in range(2):  # the members, and the next ones, which begin anew
-        assert checkpoints.resume(members, state) is None
+        assert checkpoints.resume(state) is None
         for steps in range(1, 11):
             clock[0] += 90
             checkpoints.save(members, steps, state)
@@ -98,7 +101,7 @@ def test_checkpoints_are_minutes_apart(tmp_path, clock, monkeypatch):
 
 def _begun(directory):
     checkpoints = checkpoint.Checkpointer(directory, every=1, configuration={'a': 1})
-    checkpoints.open({}, untrained=np.arange(8))
+    checkpoints.open(SETTINGS, masks=MASKS, untrained=np.arange(8))
     return checkpoints
 
 
@@ -134,7 +137,7 @@ def test_a_kill_while_a_checkpoint_is_removed_leaves_none(in_training, monkeypat
                 _begun(directory).clear()
         assert directory.exists()
         checkpoints = _begun(directory)
-        assert checkpoints.resume(members, state) is None
+        assert checkpoints.resume(state) is None
         checkpoints.save(members, 3, state)
     checkpoints.clear()
     assert not directory.exists()
@@ -165,10 +168,10 @@ DAMAGES = [
 
 @pytest.mark.parametrize(('name', 'damage'), DAMAGES)
 def test_a_damaged_checkpoint_is_refused_in_one_line(in_training, name, damage):
-    directory, members, state = in_training
+    directory, _, state = in_training
     damage(directory / '3' / name)
     with pytest.raises(ValueError, match='remove it') as caught:
-        _begun(directory).resume(members, state)
+        _begun(directory).resume(state)
     assert str(directory) in str(caught.value) and '\n' not in str(caught.value)
 
 
@@ -191,7 +194,7 @@ def test_other_names_are_no_members(directory):
 def test_a_run_that_is_gone_is_noticed_and_not_made_again(in_training, put):
     directory, members, state = in_training
     checkpoints = _begun(directory)
-    checkpoints.resume(members, state)
+    checkpoints.resume(state)
     directory.parent.rename(directory.parent.with_name('moved'))
     if put:
         directory.parent.mkdir()
@@ -257,11 +260,11 @@ def test_flipped_bits_of_members_in_training_are_noticed(tmp_path):
     weights = np.random.default_rng(0).normal(size=(60, 50)).astype(np.float32)
     state, members = State({'w': jnp.asarray(weights)}, ()), np.array([4, 5])
     _begun(tmp_path / 'a').save(members, 3, state)
-    _, found = _begun(tmp_path / 'a').resume(members, state)
+    _, found = _begun(tmp_path / 'a').resume(state)
     np.testing.assert_array_equal(found.params['w'], weights)
     _flipped(_largest(tmp_path / 'a' / '3'), 5003)
     with pytest.raises(ValueError, match=r'remove it'):
-        _begun(tmp_path / 'a').resume(members, state)
+        _begun(tmp_path / 'a').resume(state)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int8', 'uint32', 'bool'])

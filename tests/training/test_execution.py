@@ -236,15 +236,14 @@ def test_small_members_go_on_from_a_checkpoint(program, points, masks, one_by_on
         dying = Dying(tmp_path / 'in_training', **kept)
         list(training.train(program, members=range(4), executor=how, checkpointer=dying, **common))
     assert [path.name for path in (tmp_path / 'in_training').iterdir()] == ['2']
-    (trained,) = training.train(
-        program,
-        members=range(4),
-        executor=how,
-        checkpointer=Checkpointer(tmp_path / 'in_training', **kept),
-        **common,
+    checkpointer = Checkpointer(tmp_path / 'in_training', **kept)
+    trained = list(
+        training.train(program, members=range(4), executor=how, checkpointer=checkpointer, **common)
     )
+    assert [one.members.tolist() for one in trained] == [[0, 1], [2, 3]]
     np.testing.assert_array_equal(
-        trained.result.measurements['loss'], one_by_one.measurements['loss'][:4]
+        np.concatenate([one.result.measurements['loss'] for one in trained]),
+        one_by_one.measurements['loss'][:4],
     )
     assert not (tmp_path / 'in_training').exists()
 
