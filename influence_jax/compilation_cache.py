@@ -14,6 +14,7 @@ would try it at each start and never write it anew.
 import contextlib
 import functools
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -285,8 +286,8 @@ def _is_whole(path: Path) -> bool:
     """Whether an entry can be unpacked, which its own checksum says."""
     with files.open_regular(path) as file:
         content = file.read()
-    if content.startswith(_ZSTANDARD):  # where jax has it; it checks these itself
-        return True
+    if content.startswith(_ZSTANDARD):
+        return _is_whole_zstandard(content)
     unpacking = zlib.decompressobj()
     try:
         while content and not unpacking.eof:
@@ -295,3 +296,22 @@ def _is_whole(path: Path) -> bool:
     except zlib.error:
         return False
     return unpacking.eof and not unpacking.unused_data
+
+
+def _is_whole_zstandard(content: bytes) -> bool:
+    try:
+        unpack = _zstandard()
+    except ImportError:
+        return True  # of another environment: jax looks for none of these here
+    try:
+        unpack(content)
+    except Exception:  # each library has its own errors
+        return False
+    return True
+
+
+def _zstandard() -> Callable[[bytes], bytes]:
+    """What jax unpacks such entries with."""
+    with contextlib.suppress(ImportError):  # Python 3.14 and later
+        return importlib.import_module('compression.zstd').decompress
+    return importlib.import_module('zstandard').ZstdDecompressor().decompress

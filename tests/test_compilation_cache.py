@@ -8,6 +8,7 @@ import sys
 import threading
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import jax
@@ -263,6 +264,25 @@ def test_a_damaged_program_is_compiled_and_kept_again(directory, damage):
     assert zlib.decompress(program.read_bytes())
 
 
+@pytest.mark.parametrize(('has_library', 'kept'), [(True, ['whole']), (False, ['half', 'whole'])])
+def test_entries_of_zstandard_are_unpacked_where_jax_can(directory, monkeypatch, has_library, kept):
+    """By a library that reads but one text; jax asks for such entries where it has one."""
+
+    def unpack(content):
+        if content != b'\x28\xb5\x2f\xfdwhole':
+            raise RuntimeError('decompression error')
+
+    library = SimpleNamespace(ZstdDecompressor=lambda: SimpleNamespace(decompress=unpack))
+    monkeypatch.setitem(sys.modules, 'compression', None)
+    monkeypatch.setitem(sys.modules, 'zstandard', library if has_library else None)
+    directory.mkdir(0o700)
+    for name in ('whole', 'half'):
+        (directory / f'{name}-cache').write_bytes(b'\x28\xb5\x2f\xfd' + name.encode())
+        (directory / f'{name}-atime').write_bytes(b'12345678')
+    compilation_cache.prepare(directory)
+    assert sorted(path.name for path in directory.glob('*-cache')) == [f'{k}-cache' for k in kept]
+
+
 def test_half_an_entry_does_not_keep_others_from_being_written(directory):
     with compilation_cache.enabled(directory):
         compute()
@@ -311,6 +331,7 @@ def test_it_does_not_grow_beyond_its_bound(directory):
 PROCESS = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 import jax, jax.numpy as jnp, numpy as np
 import influence_jax as ij
 from influence_jax import compilation_cache

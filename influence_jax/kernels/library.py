@@ -5,6 +5,7 @@ must be private as that of compiled programs (`influence_jax.compilation_cache`)
 run.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -14,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -140,7 +142,14 @@ def _texts(source: Path) -> list[str]:
 
 
 def _compiled(command: Sequence[str], source: Path, path: Path) -> Path:
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    try:
+        _remove_partial(path.parent)
+        # No process number: containers that share a cache have the same ones.
+        descriptor, name = tempfile.mkstemp('.partial', f'{path.name}.', path.parent)
+    except OSError as error:
+        raise Unavailable(f'{path} cannot be written ({error.strerror or error})') from error
+    os.close(descriptor)
+    partial = Path(name)
     try:
         _run([*command, str(source), '-o', str(partial)])
         partial.replace(path)
@@ -149,6 +158,14 @@ def _compiled(command: Sequence[str], source: Path, path: Path) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def _remove_partial(directory: Path) -> None:
+    """What compilers had written when the process that waits for them was killed."""
+    for left in directory.glob('*.partial'):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LONGEST:
+                left.unlink()
 
 
 def _run(command: Sequence[str]) -> str:

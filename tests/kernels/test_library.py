@@ -1,5 +1,6 @@
 """Kernels are compiled once, privately, and left to XLA where that cannot be done."""
 
+import os
 import shutil
 import stat
 
@@ -54,6 +55,20 @@ def test_a_damaged_library_is_compiled_anew(cache, source):
     kept.unlink()  # the loaded file stays as it is
     kept.write_bytes(b'half')
     assert library._loaded(source).answer() == 42
+
+
+@needs_compiler
+def test_what_killed_compilations_have_left_is_removed(cache, source):
+    library._loaded(source)
+    old, under_way = cache / 'answer-0.so.x.partial', cache / 'answer-0.so.y.partial'
+    for path in (old, under_way):
+        path.write_bytes(b'half')
+    long_ago = old.stat().st_mtime - 2 * library._LONGEST
+    os.utime(old, (long_ago, long_ago))
+    source.write_text(CODE.replace('42', '43'), encoding='utf-8')
+    library._loaded(source)
+    assert sorted(path.suffix for path in cache.iterdir()) == ['.partial', '.so', '.so']
+    assert under_way.exists()
 
 
 @needs_compiler
