@@ -41,8 +41,9 @@ _COMPILATION_CACHE = flags.DEFINE_bool(
 _KERNELS = flags.DEFINE_bool(
     'kernels',
     True,
-    'on CPUs, compute convolutions, attention and summaries by kernels in C++, compiled by the '
-    'compiler of this machine; XLA and numpy do so where there is none',
+    'on CPUs, compute convolutions, norms, attention and summaries by kernels in C++, compiled by '
+    'the compiler of this machine; XLA and numpy do so where there is none, and --compute_dtype is '
+    'then float32 where it is left out',
 )
 flags.disclaim_key_flags()  # those of settings are the launch's own, see experiments.flags
 
@@ -200,6 +201,8 @@ def run(main: Callable[..., object], *, most_arguments: int = 0) -> None:
         main: called with the arguments that are no flags.
         most_arguments: how many of these there may be.
     """
+    for flag in (_TRACEBACK, _COMPILATION_CACHE, _KERNELS):
+        flags.declare_key_flag(flag.name)  # --help lists them beside the launch's own
 
     def guarded(arguments: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)

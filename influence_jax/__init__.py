@@ -1,8 +1,10 @@
 """Influence distributions of training data, measured on ensembles trained on random subsets.
 
-The subpackages, in the order in which data flows through them: `subsets`, `data`, `models` and
-`tasks`, `training`, `store`, `estimators`, `analysis`, `report`, `explorer`. Everything is imported
-on first use, so that reading a run costs no import of what only training needs.
+The subpackages, in the order in which data flows through them: `subsets`, `data`, `models`,
+`training` and `tasks`, `store`, `estimators`, `attribution`, `analysis`, `judging`, `report`,
+`tokens`, `explorer`; `interchange` for ensembles of others, `planning` for machines to come.
+Everything is imported on first use, so that reading a run costs no import of what only training
+needs.
 """
 
 import importlib
@@ -30,10 +32,12 @@ _SUBPACKAGES = (
     'analysis',
     'attribution',
     'data',
+    'ensemble',
     'estimators',
     'explorer',
     'interchange',
     'judging',
+    'kernels',
     'models',
     'planning',
     'report',

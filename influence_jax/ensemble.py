@@ -477,8 +477,9 @@ def _warn_of_slow(*, is_asked_for: bool) -> None:
         )
     elif is_asked_for:
         _log.warning(
-            'compute_dtype=bfloat16 on %s: 3x3 convolutions of whole batches are faster than in '
-            'float32; all other products are as slow, or slower',
+            'compute_dtype=bfloat16 on %s: 3x3 convolutions are faster than in float32 where '
+            'batches fill most of their groups of 16 images; all other products are as slow, or '
+            'slower',
             device,
         )
 

@@ -38,7 +38,7 @@ class Unavailable(Exception):
 
 
 def use(kernels: bool) -> None:
-    """Whether what this process traces from now on may call kernels; it does by default."""
+    """Whether what this process traces from now on may call kernels in C++; it may by default."""
     global _in_use
     _in_use = kernels
 

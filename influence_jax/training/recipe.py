@@ -48,9 +48,8 @@ class Recipe:
         b1: decay of the first moment.
         b2: decay of the second moment.
         compute_dtype: of the factors of products while members train; bfloat16 is for accelerators,
-            and for convolutions on CPUs with instructions for it. If left out by launches of
-            ResNets (None): that of the run that is continued, or else bfloat16 where that is
-            faster.
+            and for convolutions on CPUs with instructions for it. None, as launches of ResNets
+            have it: that of the run that is continued, or else bfloat16 where that is faster.
             Parameters, sums, losses and what is measured are float32 in any case.
     """
 

@@ -149,6 +149,8 @@ def test_help_reads_well(launch):
     ):
         for field in settings.__dataclass_fields__:
             assert f'--{field}: ' in text or f'--[no]{field}: ' in text
+    for name in ('traceback', 'compilation_cache', 'kernels'):
+        assert f'--[no]{name}: ' in text
     assert 'number M of models to train' in text
     assert '<independent|exact_size|balanced>' in text
     assert max(map(len, text.splitlines())) <= 100
