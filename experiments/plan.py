@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from absl import flags as absl_flags
 
 from experiments import flags, launch
 from experiments.settings import AnalysisSettings, EnsembleSettings
@@ -33,8 +32,6 @@ from influence_jax.planning import (
 from influence_jax.training import ComputeDtype, EnsembleKeys, Recipe, vmapped
 from influence_jax.training.member import Program
 from influence_jax.training.mesh import MeshShape, Rules
-
-absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
 _MASKS = 64
 """Subsets of which the largest batch of texts is taken."""

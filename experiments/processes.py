@@ -7,14 +7,11 @@ import threading
 from typing import Any
 
 import jax
-from absl import flags as absl_flags
 
 from experiments import launch
 from influence_jax import ensemble
 from influence_jax.training import rendezvous
 from influence_jax.training.mesh import MeshShape
-
-absl_flags.disclaim_key_flags()  # they are the launch's, see experiments.flags
 
 AUTO = 'auto'
 _LONGEST_REPORT = 24 * 3600

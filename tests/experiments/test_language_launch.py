@@ -466,6 +466,12 @@ def test_defaults_are_in_the_papers_regime_of_extraction(tmp_path):
     assert found.by_full_data_model.unique < 0.1 < 0.3 < found.by_full_data_model.near_duplicated
 
 
+def test_help_of_a_plan_lists_its_flags(launch):
+    text = launch('--help', name='plan').stdout
+    for flag in ('--topology: ', '--mesh: ', '--batch_size: ', '--[no]traceback: '):
+        assert flag in text
+
+
 @pytest.mark.parametrize('module', ['language_model', 'nq_gpt_neo'])
 def test_help_lists_the_flags(launch, module):
     text = launch('--help', name=module).stdout
