@@ -149,9 +149,9 @@ def replaced_at_once(directory: Path) -> Iterator[Path]:
     """Gives a hidden sibling to be filled, which then takes the directory's place at once.
 
     After an error the directory is what it was; a kill at any moment leaves it as it was, or the
-    new one. Where the file system cannot exchange two names (network file systems), it has a hidden
-    name between two renames, and the next call brings it back. Of several processes, one waits
-    until the other is done.
+    new one. Where the file system cannot exchange two names (network file systems), a kill between
+    two renames leaves the old one under a hidden name, from which the next call brings it back. Of
+    several processes, one waits until the other is done.
 
     Args:
         directory: resolved; what it holds is removed.
