@@ -47,8 +47,9 @@ def write(
 ) -> list[str]:
     """Writes everything to a folder: a new one, an empty one, or one of an earlier export.
 
-    A kill at any moment leaves the earlier export or the new one. A document that is damaged is
-    written as its error, which the page shows, and the others are as they are.
+    A kill at any moment leaves the earlier export or the new one, as `replaced_at_once` says; of
+    several processes, one waits until the other is done. A document that is damaged is written as
+    its error, which the page shows, and the others are as they are.
 
     Args:
         site: made with `shard=SHARD`.

@@ -62,6 +62,7 @@ def kept_columns(
 
     Raises:
         ValueError: a score is not finite, or as in `store.kept_scores`.
+        RunLocked: another process computes them.
     """
     method = columns.method
     # Other targets of the same models are other files.

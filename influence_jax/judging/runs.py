@@ -1,8 +1,9 @@
 """Judges finished runs: members are held out, scores computed, each judged by the same members."""
 
 import contextlib
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ from influence_jax.judging.retraining import Retraining, leave_outs
 from influence_jax.progress import Progress
 from influence_jax.run import Run
 from influence_jax.store import ScoreAxes
+from influence_jax.store.files import locked
 from influence_jax.types import Masks, Measurement, UnitTask
 
 USUAL_METHODS: tuple[Attribution, ...] = tuple(
@@ -100,6 +102,7 @@ def judge_run(
     Raises:
         ValueError: runs of other examples or targets, too few members, or nothing of what was named
             can be computed.
+        RunLocked: another process judges with this `scores_dir`.
     """
     models, notes, left_out = models or run, list[str](), dict[str, str]()
     if retraining is not None:
@@ -125,8 +128,7 @@ def judge_run(
         if judged is not None:
             judged(row)
 
-    with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with _scratch(Path(scores_dir) if scores_dir else None) as scratch:
         directory = Path(scores_dir or scratch)
 
         def compute(source: sources.Source) -> None:
@@ -232,6 +234,27 @@ def judge_run(
         tuple(detections),
         _unit(run),
     )
+
+
+@contextlib.contextmanager
+def _scratch(beside: Path | None) -> Iterator[Path]:
+    """Gives a directory for scores that are not kept, and removes it.
+
+    Below that of the scores that are kept it has one name, by which the next call finds, and
+    removes, what a kill has left: up to 4 N T bytes a method.
+    """
+    if beside is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        return
+    beside.mkdir(parents=True, exist_ok=True)
+    directory = beside / '.scratch'
+    with locked(beside / '.scratch.lock', what=beside):
+        shutil.rmtree(directory, ignore_errors=True)
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _unit(run: Run) -> str:

@@ -1,9 +1,11 @@
 """Writes a report: everything into a hidden sibling first, then moved into place at once."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from influence_jax.report.results import PAGE, REPORT, RESULTS, Results
 from influence_jax.report.run import ReportedRun
 from influence_jax.report.tables import attribution_csv, pairs_csv, records_csv, targets_csv
 from influence_jax.store import RunError
+from influence_jax.store.files import locked
 
 FIGURES = 'figures'
 TARGETS = 'targets.csv'
@@ -27,6 +30,9 @@ VULNERABILITY = 'vulnerability.csv'
 
 _CSV = {TARGETS, PAIRS, RECORDS, ATTRIBUTION, VULNERABILITY}
 _PARTS = {PAGE, FIGURES, *_CSV, RESULTS, TENSORS, ORIGIN}
+
+_FROM_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux."""
 
 
 def write(run: ReportedRun, *, directory: Path | str | None = None, **arguments: Any) -> Path:
@@ -64,9 +70,7 @@ def save(
     """Writes `results.zarr`, and all files that `render` makes of it, and returns the page's path.
 
     The page needs nothing but itself: images are inside it, it fetches nothing and runs no script.
-    A report that is already there is replaced as a whole; a kill at any moment leaves the old
-    report or the new one, never half of one (between two renames the old one has a hidden name,
-    and the next save brings it back if it fails).
+    A report that is already there is replaced as a whole, as `replaced_at_once` does.
 
     Args:
         results: from `gather`, or of an earlier report by `Results.load`.
@@ -86,7 +90,7 @@ def save(
         with replaced_at_once(directory) as partial:
             _write(partial, results, files, tensors)
             if origin is not None:
-                write_origin(partial, origin)
+                write_origin(partial, origin, files)
     except (OSError, RunError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise OSError(
@@ -144,7 +148,10 @@ def check_directory(directory: Path | str) -> None:
 def replaced_at_once(directory: Path) -> Iterator[Path]:
     """Gives a hidden sibling to be filled, which then takes the directory's place at once.
 
-    After an error, or a kill, the directory is what it was.
+    After an error the directory is what it was; a kill at any moment leaves it as it was, or the
+    new one. Where the file system cannot exchange two names (network file systems), a kill between
+    two renames leaves the old one under a hidden name, from which the next call brings it back. Of
+    several processes, one waits until the other is done.
 
     Args:
         directory: resolved; what it holds is removed.
@@ -152,37 +159,56 @@ def replaced_at_once(directory: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written.
     """
-    partial = directory.with_name(f'.{directory.name}.partial')
-    old = directory.with_name(f'.{directory.name}.old')
-    if old.exists() and not directory.exists():  # an earlier process ended between two renames
-        old.rename(directory)
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        yield partial
-        # A rename cannot replace a directory that is not empty: the old one steps aside.
-        if directory.exists():
-            directory.rename(old)
+    partial, old, lock = (
+        directory.with_name(f'.{directory.name}.{end}') for end in ('partial', 'old', 'lock')
+    )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with locked(lock, what=directory, wait=True):
+        if old.exists() and not directory.exists():  # an earlier process ended between two renames
+            old.rename(directory)
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
         try:
-            partial.rename(directory)
-        except OSError:
-            if old.exists():
-                old.rename(directory)
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+            yield partial
+            _put_in_place(partial, directory, old)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_in_place(partial: Path, directory: Path, old: Path) -> None:
+    if directory.exists():
+        if _exchanged(partial, directory):
+            return
+        directory.rename(old)  # a rename cannot replace a directory that is not empty
+    try:
+        partial.rename(directory)
+    except OSError:
+        if old.exists():
+            old.rename(directory)
+        raise
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchanges the names of two directories at once; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None), 'renameat2', None) if sys.platform == 'linux' else None
+    if rename is None:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    return bool(rename(_FROM_HERE, names[0], _FROM_HERE, names[1], _EXCHANGE) == 0)
 
 
 def _write(
     partial: Path, results: Results, files: Mapping[str, bytes], tensors: KeptTensors | None
 ) -> None:
+    partial.mkdir()
     results.save(partial)
     if tensors is not None:
         tensors.save(partial)
     for name, data in files.items():
         path = partial / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent != partial:  # it is there, and is not made again if it is taken away
+            path.parent.mkdir(exist_ok=True)
         with path.open('wb') as file:
             file.write(data)
             file.flush()

@@ -20,7 +20,8 @@ import jax
 import influence_jax
 from influence_jax import compilation_cache, files, store
 from influence_jax.json_files import read_json
-from influence_jax.report.results import REPORT
+from influence_jax.report.kept import TENSORS
+from influence_jax.report.results import REPORT, RESULTS
 from influence_jax.store.layout import LOCK
 from influence_jax.threads import num_cores
 
@@ -35,7 +36,11 @@ _LIBRARIES = (
 
 _NOT_READ = (REPORT, store.PARAMS, store.SCORES, LOCK, store.IN_TRAINING)
 """Parts of a run that decide nothing in a report of the run alone."""
+_STORED = (f'{RESULTS}/', f'{TENSORS}/')
+"""Parts of a report that have checksums of their own."""
 _NOT_CODE = ('__pycache__', 'embedded', 'static')
+_UNFINISHED = ('.partial', '.__lock')
+"""Ends of the names of files that the store, and tensorstore, are writing or a kill has left."""
 _MOST_BYTES = 2**26
 
 
@@ -53,7 +58,7 @@ def origin_of(directory: Path, settings: Mapping[str, str]) -> str | None:
     package = Path(influence_jax.__file__).parent
     try:
         parts = {
-            'run': _digests(directory, leave_out=_NOT_READ),
+            'run': _digests(directory, leave_out=_NOT_READ, unfinished=False),
             'code': _digests(package, leave_out=_NOT_CODE),
             'versions': store.versions() | {n: importlib.metadata.version(n) for n in _LIBRARIES},
             'drawing': _digest(_drawing_settings()),
@@ -67,9 +72,19 @@ def origin_of(directory: Path, settings: Mapping[str, str]) -> str | None:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def write_origin(directory: Path, origin: str) -> None:
-    """Writes, in a report's directory, what it was made from and the digests of its files."""
-    text = json.dumps({'origin': origin, 'files': _digests(directory, leave_out=(ORIGIN,))})
+def write_origin(directory: Path, origin: str, rendered: Mapping[str, bytes]) -> None:
+    """Writes, in a report's directory, what it was made from and the digests of its files.
+
+    Args:
+        directory: of the report.
+        origin: from `origin_of`.
+        rendered: the files that were written beside the stored results, by their names: where one
+            is missing, or is not what it should be, the report does not pass for unchanged.
+    """
+    found = _digests(directory, leave_out=(ORIGIN,))
+    digests = {name: digest for name, digest in found.items() if name.startswith(_STORED)}
+    digests |= {name: hashlib.sha256(data).hexdigest() for name, data in rendered.items()}
+    text = json.dumps({'origin': origin, 'files': digests})
     (directory / ORIGIN).write_text(text, encoding='utf-8')
 
 
@@ -82,16 +97,28 @@ def is_unchanged(directory: Path, origin: str) -> bool:
     return False
 
 
-def _digests(directory: Path, *, leave_out: Iterable[str]) -> dict[str, str]:
-    """The digest of each file below a directory, by its path there."""
-    found, left_out = {}, set(leave_out)
+def _digests(
+    directory: Path, *, leave_out: Iterable[str], unfinished: bool = True
+) -> dict[str, str]:
+    """The digest of each file below a directory, by its path there.
+
+    Args:
+        directory: which.
+        leave_out: names of folders and files.
+        unfinished: whether hidden names, and those of unfinished files, count.
+    """
+    left_out = set(leave_out)
+
+    def counts(name: str) -> bool:
+        finished = not name.startswith('.') and not name.endswith(_UNFINISHED)
+        return name not in left_out and (unfinished or finished)
+
+    found = {}
     for root, folders, names in os.walk(directory, onerror=_fail):
         folder = Path(root)
-        folders[:] = [name for name in folders if name not in left_out]
-        for name in names:
-            path = folder / name
-            if name not in left_out:
-                found[path.relative_to(directory).as_posix()] = _digest(path)
+        folders[:] = filter(counts, folders)
+        for path in (folder / name for name in filter(counts, names)):
+            found[path.relative_to(directory).as_posix()] = _digest(path)
         links = [name for name in folders if (folder / name).is_symlink()]
         if links:  # what is behind it is not looked at
             raise ValueError(f'{folder / links[0]} is a link')

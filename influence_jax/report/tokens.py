@@ -54,7 +54,7 @@ class TokenResults(NamedTuple):
     def save(self, directory: Path | str) -> None:
         """Writes it to the directory of a run, in place of what is kept there; durable on return.
 
-        A kill at any moment leaves what was there, or this.
+        A kill at any moment leaves what was there, or this, as `replaced_at_once` says.
 
         Raises:
             OSError: it cannot be written.

@@ -6,6 +6,7 @@ Every error message is one line and says what to do.
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from influence_jax import files
+from influence_jax.text import clean
 
 AGAIN = 'copy the directory again, or start the run anew in another'
 """What to do about damage by which more than one member is lost."""
 
 _LISTED = 6
 """Differences that a message names."""
+_log = logging.getLogger(__name__)
 
 
 class RunError(Exception):
@@ -40,7 +43,7 @@ class BadManifest(RunError):
 
 
 class RunLocked(RunError):
-    """Another process is writing to the run."""
+    """Another process is writing to the run, or to scores."""
 
 
 class RunGone(RunError):
@@ -177,30 +180,42 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 class Lock:
     """An exclusive lock on a file, held until released or until the process ends, however."""
 
-    def __init__(self, path: Path) -> None:
-        """Takes the lock; RunLocked where another process (or `Run`) holds it."""
+    def __init__(self, path: Path, *, what: Path | None = None, wait: bool = False) -> None:
+        """Takes the lock.
+
+        Args:
+            path: of the file, which is made where there is none.
+            what: is written by who holds it, for messages; by default the file's directory.
+            wait: until nobody else holds it, rather than raise.
+
+        Raises:
+            RunLocked: another process, or another part of this one, holds it.
+            OSError: the file cannot be made or locked.
+        """
         self._path = path
-        refuse_irregular(path)
-        with os_errors(path):
-            # Not through a link that has appeared since: the file behind it would be emptied.
-            safely = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safely, 0o644)
+        # Not through a link: the file behind it would be emptied.
+        safely = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safely, 0o644)
         try:
-            with os_errors(path):
-                self._take(path)
-        except BaseException:
+            self._take(what or path.parent, wait=wait)
+        except BaseException as error:
             os.close(self._descriptor)
+            if isinstance(error, OSError):  # a file system without locks
+                error.filename = str(path)
             raise
 
-    def _take(self, path: Path) -> None:
+    def _take(self, what: Path, *, wait: bool) -> None:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(self._descriptor, 300, 0).decode('utf-8', 'replace').strip()
-            raise RunLocked(
-                f'{path.parent} is being written by {holder or "another process"}; '
-                'wait for it to end, or choose another directory'
-            ) from error
+            writer = f'{what} is being written by {holder or "another process"}'
+            if not wait:
+                raise RunLocked(
+                    f'{writer}; wait for it to end, or choose another directory'
+                ) from error
+            _log.warning('%s; waiting for it to end', clean(writer))
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f'process {os.getpid()} on {socket.gethostname()}'.encode(), 0)
 
@@ -217,3 +232,19 @@ class Lock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, what: Path, wait: bool = False) -> Iterator[None]:
+    """Holds a `Lock` for the block, and removes its file at the end; raises as it."""
+    lock = Lock(path, what=what, wait=wait)
+    while not lock.is_in_place():  # whoever held it has removed it
+        lock.release()
+        lock = Lock(path, what=what, wait=wait)
+    try:
+        yield
+    finally:
+        if lock.is_in_place():
+            with contextlib.suppress(OSError):
+                path.unlink()
+        lock.release()

@@ -20,6 +20,7 @@ from influence_jax.store.files import (
     RunGone,
     make_directory,
     os_errors,
+    refuse_irregular,
 )
 from influence_jax.store.layout import Arrays
 from influence_jax.store.manifest import Manifest
@@ -391,7 +392,9 @@ def create_or_resume(
     masks = checked_masks(masks, manifest)
     layout.refuse_foreign(directory)
     make_directory(directory)
-    lock = Lock(directory / layout.LOCK)
+    refuse_irregular(path := directory / layout.LOCK)
+    with os_errors(path):
+        lock = Lock(path)
     try:
         # Once more: another process may have created the run between the first look and the lock.
         layout.refuse_foreign(directory)

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from influence_jax.files import check_regular
 from influence_jax.json_files import read_json
 from influence_jax.resources import Cost, Stopwatch
-from influence_jax.store.files import CorruptRun, write_atomically
+from influence_jax.store.files import CorruptRun, locked, write_atomically
 from influence_jax.store.manifest import Manifest, json_digest
 from influence_jax.types import AnyArray
 
@@ -123,7 +123,8 @@ def kept_scores(
     """Computes what is missing of a file of scores, and returns all of it, read from the disk.
 
     A block counts once it is written, so that after a kill the next call continues, in blocks of
-    whatever size.
+    whatever size. NAME.lock is beside the file meanwhile: two processes that compute the same
+    scores would empty the file under one another.
 
     Args:
         path: of the `.npy` file; its directory is made.
@@ -135,9 +136,21 @@ def kept_scores(
     Raises:
         ValueError: the file has other scores, or a score is not finite.
         CorruptRun: it is damaged.
+        RunLocked: another process computes it.
         OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix('.lock'), what=path):
+        return _kept(path, compute, axes, source, block)
+
+
+def _kept(
+    path: Path,
+    compute: Callable[[slice], Float[AnyArray, 'N t']],
+    axes: ScoreAxes,
+    source: ScoreSource,
+    block: int,
+) -> KeptScores:
     shape = axes.examples, axes.targets
     if _beside(path).exists():
         found, done, digest, cost = _read_beside(path, axes)

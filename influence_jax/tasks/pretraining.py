@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from influence_jax import training
 from influence_jax.data import Dataset
 from influence_jax.models.gpt_neo import hugging_face
+from influence_jax.store.files import locked
 from influence_jax.tasks.causal_lm import CausalLM
 from influence_jax.tasks.language_modeling import LanguageModeling
 from influence_jax.training import ComputeDtype, Program, Recipe, sequential
@@ -28,7 +30,8 @@ def pretrained(
 ) -> CausalLM:
     """Returns the task whose members start from a model that was trained on these texts.
 
-    The model is kept as a checkpoint of Hugging Face's form, and read where it is there already.
+    The model is kept as a checkpoint of Hugging Face's form, and read where it is there already. Of
+    several processes, one makes it while the others wait.
 
     Args:
         task: of a network that begins afresh.
@@ -39,6 +42,7 @@ def pretrained(
 
     Raises:
         ValueError: there are too few texts, or the training diverged.
+        OSError: the folder cannot be written to.
     """
     if len(texts) < _LEAST_RECORDS:
         raise ValueError(
@@ -47,17 +51,36 @@ def pretrained(
         )
     identity = _identity(task, texts, recipe, seed)
     folder = folder / identity
+    if not _is_there(folder):
+        _make(task, texts, recipe, folder=folder, seed=seed)
     config = task.config
-    if not (folder / 'config.json').is_file():
-        _log.warning('pretraining a base on %s other records', f'{len(texts):,}')
-        params = _pretrain(task, texts, recipe, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        task.tokenizer.save(folder)  # first: the checkpoint's config.json makes it whole
-        hugging_face.save(folder, config, params, end=task.tokenizer.end)
     config, params = hugging_face.load(
         str(folder), compute_dtype=config.compute_dtype, remat=config.remat
     )
     return dataclasses.replace(task, config=config, params=params, params_identity=identity)
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / hugging_face.CONFIG).is_file()
+
+
+def _make(task: CausalLM, texts: Sequence[str], recipe: Recipe, *, folder: Path, seed: int) -> None:
+    """Pretrains a base, whose folder is there as a whole or not at all; waits if others do."""
+    partial, lock = (folder.with_name(f'.{folder.name}.{end}') for end in ('partial', 'lock'))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(lock, what=folder, wait=True):
+        if _is_there(folder):  # another process has made it meanwhile
+            return
+        for remains in (partial, folder):  # of a kill; in the folder itself by an earlier version
+            shutil.rmtree(remains, ignore_errors=True)
+        _log.warning('pretraining a base on %s other records', f'{len(texts):,}')
+        params = _pretrain(task, texts, recipe, seed)
+        try:
+            task.tokenizer.save(partial)
+            hugging_face.save(partial, task.config, params, end=task.tokenizer.end)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _pretrain(task: CausalLM, texts: Sequence[str], recipe: Recipe, seed: int) -> Params:

@@ -12,6 +12,7 @@ from influence_jax.data.wrong_labels import plant_wrong_labels
 from influence_jax.estimators import adjusted, as_estimator, difference_in_means
 from influence_jax.models import MLPConfig
 from influence_jax.report import leaderboard
+from influence_jax.store import RunLocked
 
 N = 60
 
@@ -244,3 +245,35 @@ def test_retraining_that_cannot_be_is_refused_before_anything_is_computed(runs, 
                 estimators=[as_estimator(demanding)],
                 retraining=judging.Retraining(count),
             )
+
+
+def test_scratch_is_where_the_next_call_finds_it(runs, tmp_path):
+    run, truth = runs
+    (tmp_path / '.scratch').mkdir()
+    (tmp_path / '.scratch' / 'left.npy').write_text('of a kill')
+    seen = []
+
+    def own(masks, losses, *, target_examples):
+        return difference_in_means(masks, losses)
+
+    def judge(**options):
+        return judging.judge_run(
+            run,
+            held_out=truth,
+            estimators=[as_estimator(own)],
+            methods=[],
+            targets=5,
+            resamples=3,
+            scores_dir=tmp_path,
+            **options,
+        )
+
+    def look(row):
+        seen.append({path.name.partition('-')[0] for path in (tmp_path / '.scratch').iterdir()})
+        with pytest.raises(RunLocked, match='is being written by process'):
+            judge()
+
+    board = judge(judged=look)
+    assert [row.method.name for row in board.rows] == ['own']
+    assert seen == [{'own'}]
+    assert not list(tmp_path.iterdir())

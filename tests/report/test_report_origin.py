@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+from pages import contents
 
 import influence_jax
 from influence_jax import compilation_cache, report, store
@@ -26,7 +27,7 @@ def run(tmp_path):
 def saved(written, tmp_path):
     """A report with its origin."""
     shutil.copytree(written.parent, tmp_path / 'saved')
-    module.write_origin(tmp_path / 'saved', 'a digest')
+    module.write_origin(tmp_path / 'saved', 'a digest', contents(written.parent))
     return tmp_path / 'saved'
 
 
@@ -36,6 +37,20 @@ def test_the_same_has_the_same_origin(run):
     for name in ('report/index.html', 'params/0', 'lock'):
         (run / name).write_text('other')
     assert report.origin_of(run, SETTINGS) == first
+
+
+def test_what_a_kill_has_left_does_not_count(run):
+    first = report.origin_of(run, SETTINGS)
+    for name in (
+        '.report.partial/index.html',
+        '.report.old/index.html',
+        '.report.lock',
+        'notes.json.partial',
+        'masks.zarr/c.0.0.__lock',
+    ):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text(name)
+        assert report.origin_of(run, SETTINGS) == first, name
 
 
 def test_whatever_decides_what_is_in_a_report_changes_its_origin(run, monkeypatch, tmp_path):
@@ -99,6 +114,17 @@ def test_a_report_is_unchanged_as_long_as_its_files_are(saved):
     assert not report.is_unchanged(saved, 'a digest')
     (saved / 'index.html').write_bytes(page)
     (saved / 'figures' / 'more.png').touch()
+    assert not report.is_unchanged(saved, 'a digest')
+
+
+@pytest.mark.parametrize('lacking', [True, False])
+def test_a_report_that_is_not_what_was_written_does_not_pass_for_unchanged(saved, lacking):
+    rendered = {name: data for name, data in contents(saved).items() if '/' not in name}
+    if lacking:
+        (saved / 'pairs.csv').unlink()
+    else:
+        (saved / 'pairs.csv').write_text('another')
+    module.write_origin(saved, 'a digest', rendered)
     assert not report.is_unchanged(saved, 'a digest')
 
 

@@ -1,9 +1,11 @@
 import dataclasses
 import errno
+import fcntl
 import io
 import itertools
 import os
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ from rich.console import Console
 from influence_jax import report
 from influence_jax.formatting import MISSING
 from influence_jax.report import Results
+from influence_jax.report import directory as directory_module
 from influence_jax.report.results import ShownExamples
+from influence_jax.store import files as store_files
 
 
 def test_writes_page_figures_and_table(written):
@@ -263,6 +267,7 @@ def test_failed_move_brings_the_old_report_back(tmp_path, arguments, monkeypatch
     directory.mkdir()
     (directory / 'index.html').write_text('old')
     rename = Path.rename
+    monkeypatch.setattr(directory_module, '_exchanged', lambda *_: False)
 
     def refuse(self: Path, target: Path) -> Path:
         if self.name.endswith('.partial'):
@@ -291,6 +296,82 @@ def test_a_kill_between_two_renames_loses_no_report(tmp_path, arguments, monkeyp
     assert contents(tmp_path) == {'report/index.html': b'old'}
     assert 'A run' in write(arguments).read_text()
     assert not hidden.exists()
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_a_report_has_its_name_at_every_moment(tmp_path, arguments, monkeypatch, write):
+    page = write(arguments)
+    for name in ('one', 'other'):
+        (tmp_path / name).mkdir()
+    if not directory_module._exchanged(tmp_path / 'one', tmp_path / 'other'):
+        pytest.skip('no exchange of names on this file system')
+    seen, rename = [], Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        seen.append(page.exists())  # where a kill would leave it
+        return moved
+
+    monkeypatch.setattr(Path, 'rename', watched)
+    write(arguments | {'title': 'Another'})
+    assert 'Another' in page.read_text()
+    assert all(seen)
+    assert {path.name for path in tmp_path.iterdir()} == {'report', 'one', 'other'}
+
+
+@pytest.mark.usefixtures('unsaved')
+@pytest.mark.parametrize('exchanges', [True, False])
+def test_of_two_writers_one_waits_for_the_other(tmp_path, arguments, monkeypatch, exchanges):
+    if not exchanges:
+        monkeypatch.setattr(directory_module, '_exchanged', lambda *_: False)
+    directory = tmp_path / 'report'
+    half, save = threading.Event(), Results.save
+    waiting = threading.Event()
+    monkeypatch.setattr(store_files._log, 'warning', lambda *_: waiting.set())
+
+    def halfway(self: Results, partial: Path) -> None:
+        save(self, partial)
+        if threading.current_thread() is not threading.main_thread():
+            half.set()
+            assert waiting.wait(60)
+
+    monkeypatch.setattr(Results, 'save', halfway)
+    results = Results(**arguments)
+    slower = threading.Thread(
+        target=report.save, args=(results, directory), kwargs={'origin': 'slower'}
+    )
+    slower.start()
+    assert half.wait(60)
+    report.save(results, directory, origin='faster')
+    slower.join(60)
+    assert report.is_unchanged(directory, 'faster')
+    assert {'index.html', 'pairs.csv', 'results.zarr/zarr.json'} < set(contents(directory))
+    assert list(tmp_path.iterdir()) == [directory]
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_a_folder_that_is_taken_away_is_not_made_again(tmp_path, arguments, monkeypatch, write):
+    save = Results.save
+
+    def taken(self: Results, partial: Path) -> None:
+        save(self, partial)
+        partial.rename(tmp_path / 'taken')
+
+    monkeypatch.setattr(Results, 'save', taken)
+    with pytest.raises(OSError, match='No such file'):
+        write(arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ['taken']
+
+
+@pytest.mark.usefixtures('unsaved')
+def test_a_file_system_without_locks_is_one_line(tmp_path, arguments, monkeypatch, write):
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, 'flock', refused)
+    with pytest.raises(OSError, match=r'cannot write the report to .*: No locks') as caught:
+        write(arguments)
+    assert '\n' not in str(caught.value)
 
 
 def test_directory_of_something_else_is_refused(tmp_path, arguments, write):

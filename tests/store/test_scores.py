@@ -2,13 +2,20 @@
 
 import contextlib
 import dataclasses
+import errno
+import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
 
 from influence_jax.store import DatasetIdentity, Manifest, ScoreAxes, ScoreSource, open_scores
-from influence_jax.store.files import CorruptRun
+from influence_jax.store.files import CorruptRun, RunLocked, locked
 from influence_jax.store.scores import kept_scores
 
 MATRIX = np.random.default_rng(0).normal(size=(5, 11)).astype(np.float32)
@@ -164,3 +171,81 @@ def test_scores_of_earlier_versions_are_taken_and_given_a_digest(tmp_path):
     np.testing.assert_array_equal(open_scores(path, AXES).values, MATRIX)
     np.testing.assert_array_equal(kept(path, never).values, MATRIX)
     assert json.loads(beside.read_text())['sha256'] == digest
+
+
+def test_nobody_else_computes_the_same_scores_meanwhile(tmp_path):
+    path = tmp_path / 'one.npy'
+
+    def slow(some):
+        if some.start == 0:  # no file of scores is there yet
+            with pytest.raises(RunLocked, match=r'one\.npy is being written by process') as error:
+                kept(path)
+            assert '\n' not in str(error.value)
+            kept(tmp_path / 'two.npy')
+        return MATRIX[:, some]
+
+    np.testing.assert_array_equal(kept(path, slow).values, MATRIX)
+    np.testing.assert_array_equal(open_scores(path, AXES).values, MATRIX)
+    assert not list(tmp_path.glob('*.lock'))
+
+
+def test_a_process_that_was_killed_holds_nothing(tmp_path):
+    program = f"""
+import os, signal
+from pathlib import Path
+from influence_jax.store.files import Lock
+lock = Lock(Path({str(tmp_path / 'one.lock')!r}))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, '-c', program], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / 'one.lock').exists()
+    np.testing.assert_array_equal(kept(tmp_path / 'one.npy').values, MATRIX)
+    assert not (tmp_path / 'one.lock').exists()
+
+
+def test_many_that_wait_come_one_after_another(tmp_path, caplog):
+    """Each removes the file of the lock, for which others are waiting."""
+    inside, most, count = 0, 0, 0
+
+    def enter():
+        nonlocal inside, most, count
+        for _ in range(25):
+            with locked(tmp_path / 'lock', what=tmp_path, wait=True):
+                inside += 1
+                most = max(most, inside)
+                count += 1
+                os.sched_yield()
+                inside -= 1
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (most, count) == (1, 100)
+    assert not list(tmp_path.iterdir())
+    assert all('waiting for it to end' in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize('odd', ['no locks', 'a folder', 'a link', 'a pipe'])
+def test_what_cannot_be_locked_is_an_error_of_the_system(tmp_path, monkeypatch, odd):
+    path, lock = tmp_path / 'one.npy', tmp_path / 'one.lock'
+    (tmp_path / 'mine').write_text('mine')
+    match odd:
+        case 'a folder':
+            lock.mkdir()
+        case 'a link':
+            lock.symlink_to(tmp_path / 'mine')
+        case 'a pipe':
+            os.mkfifo(lock)
+        case 'no locks':
+
+            def refused(*_):
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+            monkeypatch.setattr(fcntl, 'flock', refused)
+    with pytest.raises(OSError, match=r"one\.lock'") as error:
+        kept(path)
+    assert '\n' not in str(error.value)
+    assert (tmp_path / 'mine').read_text() == 'mine' and not path.exists()
