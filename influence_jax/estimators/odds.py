@@ -27,6 +27,7 @@ _NULL_ENTRIES = 10.0  # of none, added to all before the weights are learnt, as 
 _POOLED_ENTRIES = 50.0  # of all bins, added to each bin
 _ROUNDS = 6
 _STEPS = 60
+_LEAST_WEIGHT = 1e-300  # of which posteriors, far out, can still be computed
 _FEWEST_IN_A_BIN = 20
 _SURE = 2.0  # standard errors by which halves may agree too little
 
@@ -260,5 +261,6 @@ class Histogram:
             variances = np.concatenate([[spike], variances[1:]])
         most = max(agreed, 0) + _SURE * error
         weights = np.concatenate([[0.0], weights[1:] * min(1, most / max(slabs, 1e-300))])
+        weights[weights < _LEAST_WEIGHT] = 0
         weights[0] = 1 - weights.sum()
         return weights, variances

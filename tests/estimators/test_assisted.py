@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy
 
 from influence_jax.estimators import (
     Columns,
@@ -263,6 +264,20 @@ def test_the_mixture_is_found_and_its_quantiles_are_those_of_draws():
     assert abs(mean[0] - true[near].mean()) < 0.1
     assert abs(deviation[0] - true[near].std()) < 0.1
     assert abs(found.quantile(*at, 0.975)[0] - np.quantile(true[near], 0.975)) < 0.2
+
+
+@pytest.mark.parametrize('count', [2_359_833, 2_359_834, 2_400_000])
+def test_far_out_entries_have_a_posterior_where_almost_all_are_noise(count):
+    """Weights of wide slabs fall to the least that float64 can say, and were 0 in products."""
+    means, z = np.linspace(-1, 1, 2001), np.sinh(odds._CELLS)
+    cells = (np.diff(scipy.special.ndtr(z)) * count).round().astype(int)
+    cells[np.searchsorted(z, 6.0)] += 1
+    histogram = odds.Histogram(means)
+    bins = len(histogram.edges) + 1
+    of_bins = np.tile(cells, (bins, 1))
+    squares = np.full(bins, 2.0 * count)
+    histogram.add(odds.Counts(of_bins, of_bins.sum(axis=1), np.ones(bins), squares))
+    assert np.isfinite(histogram.odds().tabulated().table).all()
 
 
 def test_moments_read_off_a_table_are_those_of_the_mixture():
