@@ -48,6 +48,11 @@ EntryReader = Callable[[Int[np.ndarray, ' t'], Int[np.ndarray, ' n']], Influence
 
 _NARROWEST = 16
 """Targets of a block, where there are few of them for all cores."""
+_IN_REACH = 2**22
+"""Entries of a block that is held: arrays larger than 16 MiB are cleared by the system each time,
+and farther from the cores."""
+_LEAST_HELD = 64
+"""Targets of such a block, whatever N is."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -265,6 +270,8 @@ def blocks(
         several = tile_slices(source.targets, tile)
         return side_by_side(of_columns, several, most=at_once)
     else:
+        if method.pooled:  # many passes over blocks that are held
+            tile = min(tile, max(_LEAST_HELD, _IN_REACH // source.examples // 16 * 16))
         tiles = method.tiles(of.masks, of.losses, target_examples=self_index, tile=tile)
     return map(
         read,

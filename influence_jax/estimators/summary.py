@@ -185,7 +185,8 @@ def summarize(
         `Columns`.
       top_k: how many strongest examples of each sign to keep of each target; N at most.
       tile: how many targets a block has at most; by default 512, fewer of more than 131,072
-        examples. There is a block for each core at a time on CPUs, and up to four on accelerators.
+        examples, for `shrunk` and `assisted` of more than 8,192. There is a block for each core
+        at a time on CPUs, and up to four on accelerators.
       target_examples: `[T]` position of the example that each target is, -1 where it is none.
         By default target t is example t if T == N, and otherwise no target is an example.
       quantile_levels: in [0, 1].
