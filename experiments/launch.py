@@ -45,6 +45,7 @@ _KERNELS = flags.DEFINE_bool(
     'the compiler of this machine; XLA and numpy do so where there is none, and --compute_dtype is '
     'then float32 where it is left out',
 )
+_OF_ALL_LAUNCHES = 'traceback', 'compilation_cache', 'kernels'
 flags.disclaim_key_flags()  # those of settings are the launch's own, see experiments.flags
 
 Experiment = TypeVar('Experiment')
@@ -201,8 +202,6 @@ def run(main: Callable[..., object], *, most_arguments: int = 0) -> None:
         main: called with the arguments that are no flags.
         most_arguments: how many of these there may be.
     """
-    for flag in (_TRACEBACK, _COMPILATION_CACHE, _KERNELS):
-        flags.declare_key_flag(flag.name)  # --help lists them beside the launch's own
 
     def guarded(arguments: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
@@ -340,6 +339,8 @@ def _leave(message: str) -> NoReturn:
 
 
 def _parse(arguments: list[str]) -> list[str]:
+    for name in _OF_ALL_LAUNCHES:  # --help lists them beside the launch's own
+        flags.FLAGS.register_key_flag_for_module(arguments[0], flags.FLAGS[name])
     try:
         return flags.FLAGS(arguments)
     except BrokenPipeError:  # nobody reads the help to its end
