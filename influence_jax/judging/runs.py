@@ -247,14 +247,20 @@ def _scratch(beside: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch)
         return
+    made = [path for path in (beside, *beside.parents) if not path.exists()]
     beside.mkdir(parents=True, exist_ok=True)
     directory = beside / '.scratch'
-    with locked(beside / '.scratch.lock', what=beside):
-        shutil.rmtree(directory, ignore_errors=True)
-        try:
-            yield directory
-        finally:
+    try:
+        with locked(beside / '.scratch.lock', what=beside):
             shutil.rmtree(directory, ignore_errors=True)
+            try:
+                yield directory
+            finally:
+                shutil.rmtree(directory, ignore_errors=True)
+    finally:
+        for path in made:  # those in which nothing is kept: what is refused leaves nothing
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _unit(run: Run) -> str:
