@@ -203,9 +203,7 @@ class Checkpointer:
             lambda: manager.restore(step, args=ocp.args.Composite(state=restore))['state'],
             remedy=_BEGIN_ANEW,
         )
-        # Earlier versions kept none.
-        expected = kept['checksums']
-        if expected is not None and (damaged := checksums.differing(restored, expected)):
+        if damaged := checksums.differing(restored, kept['checksums']):
             raise ValueError(
                 f'{self._directory} is damaged: {damaged[0]} is not what was written; {_BEGIN_ANEW}'
             )
@@ -290,11 +288,10 @@ class Checkpointer:
         is_list = isinstance(members, list) and all(type(member) is int for member in members)
         if not (is_list and 0 < len(members) <= about['identity']['members_at_once']):
             raise ValueError(f'{members!r:.60} are no members')
-        sums = about.get('checksums')
         return {
             'members': members,
             'identity': dict(about['identity']),
-            'checksums': None if sums is None else dict(sums),
+            'checksums': dict(about['checksums']),
         }
 
     def _opened(self) -> ocp.CheckpointManager:

@@ -84,8 +84,7 @@ def train(
     compiled = compile_program(program, executor, base=base)
     in_training = members[:0]
     if checkpointer:
-        identity = _identity(program, key, examples, compiled.state)
-        identity['members_at_once'] = executor.chunk
+        identity = _identity(program, executor, key, examples, compiled.state)
         in_training = checkpointer.open(identity, masks=masks, untrained=members)
     same_rows = targets is examples
     key, examples = place((key, examples), compiled.everywhere)
@@ -193,12 +192,15 @@ def _chunks(
         yield others[start : start + size]
 
 
-def _identity(program: Program, key: PRNGKey, examples: Batch, state: State) -> dict[str, Any]:
+def _identity(
+    program: Program, executor: Executor, key: PRNGKey, examples: Batch, state: State
+) -> dict[str, Any]:
     """What a checkpoint must have in common with what goes on from it, whichever members."""
     own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
     return {
         'steps': program.steps,
         'batch_size': program.batch_size,
+        'members_at_once': executor.chunk,
         'key': np.asarray(jax.random.key_data(key)).tolist(),
         'examples': _digest(examples),
         'state': described(own),
